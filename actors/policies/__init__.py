@@ -1,0 +1,1 @@
+"""Podium: actors/policies."""

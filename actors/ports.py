@@ -1,0 +1,98 @@
+"""The ports of the shell: what a conductor and a worker need of the outside world.
+
+Everything here is a protocol class. The real ones are beside the shell (`actors/`), those of the tests in `tests/`.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
+
+import msgspec
+
+from protocol.actions import NOTHING, Fault, Json, Spend, Status, WorkerSpec
+from protocol.decisions import Dialect, Reply, View
+
+
+class PolicySpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a run records of its policy."""
+
+    name: str
+    """How it was asked for: ``rules``, ``openai:gpt-5``."""
+    dialect: Dialect = "decision"
+    reserve: Spend = NOTHING
+    """The most that one reply may spend."""
+    timeout_ms: int = 120_000
+    """Milliseconds that one reply may take."""
+
+
+class InstantPolicy(Protocol):
+    """A policy that decides at once, without input or output: rules, a script."""
+
+    spec: PolicySpec
+
+    def decide(self, view: View) -> Reply:
+        """The reply to ``view``. Never raises for anything that a user or a worker wrote."""
+        ...
+
+
+class EndpointPolicy(Protocol):
+    """A policy that has to be waited for: an endpoint, a model of ours."""
+
+    spec: PolicySpec
+
+    async def ask(self, view: View) -> Reply:
+        """The reply to ``view``. A failure of the endpoint is a Reply with its status, not an exception."""
+        ...
+
+
+Policy = InstantPolicy | EndpointPolicy
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """What an adapter is given to work on."""
+
+    run: str
+    call: str
+    attempt: int
+    arguments: dict[str, Json]
+    """Already checked against the worker's schema."""
+    timeout_s: float
+    """Seconds left; the worker's loop cancels the adapter when they are over."""
+    sees: Mapping[str, Json] = {}
+    """Outputs of the calls that this one may see, by call id."""
+    task: str = ""
+    """The text of the run's task, for agents."""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What an adapter made of an attempt."""
+
+    status: Status = "OK"
+    fault: Fault = "none"
+    value: Json = None
+    """The result (JSON only), or the text of the error."""
+    spend: Spend = NOTHING
+
+
+class Adapter(Protocol):
+    """Hosts one worker: turns an attempt into an outcome.
+
+    ``run`` is cancelled (``asyncio.CancelledError``) at the deadline and when the call is withdrawn; it must then stop
+    what it started. Any exception it lets out is an ``EXEC_ERR`` of the worker with the exception's type and text.
+    """
+
+    spec: WorkerSpec
+
+    async def run(self, attempt: Attempt) -> Outcome:
+        """Work on one attempt. Called concurrently, up to ``spec.concurrency`` at a time."""
+        ...
+
+    async def close(self) -> None:
+        """Release what the adapter holds: sub-processes, connections."""
+        ...
+
+
+Clock = Callable[[], int]
+"""Milliseconds since the epoch."""
+
+Sleep = Callable[[float], Awaitable[None]]
+"""Wait for so many seconds."""

@@ -1,0 +1,122 @@
+"""The action space: one signature for everything that a run can call, one normalised result.
+
+Agents, tools, people and other conductors are all a `WorkerSpec`; what is asked of one is a `Call`; what comes back is
+a `Report`, with one of four statuses (ParaManager, arXiv 2604.17009) and the party at fault.
+"""
+
+from typing import Any, Final, Literal, TypeAlias
+
+import msgspec
+
+Json: TypeAlias = Any
+"""A JSON value: what ``json.loads`` can give."""
+
+Status: TypeAlias = Literal["OK", "PARSE_ERR", "EXEC_ERR", "TIMEOUT"]
+"""How a call ended. The set is closed: a policy learns these four and no others."""
+
+Fault: TypeAlias = Literal["none", "policy", "worker", "infrastructure"]
+"""Who is at fault. A policy is scored for its own faults only; an infrastructure fault makes a rollout unscorable."""
+
+Kind: TypeAlias = Literal["tool", "agent", "conductor"]
+"""What stands behind a worker. Only a conductor's calls become runs of their own."""
+
+ANY_OBJECT: Final[dict[str, Json]] = {"type": "object"}
+"""The schema of a worker that declares no parameters of its own."""
+
+
+class Spend(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What was, or may be, spent. Integers only: sums are exact on every machine."""
+
+    tokens: int = 0
+    """Tokens read and written by models."""
+    cost: int = 0
+    """Micro-dollars (1 000 000 are one US dollar)."""
+
+    def __add__(self, other: "Spend") -> "Spend":
+        return Spend(self.tokens + other.tokens, self.cost + other.cost)
+
+    def __sub__(self, other: "Spend") -> "Spend":
+        return Spend(self.tokens - other.tokens, self.cost - other.cost)
+
+
+NOTHING: Final = Spend()
+
+
+class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Everything that a run needs to know of one worker. Recorded with the run, never looked up again."""
+
+    name: str
+    """Unique in its pool; matches ``limits.NAME_PATTERN``."""
+    kind: Kind = "tool"
+    description: str = ""
+    """What it does, as the policy reads it."""
+    parameters: dict[str, Json] = msgspec.field(default_factory=lambda: dict(ANY_OBJECT))
+    """JSON Schema (draft 2020-12) of the arguments; always of type object."""
+    adapter: str = ""
+    """How it is hosted, such as ``function:my_module:my_tool``; for the host, not for the policy."""
+    options: dict[str, Json] = {}
+    """What its adapter needs besides: an endpoint, a model, a role prompt. Secrets are references, never values."""
+    reserve: Spend = NOTHING
+    """The most that one attempt may spend: reserved when it starts, released by its report."""
+    concurrency: int = 16
+    """Attempts that one replica works on at a time."""
+    replicas: int = 1
+    """Actors that host it."""
+    timeout_ms: int = 60_000
+    """Milliseconds of work that an attempt may take."""
+    wait_ms: int = 300_000
+    """Milliseconds that an attempt may wait in the queue for a free slot."""
+    attempts: int = 2
+    """Tries of one call; a further one is made only after an infrastructure fault."""
+
+
+class Pool(msgspec.Struct, frozen=True):
+    """The workers that a run may use, in the order in which a policy is shown them."""
+
+    workers: tuple[WorkerSpec, ...]
+
+    def get(self, name: str) -> WorkerSpec | None:
+        """The worker of that name, or None."""
+        return next((worker for worker in self.workers if worker.name == name), None)
+
+
+class Call(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One subtask given to one worker."""
+
+    id: str
+    """``<round>-<index>``, unique in its run."""
+    worker: str
+    arguments: dict[str, Json]
+    after: tuple[str, ...] = ()
+    """Calls that must have settled before this one starts."""
+    sees: tuple[str, ...] = ()
+    """Calls whose output the worker is shown."""
+    ref: str = ""
+    """The policy's own id of the call (OpenAI's ``tool_call_id``), echoed when its result is shown."""
+
+
+class BlobRef(msgspec.Struct, frozen=True):
+    """A value too large for a message: where its encoded JSON is, by content."""
+
+    sha256: str
+    """Hex digest of the bytes."""
+    size: int
+    """Bytes."""
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="report"):
+    """What a worker says of one attempt. Stored in the run's inbox before anybody hears of it."""
+
+    run: str
+    call: str
+    attempt: int
+    status: Status
+    fault: Fault = "none"
+    value: Json = None
+    """The result, or the error's text. None where ``blob`` names it."""
+    blob: BlobRef | None = None
+    spend: Spend = NOTHING
+    latency_ms: int = 0
+    """Milliseconds of work, queueing not counted."""
+    by: str = ""
+    """The replica that worked, for the person who looks for it."""

@@ -1,0 +1,107 @@
+"""What a policy is shown (`View`), what it says (`Reply`), and what it can decide: calls to make, or an answer."""
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from protocol.actions import NOTHING, Call, Fault, Json, Pool, Spend, Status
+
+Dialect: TypeAlias = Literal["decision", "openai"]
+"""How a policy speaks: decisions as they are (rules, scripts), or OpenAI's native tool calls."""
+
+
+class PlannedCall(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A call as a policy asks for it, before the rules have given it an id."""
+
+    worker: str
+    arguments: dict[str, Json]
+    after: tuple[int, ...] = ()
+    """Indices, in this decision, of calls that must have settled first."""
+    sees: tuple[int, ...] = ()
+    """Indices, in this decision, of calls whose output the worker is shown; implies ``after``."""
+    ref: str = ""
+    """The policy's own id of the call, if it has one."""
+
+
+class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A policy's reply, parsed. Calls or an answer: exactly one of the two is given."""
+
+    calls: tuple[PlannedCall, ...] = ()
+    answer: str | None = None
+
+
+class Rejection(msgspec.Struct, frozen=True):
+    """A reply that is no decision."""
+
+    reason: str
+    """A word for programs: ``empty``, ``unreadable``, ``too_large``, ``not_a_decision``."""
+    detail: str
+    """What is wrong and how to mend it, as the policy is shown it."""
+
+
+class ToolCall(msgspec.Struct, frozen=True):
+    """A native tool call, as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+    """JSON text, unchecked."""
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a policy said, before the rules have looked at it."""
+
+    status: Status = "OK"
+    """Other than OK: the policy could not be asked, and ``error`` says why."""
+    error: str = ""
+    text: str = ""
+    """The text of the reply; for a native tool call, what stands beside the calls."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    decision: Decision | None = None
+    """Given by a policy of the ``decision`` dialect instead of text; None there means it can't decide (see text)."""
+    spend: Spend = NOTHING
+    latency_ms: int = 0
+    version: str = ""
+    """Which policy made it: a model's name, or the hash of its weights."""
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a user asks."""
+
+    text: str
+    inputs: dict[str, Json] = {}
+    """Data that belongs to the question, shown to the policy as JSON."""
+    check: Json = None
+    """For training: how to check the answer. Never shown to a policy or a worker."""
+
+
+class Observation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the conductor makes of a call: the pair of value and status, and who is at fault."""
+
+    call: Call
+    status: Status
+    fault: Fault = "none"
+    value: Json = None
+    """The result; for any status but OK, a text that says what went wrong and how to mend it."""
+
+
+class Turn(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One reply of the policy and what came of it: observations of a round, or a rejection."""
+
+    text: str = ""
+    """The text beside the calls; for a rejected reply, the whole of what was kept of it."""
+    observations: tuple[Observation, ...] = ()
+    rejection: Rejection | None = None
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a policy is shown when it is asked. Built from the log alone, by `replay`'s readers too."""
+
+    run: str
+    task: Task
+    pool: Pool
+    turns: tuple[Turn, ...] = ()
+    final: bool = False
+    """True when only an answer is accepted now."""
+    limited_by: str = ""
+    """When final because a budget is used up: which one."""

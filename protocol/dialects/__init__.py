@@ -1,0 +1,1 @@
+"""Podium: protocol/dialects."""
