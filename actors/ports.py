@@ -9,19 +9,7 @@ from typing import Protocol
 import msgspec
 
 from protocol.actions import NOTHING, Fault, Json, Spend, Status, WorkerSpec
-from protocol.decisions import Dialect, Reply, View
-
-
-class PolicySpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a run records of its policy."""
-
-    name: str
-    """How it was asked for: ``rules``, ``openai:gpt-5``."""
-    dialect: Dialect = "decision"
-    reserve: Spend = NOTHING
-    """The most that one reply may spend."""
-    timeout_ms: int = 120_000
-    """Milliseconds that one reply may take."""
+from protocol.decisions import PolicySpec, Reply, View
 
 
 class InstantPolicy(Protocol):

@@ -10,6 +10,18 @@ Dialect: TypeAlias = Literal["decision", "openai"]
 """How a policy speaks: decisions as they are (rules, scripts), or OpenAI's native tool calls."""
 
 
+class PolicySpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a run records of its policy."""
+
+    name: str
+    """How it was asked for: ``rules``, ``openai:gpt-5``."""
+    dialect: Dialect = "decision"
+    reserve: Spend = NOTHING
+    """The most that one reply may spend."""
+    timeout_ms: int = 120_000
+    """Milliseconds that one reply may take."""
+
+
 class PlannedCall(msgspec.Struct, frozen=True, omit_defaults=True):
     """A call as a policy asks for it, before the rules have given it an id."""
 
