@@ -1,0 +1,22 @@
+"""What all tests share: a clean environment and one Hypothesis profile.
+
+A developer's own keys, servers and configuration must not change what the tests do, or be spent by
+them; and a test that passes on an idle machine must pass on a busy one.
+"""
+
+import os
+
+from hypothesis import settings
+
+FOREIGN_VARIABLES = ("PODIUM_", "OPENAI_", "NATS_")
+"""Prefixes of environment variables that are the developer's, not the tests'."""
+
+for _name in [name for name in os.environ if name.startswith(FOREIGN_VARIABLES)]:
+    del os.environ[_name]
+
+# Ray would report its use to its makers over the network.
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+# No deadline: an example's wall-clock time says more of the machine's load than of the code.
+settings.register_profile("podium", deadline=None, print_blob=True)
+settings.load_profile("podium")
