@@ -8,12 +8,15 @@ PYTEST_ARGS ?=
 # The stamps say which set-up the virtual environment has; a newer pyproject.toml redoes it.
 BASE := $(VENV)/.installed-base
 DEV := $(VENV)/.installed-dev
+# A virtual environment names its folder and its Python; moved, or with that Python gone, it is dead.
+ALIVE := $(shell test "$$(cat $(VENV)/.made-in 2>/dev/null)" = "$(CURDIR)" \
+	&& $(BIN)/python -c 'import pip' 2>/dev/null && echo yes)
 
 export QUESTION
 .DEFAULT_GOAL := help
 # The targets share one virtual environment: two installers at once would break it.
 .NOTPARALLEL:
-.PHONY: help demo test test-all check fix clean
+.PHONY: help demo test test-all check fix clean always
 
 help: ## Say what the targets do.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
@@ -43,6 +46,10 @@ clean: ## Remove what was built. Keeps .podium/, where the logs of your runs are
 $(BASE): pyproject.toml .ci/setup
 	.ci/setup $(VENV) .
 	@touch $@
+
+ifneq ($(ALIVE),yes)
+$(BASE) $(DEV): always
+endif
 
 $(DEV): pyproject.toml .ci/setup
 	.ci/setup $(VENV) '.[dev]'
