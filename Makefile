@@ -19,7 +19,7 @@ export QUESTION
 .PHONY: help demo test test-all check fix clean always
 
 help: ## Say what the targets do.
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 \2/p' Makefile | awk '{ printf "  make %-9s", $$2; $$1 = $$2 = ""; print }'
 
 demo: $(BASE) ## Ask the shipped pool a question, with no key and no network.
 	$(BIN)/podium run "$$QUESTION"
