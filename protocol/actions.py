@@ -4,7 +4,7 @@ Agents, tools, people and other conductors are all a `WorkerSpec`; what is asked
 a `Report`, with one of four statuses (ParaManager, arXiv 2604.17009) and the party at fault.
 """
 
-from typing import Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -20,6 +20,9 @@ Fault: TypeAlias = Literal["none", "policy", "worker", "infrastructure"]
 Kind: TypeAlias = Literal["tool", "agent", "conductor"]
 """What stands behind a worker. Only a conductor's calls become runs of their own."""
 
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
+"""A whole number that nothing can make negative, and whose sums stay exact in every JSON reader."""
+
 ANY_OBJECT: Final[dict[str, Json]] = {"type": "object"}
 """The schema of a worker that declares no parameters of its own."""
 
@@ -27,16 +30,18 @@ ANY_OBJECT: Final[dict[str, Json]] = {"type": "object"}
 class Spend(msgspec.Struct, frozen=True, omit_defaults=True):
     """What was, or may be, spent. Integers only: sums are exact on every machine."""
 
-    tokens: int = 0
+    tokens: Count = 0
     """Tokens read and written by models."""
-    cost: int = 0
+    cost: Count = 0
     """Micro-dollars (1 000 000 are one US dollar)."""
+    calls: Count = 0
+    """Attempts: those of a child run; the attempt itself is counted by the run that made it."""
 
     def __add__(self, other: "Spend") -> "Spend":
-        return Spend(self.tokens + other.tokens, self.cost + other.cost)
+        return Spend(self.tokens + other.tokens, self.cost + other.cost, self.calls + other.calls)
 
     def __sub__(self, other: "Spend") -> "Spend":
-        return Spend(self.tokens - other.tokens, self.cost - other.cost)
+        return Spend(self.tokens - other.tokens, self.cost - other.cost, self.calls - other.calls)
 
 
 NOTHING: Final = Spend()
@@ -109,14 +114,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
 
     run: str
     call: str
-    attempt: int
+    attempt: Count
     status: Status
     fault: Fault = "none"
     value: Json = None
     """The result, or the error's text. None where ``blob`` names it."""
     blob: BlobRef | None = None
     spend: Spend = NOTHING
-    latency_ms: int = 0
+    latency_ms: Count = 0
     """Milliseconds of work, queueing not counted."""
     by: str = ""
     """The replica that worked, for the person who looks for it."""

@@ -75,6 +75,10 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     latency_ms: int = 0
     version: str = ""
     """Which policy made it: a model's name, or the hash of its weights."""
+    prompt: str = ""
+    """Hash of the rendered prompt, for policies that have one."""
+    retry: bool = True
+    """For a failure: False when asking again can't help, as with a refused key."""
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

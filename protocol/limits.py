@@ -56,6 +56,10 @@ POLICY_BACKOFF_MS: Final = 1_000
 MAX_IDLE_ACTIVATIONS: Final = 3
 """Activations in a row without progress before a run is taken to kill its host, and paused."""
 
+IDLE_WINDOW_MS: Final = 60_000
+"""Milliseconds: an activation later than that after the one before doesn't count against a run. What kills its host
+does so at once; a run that waits quietly for a slow worker must survive any number of restarts."""
+
 REPORT_GRACE_MS: Final = 2_000
 """Milliseconds between a worker's own deadline and the conductor's: the worker's report should win the race."""
 

@@ -1,0 +1,176 @@
+"""Bytes to messages and back. JSON: a log can be read with any tool, and arrays of numbers are packed bytes in it.
+
+Decoding is strict about the envelope and patient about events: one that this version doesn't know becomes an
+`UnknownEvent`, so that an old reader survives a new writer. A renamed or split event gets an upcaster.
+"""
+
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any, Final
+
+import msgspec
+
+from protocol.actions import BlobRef, Json
+from protocol.commands import TaskMessage
+from protocol.errors import InvalidData, TooLarge
+from protocol.events import AnyEvent, UnknownEvent
+from protocol.inbox import Message
+from protocol.limits import MAX_COMMIT_BYTES, MAX_DETAIL_CHARS, MAX_MESSAGE_BYTES
+
+HASH_CHARS: Final = 32
+"""Hex characters of a hash in the log: 128 bits of SHA-256, beyond any accident."""
+
+
+class Commit(msgspec.Struct, frozen=True, kw_only=True):
+    """The events of one transition, appended as one message: all of them or none."""
+
+    run: str
+    n: int
+    """From 1, without gaps."""
+    epoch: int
+    """The activation under which it was decided."""
+    at: int
+    """Milliseconds since the epoch; never going back within a run."""
+    causes: tuple[str, ...]
+    """What was acted on, see `commands`."""
+    events: tuple[AnyEvent, ...]
+    prev: str
+    """Hash of the commit before; "" for the first."""
+
+
+class CallMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What stands in the call queue: an attempt to make."""
+
+    run: str
+    call: str
+    attempt: int
+    worker: str
+    arguments: dict[str, Json]
+    timeout_ms: int
+    sees: dict[str, Json] = {}
+    """Outputs of the calls that it may see."""
+    task: str = ""
+    again: bool = False
+    """True when it may have been made before: look for its report first."""
+
+
+class Withdrawal(msgspec.Struct, frozen=True):
+    """What a worker is told when nobody waits for an attempt any more."""
+
+    run: str
+    call: str
+    attempt: int
+
+
+class _Envelope(msgspec.Struct, frozen=True, kw_only=True):
+    """A commit whose events have not been looked at."""
+
+    run: str
+    n: int
+    epoch: int
+    at: int
+    causes: tuple[str, ...]
+    events: tuple[dict[str, Any], ...]
+    prev: str
+
+
+Upcaster = Callable[[dict[str, Any]], list[dict[str, Any]]]
+"""Turns a recorded event of an old form into events of today's."""
+
+UPCASTERS: Final[dict[str, Upcaster]] = {}
+"""By the tag of the old form."""
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode_commit: Final = msgspec.json.Decoder(Commit).decode
+_decode_envelope: Final = msgspec.json.Decoder(_Envelope).decode
+_decode_message: Final = msgspec.json.Decoder(Message).decode
+_decode_task: Final = msgspec.json.Decoder(TaskMessage).decode
+_decode_call: Final = msgspec.json.Decoder(CallMessage).decode
+_decode_withdrawal: Final = msgspec.json.Decoder(Withdrawal).decode
+
+
+def digest(data: bytes) -> str:
+    """The identity of a message: a hash of its bytes."""
+    return sha256(data).hexdigest()[:HASH_CHARS]
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """The bytes of a message.
+
+    Raises:
+        TooLarge: They would not fit; nothing was sent.
+    """
+    data = _encode(message)
+    limit = MAX_COMMIT_BYTES if type(message) is Commit else MAX_MESSAGE_BYTES // 2
+    if len(data) > limit:
+        run = getattr(message, "run", "?")
+        raise TooLarge(
+            f"run {run}: a {type(message).__name__} of {len(data)} bytes; at most {limit} fit",
+            hint="put large inputs into a document or a blob, and name it",
+        )
+    return data
+
+
+def decode_commit(data: bytes) -> Commit:
+    """A commit, its events brought to today's form. Raises `InvalidData`."""
+    try:
+        return _decode_commit(data)
+    except (msgspec.DecodeError, RecursionError):
+        return _decode_patiently(data)
+
+
+def _decode_patiently(data: bytes) -> Commit:
+    envelope = _guarded(_decode_envelope, data, "a commit")
+    events: list[AnyEvent] = []
+    for raw in envelope.events:
+        name = str(raw.get("type", ""))
+        for today in UPCASTERS[name](raw) if name in UPCASTERS else [raw]:
+            events.append(_event(today))
+    fields = {name: getattr(envelope, name) for name in envelope.__struct_fields__}
+    return Commit(**{**fields, "events": tuple(events)})
+
+
+def _event(raw: dict[str, Any]) -> AnyEvent:
+    try:
+        event: AnyEvent = msgspec.convert(raw, AnyEvent)
+    except msgspec.ValidationError:
+        return UnknownEvent(name=str(raw.get("type", "")), raw=msgspec.Raw(_encode(raw)))
+    return event
+
+
+def decode_message(data: bytes) -> Message:
+    """An inbox message. Raises `InvalidData`."""
+    return _guarded(_decode_message, data, "an inbox message")
+
+
+def decode_task(data: bytes) -> TaskMessage:
+    """A task message. Raises `InvalidData`."""
+    return _guarded(_decode_task, data, "a task message")
+
+
+def decode_call(data: bytes) -> CallMessage:
+    """A call message. Raises `InvalidData`."""
+    return _guarded(_decode_call, data, "a call message")
+
+
+def decode_withdrawal(data: bytes) -> Withdrawal:
+    """A withdrawal. Raises `InvalidData`."""
+    return _guarded(_decode_withdrawal, data, "a withdrawal")
+
+
+def decode_value(data: bytes) -> Json:
+    """The value that a blob holds. Raises `InvalidData`."""
+    return _guarded(msgspec.json.decode, data, "a value")
+
+
+def blob_ref(data: bytes) -> BlobRef:
+    """The reference by which a blob is found."""
+    return BlobRef(sha256(data).hexdigest(), len(data))
+
+
+def _guarded(decode: Callable[[bytes], Any], data: bytes, what: str) -> Any:
+    try:
+        return decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        text = f"{len(data)} bytes are no {what.partition(' ')[2]}: {error}"
+        raise InvalidData(text[:MAX_DETAIL_CHARS]) from None

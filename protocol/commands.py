@@ -1,0 +1,106 @@
+"""Commands: all that can make a run move. Time, ids and randomness reach the rules in here, and in no other way.
+
+A commit records what it was decided on as *causes*: short texts from which the commands can be rebuilt out of the log.
+
+========================  ==========================================  ==========================
+cause                     command                                     where its content stands
+========================  ==========================================  ==========================
+``start``                 `Start`                                     the `RunStarted` event
+``activation``            `Activate`                                  the `RunActivated` event
+``policy:<turn>``         `PolicyReply`                               the `PolicyReplied` event
+``inbox:<hash>``          `Inbox`                                     the inbox message
+``deadline``              `Deadline`                                  the commit's own time
+========================  ==========================================  ==========================
+"""
+
+from typing import TypeAlias
+
+import msgspec
+
+from protocol.actions import Pool, Report
+from protocol.budgets import Budget
+from protocol.decisions import PolicySpec, Reply, Task
+from protocol.events import Parent
+from protocol.inbox import Message, Signal
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="start"):
+    """A run to begin. This is also what a task message holds: the whole of what `RunStarted` needs."""
+
+    run: str
+    task: Task
+    pool: Pool
+    policy: PolicySpec
+    budget: Budget = Budget()
+    parent: Parent | None = None
+    depth: int = 0
+    by: str = ""
+    """Who asked for it."""
+
+
+class Continue(msgspec.Struct, frozen=True, kw_only=True, tag="continue"):
+    """The task message of a run that has begun before: a signal waits in its inbox."""
+
+    run: str
+
+
+TaskMessage: TypeAlias = Start | Continue
+"""What stands in the task queue."""
+
+
+class Activate(msgspec.Struct, frozen=True):
+    """A conductor takes the run over."""
+
+    conductor: str
+    rules: str
+
+
+class PolicyReply(msgspec.Struct, frozen=True):
+    """The reply to an open question, by its turn."""
+
+    turn: int
+    reply: Reply
+
+
+class Inbox(msgspec.Struct, frozen=True):
+    """A message from the run's inbox."""
+
+    hash: str
+    message: Message
+
+
+class Deadline(msgspec.Struct, frozen=True):
+    """Time has passed. The inbox has been looked into just before."""
+
+
+Command: TypeAlias = Start | Activate | PolicyReply | Inbox | Deadline
+
+
+def cause(command: Command) -> str:
+    """What a commit records of a command."""
+    match command:
+        case Start():
+            return "start"
+        case Activate():
+            return "activation"
+        case PolicyReply(turn):
+            return f"policy:{turn}"
+        case Inbox(digest):
+            return f"inbox:{digest}"
+        case Deadline():
+            return "deadline"
+
+
+__all__ = [
+    "Activate",
+    "Command",
+    "Continue",
+    "Deadline",
+    "Inbox",
+    "PolicyReply",
+    "Report",
+    "Signal",
+    "Start",
+    "TaskMessage",
+    "cause",
+]

@@ -1,0 +1,247 @@
+"""The events of a run: frozen facts, deltas only.
+
+No event carries what an earlier one already holds. `RoundPlanned` names a round whose calls stand in the decision of
+the `PolicyReplied` before it; `CallSettled` names the report that counts by its hash, and the report stands in the
+run's inbox. New fields have defaults; a field never changes its type; a renamed event gets an upcaster (`codec`).
+"""
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from protocol.actions import NOTHING, Fault, Json, Pool, Spend, Status
+from protocol.budgets import Budget, Extension, Limit
+from protocol.decisions import Decision, PolicySpec, Task, ToolCall
+from protocol.inbox import SignalKind
+
+Asker: TypeAlias = Literal["policy", "composer"]
+"""Who is asked: the run's policy, or the composer that writes an answer from what was observed."""
+
+PauseReason: TypeAlias = Literal["signal", "budget", "policy_unavailable", "kills_host"]
+NotedReason: TypeAlias = Literal["late", "retried"]
+FailReason: TypeAlias = Literal["no_answer"]
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
+    """The base of all events. Field names are wire format."""
+
+
+class Parent(msgspec.Struct, frozen=True):
+    """The call of another run that this run answers."""
+
+    run: str
+    call: str
+    attempt: int
+
+
+class RunStarted(Event, tag="RunStarted"):
+    """A run begins: everything that its rules will ever need to know of the outside."""
+
+    run: str
+    task: Task
+    pool: Pool
+    policy: PolicySpec
+    budget: Budget
+    at: int
+    """Milliseconds since the epoch; the wall-clock budget counts from here."""
+    parent: Parent | None = None
+    depth: int = 0
+    """Levels above this run."""
+
+
+class RunActivated(Event, tag="RunActivated"):
+    """A conductor takes the run over; whoever held it before is fenced from here on."""
+
+    epoch: int
+    conductor: str
+    rules: str
+    """Version of the rules that decide from here on."""
+    at: int = 0
+
+
+class PolicyAsked(Event, tag="PolicyAsked"):
+    """The policy is to be asked; what the reply may spend is reserved."""
+
+    turn: int
+    """Number of the question, from 1."""
+    asker: Asker = "policy"
+    limited_by: Limit = ""
+    """When set, only an answer is accepted, and this is why."""
+    reserve: Spend = NOTHING
+    at: int = 0
+
+
+class PolicyReplied(Event, tag="PolicyReplied"):
+    """What the policy said: its decision, or what was kept of a reply that is none."""
+
+    turn: int
+    status: Status = "OK"
+    error: str = ""
+    text: str = ""
+    """The text beside the calls, or all text of a reply that is no decision."""
+    decision: Decision | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    """As the model wrote them; kept only when they are no decision."""
+    spend: Spend = NOTHING
+    latency_ms: int = 0
+    version: str = ""
+    prompt: str = ""
+    """Hash of the prompt that was shown."""
+    retry_at: int = 0
+    """After a failure: when the policy may be asked again, milliseconds since the epoch; 0 for never."""
+
+
+class DecisionRejected(Event, tag="DecisionRejected"):
+    """The reply is no decision that the rules allow; the policy is shown why."""
+
+    turn: int
+    reason: str
+    detail: str
+
+
+class RoundPlanned(Event, tag="RoundPlanned"):
+    """The calls of the last decision become a round; their ids are ``<round>-<index>``."""
+
+    round: int
+
+
+class AttemptStarted(Event, tag="AttemptStarted"):
+    """One try of a call is to be made."""
+
+    call: str
+    attempt: int
+    deadline: int
+    """When the conductor stops waiting for its report, milliseconds since the epoch."""
+    reserve: Spend = NOTHING
+
+
+class CallSettled(Event, tag="CallSettled"):
+    """What counts for a call, once and for all."""
+
+    call: str
+    attempt: int = 0
+    """The attempt whose report counts; 0 when none was made."""
+    status: Status = "OK"
+    fault: Fault = "none"
+    report: str = ""
+    """Hash of the report that counts; empty when the conductor settles without one."""
+    value: Json = None
+    """The text of an observation that no report carries."""
+    spend: Spend = NOTHING
+
+
+class ReportNoted(Event, tag="ReportNoted"):
+    """A report that doesn't settle its call: late, or of an attempt that is tried again. It is billed all the same."""
+
+    call: str
+    attempt: int
+    report: str
+    why: NotedReason
+    spend: Spend = NOTHING
+
+
+class RoundClosed(Event, tag="RoundClosed"):
+    """Every call of the round has settled."""
+
+    round: int
+
+
+class SignalReceived(Event, tag="SignalReceived"):
+    """Somebody's wish has been read; what follows from it are the next events, if any."""
+
+    signal: str
+    """Hash of the signal."""
+    kind: SignalKind
+    by: str
+    reason: str = ""
+
+
+class RunPaused(Event, tag="RunPaused"):
+    """The run waits for a signal and holds no place anywhere."""
+
+    reason: PauseReason
+    detail: str = ""
+    at: int = 0
+
+
+class RunResumed(Event, tag="RunResumed"):
+    """The run goes on; the time it was paused doesn't count against its wall-clock budget."""
+
+    at: int = 0
+
+
+class BudgetExtended(Event, tag="BudgetExtended"):
+    """A root run may spend more."""
+
+    by: Extension
+
+
+class AnswerGiven(Event, tag="AnswerGiven"):
+    """The answer of the last decision is the run's answer."""
+
+    turn: int
+    limited_by: Limit = ""
+    """Set when the answer is incomplete, or was asked for early, because of a limit."""
+
+
+class RunFinished(Event, tag="RunFinished"):
+    """The end, with an answer."""
+
+    at: int = 0
+
+
+class RunFailed(Event, tag="RunFailed"):
+    """The end, without an answer."""
+
+    reason: FailReason
+    detail: str = ""
+    at: int = 0
+
+
+class RunCancelled(Event, tag="RunCancelled"):
+    """The end, on somebody's wish."""
+
+    by: str
+    reason: str = ""
+    at: int = 0
+
+
+class Archived(Event, tag="Archived"):
+    """The run's earlier commits are in the archive; this one stands for them."""
+
+    manifest: str
+    """Where, as a URL."""
+    head: str
+    """Hash of the last archived commit."""
+
+
+class UnknownEvent(Event, tag="UnknownEvent"):
+    """An event of a newer writer: kept, shown, and without effect on the state."""
+
+    name: str
+    raw: msgspec.Raw
+
+
+AnyEvent: TypeAlias = (
+    RunStarted
+    | RunActivated
+    | PolicyAsked
+    | PolicyReplied
+    | DecisionRejected
+    | RoundPlanned
+    | AttemptStarted
+    | CallSettled
+    | ReportNoted
+    | RoundClosed
+    | SignalReceived
+    | RunPaused
+    | RunResumed
+    | BudgetExtended
+    | AnswerGiven
+    | RunFinished
+    | RunFailed
+    | RunCancelled
+    | Archived
+    | UnknownEvent
+)
+"""Every event. A reader matches on it and ends with ``assert_never``."""

@@ -1,0 +1,53 @@
+"""What others say to a run: reports of workers, signals of people, rewards and labels.
+
+Every inbox message is one of these structs, stored under the run's inbox subject before anybody hears of it. Its
+identity is the hash of its bytes, never its place in the stream.
+"""
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from protocol.actions import Json, Report
+from protocol.budgets import Extension
+
+SignalKind: TypeAlias = Literal["cancel", "answer", "extend", "pause", "resume"]
+
+
+class Signal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="signal"):
+    """Somebody's wish for a run. Recorded with who and why, whether or not it changes anything."""
+
+    id: str
+    """Random, so that the same wish twice is two messages; derived, when a parent signals its child."""
+    run: str
+    kind: SignalKind
+    by: str
+    """Who: a user's name, or ``run:<id>`` for a parent."""
+    reason: str = ""
+    extension: Extension = Extension()
+    """For ``extend``: what is added."""
+
+
+class Reward(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="reward"):
+    """A score of one channel, given during the run or long after it."""
+
+    run: str
+    channel: str
+    value: float
+    by: str
+    head: str = ""
+    """The hash of the commit up to which the run was judged."""
+
+
+class Label(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="label"):
+    """What a person says of a run."""
+
+    run: str
+    key: str
+    value: Json
+    by: str
+    head: str = ""
+
+
+Message: TypeAlias = Report | Signal | Reward | Label
+"""Whatever may stand in an inbox."""

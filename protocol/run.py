@@ -1,0 +1,340 @@
+"""A run is a fold: the whole idea of Podium in one file.
+
+::
+
+    evolve(state, event) -> state          total and pure; never rejects a recorded event
+    decide(state, commands, at) -> events  the rules: budgets, depth, the pool, legal transitions, parsing
+    due(state) -> effects                  what should now be running
+
+Nothing here reads a clock, a random number or an environment variable: all of that arrives inside commands. So the
+conductor that runs, the one that recovers, a replay and a simulation are the same three functions.
+
+How a run moves::
+
+    new --RunStarted--> deciding --RoundPlanned--> working --RoundClosed--> deciding --RunFinished--> ended
+                            \\___________ RunPaused, RunResumed ___________/
+
+`transitions` says what each event changes, `rules` holds the rules one by one. A shell around the three is a loop:
+start what is due, take what came in, decide, append, fold.
+"""
+
+from collections.abc import Iterable
+from typing import Final, TypeAlias
+
+import msgspec
+
+from protocol.actions import Report
+from protocol.budgets import Limit
+from protocol.commands import Activate, Command, Deadline, Inbox, PolicyReply, Start
+from protocol.decisions import Decision, Rejection, Reply
+from protocol.dialects import parse
+from protocol.events import (
+    AnswerGiven,
+    AnyEvent,
+    Asker,
+    BudgetExtended,
+    DecisionRejected,
+    PolicyReplied,
+    RoundClosed,
+    RoundPlanned,
+    RunActivated,
+    RunCancelled,
+    RunFinished,
+    RunPaused,
+    RunResumed,
+    RunStarted,
+    SignalReceived,
+)
+from protocol.inbox import Signal
+from protocol.limits import (
+    FINAL_GRACE_MS,
+    MAX_DETAIL_CHARS,
+    MAX_IDLE_ACTIVATIONS,
+    MAX_POLICY_FAILURES,
+    MAX_REPLY_BYTES,
+    POLICY_BACKOFF_MS,
+)
+from protocol.rules import (
+    Draft,
+    acceptable,
+    ask,
+    check_calls,
+    settle_overdue,
+    settle_rest,
+    start_ready,
+    take_report,
+)
+from protocol.state import RunState
+from protocol.transitions import LEGAL, apply
+
+RULES: Final = "1"
+"""Version of the rules, recorded with each activation. Raised whenever an old log would be decided differently."""
+
+MAX_SIGNALS: Final = 1_000
+"""Signals that one run records. More are noise, and set aside."""
+
+
+# ---------------------------------------------------------------------------------------------- evolve
+
+
+def evolve(state: RunState, event: AnyEvent) -> RunState:
+    """The state after one more event. Never changes its argument, never refuses what was recorded."""
+    return fold(state, (event,))
+
+
+def fold(state: RunState, events: Iterable[AnyEvent]) -> RunState:
+    """The state after several events: one copy, however many they are."""
+    new = state.copy()
+    for event in events:
+        apply(new, event)
+    return new
+
+
+# ---------------------------------------------------------------------------------------------- decide
+
+
+def decide(state: RunState, commands: Iterable[Command], at: int) -> list[AnyEvent]:
+    """The events that follow from these commands, in order; deciding on them one by one gives the same.
+
+    Args:
+        state: The run as the log has it.
+        commands: What came in, in the order in which it is to count.
+        at: Milliseconds since the epoch.
+
+    Raises:
+        Internal: An event would break the table of legal transitions. A bug, never a matter of input.
+    """
+    return step(state, commands, at)[0]
+
+
+def step(state: RunState, commands: Iterable[Command], at: int) -> tuple[list[AnyEvent], RunState]:
+    """`decide`, with the state that its events lead to."""
+    draft = Draft(state, at)
+    for command in commands:
+        _take(draft, command)
+        _advance(draft)
+    return draft.events, draft.state
+
+
+def _take(d: Draft, command: Command) -> None:
+    """What a command says by itself."""
+    if d.state.phase == "new":
+        if isinstance(command, Start):
+            _start_run(d, command)
+        return
+    if d.state.phase == "ended":
+        return
+    match command:
+        case Inbox(digest, Report() as report):
+            if report.run == d.state.run:
+                take_report(d, digest, report)
+        case Inbox(digest, Signal() as signal):
+            if signal.run == d.state.run and digest not in d.state.signals:
+                _take_signal(d, digest, signal)
+        case PolicyReply(turn, reply):
+            asked = d.state.asked
+            if asked is not None and asked.turn == turn:
+                _take_reply(d, reply, asked.asker)
+        case Activate():
+            _activate(d, command)
+        case Deadline():
+            settle_overdue(d)
+        case _:  # a second start; rewards and labels, which no rule looks at
+            pass
+
+
+def _advance(d: Draft) -> None:
+    """What follows by itself, until the run waits for somebody."""
+    while True:
+        s = d.state
+        if s.phase == "working":
+            if s.final == "signal":
+                settle_rest(d, "Not waited for: somebody asked for the answer now.")
+            elif d.at < s.wall_deadline:
+                start_ready(d)
+            if s.unsettled:
+                return
+            d.emit(RoundClosed(round=s.round))
+        elif s.phase != "deciding":
+            return
+        elif s.decision is not None:
+            _act(d, s.decision)
+        else:
+            late = s.asked is not None and d.at >= s.wall_deadline + FINAL_GRACE_MS
+            hopeless = late and s.asked is not None and s.asked.asker == "policy"
+            if hopeless or (s.asked is None and d.at >= s.retry_at):
+                ask(d)
+            return
+
+
+def _start_run(d: Draft, start: Start) -> None:
+    d.emit(
+        RunStarted(
+            run=start.run,
+            task=start.task,
+            pool=start.pool,
+            policy=start.policy,
+            budget=start.budget,
+            at=d.at,
+            parent=start.parent,
+            depth=start.depth,
+        )
+    )
+
+
+def _activate(d: Draft, command: Activate) -> None:
+    s = d.state
+    d.emit(
+        RunActivated(epoch=s.epoch + 1, conductor=command.conductor, rules=command.rules, at=d.at)
+    )
+    if s.idle_activations > MAX_IDLE_ACTIVATIONS and s.phase != "paused":
+        detail = f"{s.idle_activations} conductors took it over and none got any further"
+        d.emit(RunPaused(reason="kills_host", detail=detail, at=d.at))
+
+
+def _take_signal(d: Draft, digest: str, signal: Signal) -> None:
+    s = d.state
+    if len(s.signals) >= MAX_SIGNALS and signal.kind != "cancel":
+        return
+    d.emit(SignalReceived(signal=digest, kind=signal.kind, by=signal.by, reason=signal.reason))
+    match signal.kind:
+        case "cancel":
+            d.emit(RunCancelled(by=signal.by, reason=signal.reason, at=d.at))
+        case "extend":
+            if s.parent is None:
+                d.emit(BudgetExtended(by=signal.extension))
+                if s.phase == "paused" and s.pause_reason == "budget":
+                    d.emit(RunResumed(at=d.at))
+        case "pause":
+            if s.phase != "paused":
+                d.emit(RunPaused(reason="signal", detail=f"by {signal.by}", at=d.at))
+        case "resume" | "answer":
+            if s.phase == "paused":
+                d.emit(RunResumed(at=d.at))
+
+
+def _take_reply(d: Draft, reply: Reply, asker: Asker) -> None:
+    s = d.state
+    parsed: Decision | Rejection | None = None
+    size = len(msgspec.json.encode(reply))
+    fits = size <= MAX_REPLY_BYTES
+    if reply.status == "OK" and fits:
+        dialect = s.policy.dialect if asker == "policy" else "decision"
+        parsed = acceptable(parse(dialect, reply, s.pool), s)
+    elif reply.status == "OK":
+        text = f"The reply has {size} bytes; at most {MAX_REPLY_BYTES} are possible."
+        parsed = Rejection("too_large", text)
+    failed = reply.status != "OK"
+    retry_at = d.at + (POLICY_BACKOFF_MS << min(s.failures, 10)) if failed and reply.retry else 0
+    rejected = isinstance(parsed, Rejection)
+    d.emit(
+        PolicyReplied(
+            turn=s.turn,
+            status=reply.status,
+            error=reply.error[:MAX_DETAIL_CHARS],
+            text=reply.text if fits else reply.text[:MAX_DETAIL_CHARS],
+            decision=parsed if isinstance(parsed, Decision) else None,
+            tool_calls=reply.tool_calls if rejected and fits else (),
+            spend=reply.spend,
+            latency_ms=reply.latency_ms,
+            version=reply.version,
+            prompt=reply.prompt,
+            retry_at=retry_at,
+        )
+    )
+    if isinstance(parsed, Rejection):
+        detail = parsed.detail[:MAX_DETAIL_CHARS]
+        d.emit(DecisionRejected(turn=s.turn, reason=parsed.reason, detail=detail))
+    elif failed and not s.final and s.phase == "deciding":
+        if not reply.retry or s.failures >= MAX_POLICY_FAILURES:
+            d.emit(RunPaused(reason="policy_unavailable", detail=s.last_error, at=d.at))
+
+
+def _act(d: Draft, decision: Decision) -> None:
+    """Plan the round that was decided, or end with the answer."""
+    s = d.state
+    if decision.answer is not None:
+        d.emit(AnswerGiven(turn=s.turn, limited_by=s.final))
+        d.emit(RunFinished(at=d.at))
+        return
+    d.emit(RoundPlanned(round=s.round + 1))
+    check_calls(d)
+
+
+# ------------------------------------------------------------------------------------------------- due
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """Ask the policy, or the composer."""
+
+    turn: int
+    asker: Asker
+    limited_by: Limit
+
+
+class Make(msgspec.Struct, frozen=True):
+    """Have a worker make an attempt; for a conductor, begin the child run."""
+
+    call: str
+    attempt: int
+
+
+class Withdraw(msgspec.Struct, frozen=True):
+    """Take an attempt back that nobody waits for: out of the queue, from its worker, or cancel the child run."""
+
+    call: str
+    attempt: int
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """Look into the inbox at a time, milliseconds since the epoch, and then say that it has passed."""
+
+    until: int
+
+
+class Tell(msgspec.Struct, frozen=True):
+    """Report the run's end to the run that called it."""
+
+
+Effect: TypeAlias = Ask | Make | Withdraw | Wait | Tell
+
+
+def due(state: RunState) -> list[Effect]:
+    """What should now be running. Every effect is idempotent, by its own fields and the run's id."""
+    effects: list[Effect] = [Withdraw(call, attempt) for call, attempt in sorted(state.strays)]
+    if state.phase == "ended":
+        if state.parent is not None:
+            effects.append(Tell())
+        return effects
+    if state.phase not in ("deciding", "working"):
+        return effects
+    wall = state.wall_deadline
+    if state.asked is not None:
+        asked = state.asked
+        effects.append(Ask(asked.turn, asked.asker, asked.limited_by))
+        effects.append(Wait(wall + FINAL_GRACE_MS))
+    elif state.open:
+        effects += [Make(call, attempt) for call, attempt in state.open.items()]
+        effects.append(Wait(min(wall, *(state.calls[call].deadline for call in state.open))))
+    elif state.phase == "working":
+        effects.append(Wait(wall))
+    elif state.retry_at:
+        effects.append(Wait(state.retry_at))
+    return effects
+
+
+__all__ = [
+    "LEGAL",
+    "RULES",
+    "Ask",
+    "Effect",
+    "Make",
+    "Tell",
+    "Wait",
+    "Withdraw",
+    "decide",
+    "due",
+    "evolve",
+    "fold",
+    "step",
+]

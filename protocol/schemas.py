@@ -1,0 +1,81 @@
+"""JSON Schema: is a schema one, and do arguments fit it.
+
+The texts are ours, made of the kind and the place of the error, so that a log means the same under every version of
+the library that finds them.
+"""
+
+from functools import lru_cache
+
+import jsonschema_rs
+import msgspec
+
+from protocol.actions import Json
+from protocol.errors import InvalidData
+
+_CACHED_SCHEMAS = 4_096
+"""Compiled validators kept: all workers of many pools, at about 10 KB each."""
+
+
+def _refuse(uri: str) -> Json:
+    raise ValueError(f"a schema must be self-contained, but refers to {uri}")
+
+
+@lru_cache(maxsize=_CACHED_SCHEMAS)
+def _validator(encoded: bytes) -> jsonschema_rs.Draft202012Validator:
+    return jsonschema_rs.Draft202012Validator(msgspec.json.decode(encoded), retriever=_refuse)
+
+
+def check_schema(schema: Json, of: str) -> None:
+    """Raise `InvalidData` unless ``schema`` is a JSON Schema for an object.
+
+    Args:
+        schema: What a worker declares of its parameters.
+        of: Whose it is, for the message.
+    """
+    if not isinstance(schema, dict) or schema.get("type") != "object":
+        raise InvalidData(
+            f"the parameters of {of} are no JSON Schema of an object",
+            hint='give {"type": "object", "properties": {...}, "required": [...]}',
+        )
+    try:
+        _validator(msgspec.json.encode(schema))
+    except (ValueError, jsonschema_rs.ValidationError) as error:
+        raise InvalidData(
+            f"the parameters of {of} are no JSON Schema: {_first_line(error)}",
+            hint="see https://json-schema.org/understanding-json-schema",
+        ) from None
+
+
+def misfit(schema: dict[str, Json], arguments: Json) -> str:
+    """What is wrong with the arguments and how to mend it, or "" if they fit."""
+    validator = _validator(msgspec.json.encode(schema))
+    if validator.is_valid(arguments):
+        return ""
+    texts = sorted(_text(error) for error in validator.iter_errors(arguments))
+    return "; ".join(texts[:3])
+
+
+def _text(error: jsonschema_rs.ValidationError) -> str:
+    place = "".join(f"[{part!r}]" for part in error.instance_path) or "the arguments"
+    keyword = str(error.schema_path[-1]) if error.schema_path else "schema"
+    value = getattr(error.kind, "value", None)
+    match keyword:
+        case "required":
+            return f"{place}: {getattr(error.kind, 'property', '?')!r} is required"
+        case "additionalProperties" | "unevaluatedProperties":
+            unexpected = ", ".join(map(repr, getattr(error.kind, "unexpected", ())))
+            return f"{place}: {unexpected or 'something'} is not among the parameters"
+        case "type":
+            types = getattr(error.kind, "types", None) or getattr(
+                error.kind, "type", "another type"
+            )
+            wanted = " or ".join(map(str, types)) if isinstance(types, list | tuple) else types
+            return f"{place}: must be of type {wanted}"
+        case "enum":
+            return f"{place}: must be one of {getattr(error.kind, 'options', '?')}"
+        case _:
+            return f"{place}: does not satisfy {keyword!r}" + (f" ({value})" if value else "")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

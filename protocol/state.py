@@ -1,0 +1,148 @@
+"""The state of a run: what the rules need to know, and nothing that they don't.
+
+Values of reports are not in here. They stand in the inbox, and the rules never look at them; `views` joins the two for
+those who do (a policy, a person).
+"""
+
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+
+from protocol.actions import NOTHING, Call, Fault, Json, Pool, Spend, Status, WorkerSpec
+from protocol.budgets import Budget, Limit
+from protocol.decisions import Decision, PolicySpec, Rejection, Task
+from protocol.events import FailReason, Parent, PauseReason, PolicyAsked
+
+Phase: TypeAlias = Literal["new", "deciding", "working", "paused", "ended"]
+"""Where a run stands: not begun, waiting for a policy, for calls, for a signal, or for nobody."""
+
+Outcome: TypeAlias = Literal["", "finished", "failed", "cancelled"]
+
+
+class CallState(msgspec.Struct, frozen=True):
+    """One call of the run."""
+
+    call: Call
+    attempt: int = 0
+    """The last attempt that was started, 0 for none."""
+    open: bool = False
+    """Whether that attempt is still waited for."""
+    deadline: int = 0
+    """Until when, milliseconds since the epoch."""
+    status: Status | None = None
+    """None until the call has settled."""
+    fault: Fault = "none"
+    report: str = ""
+    """Hash of the report that counts, if one does."""
+    value: Json = None
+    """The observation's text, if no report carries it."""
+    noted: tuple[str, ...] = ()
+    """Hashes of all its reports that are billed."""
+
+
+class TurnState(msgspec.Struct, frozen=True):
+    """One reply of the policy and what came of it."""
+
+    text: str = ""
+    round: int = 0
+    """The round that it planned, 0 for none."""
+    calls: tuple[str, ...] = ()
+    rejection: Rejection | None = None
+
+
+EMPTY_TASK: Final = Task(text="")
+EMPTY_POOL: Final = Pool(())
+NO_POLICY: Final = PolicySpec(name="")
+DEFAULT_BUDGET: Final = Budget()
+
+
+class RunState(msgspec.Struct):
+    """A run, folded. Only `run.apply` changes one, and only one that nobody else holds."""
+
+    run: str = ""
+    phase: Phase = "new"
+    task: Task = EMPTY_TASK
+    pool: Pool = EMPTY_POOL
+    workers: dict[str, WorkerSpec] = msgspec.field(default_factory=dict)
+    """The pool by name; never changed, so copies share it."""
+    policy: PolicySpec = NO_POLICY
+    budget: Budget = DEFAULT_BUDGET
+    parent: Parent | None = None
+    depth: int = 0
+    started_at: int = 0
+    wall_deadline: int = 0
+    """When the wall-clock budget is used up, milliseconds since the epoch; moved by pauses and extensions."""
+
+    epoch: int = 0
+    activated_at: int = 0
+    idle_activations: int = 0
+    """Activations since the last progress."""
+
+    turn: int = 0
+    """Replies asked for so far."""
+    asked: PolicyAsked | None = None
+    """The question that is open, if one is."""
+    decision: Decision | None = None
+    """The last decision, until a round or an answer has come of it."""
+    decided_text: str = ""
+    """The text beside that decision."""
+    retry_at: int = 0
+    """When a failed policy may be asked again, milliseconds since the epoch."""
+    failures: int = 0
+    """Failures of the policy in a row."""
+    rejections: int = 0
+    """Rejected replies in a row."""
+    final: Limit = ""
+    """Why only an answer is accepted from now on."""
+    finals: int = 0
+    """Questions asked since then."""
+    last_error: str = ""
+    """What the policy last failed with."""
+
+    round: int = 0
+    turns: list[TurnState] = msgspec.field(default_factory=list)
+    calls: dict[str, CallState] = msgspec.field(default_factory=dict)
+    current: tuple[str, ...] = ()
+    """The calls of the open round."""
+    unsettled: int = 0
+    """How many of them have not settled."""
+    open: dict[str, int] = msgspec.field(default_factory=dict)
+    """Attempts that are waited for: call to attempt."""
+    strays: set[tuple[str, int]] = msgspec.field(default_factory=set)
+    """Attempts, by call and number, that nobody waits for any more and that have not reported."""
+
+    spent: Spend = NOTHING
+    reserved: Spend = NOTHING
+    reserves: dict[tuple[str, int], Spend] = msgspec.field(default_factory=dict)
+    """What each attempt without a report may still spend, by call and attempt."""
+
+    signals: frozenset[str] = frozenset()
+    """Hashes of the signals that have been read."""
+    paused_at: int = 0
+    pause_reason: PauseReason | Literal[""] = ""
+    pause_detail: str = ""
+
+    outcome: Outcome = ""
+    answer: str = ""
+    limited_by: Limit = ""
+    """Set when the answer is incomplete, or early, because of a limit."""
+    fail_reason: FailReason | Literal[""] = ""
+    detail: str = ""
+    """Why the run failed, or was cancelled."""
+    ended_at: int = 0
+    archived: str = ""
+
+    def copy(self) -> "RunState":
+        """A state that can be changed without changing this one."""
+        new = msgspec.structs.replace(self)
+        new.turns = self.turns.copy()
+        new.calls = self.calls.copy()
+        new.open = self.open.copy()
+        new.strays = self.strays.copy()
+        new.reserves = self.reserves.copy()
+        return new
+
+    @property
+    def committed(self) -> Spend:
+        """What is spent or reserved: what the budget is checked against."""
+        return self.spent + self.reserved

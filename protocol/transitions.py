@@ -1,0 +1,259 @@
+"""How each event changes the state, and in which phases it may be decided.
+
+Total: an event that names a call nobody planned changes nothing, since what was recorded has happened.
+"""
+
+from typing import Final, assert_never
+
+import msgspec
+
+from protocol.actions import NOTHING, Call, Spend
+from protocol.budgets import extended
+from protocol.decisions import Rejection
+from protocol.events import (
+    AnswerGiven,
+    AnyEvent,
+    Archived,
+    AttemptStarted,
+    BudgetExtended,
+    CallSettled,
+    DecisionRejected,
+    Event,
+    PolicyAsked,
+    PolicyReplied,
+    ReportNoted,
+    RoundClosed,
+    RoundPlanned,
+    RunActivated,
+    RunCancelled,
+    RunFailed,
+    RunFinished,
+    RunPaused,
+    RunResumed,
+    RunStarted,
+    SignalReceived,
+    UnknownEvent,
+)
+from protocol.limits import IDLE_WINDOW_MS
+from protocol.state import CallState, Outcome, Phase, RunState, TurnState
+
+_GOING: Final = frozenset[Phase]({"deciding", "working"})
+_ALIVE: Final = frozenset[Phase]({"deciding", "working", "paused"})
+
+LEGAL: Final[dict[type[Event], frozenset[Phase]]] = {
+    RunStarted: frozenset({"new"}),
+    RunActivated: _ALIVE,
+    PolicyAsked: frozenset({"deciding"}),
+    PolicyReplied: frozenset({"deciding", "paused"}),
+    DecisionRejected: frozenset({"deciding", "paused"}),
+    RoundPlanned: frozenset({"deciding"}),
+    AttemptStarted: frozenset({"working"}),
+    CallSettled: frozenset({"working", "paused"}),
+    ReportNoted: _ALIVE,
+    RoundClosed: frozenset({"working"}),
+    SignalReceived: _ALIVE,
+    RunPaused: _GOING,
+    RunResumed: frozenset({"paused"}),
+    BudgetExtended: _ALIVE,
+    AnswerGiven: frozenset({"deciding"}),
+    RunFinished: frozenset({"deciding"}),
+    RunFailed: _GOING,
+    RunCancelled: _ALIVE,
+    Archived: frozenset({"ended"}),
+}
+"""The table of legal transitions: in which phases each event may be decided."""
+
+_ONE_CALL: Final = Spend(calls=1)
+
+
+def apply(s: RunState, event: AnyEvent) -> None:
+    """Change a state that nobody else holds by one event."""
+    match event:
+        case AttemptStarted():
+            _attempt_started(s, event)
+        case CallSettled():
+            _call_settled(s, event)
+        case PolicyAsked():
+            _policy_asked(s, event)
+        case PolicyReplied():
+            _policy_replied(s, event)
+        case RoundPlanned():
+            _round_planned(s, event)
+        case RoundClosed():
+            s.phase, s.current, s.unsettled = "deciding", (), 0
+        case ReportNoted():
+            _report_noted(s, event)
+        case DecisionRejected():
+            s.rejections += 1
+            s.decision = None
+            rejection = Rejection(event.reason, event.detail)
+            s.turns.append(TurnState(s.decided_text, rejection=rejection))
+        case AnswerGiven():
+            s.answer = (s.decision.answer if s.decision else None) or ""
+            s.limited_by = event.limited_by
+        case RunFinished():
+            _ended(s, "finished", event.at)
+        case RunStarted():
+            _run_started(s, event)
+        case RunActivated():
+            _run_activated(s, event)
+        case SignalReceived() | RunPaused() | RunResumed() | BudgetExtended():
+            _steered(s, event)
+        case RunFailed():
+            s.fail_reason, s.detail = event.reason, event.detail
+            _ended(s, "failed", event.at)
+        case RunCancelled():
+            s.detail = f"by {event.by}" + (f": {event.reason}" if event.reason else "")
+            _ended(s, "cancelled", event.at)
+        case Archived():
+            s.archived = event.manifest
+        case UnknownEvent():
+            pass
+        case _:
+            assert_never(event)
+
+
+def _run_started(s: RunState, event: RunStarted) -> None:
+    s.run, s.task, s.pool, s.policy = event.run, event.task, event.pool, event.policy
+    s.workers = {worker.name: worker for worker in event.pool.workers}
+    s.budget, s.parent, s.depth = event.budget, event.parent, event.depth
+    s.started_at, s.wall_deadline = event.at, event.at + event.budget.wall_ms
+    s.phase = "deciding"
+
+
+def _run_activated(s: RunState, event: RunActivated) -> None:
+    soon = event.at - s.activated_at < IDLE_WINDOW_MS
+    s.idle_activations = s.idle_activations + 1 if soon else 1
+    s.epoch, s.activated_at = event.epoch, event.at
+    _forget_question(s)  # whoever asked is gone, and the reply with it
+
+
+def _forget_question(s: RunState) -> None:
+    """A question that never gets its reply may have spent all it was allowed."""
+    if s.asked is not None:
+        _release(s, "", s.asked.turn, s.asked.reserve)
+        s.asked = None
+
+
+def _policy_asked(s: RunState, event: PolicyAsked) -> None:
+    _forget_question(s)
+    s.turn, s.asked, s.retry_at = event.turn, event, 0
+    if event.reserve != NOTHING:
+        s.reserves["", event.turn] = event.reserve
+        s.reserved += event.reserve
+    if event.limited_by:
+        s.final = event.limited_by
+        s.finals += 1
+
+
+def _policy_replied(s: RunState, event: PolicyReplied) -> None:
+    s.asked = None
+    s.idle_activations = 0
+    _release(s, "", event.turn, event.spend)
+    s.decision, s.decided_text = event.decision, event.text
+    if event.status == "OK":
+        s.failures, s.last_error = 0, ""
+    else:
+        s.failures += 1
+        s.last_error, s.retry_at = event.error, event.retry_at
+
+
+def _round_planned(s: RunState, event: RoundPlanned) -> None:
+    planned = s.decision.calls if s.decision else ()
+    names = tuple(f"{event.round}-{index}" for index in range(len(planned)))
+    for name, call in zip(names, planned, strict=True):
+        after = tuple(names[i] for i in sorted({*call.after, *call.sees}))
+        sees = tuple(names[i] for i in call.sees)
+        s.calls[name] = CallState(Call(name, call.worker, call.arguments, after, sees, call.ref))
+    s.round, s.current, s.unsettled = event.round, names, len(names)
+    s.turns.append(TurnState(s.decided_text, event.round, names))
+    s.decision, s.rejections, s.phase = None, 0, "working"
+
+
+def _attempt_started(s: RunState, event: AttemptStarted) -> None:
+    old = s.calls.get(event.call)
+    if old is None:
+        return
+    s.calls[event.call] = CallState(old.call, event.attempt, True, event.deadline, noted=old.noted)
+    s.open[event.call] = event.attempt
+    s.spent += _ONE_CALL
+    if event.reserve != NOTHING:
+        s.reserves[event.call, event.attempt] = event.reserve
+        s.reserved += event.reserve
+
+
+def _call_settled(s: RunState, event: CallSettled) -> None:
+    old = s.calls.get(event.call)
+    if old is None or old.status is not None:
+        return
+    noted = (*old.noted, event.report) if event.report else old.noted
+    s.calls[event.call] = CallState(
+        old.call,
+        old.attempt,
+        False,
+        old.deadline,
+        event.status,
+        event.fault,
+        event.report,
+        event.value,
+        noted,
+    )
+    if s.open.pop(event.call, None) is not None and not (
+        event.report and event.attempt == old.attempt
+    ):
+        s.strays.add((event.call, old.attempt))
+    s.unsettled -= 1
+    if event.report:
+        s.idle_activations = 0
+        _release(s, event.call, event.attempt, event.spend)
+
+
+def _report_noted(s: RunState, event: ReportNoted) -> None:
+    old = s.calls.get(event.call)
+    if old is None:
+        return
+    noted, open_ = (*old.noted, event.report), old.open
+    if event.why == "retried":
+        open_ = False
+        s.open.pop(event.call, None)
+    s.calls[event.call] = msgspec.structs.replace(old, noted=noted, open=open_)
+    s.strays.discard((event.call, event.attempt))
+    s.idle_activations = 0
+    _release(s, event.call, event.attempt, event.spend)
+
+
+def _release(s: RunState, call: str, attempt: int, spend: Spend) -> None:
+    """The report is in: what was reserved becomes what was spent."""
+    if s.reserves:
+        held = s.reserves.pop((call, attempt), NOTHING)
+        if held != NOTHING:
+            s.reserved -= held
+    if spend != NOTHING:
+        s.spent += spend
+
+
+def _steered(s: RunState, event: SignalReceived | RunPaused | RunResumed | BudgetExtended) -> None:
+    match event:
+        case SignalReceived():
+            s.signals |= {event.signal}
+            s.idle_activations = 0
+            if event.kind == "answer":
+                s.final = "signal"
+        case RunPaused():
+            s.phase, s.paused_at = "paused", event.at
+            s.pause_reason, s.pause_detail = event.reason, event.detail
+        case RunResumed():
+            s.wall_deadline += max(0, event.at - s.paused_at)
+            s.phase = "working" if s.current else "deciding"
+            s.pause_reason = s.pause_detail = ""
+            s.idle_activations = s.failures = s.retry_at = 0
+        case BudgetExtended():
+            s.budget = extended(s.budget, event.by)
+            s.wall_deadline += event.by.wall_ms
+
+
+def _ended(s: RunState, outcome: Outcome, at: int) -> None:
+    s.phase, s.outcome, s.ended_at = "ended", outcome, at
+    s.strays.update(s.open.items())
+    s.open.clear()
+    s.asked = None

@@ -1,0 +1,129 @@
+"""What a policy, a worker or a person is shown of a run: the state joined with the values of its reports.
+
+Pure: the values come as a mapping from the hash of a report to its value, which whoever reads the log has at hand.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from protocol.actions import Json, Report, Status
+from protocol.budgets import Limit
+from protocol.commands import Start
+from protocol.decisions import Decision, Observation, Reply, Turn, View
+from protocol.events import Parent
+from protocol.rules import child_budget
+from protocol.state import RunState
+from protocol.subjects import child_id
+
+Values = Mapping[str, Json]
+"""Values by the hash of the report that carries them."""
+
+COMPOSER: Final = "composer-1"
+"""Version of the composer, recorded with what it writes."""
+
+_MISSING: Final = "(the value is not in the log any more)"
+_SHOWN_CHARS: Final = 300
+"""Characters of one value in a composed answer."""
+
+LIMIT_TEXTS: Final[dict[Limit, str]] = {
+    "rounds": "the budget of rounds was used up",
+    "calls": "the budget of calls was used up",
+    "tokens": "the budget of tokens was used up",
+    "cost": "the budget of money was used up",
+    "wall": "the time was used up",
+    "rejections": "the policy gave no decision that could be followed",
+    "signal": "somebody asked for the answer early",
+}
+"""How a limit is told to a person."""
+
+
+def observation(state: RunState, call: str, values: Values) -> Observation | None:
+    """The observation of a call, or None while it has not settled."""
+    known = state.calls[call]
+    if known.status is None:
+        return None
+    value = values.get(known.report, _MISSING) if known.report else known.value
+    return Observation(call=known.call, status=known.status, fault=known.fault, value=value)
+
+
+def view(state: RunState, values: Values, limited_by: Limit = "") -> View:
+    """What the policy is shown when it is asked."""
+    turns = []
+    for turn in state.turns:
+        seen = (observation(state, call, values) for call in turn.calls)
+        settled = tuple(item for item in seen if item is not None)
+        turns.append(Turn(turn.text, settled, turn.rejection))
+    return View(
+        run=state.run,
+        task=msgspec.structs.replace(state.task, check=None),
+        pool=state.pool,
+        turns=tuple(turns),
+        final=bool(limited_by),
+        limited_by=limited_by,
+    )
+
+
+def compose(shown: View) -> Reply:
+    """An answer made of what was observed: the last resort when the policy can't be asked any more."""
+    lines = [
+        f"{item.call.worker}({_short(item.call.arguments)}): {_short(item.value)}"
+        for turn in shown.turns
+        for item in turn.observations
+        if item.status == "OK"
+    ]
+    why = next((text for limit, text in LIMIT_TEXTS.items() if limit == shown.limited_by), "")
+    head = f"This is incomplete: {why or 'the run had to end'}. What was found:"
+    answer = "\n".join([head, *(f"- {line}" for line in lines)])
+    return Reply(decision=Decision(answer=answer), version=COMPOSER)
+
+
+def _short(value: Json) -> str:
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…"
+
+
+def child_start(state: RunState, call: str) -> Start:
+    """The run that an open call of a conductor begins."""
+    known = state.calls[call]
+    arguments = known.call.arguments
+    text = arguments.get("task")
+    return Start(
+        run=child_id(state.run, call, known.attempt),
+        task=msgspec.structs.replace(
+            state.task,
+            text=text if isinstance(text, str) else _short(arguments),
+            inputs=arguments.get("inputs") or {},
+            check=None,
+        ),
+        pool=state.pool,
+        policy=state.policy,
+        budget=child_budget(state, known),
+        parent=Parent(state.run, call, known.attempt),
+        depth=state.depth + 1,
+        by=f"run:{state.run}",
+    )
+
+
+def child_report(state: RunState) -> Report:
+    """What an ended child run tells its parent. The same bytes however often it is told."""
+    if state.parent is None:
+        raise ValueError(f"run {state.run} has no parent to tell")
+    statuses: dict[str, Status] = {"finished": "OK"}
+    limited = {"limited_by": state.limited_by} if state.limited_by else {}
+    value: Json = {"answer": state.answer, "run": state.run, **limited}
+    if state.outcome != "finished":
+        value = f"run {state.run} {state.outcome}: {state.detail}"
+    status = statuses.get(state.outcome, "EXEC_ERR")
+    return Report(
+        run=state.parent.run,
+        call=state.parent.call,
+        attempt=state.parent.attempt,
+        status=status,
+        fault="none" if status == "OK" else "worker",
+        value=value,
+        spend=state.committed,
+        latency_ms=max(0, state.ended_at - state.started_at),
+        by=f"run:{state.run}",
+    )
