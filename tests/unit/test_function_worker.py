@@ -29,7 +29,7 @@ class Place:
 
 
 @tool(timeout_s=2.5, concurrency=3, attempts=4, cost_usd=0.002)
-def distance(
+def distance(  # noqa: D417
     start: Place,
     goal: Annotated[str, msgspec.Meta(description="Where to go.")],
     unit: Literal["km", "mi"] = "km",
@@ -44,7 +44,7 @@ def distance(
     Args:
         start: Where it begins.
         unit: Of the result.
-    """  # noqa: D205, D417
+    """  # noqa: D205
     return {"from": start.city, "to": goal, "unit": unit, "via": via, "limit": limit}
 
 
