@@ -1,6 +1,7 @@
 """The rules about calls, budgets and questions: what `run.decide` applies, one small function each.
 
-Every function takes a `Draft`, looks at its state, and emits events. Nothing else changes the state.
+Every function takes a `Draft`, looks at its state, and emits events. Nothing else changes the
+state.
 """
 
 from typing import Final
@@ -35,23 +36,26 @@ from protocol.state import CallState, RunState
 from protocol.transitions import LEGAL, apply
 
 MAX_FINAL_ASKS: Final = 2
-"""Times a policy is asked for the final answer before the composer writes it: one mistake is forgiven."""
+"""Times a policy is asked for the final answer before the composer writes it: one mistake is
+forgiven."""
 
 MAX_NOTED_REPORTS: Final = 8
-"""Reports billed for one call. More than its attempts can give are somebody's noise, and set aside."""
+"""Reports billed for one call. More than its attempts can give are somebody's noise, and set
+aside."""
 
 _CHILD_SHARE: Final = 2
 """A child run without a declared reserve gets one part in so many of what is left."""
 
 
 class Draft:
-    """A state that is being decided upon, and the events so far."""
+    """A state that is being decided upon, the events so far, and what they were decided on."""
 
-    __slots__ = ("at", "events", "state")
+    __slots__ = ("at", "causes", "events", "state")
 
     def __init__(self, state: RunState, at: int) -> None:
         self.state = state.copy()
         self.events: list[AnyEvent] = []
+        self.causes: list[str] = []
         self.at = at
 
     def emit(self, event: AnyEvent) -> None:
@@ -66,7 +70,7 @@ class Draft:
         self.events.append(event)
 
 
-# ------------------------------------------------------------------------------------------ questions
+# -------------------------------------------------------------------------------- questions
 
 
 def limit_reached(s: RunState, at: int) -> Limit:
@@ -85,7 +89,7 @@ def limit_reached(s: RunState, at: int) -> Limit:
 
 
 def ask(d: Draft) -> None:
-    """Ask the policy, ask it for the final answer, have one composed, pause for an extension, or fail."""
+    """Ask the policy or, at a limit, ask for the final answer, have one composed, pause, or fail."""
     s = d.state
     limit = limit_reached(s, d.at)
     if limit and not s.final and _may_pause(s, limit):
@@ -155,7 +159,7 @@ def _graph_problem(decision: Decision) -> str:
     return f"Calls {circle} wait for each other in a circle." if circle else ""
 
 
-# ---------------------------------------------------------------------------------------------- calls
+# -------------------------------------------------------------------------------- calls
 
 
 def settle(d: Draft, call: str, status: Status, fault: Fault, text: str) -> None:
@@ -164,7 +168,10 @@ def settle(d: Draft, call: str, status: Status, fault: Fault, text: str) -> None
 
 
 def check_calls(d: Draft) -> None:
-    """Settle at once what can't be dispatched: it costs nothing, and the policy is told how to mend it."""
+    """Settle at once what can't be dispatched.
+
+    It costs nothing, and the policy is told how to mend it.
+    """
     for name in d.state.current:
         if problem := _problem(d.state, d.state.calls[name]):
             settle(d, name, "PARSE_ERR", "policy", problem)
@@ -219,7 +226,10 @@ def _start(d: Draft, call: CallState) -> None:
 
 
 def reservation(s: RunState, spec: WorkerSpec) -> Spend:
-    """The most that one attempt may spend. A child run that declares nothing gets a share of what is left."""
+    """The most that one attempt may spend.
+
+    A child run that declares nothing gets a share of what is left.
+    """
     if spec.kind != "conductor" or spec.reserve != NOTHING:
         return spec.reserve
     left = s.committed
@@ -231,7 +241,10 @@ def reservation(s: RunState, spec: WorkerSpec) -> Spend:
 
 
 def child_budget(s: RunState, call: CallState) -> Budget:
-    """The budget of the child run that an open call begins: carved out of this run's, never more than was reserved."""
+    """The budget of the child run that an open call begins.
+
+    Carved out of this run's, and never more than was reserved.
+    """
     spec = s.workers[call.call.worker]
     carved = s.reserves.get((call.call.id, call.attempt), NOTHING)
     return Budget(
@@ -247,7 +260,10 @@ def child_budget(s: RunState, call: CallState) -> Budget:
 
 
 def take_report(d: Draft, digest: str, report: Report) -> None:
-    """Settle the call with its report, try it again, or note the report for the bill; or nothing, if it is known."""
+    """Settle the call with its report, try it again, or note the report for the bill.
+
+    A report that is known, or of an attempt that was never started, changes nothing.
+    """
     s = d.state
     call = s.calls.get(report.call)
     if call is None or not 1 <= report.attempt <= call.attempt:

@@ -3,19 +3,21 @@
 ::
 
     evolve(state, event) -> state          total and pure; never rejects a recorded event
-    decide(state, commands, at) -> events  the rules: budgets, depth, the pool, legal transitions, parsing
+    decide(state, commands, at) -> events  the rules: budgets, depth, the pool, parsing
     due(state) -> effects                  what should now be running
 
-Nothing here reads a clock, a random number or an environment variable: all of that arrives inside commands. So the
-conductor that runs, the one that recovers, a replay and a simulation are the same three functions.
+Nothing here reads a clock, a random number or an environment variable: all of that arrives inside
+commands. So the conductor that runs, the one that recovers, a replay and a simulation are the same
+three functions.
 
 How a run moves::
 
-    new --RunStarted--> deciding --RoundPlanned--> working --RoundClosed--> deciding --RunFinished--> ended
+    new --RunStarted--> deciding --RoundPlanned--> working --RoundClosed--> deciding
+    deciding --RunFinished, RunFailed--> ended     anything --RunCancelled--> ended
                             \\___________ RunPaused, RunResumed ___________/
 
-`transitions` says what each event changes, `rules` holds the rules one by one. A shell around the three is a loop:
-start what is due, take what came in, decide, append, fold.
+`transitions` says what each event changes, `rules` holds the rules one by one. A shell around the
+three is a loop: start what is due, take what came in, decide, append, fold.
 """
 
 from collections.abc import Iterable
@@ -25,7 +27,15 @@ import msgspec
 
 from protocol.actions import Report
 from protocol.budgets import Limit
-from protocol.commands import Activate, Command, Deadline, Inbox, PolicyReply, Start
+from protocol.commands import (
+    Activate,
+    Command,
+    Deadline,
+    Inbox,
+    PolicyReply,
+    Start,
+    cause,
+)
 from protocol.decisions import Decision, Rejection, Reply
 from protocol.dialects import parse
 from protocol.events import (
@@ -68,17 +78,21 @@ from protocol.state import RunState
 from protocol.transitions import LEGAL, apply
 
 RULES: Final = "1"
-"""Version of the rules, recorded with each activation. Raised whenever an old log would be decided differently."""
+"""Version of the rules, recorded with each activation. Raised whenever an old log would be decided
+differently."""
 
 MAX_SIGNALS: Final = 1_000
 """Signals that one run records. More are noise, and set aside."""
 
 
-# ---------------------------------------------------------------------------------------------- evolve
+# -------------------------------------------------------------------------------- evolve
 
 
 def evolve(state: RunState, event: AnyEvent) -> RunState:
-    """The state after one more event. Never changes its argument, never refuses what was recorded."""
+    """The state after one more event.
+
+    Never changes its argument, never refuses what was recorded.
+    """
     return fold(state, (event,))
 
 
@@ -90,11 +104,13 @@ def fold(state: RunState, events: Iterable[AnyEvent]) -> RunState:
     return new
 
 
-# ---------------------------------------------------------------------------------------------- decide
+# -------------------------------------------------------------------------------- decide
 
 
 def decide(state: RunState, commands: Iterable[Command], at: int) -> list[AnyEvent]:
-    """The events that follow from these commands, in order; deciding on them one by one gives the same.
+    """The events that follow from these commands, in order.
+
+    Deciding on them one by one gives the same.
 
     Args:
         state: The run as the log has it.
@@ -102,18 +118,26 @@ def decide(state: RunState, commands: Iterable[Command], at: int) -> list[AnyEve
         at: Milliseconds since the epoch.
 
     Raises:
-        Internal: An event would break the table of legal transitions. A bug, never a matter of input.
+        Internal: An event would break the table of legal transitions. A bug, whatever the input.
     """
-    return step(state, commands, at)[0]
+    return step(state, commands, at).events
 
 
-def step(state: RunState, commands: Iterable[Command], at: int) -> tuple[list[AnyEvent], RunState]:
-    """`decide`, with the state that its events lead to."""
+def step(state: RunState, commands: Iterable[Command], at: int) -> Draft:
+    """`decide`, with the state that its events lead to and the causes that a commit records."""
     draft = Draft(state, at)
+    feed(draft, commands)
+    return draft
+
+
+def feed(draft: Draft, commands: Iterable[Command]) -> None:
+    """Decide on further commands within the same turn. A command that changes nothing is no cause."""
     for command in commands:
+        before = len(draft.events)
         _take(draft, command)
         _advance(draft)
-    return draft.events, draft.state
+        if len(draft.events) > before:
+            draft.causes.append(cause(command))
 
 
 def _take(d: Draft, command: Command) -> None:
@@ -261,7 +285,7 @@ def _act(d: Draft, decision: Decision) -> None:
     check_calls(d)
 
 
-# ------------------------------------------------------------------------------------------------- due
+# -------------------------------------------------------------------------------- due
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -280,14 +304,17 @@ class Make(msgspec.Struct, frozen=True):
 
 
 class Withdraw(msgspec.Struct, frozen=True):
-    """Take an attempt back that nobody waits for: out of the queue, from its worker, or cancel the child run."""
+    """Take an attempt back that nobody waits for.
+
+    Out of the queue, or from its worker; of a conductor, cancel the child run.
+    """
 
     call: str
     attempt: int
 
 
 class Wait(msgspec.Struct, frozen=True):
-    """Look into the inbox at a time, milliseconds since the epoch, and then say that it has passed."""
+    """Look into the inbox at a time (milliseconds since the epoch), then say that it has passed."""
 
     until: int
 
@@ -300,7 +327,10 @@ Effect: TypeAlias = Ask | Make | Withdraw | Wait | Tell
 
 
 def due(state: RunState) -> list[Effect]:
-    """What should now be running. Every effect is idempotent, by its own fields and the run's id."""
+    """What should now be running.
+
+    Every effect is idempotent, by its own fields and the run's id.
+    """
     effects: list[Effect] = [Withdraw(call, attempt) for call, attempt in sorted(state.strays)]
     if state.phase == "ended":
         if state.parent is not None:
@@ -335,6 +365,7 @@ __all__ = [
     "decide",
     "due",
     "evolve",
+    "feed",
     "fold",
     "step",
 ]
