@@ -1,0 +1,1 @@
+"""What runs in the peers' own virtual environment; of ours it imports `benchmarks.serving` only."""
