@@ -1,7 +1,8 @@
 """The action space: one signature for everything that a run can call, one normalised result.
 
-Agents, tools, people and other conductors are all a `WorkerSpec`; what is asked of one is a `Call`; what comes back is
-a `Report`, with one of four statuses (ParaManager, arXiv 2604.17009) and the party at fault.
+Agents, tools, people and other conductors are all a `WorkerSpec`; what is asked of one is a `Call`;
+what comes back is a `Report`, with one of four statuses (ParaManager, arXiv 2604.17009) and the
+party at fault.
 """
 
 from typing import Annotated, Any, Final, Literal, TypeAlias
@@ -15,7 +16,8 @@ Status: TypeAlias = Literal["OK", "PARSE_ERR", "EXEC_ERR", "TIMEOUT"]
 """How a call ended. The set is closed: a policy learns these four and no others."""
 
 Fault: TypeAlias = Literal["none", "policy", "worker", "infrastructure"]
-"""Who is at fault. A policy is scored for its own faults only; an infrastructure fault makes a rollout unscorable."""
+"""Who is at fault. A policy is scored for its own faults only; an infrastructure fault makes a
+rollout unscorable."""
 
 Kind: TypeAlias = Literal["tool", "agent", "conductor"]
 """What stands behind a worker. Only a conductor's calls become runs of their own."""
@@ -48,7 +50,10 @@ NOTHING: Final = Spend()
 
 
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Everything that a run needs to know of one worker. Recorded with the run, never looked up again."""
+    """Everything that a run needs to know of one worker.
+
+    Recorded with the run, never looked up again.
+    """
 
     name: str
     """Unique in its pool; matches ``limits.NAME_PATTERN``."""
@@ -58,9 +63,11 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     parameters: dict[str, Json] = msgspec.field(default_factory=lambda: dict(ANY_OBJECT))
     """JSON Schema (draft 2020-12) of the arguments; always of type object."""
     adapter: str = ""
-    """How it is hosted, such as ``function:my_module:my_tool``; for the host, not for the policy."""
+    """How it is hosted, such as ``function:my_module:my_tool``; for the host, not for the
+    policy."""
     options: dict[str, Json] = {}
-    """What its adapter needs besides: an endpoint, a model, a role prompt. Secrets are references, never values."""
+    """What its adapter needs besides: an endpoint, a model, a role prompt. Secrets are references,
+    never values."""
     reserve: Spend = NOTHING
     """The most that one attempt may spend: reserved when it starts, released by its report."""
     concurrency: int = 16
@@ -97,7 +104,8 @@ class Call(msgspec.Struct, frozen=True, omit_defaults=True):
     sees: tuple[str, ...] = ()
     """Calls whose output the worker is shown."""
     ref: str = ""
-    """The policy's own id of the call (OpenAI's ``tool_call_id``), echoed when its result is shown."""
+    """The policy's own id of the call (OpenAI's ``tool_call_id``), echoed when its result is
+    shown."""
 
 
 class BlobRef(msgspec.Struct, frozen=True):

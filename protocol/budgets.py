@@ -7,13 +7,17 @@ import msgspec
 from protocol.actions import NOTHING, Count, Spend
 
 Limit: TypeAlias = Literal["", "rounds", "calls", "tokens", "cost", "wall", "rejections", "signal"]
-"""Why only an answer is accepted now: a budget that is used up, a policy that is lost, somebody's wish."""
+"""Why only an answer is accepted now: a budget that is used up, a policy that is lost, somebody's
+wish."""
 
 OnLimit: TypeAlias = Literal["answer", "pause"]
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
-    """The limits of one run. A child's is carved out of its parent's; only a root run's can be extended."""
+    """The limits of one run.
+
+    A child's is carved out of its parent's; only a root run's can be extended.
+    """
 
     rounds: Count = 8
     calls: Count = 64
@@ -26,7 +30,8 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     cost: Count = 1_000_000
     """Micro-dollars."""
     wall_ms: Count = 600_000
-    """Milliseconds from the start to the last call; the final answer may take ``limits.FINAL_GRACE_MS`` more."""
+    """Milliseconds from the start to the last call; the final answer may take
+    ``limits.FINAL_GRACE_MS`` more."""
     on_limit: OnLimit = "answer"
     """What a root run does at a limit: answer with what it has, or pause for an extension."""
 
@@ -58,7 +63,7 @@ def extended(budget: Budget, by: Extension) -> Budget:
 
 
 def short_of(budget: Budget, committed: Spend, need: Spend, kept: Spend = NOTHING) -> Limit:
-    """The first limit that ``need`` would overrun on top of ``committed``, leaving ``kept`` untouched; "" if none.
+    """The first limit that ``need`` would overrun on top of ``committed``, or "".
 
     Args:
         budget: The limits.

@@ -1,12 +1,13 @@
-"""Bytes to messages and back. JSON: a log can be read with any tool, and arrays of numbers are packed bytes in it.
+"""Bytes to messages and back, in JSON, so that a log can be read with any tool.
 
-Decoding is strict about the envelope and patient about events: one that this version doesn't know becomes an
-`UnknownEvent`, so that an old reader survives a new writer. A renamed or split event gets an upcaster.
+Decoding is strict about the envelope and patient about events: one that this version doesn't know
+becomes an `UnknownEvent`, so that an old reader survives a new writer. A renamed or split event
+gets an upcaster.
 """
 
 from collections.abc import Callable
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -80,11 +81,13 @@ Upcaster = Callable[[dict[str, Any]], list[dict[str, Any]]]
 UPCASTERS: Final[dict[str, Upcaster]] = {}
 """By the tag of the old form."""
 
+_T = TypeVar("_T")
+
 _encode: Final = msgspec.json.Encoder().encode
 _decode_commit: Final = msgspec.json.Decoder(Commit).decode
 _decode_envelope: Final = msgspec.json.Decoder(_Envelope).decode
-_decode_message: Final = msgspec.json.Decoder(Message).decode
-_decode_task: Final = msgspec.json.Decoder(TaskMessage).decode
+_decode_message: Final[Callable[[bytes], Message]] = msgspec.json.Decoder(Message).decode
+_decode_task: Final[Callable[[bytes], TaskMessage]] = msgspec.json.Decoder(TaskMessage).decode
 _decode_call: Final = msgspec.json.Decoder(CallMessage).decode
 _decode_withdrawal: Final = msgspec.json.Decoder(Withdrawal).decode
 
@@ -168,7 +171,7 @@ def blob_ref(data: bytes) -> BlobRef:
     return BlobRef(sha256(data).hexdigest(), len(data))
 
 
-def _guarded(decode: Callable[[bytes], Any], data: bytes, what: str) -> Any:
+def _guarded(decode: Callable[[bytes], _T], data: bytes, what: str) -> _T:
     try:
         return decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -1,6 +1,9 @@
-"""Commands: all that can make a run move. Time, ids and randomness reach the rules in here, and in no other way.
+"""Commands: all that can make a run move.
 
-A commit records what it was decided on as *causes*: short texts from which the commands can be rebuilt out of the log.
+Time, ids and randomness reach the rules in here, and in no other way.
+
+A commit records what it was decided on as *causes*: short texts from which the commands can be
+rebuilt out of the log.
 
 ========================  ==========================================  ==========================
 cause                     command                                     where its content stands
@@ -25,7 +28,10 @@ from protocol.inbox import Message, Signal
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="start"):
-    """A run to begin. This is also what a task message holds: the whole of what `RunStarted` needs."""
+    """A run to begin.
+
+    This is also what a task message holds: the whole of what `RunStarted` needs.
+    """
 
     run: str
     task: Task

@@ -1,4 +1,4 @@
-"""What a policy is shown (`View`), what it says (`Reply`), and what it can decide: calls to make, or an answer."""
+"""What a policy is shown (`View`), what it says (`Reply`), and what it can decide (`Decision`)."""
 
 from typing import Literal, TypeAlias
 
@@ -70,7 +70,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The text of the reply; for a native tool call, what stands beside the calls."""
     tool_calls: tuple[ToolCall, ...] = ()
     decision: Decision | None = None
-    """Given by a policy of the ``decision`` dialect instead of text; None there means it can't decide (see text)."""
+    """Given by a policy of the ``decision`` dialect instead of text; None there means it can't
+    decide (see text)."""
     spend: Spend = NOTHING
     latency_ms: int = 0
     version: str = ""
@@ -111,7 +112,10 @@ class Turn(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that a policy is shown when it is asked. Built from the log alone, by `replay`'s readers too."""
+    """Everything that a policy is shown when it is asked.
+
+    Built from the log alone, by `replay`'s readers too.
+    """
 
     run: str
     task: Task

@@ -1,4 +1,6 @@
-"""The error tree. A failed call and a failed run are data; an exception means bad input or a broken invariant.
+"""The error tree: an exception means bad input or a broken invariant.
+
+A failed call is data, and so is a failed run.
 
 ::
 

@@ -1,8 +1,9 @@
 """The events of a run: frozen facts, deltas only.
 
-No event carries what an earlier one already holds. `RoundPlanned` names a round whose calls stand in the decision of
-the `PolicyReplied` before it; `CallSettled` names the report that counts by its hash, and the report stands in the
-run's inbox. New fields have defaults; a field never changes its type; a renamed event gets an upcaster (`codec`).
+No event carries what an earlier one already holds. `RoundPlanned` names a round whose calls stand
+in the decision of the `PolicyReplied` before it; `CallSettled` names the report that counts by its
+hash, and the report stands in the run's inbox. New fields have defaults; a field never changes its
+type; a renamed event gets an upcaster (`codec`).
 """
 
 from typing import Literal, TypeAlias
@@ -34,7 +35,7 @@ class Parent(msgspec.Struct, frozen=True):
     attempt: int
 
 
-class RunStarted(Event, tag="RunStarted"):
+class RunStarted(Event, frozen=True, kw_only=True, tag="RunStarted"):
     """A run begins: everything that its rules will ever need to know of the outside."""
 
     run: str
@@ -49,7 +50,7 @@ class RunStarted(Event, tag="RunStarted"):
     """Levels above this run."""
 
 
-class RunActivated(Event, tag="RunActivated"):
+class RunActivated(Event, frozen=True, kw_only=True, tag="RunActivated"):
     """A conductor takes the run over; whoever held it before is fenced from here on."""
 
     epoch: int
@@ -59,7 +60,7 @@ class RunActivated(Event, tag="RunActivated"):
     at: int = 0
 
 
-class PolicyAsked(Event, tag="PolicyAsked"):
+class PolicyAsked(Event, frozen=True, kw_only=True, tag="PolicyAsked"):
     """The policy is to be asked; what the reply may spend is reserved."""
 
     turn: int
@@ -71,7 +72,7 @@ class PolicyAsked(Event, tag="PolicyAsked"):
     at: int = 0
 
 
-class PolicyReplied(Event, tag="PolicyReplied"):
+class PolicyReplied(Event, frozen=True, kw_only=True, tag="PolicyReplied"):
     """What the policy said: its decision, or what was kept of a reply that is none."""
 
     turn: int
@@ -88,10 +89,11 @@ class PolicyReplied(Event, tag="PolicyReplied"):
     prompt: str = ""
     """Hash of the prompt that was shown."""
     retry_at: int = 0
-    """After a failure: when the policy may be asked again, milliseconds since the epoch; 0 for never."""
+    """After a failure: when the policy may be asked again, milliseconds since the epoch; 0 for
+    never."""
 
 
-class DecisionRejected(Event, tag="DecisionRejected"):
+class DecisionRejected(Event, frozen=True, kw_only=True, tag="DecisionRejected"):
     """The reply is no decision that the rules allow; the policy is shown why."""
 
     turn: int
@@ -99,13 +101,13 @@ class DecisionRejected(Event, tag="DecisionRejected"):
     detail: str
 
 
-class RoundPlanned(Event, tag="RoundPlanned"):
+class RoundPlanned(Event, frozen=True, kw_only=True, tag="RoundPlanned"):
     """The calls of the last decision become a round; their ids are ``<round>-<index>``."""
 
     round: int
 
 
-class AttemptStarted(Event, tag="AttemptStarted"):
+class AttemptStarted(Event, frozen=True, kw_only=True, tag="AttemptStarted"):
     """One try of a call is to be made."""
 
     call: str
@@ -115,7 +117,7 @@ class AttemptStarted(Event, tag="AttemptStarted"):
     reserve: Spend = NOTHING
 
 
-class CallSettled(Event, tag="CallSettled"):
+class CallSettled(Event, frozen=True, kw_only=True, tag="CallSettled"):
     """What counts for a call, once and for all."""
 
     call: str
@@ -130,8 +132,11 @@ class CallSettled(Event, tag="CallSettled"):
     spend: Spend = NOTHING
 
 
-class ReportNoted(Event, tag="ReportNoted"):
-    """A report that doesn't settle its call: late, or of an attempt that is tried again. It is billed all the same."""
+class ReportNoted(Event, frozen=True, kw_only=True, tag="ReportNoted"):
+    """A report that doesn't settle its call: late, or of an attempt that is tried again.
+
+    It is billed all the same.
+    """
 
     call: str
     attempt: int
@@ -140,13 +145,13 @@ class ReportNoted(Event, tag="ReportNoted"):
     spend: Spend = NOTHING
 
 
-class RoundClosed(Event, tag="RoundClosed"):
+class RoundClosed(Event, frozen=True, kw_only=True, tag="RoundClosed"):
     """Every call of the round has settled."""
 
     round: int
 
 
-class SignalReceived(Event, tag="SignalReceived"):
+class SignalReceived(Event, frozen=True, kw_only=True, tag="SignalReceived"):
     """Somebody's wish has been read; what follows from it are the next events, if any."""
 
     signal: str
@@ -156,7 +161,7 @@ class SignalReceived(Event, tag="SignalReceived"):
     reason: str = ""
 
 
-class RunPaused(Event, tag="RunPaused"):
+class RunPaused(Event, frozen=True, kw_only=True, tag="RunPaused"):
     """The run waits for a signal and holds no place anywhere."""
 
     reason: PauseReason
@@ -164,19 +169,19 @@ class RunPaused(Event, tag="RunPaused"):
     at: int = 0
 
 
-class RunResumed(Event, tag="RunResumed"):
+class RunResumed(Event, frozen=True, kw_only=True, tag="RunResumed"):
     """The run goes on; the time it was paused doesn't count against its wall-clock budget."""
 
     at: int = 0
 
 
-class BudgetExtended(Event, tag="BudgetExtended"):
+class BudgetExtended(Event, frozen=True, kw_only=True, tag="BudgetExtended"):
     """A root run may spend more."""
 
     by: Extension
 
 
-class AnswerGiven(Event, tag="AnswerGiven"):
+class AnswerGiven(Event, frozen=True, kw_only=True, tag="AnswerGiven"):
     """The answer of the last decision is the run's answer."""
 
     turn: int
@@ -184,13 +189,13 @@ class AnswerGiven(Event, tag="AnswerGiven"):
     """Set when the answer is incomplete, or was asked for early, because of a limit."""
 
 
-class RunFinished(Event, tag="RunFinished"):
+class RunFinished(Event, frozen=True, kw_only=True, tag="RunFinished"):
     """The end, with an answer."""
 
     at: int = 0
 
 
-class RunFailed(Event, tag="RunFailed"):
+class RunFailed(Event, frozen=True, kw_only=True, tag="RunFailed"):
     """The end, without an answer."""
 
     reason: FailReason
@@ -198,7 +203,7 @@ class RunFailed(Event, tag="RunFailed"):
     at: int = 0
 
 
-class RunCancelled(Event, tag="RunCancelled"):
+class RunCancelled(Event, frozen=True, kw_only=True, tag="RunCancelled"):
     """The end, on somebody's wish."""
 
     by: str
@@ -206,7 +211,7 @@ class RunCancelled(Event, tag="RunCancelled"):
     at: int = 0
 
 
-class Archived(Event, tag="Archived"):
+class Archived(Event, frozen=True, kw_only=True, tag="Archived"):
     """The run's earlier commits are in the archive; this one stands for them."""
 
     manifest: str
@@ -215,7 +220,7 @@ class Archived(Event, tag="Archived"):
     """Hash of the last archived commit."""
 
 
-class UnknownEvent(Event, tag="UnknownEvent"):
+class UnknownEvent(Event, frozen=True, kw_only=True, tag="UnknownEvent"):
     """An event of a newer writer: kept, shown, and without effect on the state."""
 
     name: str

@@ -1,7 +1,7 @@
 """What others say to a run: reports of workers, signals of people, rewards and labels.
 
-Every inbox message is one of these structs, stored under the run's inbox subject before anybody hears of it. Its
-identity is the hash of its bytes, never its place in the stream.
+Every inbox message is one of these structs, stored under the run's inbox subject before anybody
+hears of it. Its identity is the hash of its bytes, never its place in the stream.
 """
 
 from typing import Literal, TypeAlias
@@ -18,7 +18,8 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
     """Somebody's wish for a run. Recorded with who and why, whether or not it changes anything."""
 
     id: str
-    """Random, so that the same wish twice is two messages; derived, when a parent signals its child."""
+    """Random, so that the same wish twice is two messages; derived, when a parent signals its
+    child."""
     run: str
     kind: SignalKind
     by: str

@@ -89,7 +89,7 @@ def limit_reached(s: RunState, at: int) -> Limit:
 
 
 def ask(d: Draft) -> None:
-    """Ask the policy or, at a limit, ask for the final answer, have one composed, pause, or fail."""
+    """Ask the policy; at a limit: for the final answer, or have one composed, pause, or fail."""
     s = d.state
     limit = limit_reached(s, d.at)
     if limit and not s.final and _may_pause(s, limit):

@@ -13,8 +13,8 @@ three functions.
 How a run moves::
 
     new --RunStarted--> deciding --RoundPlanned--> working --RoundClosed--> deciding
-    deciding --RunFinished, RunFailed--> ended     anything --RunCancelled--> ended
-                            \\___________ RunPaused, RunResumed ___________/
+    deciding, working --RunPaused--> paused --RunResumed--> where it was
+    deciding --RunFinished, RunFailed--> ended;  anywhere but new --RunCancelled--> ended
 
 `transitions` says what each event changes, `rules` holds the rules one by one. A shell around the
 three is a loop: start what is due, take what came in, decide, append, fold.
@@ -131,7 +131,10 @@ def step(state: RunState, commands: Iterable[Command], at: int) -> Draft:
 
 
 def feed(draft: Draft, commands: Iterable[Command]) -> None:
-    """Decide on further commands within the same turn. A command that changes nothing is no cause."""
+    """Decide on further commands within the same turn.
+
+    A command that changes nothing is no cause.
+    """
     for command in commands:
         before = len(draft.events)
         _take(draft, command)
@@ -225,10 +228,11 @@ def _take_signal(d: Draft, digest: str, signal: Signal) -> None:
         case "cancel":
             d.emit(RunCancelled(by=signal.by, reason=signal.reason, at=d.at))
         case "extend":
-            if s.parent is None:
-                d.emit(BudgetExtended(by=signal.extension))
-                if s.phase == "paused" and s.pause_reason == "budget":
-                    d.emit(RunResumed(at=d.at))
+            if s.parent is not None:
+                return
+            d.emit(BudgetExtended(by=signal.extension))
+            if s.phase == "paused" and s.pause_reason == "budget":
+                d.emit(RunResumed(at=d.at))
         case "pause":
             if s.phase != "paused":
                 d.emit(RunPaused(reason="signal", detail=f"by {signal.by}", at=d.at))
@@ -269,9 +273,10 @@ def _take_reply(d: Draft, reply: Reply, asker: Asker) -> None:
     if isinstance(parsed, Rejection):
         detail = parsed.detail[:MAX_DETAIL_CHARS]
         d.emit(DecisionRejected(turn=s.turn, reason=parsed.reason, detail=detail))
-    elif failed and not s.final and s.phase == "deciding":
-        if not reply.retry or s.failures >= MAX_POLICY_FAILURES:
-            d.emit(RunPaused(reason="policy_unavailable", detail=s.last_error, at=d.at))
+        return
+    hopeless = failed and (not reply.retry or s.failures >= MAX_POLICY_FAILURES)
+    if hopeless and not s.final and s.phase == "deciding":
+        d.emit(RunPaused(reason="policy_unavailable", detail=s.last_error, at=d.at))
 
 
 def _act(d: Draft, decision: Decision) -> None:

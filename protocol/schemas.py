@@ -1,7 +1,7 @@
 """JSON Schema: is a schema one, and do arguments fit it.
 
-The texts are ours, made of the kind and the place of the error, so that a log means the same under every version of
-the library that finds them.
+The texts are ours, made of the kind and the place of the error, so that a log means the same under
+every version of the library that finds them.
 """
 
 from functools import lru_cache

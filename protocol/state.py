@@ -1,7 +1,7 @@
 """The state of a run: what the rules need to know, and nothing that they don't.
 
-Values of reports are not in here. They stand in the inbox, and the rules never look at them; `views` joins the two for
-those who do (a policy, a person).
+Values of reports are not in here. They stand in the inbox, and the rules never look at them;
+`views` joins the two for those who do (a policy, a person).
 """
 
 from typing import Final, Literal, TypeAlias
@@ -71,7 +71,8 @@ class RunState(msgspec.Struct):
     depth: int = 0
     started_at: int = 0
     wall_deadline: int = 0
-    """When the wall-clock budget is used up, milliseconds since the epoch; moved by pauses and extensions."""
+    """When the wall-clock budget is used up, milliseconds since the epoch; moved by pauses and
+    extensions."""
 
     epoch: int = 0
     activated_at: int = 0

@@ -52,7 +52,10 @@ def run_id(randomness: bytes, shard: int = 0) -> str:
 
 
 def child_id(run: str, call: str, attempt: int) -> str:
-    """The id of the run that answers an attempt: derived, so that beginning it twice begins it once."""
+    """The id of the run that answers an attempt.
+
+    Derived, so that beginning it twice begins it once.
+    """
     digest = sha256(f"{run}/{call}/{attempt}".encode()).digest()
     return _letters(int.from_bytes(digest[:8], "big")) + run[-1]
 

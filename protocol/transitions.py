@@ -1,6 +1,7 @@
 """How each event changes the state, and in which phases it may be decided.
 
-Total: an event that names a call nobody planned changes nothing, since what was recorded has happened.
+Total: an event that names a call nobody planned changes nothing, since what was recorded has
+happened.
 """
 
 from typing import Final, assert_never

@@ -1,6 +1,7 @@
-"""What a policy, a worker or a person is shown of a run: the state joined with the values of its reports.
+"""What others are shown of a run: the state joined with the values of its reports.
 
-Pure: the values come as a mapping from the hash of a report to its value, which whoever reads the log has at hand.
+Pure: the values come as a mapping from the hash of a report to its value, which whoever reads the
+log has at hand.
 """
 
 from collections.abc import Mapping
@@ -66,7 +67,7 @@ def view(state: RunState, values: Values, limited_by: Limit = "") -> View:
 
 
 def compose(shown: View) -> Reply:
-    """An answer made of what was observed: the last resort when the policy can't be asked any more."""
+    """An answer made of what was observed: for when the policy can't be asked any more."""
     lines = [
         f"{item.call.worker}({_short(item.call.arguments)}): {_short(item.value)}"
         for turn in shown.turns
