@@ -1,0 +1,77 @@
+"""The work queues, as ports: tasks for conductors, calls for workers.
+
+A queue says a thing once: it keeps one message per subject and refuses a second while one is queued or in flight. What
+is not acknowledged within its lease is delivered again, to anybody.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+
+class Delivery(Protocol):
+    """A message in flight to this process. Each of the verbs is sent without waiting for an answer."""
+
+    data: bytes
+    subject: str
+    delivered: int
+    """How many times it has been delivered, this time included."""
+
+    async def ack(self) -> None:
+        """Done: take it out of the queue."""
+        ...
+
+    async def nak(self, delay_s: float = 0.0) -> None:
+        """Not by me: deliver it again, after so many seconds."""
+        ...
+
+    async def progress(self) -> None:
+        """Still at it: begin the lease anew."""
+        ...
+
+
+class Puller(Protocol):
+    """A standing demand for messages."""
+
+    def want(self) -> None:
+        """Look at the capacity again: a place has become free."""
+        ...
+
+    async def close(self) -> None:
+        """Demand nothing any more. What has been delivered stays with whoever has it."""
+        ...
+
+
+class Queue(Protocol):
+    """One work queue."""
+
+    async def put(self, subject: str, data: bytes) -> bool:
+        """Queue a message, durably. Returns False if that subject has one already.
+
+        Raises:
+            Unreachable: No answer in time; putting it again is safe.
+            Busy: The queue is full.
+        """
+        ...
+
+    async def send(self, messages: Iterable[tuple[str, bytes]]) -> None:
+        """Queue messages without waiting to hear whether they arrived: for what is looked after anyway."""
+        ...
+
+    async def withdraw(self, subject: str) -> None:
+        """Take out whatever stands under a subject (wildcards allowed), queued or in flight."""
+        ...
+
+    async def pull(
+        self,
+        consumers: Iterable[str],
+        capacity: Callable[[str], int],
+        handler: Callable[[Delivery], None],
+    ) -> Puller:
+        """Have messages delivered as long as there is capacity.
+
+        Args:
+            consumers: Names of the queue's consumers, the more urgent first.
+            capacity: How many more messages this process can take from a consumer now.
+            handler: Called with each message, on the event loop; must not block.
+        """
+        ...

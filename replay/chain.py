@@ -1,0 +1,171 @@
+"""The rules of one run's log, as pure functions: which messages count, and what an unclear append turned out to be.
+
+A commit counts only if it chains to the last counted one; everything else on the subject is set aside, and said so.
+"""
+
+from collections.abc import Iterable
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+import msgspec
+
+from protocol.codec import Commit, decode_commit, decode_message, digest
+from protocol.commands import Inbox
+from protocol.errors import InvalidData
+from protocol.events import RunActivated
+from protocol.inbox import Message
+from protocol.run import fold
+from protocol.state import RunState
+
+MAX_ASIDE: Final = 1_000
+"""Foreign messages of one run that a reader lists one by one; beyond that it only counts them."""
+
+
+class Stored(NamedTuple):
+    """A message as the store has it."""
+
+    seq: int
+    """Where it stands. A locator, never an identity."""
+    data: bytes
+
+
+class Head(NamedTuple):
+    """The end of a run's log: what the next commit has to chain to."""
+
+    n: int = 0
+    hash: str = ""
+    seq: int = 0
+    """Sequence of the last message on the exact subject, counted or not: the condition of the next append."""
+    epoch: int = 0
+    at: int = 0
+
+
+EMPTY: Final = Head()
+
+
+class InboxEntry(NamedTuple):
+    """A message of the inbox that could be read."""
+
+    seq: int
+    hash: str
+    message: Message
+
+
+class Aside(NamedTuple):
+    """A message that doesn't count, and why."""
+
+    seq: int
+    where: Literal["commits", "inbox"]
+    why: str
+
+
+class RunLog(msgspec.Struct):
+    """A run as its log has it."""
+
+    run: str
+    commits: list[Commit] = msgspec.field(default_factory=list)
+    seqs: list[int] = msgspec.field(default_factory=list)
+    """Where each commit stands."""
+    inbox: list[InboxEntry] = msgspec.field(default_factory=list)
+    head: Head = EMPTY
+    inbox_seq: int = 0
+    """Sequence of the last message of the inbox, readable or not."""
+    aside: list[Aside] = msgspec.field(default_factory=list)
+
+    def state(self) -> RunState:
+        """The run, folded."""
+        return fold(RunState(), (event for commit in self.commits for event in commit.events))
+
+    def commands(self) -> list[Inbox]:
+        """The inbox, as the rules take it."""
+        return [Inbox(entry.hash, entry.message) for entry in self.inbox]
+
+
+def assemble(run: str, commits: Iterable[Stored], inbox: Iterable[Stored]) -> RunLog:
+    """Read the two subjects of a run, in stream order. Total: nothing that stands there makes it fail."""
+    log = RunLog(run)
+    extend(log, commits, inbox)
+    return log
+
+
+def extend(log: RunLog, commits: Iterable[Stored], inbox: Iterable[Stored]) -> None:
+    """Add what has come since. The messages must be those after ``log.head.seq`` and ``log.inbox_seq``."""
+    for stored in commits:
+        _take_commit(log, stored)
+    for stored in inbox:
+        entry = read_inbox(log.run, stored)
+        log.inbox_seq = max(log.inbox_seq, stored.seq)
+        if isinstance(entry, Aside):
+            _set_aside(log, entry)
+        else:
+            log.inbox.append(entry)
+
+
+def _take_commit(log: RunLog, stored: Stored) -> None:
+    head = log.head
+    try:
+        commit = decode_commit(stored.data)
+        why = stranger(log.run, commit, head)
+    except InvalidData as error:
+        commit, why = None, error.message
+    if commit is None or why:
+        log.head = head._replace(seq=stored.seq)
+        _set_aside(log, Aside(stored.seq, "commits", why))
+        return
+    log.commits.append(commit)
+    log.seqs.append(stored.seq)
+    log.head = Head(commit.n, digest(stored.data), stored.seq, commit.epoch, commit.at)
+
+
+def stranger(run: str, commit: Commit, head: Head) -> str:
+    """Why a commit doesn't chain to the head, or "" if it does."""
+    if commit.run != run:
+        return f"a commit of run {commit.run!r}"
+    if commit.n != head.n + 1:
+        return f"commit {commit.n} where {head.n + 1} is next"
+    if commit.prev != head.hash:
+        return f"commit {commit.n} follows {commit.prev or 'nothing'}, not {head.hash or 'nothing'}"
+    if commit.at < head.at:
+        return f"commit {commit.n} is older than the one before it"
+    activated = [e.epoch for e in commit.events if isinstance(e, RunActivated)]
+    epoch = activated[-1] if activated else head.epoch
+    if commit.epoch != epoch or (activated and min(activated) <= head.epoch):
+        return f"commit {commit.n} is of epoch {commit.epoch}, and the run is in epoch {head.epoch}"
+    return ""
+
+
+def read_inbox(run: str, stored: Stored) -> InboxEntry | Aside:
+    """One message of the inbox, or why it is none."""
+    try:
+        message = decode_message(stored.data)
+    except InvalidData as error:
+        return Aside(stored.seq, "inbox", error.message)
+    if message.run != run:
+        return Aside(stored.seq, "inbox", f"a message for run {message.run!r}")
+    return InboxEntry(stored.seq, digest(stored.data), message)
+
+
+def _set_aside(log: RunLog, aside: Aside) -> None:
+    if len(log.aside) < MAX_ASIDE:
+        log.aside.append(aside)
+
+
+Verdict: TypeAlias = Literal["done", "retry", "fenced"]
+
+
+def verdict(mine: bytes, after: Head, tail: Stored | None) -> Verdict:
+    """What became of an append that was refused or never answered.
+
+    Args:
+        mine: The bytes that were appended.
+        after: The head that they were conditional on.
+        tail: The subject's last message, read from the stream's leader afterwards.
+
+    Returns:
+        ``done`` if the tail is my commit; ``retry`` (with the identical bytes: the first copy may still be under way)
+        if it is my predecessor; ``fenced`` for anything else.
+    """
+    if tail is None:
+        return "retry" if after.seq == 0 else "fenced"
+    if tail.data == mine:
+        return "done"
+    return "retry" if tail.seq == after.seq else "fenced"
