@@ -165,7 +165,7 @@ def from_podium(factory: str, data: pathlib.Path) -> Any:
         if missing.name != name:
             raise
         raise BenchmarkError(
-            f"there is no module {name} yet, so Podium cannot be measured. "
-            "Name the contenders to measure without it: --only floor, or --only with peers."
+            f"there is no module {name}, so Podium cannot be measured here. Without it there are "
+            "`python -m benchmarks floor` and `python -m benchmarks peers --only NAME ...`."
         ) from None
     return getattr(module, factory)(data)
