@@ -68,6 +68,10 @@ class EventLog(Protocol):
         """The messages of the run's inbox after a sequence."""
         ...
 
+    async def runs(self, prefix: str = "") -> list[str]:
+        """Ids of the runs that have a commit or an inbox message, sorted; only those that begin with a prefix."""
+        ...
+
     async def hints(self, run: str, handler: HintHandler) -> Hints:
         """Hear of the run's inbox from now on. Subscribe first, then read: no message falls between the two."""
         ...

@@ -100,6 +100,10 @@ class MemoryLog:
         """See `EventLog.inbox`."""
         return self.store.after((run, "i"), after)
 
+    async def runs(self, prefix: str = "") -> list[str]:
+        """See `EventLog.runs`."""
+        return sorted({run for run, _ in self.store.messages if run.startswith(prefix)})
+
     async def hints(self, run: str, handler: HintHandler) -> _Subscription:
         """See `EventLog.hints`."""
         return self._subscribe((run, "i"), handler)
