@@ -107,8 +107,15 @@ def at_least(given: Durability, wanted: Durability) -> bool:
 
 def check(settings: Settings, wanted: Durability) -> list[Weakness]:
     """All that falls short of ``wanted``; empty if nothing does. Pure."""
-    if not settings.verified:
-        return [] if wanted == "process" else [_UNVERIFIED]
+    found = _servers_weaknesses(settings, wanted) if settings.verified else []
+    if not settings.verified and wanted != "process":
+        found.append(_UNVERIFIED)
+    for stream in settings.streams:
+        found.extend(_stream_weaknesses(stream, wanted))
+    return found
+
+
+def _servers_weaknesses(settings: Settings, wanted: Durability) -> list[Weakness]:
     found: list[Weakness] = []
     if len(settings.servers) < settings.expected:
         found.append(
@@ -130,8 +137,6 @@ def check(settings: Settings, wanted: Durability) -> list[Weakness]:
                 "cluster { name: podium, listen: HOST:6222, routes: [nats://OTHER:6222, ...] }",
             )
         )
-    for stream in settings.streams:
-        found.extend(_stream_weaknesses(stream, wanted))
     return found
 
 
@@ -234,7 +239,7 @@ def require(settings: Settings, wanted: Durability) -> str:
     """
     weaknesses = check(settings, wanted)
     if weaknesses:
-        error = Denied if not settings.verified else Usage
+        error = Denied if _UNVERIFIED in weaknesses else Usage
         found = "\n".join(
             f"  {weak.where}: {weak.found}; needed: {weak.needed}" for weak in weaknesses
         )

@@ -1,11 +1,11 @@
 """The guard: holds one nats-server, and takes it down when nobody needs it any more.
 
-Runs as a process of its own, by file and with ``-I -S``, on the standard library alone, so it
 Runs as a process of its own, by file and with ``-I -S``, on the standard library alone: it starts
-the kernel drops it when that process ends, however it ends. The guard waits for the *exclusive*
-lock: once granted, no user is left, and the server is stopped. Should the guard itself be killed,
-the kernel kills the server with it, and the store's lock, which both hold open, is free exactly
-when both are gone.
+in milliseconds. Whoever uses the server has a *shared* lock on the folder's ``holders.lock``; the
+kernel drops it when that process ends, however it ends. The guard waits for the *exclusive* lock:
+once granted, no user is left, and the server is stopped. Should the guard itself be killed, the
+kernel kills the server with it, and the store's lock, which both hold open, is free exactly when
+both are gone.
 
 Usage: ``guard.py <folder> <binary> <store lock fd> <name> <durability>``. Ends with the server.
 """
@@ -17,7 +17,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from types import FrameType
 from typing import Final, NoReturn
 
@@ -44,6 +43,8 @@ class _AskedToStop(Exception):
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:
+    for number in _ASKED:  # Once is enough; a second one must not disturb the stopping.
+        signal.signal(number, signal.SIG_IGN)
     raise _AskedToStop
 
 
@@ -95,8 +96,7 @@ def _await_last_holder(folder: str) -> None:
 
 
 def _end_with(server: int) -> None:
-    # Looked at, not reaped: its id cannot be given to another process while this one lives.
-    os.waitid(os.P_PID, server, os.WEXITED | os.WNOWAIT)
+    os.waitpid(server, 0)
     os._exit(0)
 
 
@@ -108,7 +108,9 @@ def main(folder: str, binary: str, store_fd: int, name: str, durability: str) ->
     server = os.fork()
     if server == 0:
         _become_server(binary, os.path.join(folder, CONFIG_FILE), store_fd, guard)
-    threading.Thread(target=_end_with, args=(server,), daemon=True).start()
+    process = os.pidfd_open(server)  # A signal sent through it never meets a recycled id.
+    watcher = threading.Thread(target=_end_with, args=(server,), daemon=True)
+    watcher.start()
     record = {"name": name, "pid": server, "guard": guard, "durability": durability}
     try:
         write_atomically(os.path.join(folder, SERVER_FILE), json.dumps(record).encode())
@@ -117,11 +119,10 @@ def main(folder: str, binary: str, store_fd: int, name: str, durability: str) ->
         pass
     except OSError as error:
         os.write(2, f"the guard gives up: {error}\n".encode())
-    signal.pthread_sigmask(signal.SIG_BLOCK, _ASKED)
-    os.kill(server, signal.SIGTERM)
-    time.sleep(STOP_LIMIT_S)  # `_end_with` ends this process as soon as the server has ended.
-    os.kill(server, signal.SIGKILL)
-    os.waitpid(server, 0)
+    signal.pidfd_send_signal(process, signal.SIGTERM)
+    watcher.join(STOP_LIMIT_S)
+    signal.pidfd_send_signal(process, signal.SIGKILL)
+    watcher.join()
 
 
 if __name__ == "__main__":

@@ -178,6 +178,11 @@ def log_in(url: str, tokens: Tokens) -> None:
         raise Denied(f"The NATS server at {url} is {name}, and not {tokens.name}.")
 
 
+def lock_store(folder: Path) -> int:
+    """The store's lock, taken: to be handed to the guard."""
+    return _lock_within(folder / STORE_FILE, fcntl.LOCK_EX, ATTACH_LIMIT_S)
+
+
 def find_running(folder: Path, tokens: Tokens) -> tuple[Record, str] | int:
     """The running server and its address; or the locked store, if nothing runs on it.
 
@@ -253,7 +258,7 @@ def _launch_at(
         left.unlink(missing_ok=True)
     log = folder / LOG_FILE
     said_before = log.stat().st_size if log.exists() else 0
-    child = _start_guard(folder, binary, store, tokens.name, durability)
+    child = start_guard(folder, binary, store, tokens.name, durability)
     try:
         record, url = _await_ready(folder, child)
         log_in(url, tokens)
@@ -267,9 +272,10 @@ def _launch_at(
         raise
 
 
-def _start_guard(
+def start_guard(
     folder: Path, binary: Path, store: int, name: str, durability: Durability
 ) -> subprocess.Popen[bytes]:
+    """Start the guard, which starts the server that ``nats.conf`` describes and keeps the store."""
     said = os.open(
         folder / STARTUP_FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
     )
