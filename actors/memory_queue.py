@@ -90,9 +90,9 @@ class MemoryQueue:
         self.wake()
         return True
 
-    async def send(self, messages: Iterable[tuple[str, bytes]]) -> None:
+    async def send(self, messages: Iterable[tuple[str, bytes, float]]) -> None:
         """See `Queue.send`."""
-        for subject, data in messages:
+        for subject, data, _ in messages:
             await self.put(subject, data)
 
     async def withdraw(self, subject: str) -> None:

@@ -53,8 +53,12 @@ class Queue(Protocol):
         """
         ...
 
-    async def send(self, messages: Iterable[tuple[str, bytes]]) -> None:
-        """Queue messages without waiting to hear whether they arrived: for what is looked after anyway."""
+    async def send(self, messages: Iterable[tuple[str, bytes, float]]) -> None:
+        """Queue messages without waiting to hear whether they arrived: for what is looked after anyway.
+
+        Args:
+            messages: Subject, bytes, and seconds after which the message is dropped undelivered.
+        """
         ...
 
     async def withdraw(self, subject: str) -> None:

@@ -1,0 +1,270 @@
+"""The work queues on NATS JetStream.
+
+Messages are pulled by a standing demand: as soon as a place is free the server may send, without being asked again.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+
+from actors.queues import Delivery
+from protocol import subjects
+from protocol.errors import Busy
+from replay.broker import Broker, Refused, persist
+
+logger = logging.getLogger("podium.queue")
+
+PUT_S: Final = 30.0
+"""Seconds to keep trying to queue a message: longer than an election."""
+
+DEMAND_S: Final = 30
+"""Seconds that one demand stands before it is made anew."""
+
+HEARTBEAT_S: Final = 5
+"""Seconds between the server's signs of life on a demand; two missed, and the demand is made anew."""
+
+MAX_DEMAND: Final = 500
+"""Messages of one demand."""
+
+MAX_IN_FLIGHT: Final = 200_000
+"""Unacknowledged messages per consumer. High: runs that wait must never keep others from being delivered."""
+
+_SAME_SUBJECT: Final = 10077
+_MANY: Final = "maximum messages per subject exceeded"
+
+
+def consumers_of(kind: str) -> dict[str, str]:
+    """The consumers of a queue and their subjects, the more urgent first.
+
+    Args:
+        kind: ``tasks``, or the name of a worker for its calls.
+    """
+    if kind == "tasks":
+        return {f"tasks-{p}": f"tasks.{p}.*" for p in subjects.PRIORITIES}
+    return {f"calls-{kind}-{p}": f"calls.{kind}.{p}.>" for p in subjects.PRIORITIES}
+
+
+class JetStreamQueue:
+    """A `Queue` over a `Broker`.
+
+    Args:
+        broker: The connection; it stays its owner's to close.
+        stream: TASKS or CALLS.
+        lease_s: Seconds after which an unacknowledged message is delivered again.
+    """
+
+    def __init__(self, broker: Broker, stream: str, *, lease_s: float) -> None:
+        self.broker, self.stream, self.lease_s = broker, stream, lease_s
+
+    async def ensure(self, consumers: dict[str, str]) -> None:
+        """Make the consumers that are not there, and bring the others to today's configuration."""
+        for name, subject in consumers.items():
+            config = {
+                "durable_name": name,
+                "name": name,
+                "filter_subject": subject,
+                "deliver_policy": "all",
+                "ack_policy": "explicit",
+                "ack_wait": int(self.lease_s * 1e9),
+                "max_deliver": -1,
+                "max_ack_pending": MAX_IN_FLIGHT,
+            }
+            body = {"stream_name": self.stream, "config": config}
+            path = f"$JS.API.CONSUMER.CREATE.{self.stream}.{name}.{subject}"
+            await persist(
+                lambda path=path, body=body: self.broker.request(path, body),  # type: ignore[misc]
+                PUT_S,
+                f"consumer {name}",
+            )
+
+    async def put(self, subject: str, data: bytes) -> bool:
+        """See `Queue.put`."""
+        try:
+            await persist(lambda: self.broker.append(subject, data), PUT_S, f"queue {self.stream}")
+        except Refused as error:
+            if error.code == _SAME_SUBJECT and _MANY in error.text:
+                return False
+            raise Busy(
+                f"queue {self.stream} takes no more: {error.text} ({error.code})",
+                hint="wait until work is done, or start more conductors or workers",
+            ) from None
+        return True
+
+    async def send(self, messages: Iterable[tuple[str, bytes, float]]) -> None:
+        """See `Queue.send`."""
+        for subject, data, ttl_s in messages:
+            headers = {"Nats-TTL": str(max(1, round(ttl_s)))}
+            with contextlib.suppress(NatsError, OSError):
+                await self.broker.client.publish(subject, data, headers=headers)
+
+    async def withdraw(self, subject: str) -> None:
+        """See `Queue.withdraw`."""
+        path, body = f"$JS.API.STREAM.PURGE.{self.stream}", {"filter": subject}
+        await persist(lambda: self.broker.request(path, body), PUT_S, f"queue {self.stream}")
+
+    async def pull(
+        self,
+        consumers: Iterable[str],
+        capacity: Callable[[str], int],
+        handler: Callable[[Delivery], None],
+    ) -> "_Puller":
+        """See `Queue.pull`."""
+        puller = _Puller(self, tuple(consumers), capacity, handler)
+        await puller.open()
+        return puller
+
+
+class _Delivery:
+    __slots__ = ("_client", "_reply", "data", "delivered", "subject")
+
+    def __init__(self, client: Client, message: Msg) -> None:
+        self._client, self._reply = client, message.reply
+        self.data, self.subject = message.data, message.subject
+        tokens = message.reply.split(".")
+        # $JS.ACK.<stream>.<consumer>.<delivered>. ..., or with a domain and an account before the stream
+        self.delivered = int(tokens[4 if len(tokens) == 9 else 6])
+
+    async def ack(self) -> None:
+        await self._say(b"+ACK")
+
+    async def nak(self, delay_s: float = 0.0) -> None:
+        verb = b"-NAK"
+        if delay_s:
+            verb += b' {"delay": %d}' % int(delay_s * 1e9)
+        await self._say(verb)
+
+    async def progress(self) -> None:
+        await self._say(b"+WPI")
+
+    async def _say(self, verb: bytes) -> None:
+        with contextlib.suppress(NatsError, OSError):  # unsaid: the lease ends, and it comes again
+            await self._client.publish(self._reply, verb)
+
+
+class _Demand:
+    """One standing request for messages of one consumer."""
+
+    __slots__ = ("heard", "left", "reply")
+
+    def __init__(self, reply: str, left: int) -> None:
+        self.reply, self.left = reply, left
+        self.heard = time.monotonic()
+
+
+class _Source:
+    """One consumer, pulled by one process: its demands, oldest first, as the server serves them."""
+
+    def __init__(self, puller: "_Puller", name: str) -> None:
+        self.puller, self.name = puller, name
+        self.inbox = ""
+        self.demands: deque[_Demand] = deque()
+        self.subscription: Subscription | None = None
+        self._numbers = itertools.count()
+
+    async def open(self, client: Client) -> None:
+        self.inbox = client.new_inbox()
+        self.subscription = await client.subscribe(
+            f"{self.inbox}.*", cb=self._heard, pending_msgs_limit=-1, pending_bytes_limit=-1
+        )
+
+    async def _heard(self, message: Msg) -> None:
+        if message.reply.startswith("$JS.ACK."):
+            if self.demands:
+                first = self.demands[0]
+                first.heard = time.monotonic()
+                first.left -= 1
+                if first.left <= 0:
+                    self.demands.popleft()
+            self.puller.take(message)
+            return
+        demand = next((d for d in self.demands if d.reply == message.subject), None)
+        if demand is None:
+            return
+        demand.heard = time.monotonic()
+        if (message.headers or {}).get("Status", "") != "100":  # expired, or the consumer has moved
+            self.demands.remove(demand)
+            self.puller.want()
+
+    async def demand(self, client: Client, stream: str, wanted: int) -> None:
+        """Make up for what is not demanded yet: few large demands, not one per free place."""
+        deaf = time.monotonic() - 2.5 * HEARTBEAT_S
+        while self.demands and self.demands[0].heard < deaf:
+            self.demands.popleft()
+        outstanding = sum(demand.left for demand in self.demands)
+        count = min(wanted, MAX_DEMAND) - outstanding
+        if count <= 0 or count < outstanding:
+            return
+        demand = _Demand(f"{self.inbox}.{next(self._numbers)}", count)
+        body = b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}' % (
+            count,
+            DEMAND_S * 10**9,
+            HEARTBEAT_S * 10**9,
+        )
+        path = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{self.name}"
+        with contextlib.suppress(NatsError, OSError):  # the next look makes it again
+            await client.publish(path, body, reply=demand.reply)
+            self.demands.append(demand)
+
+
+class _Puller:
+    def __init__(
+        self,
+        queue: JetStreamQueue,
+        consumers: tuple[str, ...],
+        capacity: Callable[[str], int],
+        handler: Callable[[Delivery], None],
+    ) -> None:
+        self._queue, self._capacity, self._handler = queue, capacity, handler
+        self._client = queue.broker.client
+        self._sources = [_Source(self, name) for name in consumers]
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        for source in self._sources:
+            await source.open(self._client)
+        self._queue.broker.reconnected.append(self._renew)
+        self._task = asyncio.create_task(self._run(), name=f"pull-{self._queue.stream}")
+
+    def want(self) -> None:
+        self._wake.set()
+
+    def take(self, message: Msg) -> None:
+        self._handler(_Delivery(self._client, message))
+        self._wake.set()
+
+    async def close(self) -> None:
+        self._queue.broker.reconnected.remove(self._renew)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for source in self._sources:
+            if source.subscription is not None:
+                with contextlib.suppress(NatsError, OSError):
+                    await source.subscription.unsubscribe()
+
+    def _renew(self) -> None:
+        """The connection is a new one: what was demanded on the old one is forgotten."""
+        for source in self._sources:
+            source.demands.clear()
+        self._wake.set()
+
+    async def _run(self) -> None:
+        while True:
+            for source in self._sources:
+                wanted = self._capacity(source.name)
+                if wanted > 0:
+                    await source.demand(self._client, self._queue.stream, wanted)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), HEARTBEAT_S)
+            self._wake.clear()

@@ -1,0 +1,491 @@
+"""One connection to NATS JetStream: what `jetstream_log` and the queues need of it, and nothing else.
+
+Appends of many runs that wait at the same time may travel as one atomic batch with a condition per subject, so that
+they share an fsync. A batch is refused as a whole when one member is stale, and the server doesn't say which: its
+members are then appended one by one.
+"""
+
+import asyncio
+import contextlib
+import heapq
+import itertools
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import msgspec
+import nats
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
+from protocol.errors import Denied, Unreachable
+from replay.chain import Stored
+
+logger = logging.getLogger("podium.broker")
+
+ANSWER_S: Final = 2.0
+"""Seconds after which a request counts as unanswered. Shorter than any lease, so that its owner can still act."""
+
+CONNECT_S: Final = 5.0
+"""Seconds to wait for a first connection."""
+
+RECONNECT_S: Final = 0.25
+"""Seconds between two tries to reconnect; a restarted server is found quickly, and nobody is flooded."""
+
+MAX_GROUP: Final = 400
+"""Appends of one atomic batch; the server takes 1000."""
+
+MAX_GROUP_BYTES: Final = 4_194_304
+"""Bytes of one atomic batch: bounds what the server holds in staging."""
+
+MAX_GROUPS_IN_FLIGHT: Final = 2
+"""Batches under way at a time. More would make each one smaller, and share fewer fsyncs."""
+
+READ_BATCH: Final = 1_000
+"""Messages of one batched read."""
+
+SWEEP_S: Final = 0.25
+"""Seconds between two looks for requests without an answer."""
+
+_EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
+
+
+class Refused(Exception):
+    """The server answered, and the answer was no."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"{text} ({code})")
+        self.code, self.text = code, text
+
+
+class Unanswered(Exception):
+    """No answer came. What was asked may have been done or not."""
+
+
+class _ApiError(msgspec.Struct):
+    code: int = 0
+    err_code: int = 0
+    description: str = ""
+
+
+class _PubAck(msgspec.Struct):
+    seq: int = 0
+    error: _ApiError | None = None
+    batch: str = ""
+    count: int = 0
+
+
+_decode_ack: Final = msgspec.json.Decoder(_PubAck).decode
+
+Answer = Callable[[Msg], None]
+
+
+class _Append:
+    __slots__ = ("data", "expected", "future", "subject")
+
+    def __init__(
+        self, subject: str, data: bytes, expected: int | None, future: "asyncio.Future[int]"
+    ) -> None:
+        self.subject, self.data, self.expected, self.future = subject, data, expected, future
+
+
+class Broker:
+    """A connection, and the answers that are waited for on it.
+
+    Args:
+        client: A connected client.
+        grouped: Whether appends that wait together travel as an atomic batch: worth it when each would cost an fsync.
+    """
+
+    def __init__(self, client: Client, *, grouped: bool = False) -> None:
+        self.client = client
+        self.grouped = grouped
+        self.reconnected: list[Callable[[], None]] = []
+        """Called after each reconnection: whatever was sent shortly before may be lost."""
+        self._prefix = ""
+        self._tokens = itertools.count()
+        self._answers: dict[str, Answer] = {}
+        self._deadlines: list[tuple[float, str, Callable[[], None]]] = []
+        self._queue: deque[_Append] = deque()
+        self._wake = asyncio.Event()
+        self._groups = 0
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @classmethod
+    async def connect(
+        cls,
+        url: str,
+        *,
+        user: str | None = None,
+        password: str | None = None,
+        name: str = "podium",
+        grouped: bool = False,
+    ) -> "Broker":
+        """Connect, and keep reconnecting for as long as the broker is open.
+
+        Raises:
+            Unreachable: Nobody answers at that address.
+            Denied: The server refuses the credentials.
+        """
+        holder: list[Broker] = []
+
+        async def reconnected() -> None:
+            for callback in list(holder[0].reconnected) if holder else ():
+                callback()
+
+        async def failed(error: Exception) -> None:
+            logger.debug("connection %s: %s", name, error)
+
+        try:
+            client = await asyncio.wait_for(
+                nats.connect(
+                    url,
+                    user=user,
+                    password=password,
+                    name=name,
+                    error_cb=failed,
+                    reconnected_cb=reconnected,
+                    connect_timeout=int(CONNECT_S),
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=RECONNECT_S,
+                    allow_reconnect=True,
+                ),
+                CONNECT_S,
+            )
+        except (OSError, TimeoutError, NatsError) as error:
+            if "authorization" in str(error).lower():
+                raise Denied(
+                    f"the NATS server at {url} refuses user {user!r}",
+                    hint="check the credentials under [nats] in podium.toml",
+                ) from None
+            raise Unreachable(
+                f"no NATS server answers at {url}",
+                hint="start one with `podium up`, or name a running one with --nats",
+            ) from None
+        broker = cls(client, grouped=grouped)
+        holder.append(broker)
+        await broker.open()
+        return broker
+
+    async def open(self) -> None:
+        """Begin to listen for answers."""
+        self._prefix = self.client.new_inbox()
+        await self.client.subscribe(
+            f"{self._prefix}.*",
+            cb=self._answered,
+            pending_msgs_limit=-1,
+            pending_bytes_limit=-1,
+        )
+        self._tasks = [
+            asyncio.create_task(self._send_appends(), name="broker-appends"),
+            asyncio.create_task(self._sweep(), name="broker-sweep"),
+        ]
+
+    async def close(self) -> None:
+        """Send what is buffered, and disconnect. Whoever still waits hears `Unanswered`."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for item in self._queue:
+            _fail(item.future)
+        for _, token, expired in self._deadlines:
+            if token in self._answers:
+                expired()
+        with contextlib.suppress(NatsError, OSError, TimeoutError):
+            await asyncio.wait_for(self.client.drain(), ANSWER_S)
+        if not self.client.is_closed:
+            await self.client.close()
+
+    # -------------------------------------------------------------------------------------- answers
+
+    def expect(self, answer: Answer, expired: Callable[[], None], within: float = ANSWER_S) -> str:
+        """A reply subject; ``answer`` is called with each message on it until it is forgotten."""
+        token = str(next(self._tokens))
+        self._answers[token] = answer
+        heapq.heappush(self._deadlines, (time.monotonic() + within, token, expired))
+        return f"{self._prefix}.{token}"
+
+    def forget(self, reply: str) -> None:
+        """Expect nothing more on that reply subject."""
+        self._answers.pop(reply.rpartition(".")[2], None)
+
+    async def _answered(self, message: Msg) -> None:
+        answer = self._answers.get(message.subject.rpartition(".")[2])
+        if answer is not None:
+            answer(message)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now = time.monotonic()
+            while self._deadlines and self._deadlines[0][0] <= now:
+                _, token, expired = heapq.heappop(self._deadlines)
+                if self._answers.pop(token, None) is not None:
+                    expired()
+
+    # -------------------------------------------------------------------------------------- appends
+
+    async def append(self, subject: str, data: bytes, expected: int | None = None) -> int:
+        """Append a message to whatever stream has the subject.
+
+        Args:
+            subject: The exact subject.
+            data: The bytes.
+            expected: Sequence that the subject's last message must have, 0 for none; None for no condition.
+
+        Returns:
+            Its sequence, once it is durable.
+
+        Raises:
+            Refused: The condition doesn't hold, or the stream takes no more.
+            Unanswered: Nobody knows.
+        """
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Append(subject, data, expected, future))
+        self._wake.set()
+        return await future
+
+    async def _send_appends(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue:
+                if not self.grouped:
+                    await self._send_one(self._queue.popleft())
+                elif self._groups >= MAX_GROUPS_IN_FLIGHT:
+                    break
+                else:
+                    await self._send_group(self._take_group())
+
+    def _take_group(self) -> list[_Append]:
+        group: list[_Append] = []
+        size = 0
+        while self._queue and len(group) < MAX_GROUP and size < MAX_GROUP_BYTES:
+            size += len(self._queue[0].data)
+            group.append(self._queue.popleft())
+        return group
+
+    async def _send_one(self, item: _Append, done: Callable[[], None] | None = None) -> None:
+        def answered(message: Msg) -> None:
+            self.forget(message.subject)
+            _settle(item, message)
+            if done:
+                done()
+
+        def expired() -> None:
+            _fail(item.future)
+            if done:
+                done()
+
+        headers = None if item.expected is None else {_EXPECTED: str(item.expected)}
+        reply = self.expect(answered, expired)
+        await self._publish(item.subject, item.data, reply, headers, expired)
+
+    async def _send_group(self, group: list[_Append]) -> None:
+        self._groups += 1
+        if len(group) == 1:
+            await self._send_one(group[0], self._group_done)
+            return
+        batch = f"{self._prefix[-22:]}-{next(self._tokens)}"
+
+        def answered(message: Msg) -> None:
+            self.forget(message.subject)
+            self._group_answered(group, message)
+
+        def expired() -> None:
+            for item in group:
+                _fail(item.future)
+            self._group_done()
+
+        reply = self.expect(answered, expired)
+        for number, item in enumerate(group, 1):
+            headers = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
+            if item.expected is not None:
+                headers[_EXPECTED] = str(item.expected)
+            last = number == len(group)
+            if last:
+                headers["Nats-Batch-Commit"] = "1"
+            await self._publish(item.subject, item.data, reply if last else "", headers, expired)
+
+    def _group_answered(self, group: list[_Append], message: Msg) -> None:
+        ack = _ack(message)
+        if ack is not None and ack.error is None and ack.count == len(group):
+            for offset, item in enumerate(group, ack.seq - len(group) + 1):
+                if not item.future.done():
+                    item.future.set_result(offset)
+        else:  # one stale member refuses all: each for itself
+            waiting = (item for item in group if not item.future.done())
+            task = asyncio.create_task(self._send_singly(list(waiting)))
+            self._tasks.append(task)
+            task.add_done_callback(self._tasks.remove)
+        self._group_done()
+
+    async def _send_singly(self, items: list[_Append]) -> None:
+        for item in items:
+            await self._send_one(item)
+
+    def _group_done(self) -> None:
+        self._groups -= 1
+        if self._queue:
+            self._wake.set()
+
+    async def _publish(
+        self,
+        subject: str,
+        data: bytes,
+        reply: str,
+        headers: dict[str, str] | None,
+        failed: Callable[[], None],
+    ) -> None:
+        try:
+            await self.client.publish(subject, data, reply=reply, headers=headers)
+        except (NatsError, OSError) as error:
+            logger.debug("not sent to %s: %s", subject, error)
+            if reply:
+                self.forget(reply)
+            failed()
+
+    # ---------------------------------------------------------------------------------------- reads
+
+    async def request(self, subject: str, body: Any = None, within: float = ANSWER_S) -> Any:
+        """Ask the JetStream API.
+
+        Raises:
+            Refused: With the API's error code.
+            Unanswered: No answer in time.
+        """
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        def answered(message: Msg) -> None:
+            self.forget(message.subject)
+            if not future.done():
+                if _status(message) == "503":
+                    future.set_exception(Unanswered(f"nobody answers on {subject}"))
+                else:
+                    future.set_result(message.data)
+
+        reply = self.expect(answered, lambda: _fail(future), within)
+        data = b"" if body is None else msgspec.json.encode(body)
+        await self._publish(subject, data, reply, None, lambda: _fail(future))
+        decoded = msgspec.json.decode(await future)
+        if error := decoded.get("error"):
+            raise Refused(error.get("err_code", 0), error.get("description", ""))
+        return decoded
+
+    async def last(self, stream: str, subject: str) -> Stored | None:
+        """The subject's last message, read from the stream's leader."""
+        return await self._get(stream, {"last_by_subj": subject})
+
+    async def next(self, stream: str, subject: str, seq: int) -> Stored | None:
+        """The subject's first message from a sequence on, read from the stream's leader."""
+        return await self._get(stream, {"seq": seq, "next_by_subj": subject})
+
+    async def _get(self, stream: str, body: dict[str, Any]) -> Stored | None:
+        try:
+            found = await self.request(f"$JS.API.STREAM.MSG.GET.{stream}", body)
+        except Refused as error:
+            if error.code == _NO_MESSAGE:
+                return None
+            raise
+        message = found["message"]
+        return Stored(message["seq"], _decode_base64(message.get("data", "")))
+
+    async def read(self, stream: str, subject: str, after: int = 0) -> list[Stored]:
+        """All messages of a subject after a sequence, by batched direct get: any replica may answer.
+
+        Raises:
+            Unanswered: No complete answer in time.
+        """
+        found: list[Stored] = []
+        while True:
+            page, pending = await self._page(stream, subject, after)
+            found += page
+            if not pending or not page:
+                return found
+            after = page[-1].seq
+
+    async def _page(self, stream: str, subject: str, after: int) -> tuple[list[Stored], int]:
+        page: list[Stored] = []
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def answered(message: Msg) -> None:
+            status, headers = _status(message), message.headers or {}
+            if not status:
+                page.append(Stored(int(headers["Nats-Sequence"]), message.data))
+                return
+            self.forget(message.subject)
+            if future.done():
+                return
+            if status in ("204", "404"):
+                future.set_result(int(headers.get("Nats-Num-Pending", "0")))
+            else:
+                future.set_exception(Unanswered(f"direct get on {stream}: status {status}"))
+
+        body = {"seq": after + 1, "next_by_subj": subject, "batch": READ_BATCH}
+        reply = self.expect(answered, lambda: _fail(future))
+        data = msgspec.json.encode(body)
+        subject = f"$JS.API.DIRECT.GET.{stream}"
+        await self._publish(subject, data, reply, None, lambda: _fail(future))
+        return page, await future
+
+
+_NO_MESSAGE: Final = 10037
+
+
+def _decode_base64(text: str) -> bytes:
+    data: bytes = msgspec.convert(text, bytes)
+    return data
+
+
+def _status(message: Msg) -> str:
+    return (message.headers or {}).get("Status", "")
+
+
+def _ack(message: Msg) -> _PubAck | None:
+    if _status(message):
+        return None
+    try:
+        return _decode_ack(message.data)
+    except msgspec.DecodeError:
+        return None
+
+
+def _settle(item: _Append, message: Msg) -> None:
+    if item.future.done():
+        return
+    ack = _ack(message)
+    if ack is None:
+        item.future.set_exception(Unanswered(f"nobody takes {item.subject}"))
+    elif ack.error is not None:
+        item.future.set_exception(Refused(ack.error.err_code, ack.error.description))
+    else:
+        item.future.set_result(ack.seq)
+
+
+def _fail(future: "asyncio.Future[Any]") -> None:
+    if not future.done():
+        future.set_exception(Unanswered("no answer in time"))
+
+
+async def persist(attempt: Callable[[], Awaitable[Any]], within: float, what: str) -> Any:
+    """Repeat an idempotent request until it is answered.
+
+    Raises:
+        Unreachable: It was not, within so many seconds.
+    """
+    deadline = time.monotonic() + within
+    pause = RECONNECT_S
+    while True:
+        try:
+            return await attempt()
+        except Unanswered:
+            if time.monotonic() + pause > deadline:
+                raise Unreachable(
+                    f"{what}: no answer from the NATS server within {within:g} s",
+                    hint="`podium doctor` shows what the server says of itself",
+                ) from None
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, ANSWER_S)
