@@ -1,0 +1,156 @@
+"""Who may say what to the broker, asked of the broker itself."""
+
+import json
+import socket
+from collections.abc import Iterator
+
+import pytest
+from nats.aio.msg import Msg
+from nats.js.api import ConsumerConfig
+
+from actors.embedded import Role
+from tests.broker import One, r1
+
+ANSWER_LIMIT_S = 10.0
+"""Seconds for the broker to answer a ping on a busy machine."""
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[One]:
+    with r1() as one:
+        yield one
+
+
+def refused(broker: One, role: Role, subject: str) -> bool:
+    """Whether the broker refuses a message of ``role``. It complains before it answers the ping."""
+    host, _, port = broker.url.removeprefix("nats://").partition(":")
+    user, password = broker.credentials(role)
+    login = json.dumps({"user": user, "pass": password, "verbose": False, "pedantic": False})
+    with (
+        socket.create_connection((host, int(port)), ANSWER_LIMIT_S) as link,
+        link.makefile("rb") as lines,
+    ):
+        assert lines.readline().startswith(b"INFO")
+        link.sendall(f"CONNECT {login}\r\nPUB {subject} 0\r\n\r\nPING\r\n".encode())
+        for line in lines:
+            if line.startswith(b"-ERR"):
+                assert b"Permissions Violation for Publish" in line
+                return True
+            if line.startswith(b"PONG"):
+                return False
+    raise AssertionError("the broker closed the connection")
+
+
+EVERYBODY = (
+    "log.0.run.i",
+    "blobs.digest.0",
+    "$JS.API.INFO",
+    "$JS.API.STREAM.INFO.LOG-0",
+    "$JS.API.STREAM.MSG.GET.LOG-0",
+    "$JS.API.DIRECT.GET.LOG-0.log.0.run.c",
+)
+
+WORKERS_OWN = (
+    "live.run",
+    "$JS.API.CONSUMER.INFO.CALLS.w",
+    "$JS.API.CONSUMER.CREATE.CALLS.w.calls.w.>",
+    "$JS.API.CONSUMER.MSG.NEXT.CALLS.w",
+    "$JS.ACK.CALLS.w.1.1.1.1.0",
+)
+
+CLIENTS_OWN = (
+    "tasks.normal.run",
+    "$JS.API.STREAM.PURGE.TASKS",
+    "$JS.API.STREAM.PURGE.CALLS",
+)
+
+CONDUCTORS_OWN = (
+    "log.0.run.c",
+    "calls.worker.normal.run.1-0.1",
+    "heads.run",
+    "hint.run.i",
+    "withdraw.worker",
+    "$JS.API.STREAM.CREATE.LOG-0",
+    "$JS.API.STREAM.UPDATE.LOG-0",
+    "$JS.API.STREAM.PURGE.LOG-0",
+    "$JS.API.STREAM.DELETE.LOG-0",
+    "$JS.API.STREAM.MSG.DELETE.LOG-0",
+    "$JS.API.CONSUMER.CREATE.TASKS.c",
+    "$JS.API.CONSUMER.MSG.NEXT.TASKS.c",
+    "$JS.API.CONSUMER.DELETE.CALLS.w",
+    "$JS.ACK.TASKS.c.1.1.1.1.0",
+    "_INBOX.somebody",
+)
+
+MAY: dict[Role, tuple[str, ...]] = {
+    "conductor": EVERYBODY + WORKERS_OWN + CLIENTS_OWN + CONDUCTORS_OWN,
+    "worker": EVERYBODY + WORKERS_OWN,
+    "client": (*EVERYBODY, *CLIENTS_OWN, "$JS.API.CONSUMER.INFO.CALLS.w"),
+}
+
+
+@pytest.mark.parametrize("subject", EVERYBODY + WORKERS_OWN + CLIENTS_OWN + CONDUCTORS_OWN)
+@pytest.mark.parametrize("role", list(MAY))
+def test_each_role_may_say_its_own_and_nothing_else(broker: One, role: Role, subject: str) -> None:
+    assert refused(broker, role, subject) is (subject not in MAY[role])
+
+
+async def test_only_a_conductors_commit_is_stored(broker: One) -> None:
+    async with broker.connect("conductor") as client:
+        stream = client.jetstream()
+        await stream.add_stream(name="LOG-1", subjects=["log.1.*.c", "log.1.*.i"])
+        for role in ("worker", "client", "system"):
+            async with broker.connect(role) as other:
+                await other.publish("log.1.run.c", b"forged")
+                await other.flush()
+        await stream.publish("log.1.run.c", b"mine")
+        assert (await stream.stream_info("LOG-1")).state.messages == 1
+        assert (await stream.get_last_msg("LOG-1", "log.1.run.c")).data == b"mine"
+
+
+async def test_a_worker_can_take_a_call_report_and_acknowledge(broker: One) -> None:
+    async with broker.connect("conductor") as conductor, broker.connect("worker") as worker:
+        streams, mine = conductor.jetstream(), worker.jetstream()
+        await streams.add_stream(name="CALLS", subjects=["calls.>"], retention="workqueue")
+        await streams.add_stream(name="LOG-2", subjects=["log.2.*.i"], allow_direct=True)
+        await streams.add_stream(name="BLOBS", subjects=["blobs.>"], allow_direct=True)
+        await streams.publish("calls.add.normal.run.1-0.1", b"call")
+        taking = await mine.pull_subscribe(
+            "calls.add.normal.>",
+            durable="add-normal",
+            stream="CALLS",
+            config=ConsumerConfig(ack_wait=30),
+        )
+        (call,) = await taking.fetch(1, timeout=ANSWER_LIMIT_S)
+        await mine.publish("blobs.digest.0", b"large")
+        await mine.publish("log.2.run.i", b"report")
+        await call.in_progress()
+        await call.ack_sync(timeout=ANSWER_LIMIT_S)
+        assert (await mine.get_last_msg("LOG-2", "log.2.run.i", direct=True)).data == b"report"
+        assert (await mine.get_last_msg("LOG-2", "log.2.run.i")).data == b"report"
+        assert (await streams.stream_info("CALLS")).state.messages == 0
+
+
+async def test_a_client_can_ask_watch_and_cancel(broker: One) -> None:
+    async with broker.connect("conductor") as conductor, broker.connect("client") as client:
+        streams, mine = conductor.jetstream(), client.jetstream()
+        await streams.add_stream(name="TASKS", subjects=["tasks.>"])
+        watching = await client.subscribe("live.run")
+        await client.flush()
+        await mine.publish("tasks.normal.run", b"task")
+        await conductor.publish("live.run", b"progress")
+        assert (await watching.next_msg(timeout=ANSWER_LIMIT_S)).data == b"progress"
+        await mine.purge_stream("TASKS", subject="tasks.normal.run")
+        assert (await mine.stream_info("TASKS")).state.messages == 0
+
+
+async def test_a_worker_answers_whoever_asked(broker: One) -> None:
+    async with broker.connect("conductor") as conductor, broker.connect("worker") as worker:
+
+        async def answer(message: Msg) -> None:
+            await message.respond(b"here")
+
+        await worker.subscribe("live.ask", cb=answer)
+        await worker.flush()
+        reply = await conductor.request("live.ask", b"", timeout=ANSWER_LIMIT_S)
+        assert reply.data == b"here"
