@@ -63,11 +63,10 @@ class _Connecting:
     """What one server and three have in common: an address, and a token for each role."""
 
     url: str
-    tokens: Tokens
 
     def credentials(self, role: Role) -> tuple[str, str]:
         """User and password of ``role``."""
-        return role, self.tokens.of(role)
+        raise NotImplementedError
 
     @contextlib.asynccontextmanager
     async def connect(
@@ -96,8 +95,11 @@ class One(_Connecting):
         self.folder = folder
         self.durability = durability
         self.server = NatsServer.start(folder, durability)
-        self.tokens = self.server._tokens
         self.url = self.server.url
+
+    def credentials(self, role: Role) -> tuple[str, str]:
+        """User and password of ``role``."""
+        return self.server.credentials(role)
 
     def kill(self) -> None:
         """Kill -9, and wait for the end."""
@@ -216,6 +218,10 @@ class Three(_Connecting):
             node.settle()
         self.url = ",".join(node.url for node in self.nodes)
         self.await_leader()
+
+    def credentials(self, role: Role) -> tuple[str, str]:
+        """User and password of ``role``."""
+        return role, self.tokens.of(role)
 
     def _asking(self, page: str) -> dict[int, dict[str, Any]]:
         asked = {index: node.ask(page) for index, node in enumerate(self.nodes) if node.pid}

@@ -192,7 +192,7 @@ def find_running(folder: Path, tokens: Tokens) -> tuple[Record, str] | int:
     store = _open(folder / STORE_FILE)
     deadline = time.monotonic() + ATTACH_LIMIT_S
     while not try_lock(store, fcntl.LOCK_EX):
-        record = _read_record(folder)
+        record = read_record(folder)
         url = _read_url(folder, record.pid) if record is not None else None
         if record is not None and url is not None:
             with contextlib.suppress(Unreachable):
@@ -299,7 +299,7 @@ def start_guard(
 def _await_ready(folder: Path, child: subprocess.Popen[bytes]) -> tuple[Record, str]:
     deadline = time.monotonic() + START_LIMIT_S
     while time.monotonic() < deadline:
-        record = _read_record(folder)
+        record = read_record(folder)
         url = _read_url(folder, record.pid) if record is not None else None
         if record is not None and url is not None:
             return record, url
@@ -312,7 +312,8 @@ def _await_ready(folder: Path, child: subprocess.Popen[bytes]) -> tuple[Record, 
     )
 
 
-def _read_record(folder: Path) -> Record | None:
+def read_record(folder: Path) -> Record | None:
+    """What the guard wrote last; None if there is nothing, or only a part."""
     try:
         return msgspec.json.decode((folder / guard.SERVER_FILE).read_bytes(), type=Record)
     except (FileNotFoundError, msgspec.DecodeError):

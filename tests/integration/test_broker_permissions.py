@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig
+from nats.js.errors import APIError
 
 from actors.embedded import Role
 from tests.broker import One, r1
@@ -154,3 +155,25 @@ async def test_a_worker_answers_whoever_asked(broker: One) -> None:
         await worker.flush()
         reply = await conductor.request("live.ask", b"", timeout=ANSWER_LIMIT_S)
         assert reply.data == b"here"
+
+
+async def test_known_hole_the_broker_does_not_check_where_an_answer_goes(broker: One) -> None:
+    """A worker can have the broker *answer* onto a run's commits (decision 0003).
+
+    So a reader sets aside what does not chain; permissions alone don't keep strangers out. Should
+    this test fail, the broker has closed the hole, and the decision can be taken again.
+    """
+    async with broker.connect("conductor") as conductor, broker.connect("worker") as worker:
+        streams = conductor.jetstream()
+        await streams.add_stream(name="LOG-3", subjects=["log.3.*.c", "log.3.*.i"])
+        await streams.add_stream(name="OTHER", subjects=["live.>"])
+        seen = await conductor.subscribe("log.3.run.c")
+        await conductor.flush()
+        await worker.publish("live.run", b"progress", reply="log.3.run.c")
+        forged = await seen.next_msg(timeout=ANSWER_LIMIT_S)
+        assert json.loads(forged.data)["stream"] == "OTHER"
+        with pytest.raises(APIError, match="wrong last sequence: 1"):
+            await streams.publish(
+                "log.3.run.c", b"mine", headers={"Nats-Expected-Last-Subject-Sequence": "0"}
+            )
+        await streams.delete_stream("OTHER")

@@ -60,7 +60,7 @@ def holder(folder: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
 
 
 def guard_of(folder: Path) -> int:
-    record = launch._read_record(folder)
+    record = launch.read_record(folder)
     assert record is not None
     return record.guard
 
@@ -72,7 +72,7 @@ def listening(url: str) -> bool:
 
 
 def test_a_start_is_quick_and_for_this_user_only(tmp_path: Path) -> None:
-    folder = tmp_path / "deep" / "nats"
+    folder = tmp_path / 'd"ee\\p $HOME ö' / "nats"
     with NatsServer.start(folder) as server:
         assert server.alive()
         assert server.url.startswith("nats://127.0.0.1:")

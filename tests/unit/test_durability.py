@@ -1,4 +1,4 @@
-"""What falls short of a durability is named with the line that mends it; what exceeds it is fine."""
+"""What falls short of a durability is named, with the line that mends it; more is fine."""
 
 import pytest
 
