@@ -22,7 +22,10 @@ rollout unscorable."""
 Kind: TypeAlias = Literal["tool", "agent", "conductor"]
 """What stands behind a worker. Only a conductor's calls become runs of their own."""
 
-Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
+MAX_COUNT: Final = 10**15
+"""The largest count: sums of nine of them are exact in every JSON reader (2**53)."""
+
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
 """A whole number that nothing can make negative, and whose sums stay exact in every JSON reader."""
 
 ANY_OBJECT: Final[dict[str, Json]] = {"type": "object"}

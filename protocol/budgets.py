@@ -4,7 +4,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from protocol.actions import NOTHING, Count, Spend
+from protocol.actions import MAX_COUNT, NOTHING, Count, Spend
 
 Limit: TypeAlias = Literal["", "rounds", "calls", "tokens", "cost", "wall", "rejections", "signal"]
 """Why only an answer is accepted now: a budget that is used up, a policy that is lost, somebody's
@@ -51,14 +51,14 @@ class Extension(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def extended(budget: Budget, by: Extension) -> Budget:
-    """The budget with the extension added."""
+    """The budget with the extension added, as far as a message can say it."""
     return msgspec.structs.replace(
         budget,
-        rounds=budget.rounds + by.rounds,
-        calls=budget.calls + by.calls,
-        tokens=budget.tokens + by.tokens,
-        cost=budget.cost + by.cost,
-        wall_ms=budget.wall_ms + by.wall_ms,
+        rounds=min(budget.rounds + by.rounds, MAX_COUNT),
+        calls=min(budget.calls + by.calls, MAX_COUNT),
+        tokens=min(budget.tokens + by.tokens, MAX_COUNT),
+        cost=min(budget.cost + by.cost, MAX_COUNT),
+        wall_ms=min(budget.wall_ms + by.wall_ms, MAX_COUNT),
     )
 
 

@@ -5,8 +5,10 @@ becomes an `UnknownEvent`, so that an old reader survives a new writer. A rename
 gets an upcaster.
 """
 
+import re
 from collections.abc import Callable
 from hashlib import sha256
+from itertools import accumulate
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -16,7 +18,7 @@ from protocol.commands import TaskMessage
 from protocol.errors import InvalidData, TooLarge
 from protocol.events import AnyEvent, UnknownEvent
 from protocol.inbox import Message
-from protocol.limits import MAX_COMMIT_BYTES, MAX_DETAIL_CHARS, MAX_MESSAGE_BYTES
+from protocol.limits import MAX_COMMIT_BYTES, MAX_DETAIL_CHARS, MAX_MESSAGE_BYTES, MAX_NESTING
 
 HASH_CHARS: Final = 32
 """Hex characters of a hash in the log: 128 bits of SHA-256, beyond any accident."""
@@ -83,6 +85,20 @@ UPCASTERS: Final[dict[str, Upcaster]] = {}
 
 _T = TypeVar("_T")
 
+_MAX_LEVELS: Final = MAX_NESTING + 16
+"""Levels of lists and objects in one message: those of a value, and of what stands around it."""
+
+_NO_BRACKET: Final = re.compile(
+    rb"""
+      " (?: [^"\\]++ | \\. )*+ (?: " | \\?\Z )  # a text, to its end or to that of the bytes
+    | [^\[\]{}"]++                              # whatever stands between brackets
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+"""Linear in time, also for bytes that are no JSON."""
+
+_STEP: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+
 _encode: Final = msgspec.json.Encoder().encode
 _decode_commit: Final = msgspec.json.Decoder(Commit).decode
 _decode_envelope: Final = msgspec.json.Decoder(_Envelope).decode
@@ -102,23 +118,43 @@ def encode(message: msgspec.Struct) -> bytes:
 
     Raises:
         TooLarge: They would not fit; nothing was sent.
+        InvalidData: It holds what JSON can't say, or nests too deeply for every reader.
     """
-    data = _encode(message)
+    what = f"run {getattr(message, 'run', '?')}: a {type(message).__name__}"
+    try:
+        data = _encode(message)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidData(
+            f"{what} can't be written: {error}"[:MAX_DETAIL_CHARS],
+            hint="give values of JSON only: texts, numbers, lists, and objects with text keys",
+        ) from None
     limit = MAX_COMMIT_BYTES if type(message) is Commit else MAX_MESSAGE_BYTES // 2
     if len(data) > limit:
-        run = getattr(message, "run", "?")
         raise TooLarge(
-            f"run {run}: a {type(message).__name__} of {len(data)} bytes; at most {limit} fit",
+            f"{what} of {len(data)} bytes; at most {limit} fit",
             hint="put large inputs into a document or a blob, and name it",
         )
+    if deeper_than(_MAX_LEVELS, data):
+        raise InvalidData(
+            f"{what} of more than {_MAX_LEVELS} levels of lists and objects",
+            hint=f"give values of at most {MAX_NESTING} levels",
+        )
     return data
+
+
+def deeper_than(levels: int, data: bytes) -> bool:
+    """Whether JSON nests lists and objects deeper than that. Decided by the bytes alone."""
+    if data.count(b"[") + data.count(b"{") <= levels:
+        return False
+    steps = (_STEP[byte] for byte in _NO_BRACKET.sub(b"", data))
+    return max(accumulate(steps), default=0) > levels
 
 
 def decode_commit(data: bytes) -> Commit:
     """A commit, its events brought to today's form. Raises `InvalidData`."""
     try:
-        return _decode_commit(data)
-    except (msgspec.DecodeError, RecursionError):
+        return _guarded(_decode_commit, data, "a commit")
+    except InvalidData:
         return _decode_patiently(data)
 
 
@@ -126,9 +162,11 @@ def _decode_patiently(data: bytes) -> Commit:
     envelope = _guarded(_decode_envelope, data, "a commit")
     events: list[AnyEvent] = []
     for raw in envelope.events:
-        name = str(raw.get("type", ""))
-        for today in UPCASTERS[name](raw) if name in UPCASTERS else [raw]:
-            events.append(_event(today))
+        upcast = UPCASTERS.get(str(raw.get("type", "")), _as_it_is)
+        try:
+            events += [_event(today) for today in upcast(raw)]
+        except (KeyError, TypeError, ValueError):  # it isn't what its tag says
+            events.append(_unknown(raw))
     fields = {name: getattr(envelope, name) for name in envelope.__struct_fields__}
     return Commit(**{**fields, "events": tuple(events)})
 
@@ -137,8 +175,16 @@ def _event(raw: dict[str, Any]) -> AnyEvent:
     try:
         event: AnyEvent = msgspec.convert(raw, AnyEvent)
     except msgspec.ValidationError:
-        return UnknownEvent(name=str(raw.get("type", "")), raw=msgspec.Raw(_encode(raw)))
+        return _unknown(raw)
     return event
+
+
+def _as_it_is(raw: dict[str, Any]) -> list[dict[str, Any]]:
+    return [raw]
+
+
+def _unknown(raw: dict[str, Any]) -> UnknownEvent:
+    return UnknownEvent(name=str(raw.get("type", "")), raw=msgspec.Raw(_encode(raw)))
 
 
 def decode_message(data: bytes) -> Message:
@@ -172,8 +218,12 @@ def blob_ref(data: bytes) -> BlobRef:
 
 
 def _guarded(decode: Callable[[bytes], _T], data: bytes, what: str) -> _T:
-    try:
-        return decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        text = f"{len(data)} bytes are no {what.partition(' ')[2]}: {error}"
-        raise InvalidData(text[:MAX_DETAIL_CHARS]) from None
+    if deeper_than(_MAX_LEVELS, data):
+        problem = f"more than {_MAX_LEVELS} levels of lists and objects"
+    else:
+        try:
+            return decode(data)
+        except (ValueError, RecursionError) as error:
+            problem = str(error)
+    text = f"{len(data)} bytes are no {what.partition(' ')[2]}: {problem}"
+    raise InvalidData(text[:MAX_DETAIL_CHARS], hint="see `podium doctor`: what is set aside")

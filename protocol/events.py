@@ -81,6 +81,7 @@ class PolicyReplied(Event, frozen=True, kw_only=True, tag="PolicyReplied"):
     text: str = ""
     """The text beside the calls, or all text of a reply that is no decision."""
     decision: Decision | None = None
+    """What the reply decides, also where the rules then reject it."""
     tool_calls: tuple[ToolCall, ...] = ()
     """As the model wrote them; kept only when they are no decision."""
     spend: Spend = NOTHING

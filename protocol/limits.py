@@ -48,6 +48,10 @@ MAX_ARGUMENTS_BYTES: Final = 32_768
 MAX_ROUND_CALLS: Final = 64
 """Calls of one round: what fits into one commit beside the reply that asked for them."""
 
+MAX_NESTING: Final = 100
+"""Levels of lists and objects in one value. Parsers give up at a depth that depends on who calls
+them; what one process can read, every other must be able to."""
+
 MAX_DETAIL_CHARS: Final = 2_000
 """Characters of a reason or an error text kept in an event or a report: one screen."""
 

@@ -10,7 +10,9 @@ import msgspec
 
 from protocol.actions import NOTHING, Fault, Report, Spend, Status, WorkerSpec
 from protocol.budgets import Budget, Limit, short_of
-from protocol.decisions import Decision, Rejection
+from protocol.codec import deeper_than
+from protocol.decisions import Decision, Rejection, Reply
+from protocol.dialects import UNREADABLE
 from protocol.errors import Internal
 from protocol.events import (
     AnyEvent,
@@ -27,6 +29,8 @@ from protocol.limits import (
     FINAL_GRACE_MS,
     MAX_ARGUMENTS_BYTES,
     MAX_DEPTH,
+    MAX_DETAIL_CHARS,
+    MAX_NESTING,
     MAX_REJECTIONS,
     MAX_ROUND_CALLS,
     REPORT_GRACE_MS,
@@ -36,15 +40,25 @@ from protocol.state import CallState, RunState
 from protocol.transitions import LEGAL, apply
 
 MAX_FINAL_ASKS: Final = 2
-"""Times a policy is asked for the final answer before the composer writes it: one mistake is
-forgiven."""
+"""Replies to a question for the final answer that may be no answer before the composer writes it:
+one mistake is forgiven."""
 
 MAX_NOTED_REPORTS: Final = 8
-"""Reports billed for one call. More than its attempts can give are somebody's noise, and set
-aside."""
+"""Reports billed for one call that didn't settle it. More than its attempts can give are somebody's
+noise, and set aside."""
 
 _CHILD_SHARE: Final = 2
 """A child run without a declared reserve gets one part in so many of what is left."""
+
+
+_SHOWN_NAME: Final = 100
+"""Characters shown of the name of a worker that there is not."""
+
+_ONE_CALL: Final = Spend(calls=1)
+
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode_reply: Final = msgspec.json.Decoder(Reply).decode
 
 
 class Draft:
@@ -83,7 +97,7 @@ def limit_reached(s: RunState, at: int) -> Limit:
         return "rounds"
     if s.rejections >= MAX_REJECTIONS:
         return "rejections"
-    if s.committed.calls >= s.budget.calls:
+    if s.committed.calls >= s.budget.calls or not s.budget.parallel:
         return "calls"
     return short_of(s.budget, s.committed, s.policy.reserve, kept=s.policy.reserve)
 
@@ -120,21 +134,56 @@ def ask(d: Draft) -> None:
     )
 
 
+def give_up_question(d: Draft) -> None:
+    """Ask otherwise when the policy has not replied by the end of the run's time and its grace."""
+    s = d.state
+    if s.phase != "deciding" or s.asked is None or s.asked.asker != "policy":
+        return
+    if d.at >= s.wall_deadline + FINAL_GRACE_MS:
+        ask(d)
+
+
 def _may_pause(s: RunState, limit: Limit) -> bool:
     extendable = limit in ("rounds", "calls", "tokens", "cost", "wall")
     return extendable and s.parent is None and s.budget.on_limit == "pause"
 
 
-def acceptable(decision: Decision | Rejection, s: RunState) -> Decision | Rejection:
-    """The decision, unless its shape or the moment forbids it."""
-    if isinstance(decision, Rejection):
-        return decision
+def as_recorded(reply: Reply, reserve: Spend) -> tuple[Reply, int, Rejection | None]:
+    """The reply as the log will hold it, its size in bytes, and why it can't be read, if it can't.
+
+    What is stored is what is used: a policy in this process can hand over values that JSON has
+    not, and a recovered run would see others than the live one did.
+
+    Args:
+        reply: What the policy gave.
+        reserve: What the question may spend; assumed to be spent where the reply doesn't say.
+    """
+    try:
+        data = _encode(reply)
+        if not deeper_than(MAX_NESTING, data):
+            return _decode_reply(data), len(data), None
+        what = f"The reply has more than {MAX_NESTING} levels of lists and objects."
+    except (TypeError, ValueError, RecursionError) as error:
+        what = _clean(f"The reply is none that can be recorded: {error}")
+    kept = Reply(text=_clean(reply.text), spend=reserve, version=_clean(reply.version))
+    return kept, len(_encode(kept)), Rejection("unreadable", what)
+
+
+def _clean(text: object) -> str:
+    """A text that UTF-8 can hold, cut to one screen."""
+    return str(text)[:MAX_DETAIL_CHARS].encode("utf-8", "replace").decode()
+
+
+def unacceptable(decision: Decision, s: RunState) -> Rejection | None:
+    """Why the decision's shape or the moment forbids it, or None."""
     if decision.answer is None and not decision.calls:
         return Rejection("not_a_decision", "The reply holds neither calls nor an answer. Give one.")
     if decision.calls and decision.answer is not None:
         return Rejection("not_a_decision", "The reply holds calls and an answer. Give one of them.")
-    if not decision.calls:
-        return decision
+    if decision.answer is not None:
+        if decision.answer.strip():
+            return None
+        return Rejection("empty", "The answer is empty. Give one, or call workers.")
     if s.final:
         return Rejection("answer_only", "No more calls are possible. Answer with what is known.")
     if len(decision.calls) > MAX_ROUND_CALLS:
@@ -142,7 +191,7 @@ def acceptable(decision: Decision | Rejection, s: RunState) -> Decision | Reject
         return Rejection("too_many_calls", text)
     if problem := _graph_problem(decision):
         return Rejection("bad_graph", problem)
-    return decision
+    return None
 
 
 def _graph_problem(decision: Decision) -> str:
@@ -164,7 +213,8 @@ def _graph_problem(decision: Decision) -> str:
 
 def settle(d: Draft, call: str, status: Status, fault: Fault, text: str) -> None:
     """Settle a call without a report."""
-    d.emit(CallSettled(call=call, status=status, fault=fault, value=text))
+    value = text[:MAX_DETAIL_CHARS]
+    d.emit(CallSettled(call=call, status=status, fault=fault, value=value))
 
 
 def check_calls(d: Draft) -> None:
@@ -180,8 +230,12 @@ def check_calls(d: Draft) -> None:
 def _problem(s: RunState, call: CallState) -> str:
     spec = s.workers.get(call.call.worker)
     if spec is None:
-        return f"There is no worker {call.call.worker!r}. There are: {', '.join(s.workers)}."
-    size = len(msgspec.json.encode(call.call.arguments))
+        names = ", ".join(s.workers) or "none"
+        return f"There is no worker {call.call.worker[:_SHOWN_NAME]!r}. There are: {names}."
+    if UNREADABLE in call.call.arguments:
+        raw = call.call.arguments[UNREADABLE]
+        return f"The arguments are no JSON object: {raw!r}. Give one, as {spec.name} declares it."
+    size = len(_encode(call.call.arguments))
     if size > MAX_ARGUMENTS_BYTES:
         return f"The arguments have {size} bytes; at most {MAX_ARGUMENTS_BYTES} are possible."
     if spec.kind == "conductor" and (s.budget.depth <= 0 or s.depth >= MAX_DEPTH):
@@ -191,9 +245,16 @@ def _problem(s: RunState, call: CallState) -> str:
 
 def start_ready(d: Draft) -> None:
     """Start every call that waits for nothing, as far as the budget allows."""
+    while _start_some(d):
+        pass
+
+
+def _start_some(d: Draft) -> bool:
+    """Whether a call was settled instead of started: another that waits for it may start now."""
     s = d.state
+    settled = False
     if s.unsettled == len(s.open):
-        return
+        return settled
     for name in s.current:
         call = s.calls[name]
         if call.status is not None or call.open:
@@ -201,28 +262,34 @@ def start_ready(d: Draft) -> None:
         if any(s.calls[other].status is None for other in call.call.after):
             continue
         if len(s.open) >= s.budget.parallel:
-            return
-        _start(d, call)
+            break
+        settled = _start(d, call) or settled
+    return settled
 
 
-def _start(d: Draft, call: CallState) -> None:
+def _start(d: Draft, call: CallState) -> bool:
+    """Start a call, or leave it until a report releases what it needs, or settle it: then True."""
     s = d.state
     spec = s.workers[call.call.worker]
     reserve = reservation(s, spec)
-    need = reserve + Spend(calls=1)
+    need = reserve + _ONE_CALL
     if limit := short_of(s.budget, s.committed, need, kept=s.policy.reserve):
-        if not s.open:  # else wait: a report may release what is reserved for it
-            text = f"Not started: it might spend more than is left of the run's budget ({limit})."
-            settle(d, call.call.id, "EXEC_ERR", "policy", text)
-        return
-    deadline = d.at + spec.wait_ms + spec.timeout_ms + REPORT_GRACE_MS
-    if spec.kind == "conductor":
-        deadline += FINAL_GRACE_MS
-    d.emit(
-        AttemptStarted(
-            call=call.call.id, attempt=call.attempt + 1, deadline=deadline, reserve=reserve
-        )
-    )
+        if s.open:
+            return False
+        fault: Fault = "infrastructure" if call.attempt else "policy"
+        again = "tried again" if call.attempt else "started"
+        text = f"Not {again}: it might spend more than is left of the run's budget ({limit})."
+        settle(d, call.call.id, "EXEC_ERR", fault, text)
+        return True
+    number, deadline = call.attempt + 1, d.at + _patience(spec)
+    d.emit(AttemptStarted(call=call.call.id, attempt=number, deadline=deadline, reserve=reserve))
+    return False
+
+
+def _patience(spec: WorkerSpec) -> int:
+    """Milliseconds from the start of an attempt until nobody waits for its report any more."""
+    grace = REPORT_GRACE_MS + (FINAL_GRACE_MS if spec.kind == "conductor" else 0)
+    return spec.wait_ms + spec.timeout_ms + grace
 
 
 def reservation(s: RunState, spec: WorkerSpec) -> Spend:
@@ -232,11 +299,11 @@ def reservation(s: RunState, spec: WorkerSpec) -> Spend:
     """
     if spec.kind != "conductor" or spec.reserve != NOTHING:
         return spec.reserve
-    left = s.committed
+    taken = s.committed + s.policy.reserve + _ONE_CALL
     return Spend(
-        tokens=max(0, s.budget.tokens - left.tokens) // _CHILD_SHARE,
-        cost=max(0, s.budget.cost - left.cost) // _CHILD_SHARE,
-        calls=max(0, s.budget.calls - left.calls) // _CHILD_SHARE,
+        tokens=max(0, s.budget.tokens - taken.tokens) // _CHILD_SHARE,
+        cost=max(0, s.budget.cost - taken.cost) // _CHILD_SHARE,
+        calls=max(0, s.budget.calls - taken.calls) // _CHILD_SHARE,
     )
 
 
@@ -247,14 +314,15 @@ def child_budget(s: RunState, call: CallState) -> Budget:
     """
     spec = s.workers[call.call.worker]
     carved = s.reserves.get((call.call.id, call.attempt), NOTHING)
+    started_at = call.deadline - _patience(spec)
     return Budget(
         rounds=s.budget.rounds,
         calls=carved.calls,
         parallel=s.budget.parallel,
-        depth=s.budget.depth - 1,
+        depth=max(0, s.budget.depth - 1),
         tokens=carved.tokens,
         cost=carved.cost,
-        wall_ms=min(spec.timeout_ms, max(0, s.wall_deadline - s.started_at)),
+        wall_ms=min(spec.timeout_ms, max(0, s.wall_deadline - started_at)),
         on_limit="answer",
     )
 
@@ -268,7 +336,7 @@ def take_report(d: Draft, digest: str, report: Report) -> None:
     call = s.calls.get(report.call)
     if call is None or not 1 <= report.attempt <= call.attempt:
         return
-    if digest in call.noted or len(call.noted) >= MAX_NOTED_REPORTS:
+    if digest in call.noted:
         return
 
     def note(why: NotedReason) -> None:
@@ -282,16 +350,12 @@ def take_report(d: Draft, digest: str, report: Report) -> None:
             )
         )
 
-    if call.status is not None:
-        note("late")
-        return
     current = call.open and report.attempt == call.attempt
-    if report.status != "OK" and not current:
-        note("late")
+    if call.status is not None or (report.status != "OK" and not current):
+        if len(call.noted) < MAX_NOTED_REPORTS:
+            note("late")
         return
-    spec = s.workers[call.call.worker]
-    more = call.attempt < spec.attempts and not limit_reached(s, d.at)
-    if report.fault == "infrastructure" and report.status != "OK" and more:
+    if report.status != "OK" and report.fault == "infrastructure" and _may_retry(d, call, report):
         note("retried")
         return
     d.emit(
@@ -306,11 +370,31 @@ def take_report(d: Draft, digest: str, report: Report) -> None:
     )
 
 
+def _may_retry(d: Draft, call: CallState, report: Report) -> bool:
+    """Whether one more attempt is allowed, in time, and affordable once this one is billed."""
+    s = d.state
+    spec = s.workers.get(call.call.worker)
+    if spec is None or call.attempt >= spec.attempts or s.final:
+        return False
+    now = s.paused_at if s.phase == "paused" else d.at  # a pause doesn't count
+    if now >= s.wall_deadline:
+        return False
+    held = s.reserves.get((call.call.id, call.attempt), NOTHING)
+    committed = s.committed - held + report.spend
+    need = reservation(s, spec) + _ONE_CALL
+    return not short_of(s.budget, committed, need, kept=s.policy.reserve)
+
+
 def settle_overdue(d: Draft) -> None:
     """Settle what has run out of time. Only after a look into the inbox."""
     s = d.state
+    if s.phase != "working":
+        return
     if d.at >= s.wall_deadline:
-        settle_rest(d, "The run's time was used up before it reported.")
+        if not s.final and _may_pause(s, "wall"):
+            d.emit(RunPaused(reason="budget", detail="wall", at=d.at))
+        else:
+            settle_rest(d, "The run's time was used up before it reported.")
         return
     for name, attempt in list(s.open.items()):
         if s.calls[name].deadline <= d.at:

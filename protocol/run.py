@@ -44,11 +44,13 @@ from protocol.events import (
     Asker,
     BudgetExtended,
     DecisionRejected,
+    PolicyAsked,
     PolicyReplied,
     RoundClosed,
     RoundPlanned,
     RunActivated,
     RunCancelled,
+    RunFailed,
     RunFinished,
     RunPaused,
     RunResumed,
@@ -66,13 +68,15 @@ from protocol.limits import (
 )
 from protocol.rules import (
     Draft,
-    acceptable,
+    as_recorded,
     ask,
     check_calls,
+    give_up_question,
     settle_overdue,
     settle_rest,
     start_ready,
     take_report,
+    unacceptable,
 )
 from protocol.state import RunState
 from protocol.transitions import LEGAL, apply
@@ -161,11 +165,12 @@ def _take(d: Draft, command: Command) -> None:
         case PolicyReply(turn, reply):
             asked = d.state.asked
             if asked is not None and asked.turn == turn:
-                _take_reply(d, reply, asked.asker)
+                _take_reply(d, reply, asked)
         case Activate():
             _activate(d, command)
         case Deadline():
             settle_overdue(d)
+            give_up_question(d)
         case _:  # a second start; rewards and labels, which no rule looks at
             pass
 
@@ -175,7 +180,7 @@ def _advance(d: Draft) -> None:
     while True:
         s = d.state
         if s.phase == "working":
-            if s.final == "signal":
+            if s.final:
                 settle_rest(d, "Not waited for: somebody asked for the answer now.")
             elif d.at < s.wall_deadline:
                 start_ready(d)
@@ -187,9 +192,8 @@ def _advance(d: Draft) -> None:
         elif s.decision is not None:
             _act(d, s.decision)
         else:
-            late = s.asked is not None and d.at >= s.wall_deadline + FINAL_GRACE_MS
-            hopeless = late and s.asked is not None and s.asked.asker == "policy"
-            if hopeless or (s.asked is None and d.at >= s.retry_at):
+            # A run that nobody has activated has nobody who could ask.
+            if s.asked is None and s.epoch and d.at >= s.retry_at:
                 ask(d)
             return
 
@@ -241,41 +245,45 @@ def _take_signal(d: Draft, digest: str, signal: Signal) -> None:
                 d.emit(RunResumed(at=d.at))
 
 
-def _take_reply(d: Draft, reply: Reply, asker: Asker) -> None:
+def _take_reply(d: Draft, reply: Reply, asked: PolicyAsked) -> None:
     s = d.state
-    parsed: Decision | Rejection | None = None
-    size = len(msgspec.json.encode(reply))
+    reply, size, problem = as_recorded(reply, asked.reserve)
     fits = size <= MAX_REPLY_BYTES
-    if reply.status == "OK" and fits:
-        dialect = s.policy.dialect if asker == "policy" else "decision"
-        parsed = acceptable(parse(dialect, reply, s.pool), s)
-    elif reply.status == "OK":
-        text = f"The reply has {size} bytes; at most {MAX_REPLY_BYTES} are possible."
-        parsed = Rejection("too_large", text)
     failed = reply.status != "OK"
+    decision: Decision | None = None
+    if problem is None and not fits:
+        text = f"The reply has {size} bytes; at most {MAX_REPLY_BYTES} are possible."
+        problem = Rejection("too_large", text)
+    elif problem is None and not failed:
+        dialect = s.policy.dialect if asked.asker == "policy" else "decision"
+        parsed = parse(dialect, reply, s.pool)
+        decision = parsed if isinstance(parsed, Decision) else None
+        problem = parsed if isinstance(parsed, Rejection) else unacceptable(parsed, s)
     retry_at = d.at + (POLICY_BACKOFF_MS << min(s.failures, 10)) if failed and reply.retry else 0
-    rejected = isinstance(parsed, Rejection)
     d.emit(
         PolicyReplied(
-            turn=s.turn,
+            turn=asked.turn,
             status=reply.status,
             error=reply.error[:MAX_DETAIL_CHARS],
             text=reply.text if fits else reply.text[:MAX_DETAIL_CHARS],
-            decision=parsed if isinstance(parsed, Decision) else None,
-            tool_calls=reply.tool_calls if rejected and fits else (),
+            decision=decision,
+            tool_calls=reply.tool_calls if decision is None and fits else (),
             spend=reply.spend,
             latency_ms=reply.latency_ms,
-            version=reply.version,
-            prompt=reply.prompt,
+            version=reply.version[:MAX_DETAIL_CHARS],
+            prompt=reply.prompt[:MAX_DETAIL_CHARS],
             retry_at=retry_at,
         )
     )
-    if isinstance(parsed, Rejection):
-        detail = parsed.detail[:MAX_DETAIL_CHARS]
-        d.emit(DecisionRejected(turn=s.turn, reason=parsed.reason, detail=detail))
+    if problem is not None and not failed:
+        detail = problem.detail[:MAX_DETAIL_CHARS]
+        d.emit(DecisionRejected(turn=asked.turn, reason=problem.reason, detail=detail))
+    if s.phase != "deciding" or s.decision is not None:
         return
-    hopeless = failed and (not reply.retry or s.failures >= MAX_POLICY_FAILURES)
-    if hopeless and not s.final and s.phase == "deciding":
+    if asked.asker == "composer":
+        detail = "no answer could be composed of what was found"
+        d.emit(RunFailed(reason="no_answer", detail=detail, at=d.at))
+    elif failed and not s.final and (not reply.retry or s.failures >= MAX_POLICY_FAILURES):
         d.emit(RunPaused(reason="policy_unavailable", detail=s.last_error, at=d.at))
 
 
@@ -347,7 +355,8 @@ def due(state: RunState) -> list[Effect]:
     if state.asked is not None:
         asked = state.asked
         effects.append(Ask(asked.turn, asked.asker, asked.limited_by))
-        effects.append(Wait(wall + FINAL_GRACE_MS))
+        if asked.asker == "policy":  # the composer replies at once
+            effects.append(Wait(wall + FINAL_GRACE_MS))
     elif state.open:
         effects += [Make(call, attempt) for call, attempt in state.open.items()]
         effects.append(Wait(min(wall, *(state.calls[call].deadline for call in state.open))))

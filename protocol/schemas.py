@@ -16,6 +16,10 @@ _CACHED_SCHEMAS = 4_096
 """Compiled validators kept: all workers of many pools, at about 10 KB each."""
 
 
+_SHOWN_ERRORS = 3
+"""What is told at once of what doesn't fit; a policy mends no more in one go."""
+
+
 def _refuse(uri: str) -> Json:
     raise ValueError(f"a schema must be self-contained, but refers to {uri}")
 
@@ -47,18 +51,21 @@ def check_schema(schema: Json, of: str) -> None:
 
 
 def misfit(schema: dict[str, Json], arguments: Json) -> str:
-    """What is wrong with the arguments and how to mend it, or "" if they fit."""
-    validator = _validator(msgspec.json.encode(schema))
-    if validator.is_valid(arguments):
-        return ""
-    texts = sorted(_text(error) for error in validator.iter_errors(arguments))
-    return "; ".join(texts[:3])
+    """What is wrong with the arguments and how to mend it, or "" if they fit. Never raises."""
+    try:
+        validator = _validator(msgspec.json.encode(schema))
+        if validator.is_valid(arguments):
+            return ""
+        texts = sorted({_text(error) for error in validator.iter_errors(arguments)})
+    except (ValueError, TypeError, RecursionError) as error:
+        return f"what the worker declares of its parameters can't be used: {_first_line(error)}"
+    more = f"; and {len(texts) - _SHOWN_ERRORS} more" if len(texts) > _SHOWN_ERRORS else ""
+    return "; ".join(texts[:_SHOWN_ERRORS]) + more
 
 
 def _text(error: jsonschema_rs.ValidationError) -> str:
     place = "".join(f"[{part!r}]" for part in error.instance_path) or "the arguments"
     keyword = str(error.schema_path[-1]) if error.schema_path else "schema"
-    value = getattr(error.kind, "value", None)
     match keyword:
         case "required":
             return f"{place}: {getattr(error.kind, 'property', '?')!r} is required"
@@ -73,8 +80,12 @@ def _text(error: jsonschema_rs.ValidationError) -> str:
             return f"{place}: must be of type {wanted}"
         case "enum":
             return f"{place}: must be one of {getattr(error.kind, 'options', '?')}"
+        case "anyOf" | "oneOf":
+            return f"{place}: fits none, or too many, of the forms under {keyword!r}"
         case _:
-            return f"{place}: does not satisfy {keyword!r}" + (f" ({value})" if value else "")
+            limit = getattr(error.kind, "limit", getattr(error.kind, "pattern", None))
+            said = f" ({limit})" if isinstance(limit, str | int | float) else ""
+            return f"{place}: does not satisfy {keyword!r}{said}"
 
 
 def _first_line(error: Exception) -> str:

@@ -96,7 +96,7 @@ class RunState(msgspec.Struct):
     final: Limit = ""
     """Why only an answer is accepted from now on."""
     finals: int = 0
-    """Questions asked since then."""
+    """Replies since then that were no answer."""
     last_error: str = ""
     """What the policy last failed with."""
 

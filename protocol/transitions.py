@@ -116,7 +116,10 @@ def apply(s: RunState, event: AnyEvent) -> None:
 
 def _run_started(s: RunState, event: RunStarted) -> None:
     s.run, s.task, s.pool, s.policy = event.run, event.task, event.pool, event.policy
-    s.workers = {worker.name: worker for worker in event.pool.workers}
+    # The first of a name counts, as in `Pool.get`.
+    s.workers = {}
+    for worker in event.pool.workers:
+        s.workers.setdefault(worker.name, worker)
     s.budget, s.parent, s.depth = event.budget, event.parent, event.depth
     s.started_at, s.wall_deadline = event.at, event.at + event.budget.wall_ms
     s.phase = "deciding"
@@ -139,15 +142,14 @@ def _forget_question(s: RunState) -> None:
 def _policy_asked(s: RunState, event: PolicyAsked) -> None:
     _forget_question(s)
     s.turn, s.asked, s.retry_at = event.turn, event, 0
-    if event.reserve != NOTHING:
-        s.reserves["", event.turn] = event.reserve
-        s.reserved += event.reserve
+    _reserve(s, "", event.turn, event.reserve)
     if event.limited_by:
         s.final = event.limited_by
-        s.finals += 1
 
 
 def _policy_replied(s: RunState, event: PolicyReplied) -> None:
+    if s.asked is not None and s.asked.limited_by:
+        s.finals += 1
     s.asked = None
     s.idle_activations = 0
     _release(s, "", event.turn, event.spend)
@@ -163,8 +165,8 @@ def _round_planned(s: RunState, event: RoundPlanned) -> None:
     planned = s.decision.calls if s.decision else ()
     names = tuple(f"{event.round}-{index}" for index in range(len(planned)))
     for name, call in zip(names, planned, strict=True):
-        after = tuple(names[i] for i in sorted({*call.after, *call.sees}))
-        sees = tuple(names[i] for i in call.sees)
+        after = tuple(names[i] for i in sorted({*call.after, *call.sees}) if 0 <= i < len(names))
+        sees = tuple(names[i] for i in call.sees if 0 <= i < len(names))
         s.calls[name] = CallState(Call(name, call.worker, call.arguments, after, sees, call.ref))
     s.round, s.current, s.unsettled = event.round, names, len(names)
     s.turns.append(TurnState(s.decided_text, event.round, names))
@@ -173,14 +175,12 @@ def _round_planned(s: RunState, event: RoundPlanned) -> None:
 
 def _attempt_started(s: RunState, event: AttemptStarted) -> None:
     old = s.calls.get(event.call)
-    if old is None:
+    if old is None or old.status is not None:
         return
     s.calls[event.call] = CallState(old.call, event.attempt, True, event.deadline, noted=old.noted)
     s.open[event.call] = event.attempt
     s.spent += _ONE_CALL
-    if event.reserve != NOTHING:
-        s.reserves[event.call, event.attempt] = event.reserve
-        s.reserved += event.reserve
+    _reserve(s, event.call, event.attempt, event.reserve)
 
 
 def _call_settled(s: RunState, event: CallSettled) -> None:
@@ -203,7 +203,8 @@ def _call_settled(s: RunState, event: CallSettled) -> None:
         event.report and event.attempt == old.attempt
     ):
         s.strays.add((event.call, old.attempt))
-    s.unsettled -= 1
+    if event.call in s.current:
+        s.unsettled -= 1
     if event.report:
         s.idle_activations = 0
         _release(s, event.call, event.attempt, event.spend)
@@ -223,6 +224,13 @@ def _report_noted(s: RunState, event: ReportNoted) -> None:
     _release(s, event.call, event.attempt, event.spend)
 
 
+def _reserve(s: RunState, call: str, attempt: int, spend: Spend) -> None:
+    """Hold what an attempt, or the question that is the attempt of no call, may spend."""
+    if spend != NOTHING:
+        s.reserved += spend - s.reserves.get((call, attempt), NOTHING)
+        s.reserves[call, attempt] = spend
+
+
 def _release(s: RunState, call: str, attempt: int, spend: Spend) -> None:
     """The report is in: what was reserved becomes what was spent."""
     if s.reserves:
@@ -239,7 +247,7 @@ def _steered(s: RunState, event: SignalReceived | RunPaused | RunResumed | Budge
             s.signals |= {event.signal}
             s.idle_activations = 0
             if event.kind == "answer":
-                s.final = "signal"
+                s.final = s.final or "signal"
         case RunPaused():
             s.phase, s.paused_at = "paused", event.at
             s.pause_reason, s.pause_detail = event.reason, event.detail

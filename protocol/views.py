@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from protocol.actions import Json, Report, Status
+from protocol.actions import MAX_COUNT, Json, Report, Spend, Status
 from protocol.budgets import Limit
 from protocol.commands import Start
 from protocol.decisions import Decision, Observation, Reply, Turn, View
@@ -27,6 +27,9 @@ COMPOSER: Final = "composer-1"
 _MISSING: Final = "(the value is not in the log any more)"
 _SHOWN_CHARS: Final = 300
 """Characters of one value in a composed answer."""
+
+_COMPOSED_CHARS: Final = 16_000
+"""Characters of all of them: however they are escaped, the answer fits into one reply."""
 
 LIMIT_TEXTS: Final[dict[Limit, str]] = {
     "rounds": "the budget of rounds was used up",
@@ -68,12 +71,17 @@ def view(state: RunState, values: Values, limited_by: Limit = "") -> View:
 
 def compose(shown: View) -> Reply:
     """An answer made of what was observed: for when the policy can't be asked any more."""
-    lines = [
-        f"{item.call.worker}({_short(item.call.arguments)}): {_short(item.value)}"
-        for turn in shown.turns
-        for item in turn.observations
-        if item.status == "OK"
-    ]
+    found = [item for turn in shown.turns for item in turn.observations if item.status == "OK"]
+    lines: list[str] = []
+    room = _COMPOSED_CHARS
+    for item in reversed(found):  # what was found last was asked for knowing the rest
+        line = f"{item.call.worker}({_short(item.call.arguments)}): {_short(item.value)}"
+        room -= len(line)
+        if room < 0:
+            lines.append(f"({len(found) - len(lines)} earlier results are not shown)")
+            break
+        lines.append(line)
+    lines.reverse()
     why = next((text for limit, text in LIMIT_TEXTS.items() if limit == shown.limited_by), "")
     head = f"This is incomplete: {why or 'the run had to end'}. What was found:"
     answer = "\n".join([head, *(f"- {line}" for line in lines)])
@@ -89,13 +97,13 @@ def child_start(state: RunState, call: str) -> Start:
     """The run that an open call of a conductor begins."""
     known = state.calls[call]
     arguments = known.call.arguments
-    text = arguments.get("task")
+    text, inputs = arguments.get("task"), arguments.get("inputs")
     return Start(
         run=child_id(state.run, call, known.attempt),
         task=msgspec.structs.replace(
             state.task,
-            text=text if isinstance(text, str) else _short(arguments),
-            inputs=arguments.get("inputs") or {},
+            text=text if isinstance(text, str) else msgspec.json.encode(arguments).decode(),
+            inputs=inputs if isinstance(inputs, dict) else {},
             check=None,
         ),
         pool=state.pool,
@@ -111,12 +119,11 @@ def child_report(state: RunState) -> Report:
     """What an ended child run tells its parent. The same bytes however often it is told."""
     if state.parent is None:
         raise ValueError(f"run {state.run} has no parent to tell")
-    statuses: dict[str, Status] = {"finished": "OK"}
     limited = {"limited_by": state.limited_by} if state.limited_by else {}
     value: Json = {"answer": state.answer, "run": state.run, **limited}
     if state.outcome != "finished":
         value = f"run {state.run} {state.outcome}: {state.detail}"
-    status = statuses.get(state.outcome, "EXEC_ERR")
+    status: Status = "OK" if state.outcome == "finished" else "EXEC_ERR"
     return Report(
         run=state.parent.run,
         call=state.parent.call,
@@ -124,7 +131,7 @@ def child_report(state: RunState) -> Report:
         status=status,
         fault="none" if status == "OK" else "worker",
         value=value,
-        spend=state.committed,
+        spend=Spend(*(min(part, MAX_COUNT) for part in msgspec.structs.astuple(state.committed))),
         latency_ms=max(0, state.ended_at - state.started_at),
         by=f"run:{state.run}",
     )
