@@ -4,7 +4,7 @@ A queue says a thing once: it keeps one message per subject and refuses a second
 is not acknowledged within its lease is delivered again, to anybody.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
 
@@ -78,4 +78,24 @@ class Queue(Protocol):
             capacity: How many more messages this process can take from a consumer now.
             handler: Called with each message, on the event loop; must not block.
         """
+        ...
+
+
+Listener = Callable[[bytes], Awaitable[bytes | None]]
+"""Called with each message on a subject; what it returns is sent back to whoever asked."""
+
+
+class Bus(Protocol):
+    """Messages that are not stored: heard by whoever listens now, or by nobody."""
+
+    async def publish(self, subject: str, data: bytes) -> None:
+        """Say something once. Never fails; may be lost."""
+        ...
+
+    async def listen(self, subject: str, listener: Listener) -> None:
+        """Hear a subject until the connection closes."""
+        ...
+
+    async def ask(self, subject: str, data: bytes, within_s: float) -> list[bytes]:
+        """What everybody who listens has to say, collected for so many seconds."""
         ...

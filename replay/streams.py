@@ -21,6 +21,9 @@ from replay.broker import Broker, Refused, persist
 MAX_CALLS: Final = 200_000
 """Attempts that may be queued at a time: about 200 MB of memory at 1 KB each; more waits in the conductors."""
 
+MAX_CALL_AGE_S: Final = 86_400
+"""Seconds that a call may stand in the queue at all. Its own deadline is far shorter; this ends what nobody sent."""
+
 MAX_TASKS: Final = 1_000_000
 """Runs that may be queued at a time."""
 
@@ -64,23 +67,24 @@ def definitions(shards: int, replicas: int) -> list[dict[str, Any]]:
     }
     tasks = queue | {
         "name": subjects.TASKS,
-        "subjects": ["tasks.>"],
+        "subjects": [f"tasks.{p}.*" for p in subjects.PRIORITIES],
         "storage": "file",
         "max_msgs": MAX_TASKS,
         "allow_atomic": True,
     }
     calls = queue | {
         "name": subjects.CALLS,
-        "subjects": ["calls.>"],
+        "subjects": [f"calls.*.{p}.*.*.*" for p in subjects.PRIORITIES],
         "storage": "memory",
         "max_msgs": MAX_CALLS,
+        "max_age": MAX_CALL_AGE_S * 10**9,
         "allow_msg_ttl": True,
     }
     kept = common | {"retention": "limits", "storage": "file", "allow_direct": True}
-    blobs = kept | {"name": subjects.BLOBS, "subjects": ["blobs.>"], "deny_delete": True}
+    blobs = kept | {"name": subjects.BLOBS, "subjects": ["blobs.*.*"], "deny_delete": True}
     heads = kept | {
         "name": subjects.HEADS,
-        "subjects": ["heads.>"],
+        "subjects": ["heads.*"],
         "max_msgs_per_subject": 1,
         "discard": "old",
     }

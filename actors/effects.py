@@ -1,0 +1,186 @@
+"""What a run's shell has running in the outside world: questions, attempts, child runs, withdrawals.
+
+Every effect is started once per shell, keyed by its own id, and may be started again by another shell or after a
+reconnection. Nothing here is recorded; what counts is what comes back.
+"""
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from protocol import subjects
+from protocol.codec import CallMessage, Withdrawal, encode
+from protocol.commands import Continue, PolicyReply
+from protocol.decisions import Reply
+from protocol.errors import PodiumError
+from protocol.inbox import Signal
+from protocol.limits import MAX_DETAIL_CHARS
+from protocol.run import Ask, Make, Tell, Wait, Withdraw, due
+from protocol.views import child_report, child_start, view
+
+if TYPE_CHECKING:
+    from actors.run_shell import RunShell
+
+
+class Effects:
+    """The running effects of one run."""
+
+    def __init__(self, shell: "RunShell") -> None:
+        self.shell = shell
+        self.wait_until = 0
+        """When a deadline is due, milliseconds since the epoch; 0 for none."""
+        self.recovered = False
+        """Whether attempts that are open may have been dispatched before."""
+        self._made: set[tuple[str, int]] = set()
+        self._withdrawn: set[tuple[str, int]] = set()
+        self._question: asyncio.Task[None] | None = None
+        self._turn = 0
+
+    @property
+    def asking(self) -> bool:
+        """Whether a policy is being waited for."""
+        return self._question is not None and not self._question.done()
+
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        if self._question is not None:
+            self._question.cancel()
+
+    def forget(self) -> None:
+        """Take nothing for started: what was sent may be lost."""
+        self._made.clear()
+        self._withdrawn.clear()
+        self.recovered = True
+
+    async def repeat(self) -> None:
+        """Send open attempts again; a queue that still has one refuses it, a worker that made one knows it."""
+        self._made.clear()
+        self.recovered = True
+        await self.start_due()
+
+    async def start_due(self) -> None:
+        """Start what is due and not yet running."""
+        self.wait_until = 0
+        calls: list[tuple[str, int]] = []
+        for effect in due(self.shell.state):
+            match effect:
+                case Make(call, attempt):
+                    if (call, attempt) not in self._made:
+                        calls.append((call, attempt))
+                case Ask():
+                    self._ask(effect)
+                case Withdraw(call, attempt):
+                    if (call, attempt) not in self._withdrawn:
+                        await self._withdraw(call, attempt)
+                case Wait(until):
+                    self.wait_until = until
+                case Tell():
+                    await self._tell()
+        if calls:
+            await self._make(calls)
+        self._rest()
+
+    def _rest(self) -> None:
+        state = self.shell.state
+        waits = bool(state.open) and all(
+            state.workers[state.calls[call].call.worker].kind == "conductor" for call in state.open
+        )
+        self.shell.host.rest(self.shell.run, waits)
+
+    # ------------------------------------------------------------------------------------ questions
+
+    def _ask(self, effect: Ask) -> None:
+        if effect.turn == self._turn and self.asking:
+            return
+        self._turn = effect.turn
+        self._question = asyncio.create_task(self._question_of(effect), name="question")
+
+    async def _question_of(self, effect: Ask) -> None:
+        shell = self.shell
+        policy = shell.endpoint()
+        if isinstance(policy, Reply):
+            reply = policy
+        else:
+            spec = shell.state.policy
+            shown = view(shell.state, shell.values, effect.limited_by)
+            try:
+                async with asyncio.timeout(spec.timeout_ms / 1_000):
+                    reply = await policy.ask(shown)
+            except TimeoutError:
+                text = f"no reply within {spec.timeout_ms} ms"
+                reply = Reply(status="TIMEOUT", error=text, spend=spec.reserve)
+            except Exception as error:
+                text = f"{type(error).__name__}: {error}"[:MAX_DETAIL_CHARS]
+                reply = Reply(status="EXEC_ERR", error=text, spend=spec.reserve)
+        shell.push(PolicyReply(effect.turn, reply))
+
+    # ------------------------------------------------------------------------------------- attempts
+
+    async def _make(self, calls: list[tuple[str, int]]) -> None:
+        state, host = self.shell.state, self.shell.host
+        now = host.clock()
+        messages: list[tuple[str, bytes, float]] = []
+        for name, attempt in calls:
+            self._made.add((name, attempt))
+            known = state.calls[name]
+            spec = state.workers[known.call.worker]
+            if spec.kind == "conductor":
+                start = child_start(state, name)
+                await host.tasks.put(subjects.task("high", start.run), encode(start))
+                continue
+            message = CallMessage(
+                run=state.run,
+                call=name,
+                attempt=attempt,
+                worker=spec.name,
+                arguments=known.call.arguments,
+                timeout_ms=spec.timeout_ms,
+                sees=self._seen(known.call.sees),
+                task=state.task.text if spec.kind == "agent" else "",
+                again=self.recovered,
+            )
+            subject = subjects.call(spec.name, "normal", state.run, name, attempt)
+            messages.append((subject, encode(message), (known.deadline - now) / 1_000))
+        if messages:
+            await host.calls.send(messages)
+        self.recovered = False
+
+    def _seen(self, calls: tuple[str, ...]) -> dict[str, object]:
+        state, values = self.shell.state, self.shell.values
+        known = {call: state.calls[call] for call in calls}
+        return {
+            call: values.get(item.report) if item.report else item.value
+            for call, item in known.items()
+        }
+
+    async def _withdraw(self, call: str, attempt: int) -> None:
+        self._withdrawn.add((call, attempt))
+        state, host = self.shell.state, self.shell.host
+        worker = state.calls[call].call.worker
+        if state.workers[worker].kind == "conductor":
+            child = subjects.child_id(state.run, call, attempt)
+            signal = Signal(
+                id=f"{state.run}/{call}/{attempt}",
+                run=child,
+                kind="cancel",
+                by=f"run:{state.run}",
+                reason="the run that called it doesn't wait any more",
+            )
+            await host.log.post(child, encode(signal))
+            await host.tasks.put(subjects.task("high", child), encode(Continue(run=child)))
+            return
+        await host.calls.withdraw(f"calls.{worker}.*.{state.run}.{call}.{attempt}")
+        withdrawal = Withdrawal(state.run, call, attempt)
+        await host.bus.publish(subjects.withdraw(worker), encode(withdrawal))
+
+    # ------------------------------------------------------------------------------------------ end
+
+    async def _tell(self) -> None:
+        report = child_report(self.shell.state)
+        await self.shell.host.log.post(report.run, encode(report))
+
+    async def queue_again(self) -> None:
+        """Have a paused run delivered to somebody: a signal waits in its inbox."""
+        run = self.shell.run
+        with contextlib.suppress(PodiumError):
+            await self.shell.host.tasks.put(subjects.task("high", run), encode(Continue(run=run)))

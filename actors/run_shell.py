@@ -1,0 +1,373 @@
+"""The shell around one run: start what is due, take what came in, decide, append, fold.
+
+A fresh run and a crashed one start the same way, by folding the log. A shell that is fenced, or not sure, stops at once
+and touches nothing of the run any more: no acknowledgement, no sign of life, no effect.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from actors.effects import Effects
+from actors.ports import EndpointPolicy, Policy
+from actors.queues import Delivery
+from protocol.actions import Json, Report
+from protocol.codec import Commit, decode_value
+from protocol.commands import (
+    Activate,
+    Command,
+    Continue,
+    Deadline,
+    Inbox,
+    PolicyReply,
+    Start,
+    TaskMessage,
+)
+from protocol.decisions import Reply
+from protocol.errors import Fenced, InvalidData, NotFound, PodiumError
+from protocol.limits import MAX_COMMANDS_PER_TURN
+from protocol.rules import Draft
+from protocol.run import RULES, feed, step
+from protocol.state import RunState
+from protocol.views import compose, view
+from replay.chain import EMPTY, Aside, Head, RunLog, Stored, read_inbox
+from replay.log import Hints
+
+if TYPE_CHECKING:
+    from actors.conductor import Conductor
+
+logger = logging.getLogger("podium.conductor")
+
+MAX_TAKEOVERS: Final = 8
+"""Tries to write the first commit of an activation while others write, too. Then its task is left to the lease."""
+
+MAX_LOOK_S: Final = 60.0
+"""Seconds between two looks into a quiet run's inbox, at most."""
+
+LOST_VALUE: Final = "(the value is not in the store any more)"
+
+
+class RunShell:
+    """One run, while this conductor owns it."""
+
+    def __init__(self, host: "Conductor", delivery: Delivery, message: TaskMessage) -> None:
+        self.host, self.delivery, self.message = host, delivery, message
+        self.run = message.run
+        self.over = asyncio.Event()
+        self.trusted = host.check_beat()
+        """The host's suspicion at which the run's log was last seen to be ours."""
+        self.state = RunState()
+        self.head: Head = EMPTY
+        self.values: dict[str, Json] = {}
+        """Values of the reports that were read, by hash."""
+        self.policy: Policy | None = None
+        self._inbox_seq = -1
+        self._early: list[tuple[bytes, int, int]] = []
+        self._pending: deque[Command] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._look_s = host.options.look_s
+        self._look_at = 0.0
+        self._gap = False
+        self._active = False
+        """Whether our activation is in the log: only then does a refusal fence us."""
+        self._appending = False
+        self._hints: Hints | None = None
+        self._task: asyncio.Task[object] | None = None
+        self.effects = Effects(self)
+
+    # ----------------------------------------------------------------------------------------- life
+
+    async def drive(self) -> None:
+        """Own the run until it ends, pauses, or is somebody else's."""
+        self._task = asyncio.current_task()
+        try:
+            self._hints = await self.host.log.hints(self.run, self._hinted)
+            if not await self._take_over():
+                return
+            while True:
+                if not await self._sure():
+                    return
+                await self.effects.start_due()
+                if self.state.phase == "ended" or self._at_rest():
+                    break
+                await self._turn(await self._next())
+            await self._give_back()
+        except Fenced as error:
+            self.host.counts["fenced"] += 1
+            logger.warning("fenced: %s", error)
+        except asyncio.CancelledError:
+            pass
+        finally:
+            await self._close()
+
+    def abandon(self) -> None:
+        """Stop, and touch nothing of the run any more."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def redo(self) -> None:
+        """Start everything that is due again."""
+        self.effects.forget()
+        self._gap = True
+        self._ring()
+
+    async def reverify(self) -> None:
+        """After a freeze: see whether the log still ends with our commit, and stop if it doesn't."""
+        suspicion = self.host.suspicion
+        try:
+            tail = await self.host.log.tail(self.run)
+        except PodiumError:
+            return
+        if (tail.seq if tail else 0) <= self.head.seq:
+            self.trusted = suspicion
+        elif not self._appending:
+            self.host.counts["fenced"] += 1
+            logger.warning("fenced: run %s went on elsewhere while this process was away", self.run)
+            self.abandon()
+
+    async def _sure(self) -> bool:
+        """Whether effects may start: the run's log was seen to be ours since this process was last away."""
+        if self.trusted != self.host.check_beat():
+            await self.reverify()
+            return self.trusted == self.host.check_beat()
+        return True
+
+    async def _close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self.effects.close()
+        if self._hints is not None:
+            await self._hints.close()
+
+    def _at_rest(self) -> bool:
+        return self.state.phase == "paused" and not self.effects.asking and not self._pending
+
+    async def _give_back(self) -> None:
+        """The run ended or paused and its effects are done: take its task out of the queue."""
+        self.host.counts[self.state.outcome or self.state.phase] += 1
+        await self.delivery.ack()
+        if self.state.phase == "paused" and await self._look():  # a signal came at the last moment
+            await self.effects.queue_again()
+
+    # ------------------------------------------------------------------------------------ take over
+
+    async def _take_over(self) -> bool:
+        """Fold the log and write the activation. False if there is nothing to own."""
+        for _ in range(MAX_TAKEOVERS):
+            log = await self.host.log.read(self.run)
+            self.host.counts["aside"] += len(log.aside)
+            state = log.state()
+            if state.phase == "new" and isinstance(self.message, Continue):
+                self.host.counts["aside"] += 1
+                logger.warning("set aside: run %s is to go on, but never began", self.run)
+                await self.delivery.ack()
+                return False
+            self.state, self.head = state, log.head
+            await self._remember(log)
+            if state.phase == "ended":
+                return True
+            try:
+                await self._activate(log)
+            except Fenced:
+                if self._active:
+                    raise
+                continue  # not ours yet: read again, try again
+            return True
+        logger.warning("run %s: others keep writing to its log; left to its lease", self.run)
+        return False
+
+    async def _activate(self, log: RunLog) -> None:
+        activate = Activate(self.host.options.name, RULES)
+        fresh = self.state.phase == "new" and isinstance(self.message, Start)
+        commands: list[Command] = [activate]
+        if fresh and isinstance(self.message, Start):
+            commands = [self.message, activate]
+        unread = [command for command in log.commands() if command.hash not in self._read_before()]
+        if fresh and self.delivery.delivered == 1:
+            await self._turn([*commands, *unread])  # nobody has failed on it: one commit will do
+        else:
+            await self._turn(commands, ask=False)
+            self.effects.recovered = True
+            self._pending.extend(unread)
+            await self._turn(self._taken(), ask=True)
+
+    def _read_before(self) -> set[str]:
+        known = set(self.state.signals)
+        for call in self.state.calls.values():
+            known.update(call.noted)
+        return known
+
+    async def _remember(self, log: RunLog) -> None:
+        for entry in log.inbox:
+            if isinstance(entry.message, Report):
+                await self._keep(entry.hash, entry.message)
+        self._inbox_seq = log.inbox_seq
+        for hint in self._early:
+            self._hinted(*hint)
+        self._early.clear()
+
+    async def _keep(self, digest: str, report: Report) -> None:
+        """Have the report's value at hand before any rule or policy may want it."""
+        value = report.value
+        if report.blob is not None:
+            try:
+                value = decode_value(await self.host.log.get_blob(report.blob))
+            except (NotFound, InvalidData) as error:
+                self.host.counts["lost_blobs"] += 1
+                logger.error("run %s, call %s: %s", self.run, report.call, error)
+                value = LOST_VALUE
+        self.values[digest] = value
+
+    # ----------------------------------------------------------------------------------------- turn
+
+    async def _turn(self, commands: list[Command], *, ask: bool = True) -> None:
+        """Decide on what came in, append it as one commit, fold."""
+        for command in commands:
+            if isinstance(command, Inbox) and isinstance(command.message, Report):
+                if command.hash not in self.values:
+                    await self._keep(command.hash, command.message)
+        at = max(self.host.clock(), self.head.at)
+        draft = step(self.state, commands, at)
+        if ask:
+            self._ask_at_once(draft)
+        self._count_ignored(commands, draft)
+        if not draft.events:
+            return
+        commit = Commit(
+            run=self.run,
+            n=self.head.n + 1,
+            epoch=draft.state.epoch,
+            at=at,
+            causes=tuple(draft.causes),
+            events=tuple(draft.events),
+            prev=self.head.hash,
+        )
+        self._appending = True
+        try:
+            self.head = await self.host.log.append(commit, self.head)
+        finally:
+            self._appending = False
+        self.state = draft.state
+        self._active = True
+
+    def _ask_at_once(self, draft: Draft) -> None:
+        """Have policies that need no waiting reply within the same commit."""
+        while (asked := draft.state.asked) is not None:
+            if asked.asker == "composer":
+                reply = compose(view(draft.state, self.values, asked.limited_by))
+            else:
+                policy = self._policy(draft.state)
+                if isinstance(policy, Reply):
+                    reply = policy
+                elif not hasattr(policy, "decide"):
+                    return
+                else:
+                    reply = policy.decide(view(draft.state, self.values, asked.limited_by))
+            feed(draft, [PolicyReply(asked.turn, reply)])
+
+    def _policy(self, state: RunState) -> Policy | Reply:
+        if self.policy is None:
+            try:
+                self.policy = self.host.policies(state.policy)
+            except PodiumError as error:
+                text = f"{error.message}. {error.hint}"
+                return Reply(status="EXEC_ERR", error=text, retry=False)
+        return self.policy
+
+    def endpoint(self) -> EndpointPolicy | Reply:
+        """The run's policy, where it has to be waited for."""
+        policy = self._policy(self.state)
+        if isinstance(policy, Reply) or hasattr(policy, "ask"):
+            return policy  # type: ignore[return-value]
+        return Reply(status="EXEC_ERR", error=f"policy {self.state.policy.name} can't be asked")
+
+    def _count_ignored(self, commands: list[Command], draft: Draft) -> None:
+        ignored = sum(isinstance(c, Inbox) for c in commands) - sum(
+            cause.startswith("inbox:") for cause in draft.causes
+        )
+        if ignored > 0:
+            self.host.counts["ignored"] += ignored
+
+    # --------------------------------------------------------------------------------------- coming in
+
+    def push(self, command: Command) -> None:
+        """Something came in."""
+        self._pending.append(command)
+        self._ring()
+
+    def _ring(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _taken(self) -> list[Command]:
+        count = min(len(self._pending), MAX_COMMANDS_PER_TURN)
+        return [self._pending.popleft() for _ in range(count)]
+
+    async def _next(self) -> list[Command]:
+        """What came in, waiting for it if need be; a deadline only after a look into the inbox."""
+        while True:
+            if self._gap:
+                self._gap = False
+                await self._look()
+                await self.effects.repeat()
+            if self._pending:
+                self._look_s = self.host.options.look_s
+                return self._taken()
+            loop = asyncio.get_running_loop()
+            until = loop.time() + self._look_s
+            if self.effects.wait_until:
+                left = (self.effects.wait_until - self.host.clock()) / 1_000
+                if left <= 0:
+                    await self._look()
+                    return [*self._taken(), Deadline()]
+                until = min(until, loop.time() + left)
+            quiet_since = loop.time()
+            await self._wait(until)
+            if not self._pending and not self._gap and loop.time() - quiet_since >= self._look_s:
+                self._look_s = min(2 * self._look_s, MAX_LOOK_S)
+                self._gap = True
+
+    async def _wait(self, until: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        if self._timer is None or self._timer.cancelled() or self._timer.when() > until:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = loop.call_at(until, self._tick)
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._ring()
+
+    def _hinted(self, data: bytes, seq: int, before: int) -> None:
+        if self._inbox_seq < 0:
+            self._early.append((data, seq, before))
+        elif seq > self._inbox_seq:
+            if before > self._inbox_seq:
+                self._gap = True
+            else:
+                self._arrived(Stored(seq, data))
+            self._ring()
+
+    def _arrived(self, stored: Stored) -> bool:
+        self._inbox_seq = stored.seq
+        entry = read_inbox(self.run, stored)
+        if isinstance(entry, Aside):
+            self.host.counts["aside"] += 1
+            return False
+        self._pending.append(Inbox(entry.hash, entry.message))
+        return True
+
+    async def _look(self) -> bool:
+        """Read the inbox on from where we are. True if there was something."""
+        found = False
+        for stored in await self.host.log.inbox(self.run, max(0, self._inbox_seq)):
+            if stored.seq > self._inbox_seq:
+                found |= self._arrived(stored)
+        return found

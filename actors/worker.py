@@ -1,0 +1,254 @@
+"""The worker: takes attempts from its call queue, has its adapter work on them, and writes reports to inboxes.
+
+A report is stored before its call is taken out of the queue, so a worker that dies in between makes the attempt again:
+whoever gets a call that may have been made before first looks for its report.
+"""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import msgspec
+
+from actors.ports import Adapter, Attempt, Clock, Outcome
+from actors.queues import Bus, Delivery, Puller, Queue
+from protocol import subjects
+from protocol.actions import BlobRef, Json, Report
+from protocol.codec import CallMessage, decode_call, decode_withdrawal, encode
+from protocol.errors import InvalidData, PodiumError
+from protocol.limits import MAX_DETAIL_CHARS, MAX_INLINE_BYTES, MAX_VALUE_BYTES
+from replay.chain import InboxEntry, read_inbox
+from replay.log import EventLog
+
+logger = logging.getLogger("podium.worker")
+
+MAX_DELIVERIES: Final = 3
+"""Deliveries of one attempt before it is taken to kill its worker, and reported as failed."""
+
+BEATS_PER_LEASE: Final = 3
+"""Signs of life per lease: two may be lost."""
+
+
+class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How a worker's replica works."""
+
+    replica: str = "worker"
+    """Its name, as reports carry it."""
+    lease_s: float = 10.0
+    """Seconds after which the server gives an attempt to another replica; the same as the call consumers'."""
+
+
+class Worker:
+    """Plain Python over ports; `ray_actors` gives it a process.
+
+    Args:
+        adapter: What does the work.
+        log: The event log, for reports.
+        calls: The call queue.
+        bus: For what need not be stored.
+        clock: Milliseconds since the epoch.
+        options: See `WorkerOptions`.
+    """
+
+    def __init__(
+        self,
+        *,
+        adapter: Adapter,
+        log: EventLog,
+        calls: Queue,
+        bus: Bus,
+        clock: Clock,
+        options: WorkerOptions,
+    ) -> None:
+        self.adapter, self.spec = adapter, adapter.spec
+        self.log, self.calls, self.bus = log, calls, bus
+        self.clock, self.options = clock, options
+        self.counts: Counter[str] = Counter()
+        """What happened so far, by status, and ``aside``, ``withdrawn``, ``again``."""
+        self._slots = asyncio.Semaphore(self.spec.concurrency)
+        self._working: dict[tuple[str, str, int], asyncio.Task[Any]] = {}
+        self._held: dict[int, Delivery] = {}
+        self._puller: Puller | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def start(self) -> None:
+        """Begin to take calls."""
+        self._spawn(self._heartbeat())
+        await self.bus.listen("stats", self._stats)
+        await self.bus.listen(subjects.withdraw(self.spec.name), self._withdrawn)
+        names = [f"calls-{self.spec.name}-{priority}" for priority in subjects.PRIORITIES]
+        self._puller = await self.calls.pull(names, self._capacity, self._delivered)
+
+    async def stop(self) -> None:
+        """Hand back what was not finished: another replica makes it at once."""
+        if self._puller is not None:
+            await self._puller.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for delivery in list(self._held.values()):
+            await delivery.nak()
+        await self.adapter.close()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # ------------------------------------------------------------------------------------ coming in
+
+    def _capacity(self, _: str) -> int:
+        return self.spec.concurrency - len(self._held)
+
+    def _delivered(self, delivery: Delivery) -> None:
+        try:
+            message = decode_call(delivery.data)
+            place = subjects.call(message.worker, "*", message.run, message.call, message.attempt)
+            tokens = delivery.subject.split(".")
+            if len(tokens) != 6 or place.split(".") != [*tokens[:2], "*", *tokens[3:]]:
+                raise InvalidData(f"the call message on {delivery.subject} is one of {place}")
+            if not subjects.is_run(message.run) or not subjects.is_call(message.call):
+                raise InvalidData(f"the call message on {delivery.subject} names no run or call")
+        except InvalidData as error:
+            self.counts["aside"] += 1
+            logger.warning("set aside: %s", error)
+            self._spawn(delivery.ack())
+            return
+        self._held[id(delivery)] = delivery
+        key = (message.run, message.call, message.attempt)
+        self._working[key] = self._spawn(self._work(delivery, message, key))
+
+    async def _withdrawn(self, data: bytes) -> None:
+        try:
+            w = decode_withdrawal(data)
+        except InvalidData:
+            self.counts["aside"] += 1
+            return
+        task = self._working.get((w.run, w.call, w.attempt))
+        if task is not None:
+            self.counts["withdrawn"] += 1
+            task.cancel("withdrawn")
+
+    # ----------------------------------------------------------------------------------------- work
+
+    async def _work(
+        self, delivery: Delivery, message: CallMessage, key: tuple[str, str, int]
+    ) -> None:
+        try:
+            again = message.again or delivery.delivered > 1
+            if not (again and await self._reported(message)):
+                report = await self._report(delivery, message)
+                await self.log.post(message.run, encode(report))
+                self.counts[report.status] += 1
+            await delivery.ack()
+        except asyncio.CancelledError as error:
+            if error.args != ("withdrawn",):
+                raise  # stopping: `stop` hands the delivery back
+            await delivery.ack()
+        except PodiumError as error:  # not reported: the lease ends, and it comes again
+            self.counts["unreported"] += 1
+            logger.warning("run %s, call %s: not reported: %s", message.run, message.call, error)
+        except Exception:
+            self.counts["broken"] += 1
+            logger.exception("run %s, call %s: not reported", message.run, message.call)
+        self._held.pop(id(delivery), None)
+        if self._working.get(key) is asyncio.current_task():
+            del self._working[key]
+        if self._puller is not None:
+            self._puller.want()
+
+    async def _reported(self, message: CallMessage) -> bool:
+        """Whether the attempt's report is in the inbox already."""
+        self.counts["again"] += 1
+        for stored in await self.log.inbox(message.run):
+            entry = read_inbox(message.run, stored)
+            if isinstance(entry, InboxEntry) and isinstance(entry.message, Report):
+                report = entry.message
+                if (report.call, report.attempt) == (message.call, message.attempt):
+                    return True
+        return False
+
+    async def _report(self, delivery: Delivery, message: CallMessage) -> Report:
+        started = time.monotonic()
+        if delivery.delivered > MAX_DELIVERIES:
+            text = f"{MAX_DELIVERIES} replicas took this attempt and none came back with a report."
+            outcome = Outcome(status="EXEC_ERR", fault="infrastructure", value=text)
+        else:
+            async with self._slots:
+                started = time.monotonic()
+                outcome = await self._outcome(message)
+        outcome, value, blob = await self._stored(outcome)
+        return Report(
+            run=message.run,
+            call=message.call,
+            attempt=message.attempt,
+            status=outcome.status,
+            fault=outcome.fault,
+            value=value,
+            blob=blob,
+            spend=outcome.spend,
+            latency_ms=round((time.monotonic() - started) * 1_000),
+            by=self.options.replica,
+        )
+
+    async def _outcome(self, message: CallMessage) -> Outcome:
+        timeout_s = message.timeout_ms / 1_000
+        attempt = Attempt(
+            run=message.run,
+            call=message.call,
+            attempt=message.attempt,
+            arguments=message.arguments,
+            timeout_s=timeout_s,
+            sees=message.sees,
+            task=message.task,
+        )
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self.adapter.run(attempt)
+        except TimeoutError:
+            text = f"{self.spec.name} took longer than {timeout_s:g} s."
+            return Outcome(status="TIMEOUT", fault="worker", value=text, spend=self.spec.reserve)
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}"[:MAX_DETAIL_CHARS]
+            return Outcome(status="EXEC_ERR", fault="worker", value=text)
+
+    async def _stored(self, outcome: Outcome) -> tuple[Outcome, Json, BlobRef | None]:
+        """The value as the report carries it: inline, or by reference when it is large."""
+        try:
+            data = msgspec.json.encode(outcome.value)
+        except (TypeError, ValueError, RecursionError) as error:
+            data, failed = b"", f"{self.spec.name} returned what is no JSON: {error}"
+        else:
+            failed = ""
+            if len(data) > MAX_VALUE_BYTES:
+                failed = f"{self.spec.name} returned {len(data)} bytes of {MAX_VALUE_BYTES} at most"
+        if failed:
+            outcome = Outcome(status="EXEC_ERR", fault="worker", value=failed, spend=outcome.spend)
+            return outcome, outcome.value, None
+        if len(data) <= MAX_INLINE_BYTES:
+            return outcome, outcome.value, None
+        return outcome, None, await self.log.put_blob(data)
+
+    # ------------------------------------------------------------------------------------- liveness
+
+    async def _heartbeat(self) -> None:
+        while True:
+            await asyncio.sleep(self.options.lease_s / BEATS_PER_LEASE)
+            for delivery in list(self._held.values()):
+                await delivery.progress()
+
+    async def _stats(self, _: bytes) -> bytes:
+        return msgspec.json.encode(
+            {
+                "actor": self.options.replica,
+                "kind": "worker",
+                "worker": self.spec.name,
+                "busy": len(self._held),
+                "slots": self.spec.concurrency,
+                "counts": dict(self.counts),
+            }
+        )
