@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, get_args
 
 import msgspec
 
+from protocol import subjects
 from protocol.errors import Denied, InvalidData, Unreachable, Usage
 
 if TYPE_CHECKING:
@@ -41,8 +42,16 @@ batches, per-message TTL, work queues that refuse a second message)."""
 ANSWER_LIMIT_S: Final = 2.0
 """Seconds to wait for each server's settings; on one network they come within milliseconds."""
 
-REPLACED: Final = frozenset({"HEADS"})
+REPLACED: Final = frozenset({subjects.HEADS})
 """Streams whose newer messages stand in for older ones, so that dropping the old is their way."""
+
+DERIVED: Final = frozenset({subjects.CALLS})
+"""Streams that a conductor makes again from the log: what they hold may be lost."""
+
+_OURS: Final = re.compile(
+    rf"LOG-\d+|{subjects.TASKS}|{subjects.CALLS}|{subjects.BLOBS}|{subjects.HEADS}"
+)
+"""Streams of Podium's; others of the same account are not our business."""
 
 _SETTINGS_SUBJECT: Final = "$SYS.REQ.SERVER.PING.JSZ"
 _STREAMS_SUBJECT: Final = "$JS.API.STREAM.LIST"
@@ -111,7 +120,8 @@ def check(settings: Settings, wanted: Durability) -> list[Weakness]:
     if not settings.verified and wanted != "process":
         found.append(_UNVERIFIED)
     for stream in settings.streams:
-        found.extend(_stream_weaknesses(stream, wanted))
+        if _OURS.fullmatch(stream.name):
+            found.extend(_stream_weaknesses(stream, wanted))
     return found
 
 
@@ -176,6 +186,21 @@ def _server_weaknesses(server: ServerSettings, wanted: Durability) -> list[Weakn
 
 def _stream_weaknesses(stream: StreamSettings, wanted: Durability) -> list[Weakness]:
     where, edit = f"stream {stream.name}", f"nats stream edit {stream.name}"
+    found = [] if stream.name in DERIVED else _ways_to_lose(stream, where, edit)
+    if wanted == "site" and stream.num_replicas < SITE_REPLICAS:
+        found.append(
+            Weakness(
+                where,
+                f"{stream.num_replicas} replica{'s' if stream.num_replicas > 1 else ''}",
+                f"{SITE_REPLICAS} replicas",
+                f"{edit} --replicas={SITE_REPLICAS}",
+            )
+        )
+    return found
+
+
+def _ways_to_lose(stream: StreamSettings, where: str, edit: str) -> list[Weakness]:
+    """How a stream may lose messages that it has acknowledged, at any durability."""
     anew = f"nats stream backup {stream.name} DIR, delete it, and restore it with"
     found = []
     if stream.storage != "file":
@@ -191,28 +216,18 @@ def _stream_weaknesses(stream: StreamSettings, wanted: Durability) -> list[Weakn
                 f"{anew} persist_mode: default",
             )
         )
-    if stream.name not in REPLACED:
-        if stream.discard != "new":
-            found.append(
-                Weakness(
-                    where,
-                    f"discard {stream.discard}: a full stream drops what it has",
-                    "discard new: a full stream refuses more",
-                    f"{edit} --discard=new",
-                )
-            )
-        if stream.max_age:
-            age = stream.max_age / _NANOSECONDS
-            found.append(Weakness(where, f"max_age {age:g} s", "max_age 0", f"{edit} --max-age=0"))
-    if wanted == "site" and stream.num_replicas < SITE_REPLICAS:
+    if stream.discard != "new" and stream.name not in REPLACED:
         found.append(
             Weakness(
                 where,
-                f"{stream.num_replicas} replica{'s' if stream.num_replicas > 1 else ''}",
-                f"{SITE_REPLICAS} replicas",
-                f"{edit} --replicas={SITE_REPLICAS}",
+                f"discard {stream.discard}: a full stream drops what it has",
+                "discard new: a full stream refuses more",
+                f"{edit} --discard=new",
             )
         )
+    if stream.max_age:
+        age = stream.max_age / _NANOSECONDS
+        found.append(Weakness(where, f"max_age {age:g} s", "max_age 0", f"{edit} --max-age=0"))
     return found
 
 

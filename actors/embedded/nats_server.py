@@ -26,7 +26,7 @@ from typing import Final
 
 from actors.embedded import guard, launch
 from actors.embedded.launch import ATTACH_LIMIT_S, LOOK_S, Record
-from actors.embedded.nats_config import Role, Tokens, load_tokens
+from actors.embedded.nats_config import TOKENS_FILE, Role, Tokens, load_tokens
 from protocol.errors import Conflict, Unreachable, Usage
 from replay.durability import Durability, at_least
 
@@ -37,7 +37,7 @@ MILLISECONDS: Final = 1_000
 class NatsServer:
     """A running embedded broker, held by this process.
 
-    Made by `start`. `close` (or a ``with`` block) lets go of it, `stop` ends it for everybody.
+    Made by `start`, or by `find`. `close` (or a ``with`` block) lets go of it, `stop` ends it for everybody.
     """
 
     def __init__(
@@ -118,6 +118,31 @@ class NatsServer:
             server.close()
             raise
         return server
+
+    @classmethod
+    def find(cls, folder: Path) -> "NatsServer | None":
+        """The folder's running broker, held; None if none runs. Starts nothing.
+
+        Raises:
+            Conflict: something has the store and does not answer.
+            TimedOut: somebody else's start took too long.
+        """
+        folder = folder.absolute()
+        if not (folder / TOKENS_FILE).exists():
+            return None
+        with launch.named_errors(folder), launch.door(folder):
+            holding = launch.hold(folder)
+            try:
+                tokens = load_tokens(folder)
+                found = launch.find_running(folder, tokens)
+                if not isinstance(found, int):
+                    return cls(folder, found[1], tokens, found[0], holding, None)
+                os.close(found)
+            except BaseException:
+                os.close(holding)
+                raise
+            os.close(holding)
+            return None
 
     @classmethod
     def _enter(

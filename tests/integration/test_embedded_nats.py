@@ -98,6 +98,18 @@ def test_it_is_found_again_and_ends_with_its_last_holder(tmp_path: Path) -> None
     assert not listening(second.url)
 
 
+def test_finding_starts_nothing(tmp_path: Path) -> None:
+    assert NatsServer.find(tmp_path / "absent") is None
+    with NatsServer.start(tmp_path) as server:
+        found = NatsServer.find(tmp_path)
+        assert found is not None
+        assert found.pid == server.pid
+        found.stop()
+        assert not server.alive()
+    assert NatsServer.find(tmp_path) is None
+    assert not (tmp_path / "absent").exists()
+
+
 def test_many_at_once_start_one(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         pids = {stack.enter_context(holder(tmp_path))[1] for _ in range(4)}

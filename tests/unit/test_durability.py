@@ -95,6 +95,20 @@ def test_a_stream_that_can_lose_messages_is_refused_even_for_process(
     assert weakness.found.startswith(found)
 
 
+def test_calls_may_be_lost_since_they_are_made_again_from_the_log() -> None:
+    calls = StreamSettings("CALLS", storage="memory", max_age=1_000_000_000)
+    assert check(Settings((ALWAYS,), (LOG, calls)), "power") == []
+    assert [weak.where for weak in check(cluster(*SITE.servers, stream=calls), "site")] == [
+        "stream CALLS"
+    ]
+
+
+@pytest.mark.parametrize("name", ["ORDERS", "LOG", "LOG-x", "MY-LOG-0"])
+def test_streams_of_others_in_the_account_are_left_alone(name: str) -> None:
+    other = StreamSettings(name, storage="memory")
+    assert check(Settings((ALWAYS,), (LOG, other)), "power") == []
+
+
 def test_kept_heads_may_replace_one_another() -> None:
     assert check(Settings((ALWAYS,), (StreamSettings("HEADS"),)), "power") == []
 
