@@ -37,7 +37,8 @@ MILLISECONDS: Final = 1_000
 class NatsServer:
     """A running embedded broker, held by this process.
 
-    Made by `start`, or by `find`. `close` (or a ``with`` block) lets go of it, `stop` ends it for everybody.
+    Made by `start` or `find`. `close` (or a ``with`` block) lets go of it; `stop` ends it for
+    everybody.
     """
 
     def __init__(

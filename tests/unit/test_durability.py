@@ -1,5 +1,6 @@
 """What falls short of a durability is named, with the line that mends it; more is fine."""
 
+import msgspec
 import pytest
 
 from protocol.errors import Denied, Usage
@@ -14,6 +15,7 @@ from replay.durability import (
     given,
     require,
 )
+from replay.streams import definitions
 
 ALWAYS = ServerSettings("a", "2.15.1", sync_always=True, sync_interval_s=120)
 LATER = ServerSettings("b", "2.15.1", sync_always=False, sync_interval_s=120)
@@ -107,6 +109,12 @@ def test_calls_may_be_lost_since_they_are_made_again_from_the_log() -> None:
 def test_streams_of_others_in_the_account_are_left_alone(name: str) -> None:
     other = StreamSettings(name, storage="memory")
     assert check(Settings((ALWAYS,), (LOG, other)), "power") == []
+
+
+@pytest.mark.parametrize("wanted", LEVELS)
+def test_the_streams_that_podium_makes_are_strong_enough(wanted: Durability) -> None:
+    made = [msgspec.convert(each, StreamSettings) for each in definitions(shards=2, replicas=3)]
+    assert check(Settings(SITE.servers, tuple(made), expected=3), wanted) == []
 
 
 def test_kept_heads_may_replace_one_another() -> None:
