@@ -92,7 +92,7 @@ class Config(_Section, frozen=True, kw_only=True):
     folder: str = ".podium"
     """Where the embedded broker keeps its data, and a standing deployment its record."""
     durability: Durability = "process"
-    """What acknowledged data survive: a crash of any process, a power cut, the loss of a machine."""
+    """What acknowledged data survive: any process's crash, a power cut, the loss of a machine."""
     policy: str = ""
     """``rules``, or ``openai:MODEL``; empty takes the pool's own."""
     pool: str = ""

@@ -1,0 +1,468 @@
+"""A user's hand on the runs: begin them, watch them, signal them, read what came of them.
+
+A client holds nothing of its own. All that it says is in the log and the task queue before it
+returns, and all that it shows is read from the log, so any number of clients see the same.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import aclosing
+from typing import Final, TypeVar
+
+import msgspec
+
+from actors.ports import Clock
+from actors.queues import Queue
+from protocol import subjects
+from protocol.actions import Pool, Spend
+from protocol.budgets import Budget, Extension, short_of
+from protocol.codec import Commit, encode
+from protocol.commands import Continue, Start
+from protocol.decisions import PolicySpec, Task
+from protocol.errors import Ambiguous, Conflict, InvalidData, NotFound, TooLarge, Usage
+from protocol.inbox import Signal, SignalKind
+from protocol.limits import MAX_POOL_BYTES, MAX_TASK_BYTES, MAX_WORKERS
+from protocol.schemas import check_schema
+from protocol.state import Outcome, Phase, RunState
+from protocol.subjects import Priority
+from replay.chain import RunLog
+from replay.log import EventLog
+
+LOOK_S: Final = 2.0
+"""Seconds after which a watcher looks into the log itself: as late as a lost hint is noticed."""
+
+READS_AT_ONCE: Final = 16
+"""Runs that are read at the same time for a list: enough to hide the round trips to the broker."""
+
+MAX_AMBIGUOUS: Final = 8
+"""Run ids that are named when a prefix fits several."""
+
+Randomness = Callable[[int], bytes]
+"""So many random bytes."""
+
+_WAKES: Final[frozenset[SignalKind]] = frozenset({"resume", "extend", "answer", "cancel"})
+"""Signals for which a paused run has to be taken up: it holds no place anywhere."""
+
+_T = TypeVar("_T")
+
+
+class RunRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One line about a run. Times are milliseconds since the epoch, 0 for not yet."""
+
+    run: str
+    phase: Phase
+    """``new`` is queued: no conductor has taken it."""
+    outcome: Outcome
+    """Empty until the run has ended."""
+    task: str
+    """The task's text, as the user wrote it."""
+    policy: str
+    rounds: int
+    calls: int
+    """Attempts, those of child runs included."""
+    spent: Spend
+    started: int
+    ended: int
+    last: int
+    """When its last commit was made."""
+    limited_by: str
+    """Which limit made the answer early or incomplete."""
+    paused: str
+    """Why it is paused; empty if it isn't."""
+    detail: str
+    """More about a pause, a failure or a cancellation."""
+    waits_for: str
+    """Whom the run waits for now."""
+    parent: str
+    """The run whose call it answers, if any."""
+    aside: int
+    """Messages of its log that don't count."""
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a run."""
+
+    run: str
+    outcome: Outcome
+    answer: str
+    limited_by: str
+    detail: str
+    spent: Spend
+    rounds: int
+    calls: int
+    took_ms: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is an answer."""
+        return self.outcome == "finished"
+
+
+class Client:
+    """Everything that a user does with runs.
+
+    Args:
+        log: The event log.
+        tasks: The queue of tasks, which conductors pull.
+        by: Who this is; recorded with each run and signal.
+        clock: Milliseconds since the epoch.
+        randomness: Random bytes, for the ids of runs and signals.
+        shards: Streams over which new runs are spread; as many as the deployment has.
+        look_s: Seconds between two looks of a watcher that hears nothing.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        tasks: Queue,
+        *,
+        by: str = "user",
+        clock: Clock = lambda: time.time_ns() // 1_000_000,
+        randomness: Randomness = os.urandom,
+        shards: int = 1,
+        look_s: float = LOOK_S,
+    ) -> None:
+        self._log, self._tasks = log, tasks
+        self.by = by
+        self._clock, self._randomness = clock, randomness
+        self._shards, self._look_s = shards, look_s
+
+    # ------------------------------------------------------------------------- to say
+
+    async def submit(
+        self,
+        task: Task | str,
+        pool: Pool,
+        policy: PolicySpec,
+        budget: Budget | None = None,
+        priority: Priority = "normal",
+        run: str | None = None,
+    ) -> str:
+        """Queue a run and return its id. Everything is checked before anything is queued.
+
+        Submitting the same ``run`` again begins nothing again.
+
+        Raises:
+            Usage: The task is empty, the pool has no workers or a name twice, the budget can't pay
+                for one reply.
+            InvalidData: A name, a schema or an id is none; a value is out of range.
+            TooLarge: Task or pool are too large.
+            Unreachable, Busy: The queue does not take it.
+        """
+        start = Start(
+            run=self.new_run() if run is None else run,
+            task=Task(text=task) if isinstance(task, str) else task,
+            pool=pool,
+            policy=policy,
+            budget=Budget() if budget is None else budget,
+            by=self.by,
+        )
+        check_start(start)
+        if priority not in subjects.PRIORITIES:
+            raise Usage(f"There is no priority {priority!r}.", hint="Use 'normal' or 'high'.")
+        await self._tasks.put(subjects.task(priority, start.run), encode(start))
+        return start.run
+
+    def new_run(self) -> str:
+        """An id for a run that is about to be submitted."""
+        shard = self._randomness(1)[0] % self._shards
+        return subjects.run_id(self._randomness(8), shard)
+
+    async def signal(
+        self,
+        run: str,
+        kind: SignalKind,
+        by: str = "",
+        reason: str = "",
+        extension: Extension | None = None,
+    ) -> str:
+        """Say something to a run: it stands in the run's inbox when this returns.
+
+        A run that is still queued finds it there when it begins; a paused one is queued again.
+
+        Returns:
+            The signal's id.
+
+        Raises:
+            InvalidData: ``run`` is no id, or the extension has a value out of range.
+            Usage: An extension that extends nothing.
+            Conflict: The run has ended, or only a root run can be extended.
+            Unreachable, Busy: It may or may not be in the inbox; signalling again is safe.
+        """
+        extension = in_range(extension or Extension(), "the extension")
+        if (extension == Extension()) == (kind == "extend"):
+            raise Usage(
+                f"{kind} {'needs something to add' if kind == 'extend' else 'adds nothing'}.",
+                hint="Say what is added: --rounds, --calls, --tokens, --cost or --wall.",
+            )
+        check_run(run)
+        self._refuse(run, kind, (await self._log.read(run)).state())
+        signal = Signal(
+            id=self._randomness(8).hex(),
+            run=run,
+            kind=kind,
+            by=by or self.by,
+            reason=reason,
+            extension=extension,
+        )
+        await self._log.post(run, encode(signal))
+        # Read after posting: a run that has paused since then has not seen the signal.
+        if kind in _WAKES and (await self._log.read(run)).state().phase == "paused":
+            await self._tasks.put(subjects.task("high", run), encode(Continue(run=run)))
+        return signal.id
+
+    def _refuse(self, run: str, kind: SignalKind, state: RunState) -> None:
+        if state.phase == "ended":
+            raise Conflict(
+                f"run {run} has ended already ({state.outcome}), and can't be told to {kind}",
+                hint=f"see what came of it: podium runs show {run}",
+            )
+        if kind == "extend" and state.parent is not None:
+            raise Conflict(
+                f"run {run} answers a call of run {state.parent.run}; its budget is part of that",
+                hint=f"extend the root run: podium runs extend {state.parent.run}",
+            )
+
+    # ------------------------------------------------------------------------- to read
+
+    async def find(self, prefix: str) -> str:
+        """The id of the one run that begins with ``prefix``.
+
+        Raises:
+            NotFound: None does. One that is only queued has no log yet: give its whole id.
+            Ambiguous: Several do; the hint names them.
+        """
+        found = await self._log.runs(prefix) if prefix else []
+        if prefix in found:
+            return prefix
+        if not found:
+            raise NotFound(
+                f"there is no run {prefix!r}" if prefix else "no run is named",
+                hint="list them: podium runs",
+            )
+        if len(found) > 1:
+            some = ", ".join(found[:MAX_AMBIGUOUS])
+            more = f" and {len(found) - MAX_AMBIGUOUS} more" if len(found) > MAX_AMBIGUOUS else ""
+            raise Ambiguous(
+                f"{prefix!r} begins the ids of {len(found)} runs",
+                hint=f"give one more letter of: {some}{more}",
+            )
+        return found[0]
+
+    async def log(self, run: str) -> RunLog:
+        """All of a run's log; empty for a run that nobody has begun or signalled."""
+        check_run(run)
+        return await self._log.read(run)
+
+    async def state(self, run: str) -> RunState:
+        """The run, folded from its log; of phase ``new`` if no conductor has taken it yet."""
+        return (await self.log(run)).state()
+
+    async def runs(self, prefix: str = "") -> list[RunRow]:
+        """A row for each run that has a log, the newest first."""
+        gate = asyncio.Semaphore(READS_AT_ONCE)
+
+        async def one(run: str) -> RunRow:
+            async with gate:
+                return row(await self._log.read(run))
+
+        rows = await asyncio.gather(*(one(run) for run in await self._log.runs(prefix)))
+        return sorted(rows, key=lambda each: (-each.started, each.run))
+
+    async def follow(self, run: str) -> AsyncIterator[RunLog]:
+        """The run's log, now and after each change, until the run has ended.
+
+        It is the same object each time, longer. A hint that is lost costs `LOOK_S`, no more.
+        """
+        check_run(run)
+        changed = asyncio.Event()
+
+        def heard(_data: bytes, _seq: int, _before: int) -> None:
+            changed.set()
+
+        commits = await self._log.watch(run, heard)
+        inbox = await self._log.hints(run, heard)
+        try:
+            log = await self._log.read(run)
+            while True:
+                yield log
+                if log.state().phase == "ended":
+                    return
+                seen = (log.head.seq, log.inbox_seq)
+                while (log.head.seq, log.inbox_seq) == seen:
+                    await _within(changed.wait(), self._look_s)
+                    changed.clear()
+                    await self._log.read_on(log)
+        finally:
+            await commits.close()
+            await inbox.close()
+
+    async def watch(self, run: str) -> AsyncIterator[Commit]:
+        """The run's commits, from the first on, as they come, until the run has ended."""
+        shown = 0
+        async with aclosing(self.follow(run)) as logs:  # type: ignore[type-var]
+            async for log in logs:
+                for commit in log.commits[shown:]:
+                    yield commit
+                shown = len(log.commits)
+
+    async def result(self, run: str) -> Result:
+        """What came of the run; waits for its end, however long it is paused."""
+        last: RunLog | None = None
+        async for log in self.follow(run):
+            last = log
+        if last is None:
+            raise NotFound(f"there is no run {run!r}", hint="list them: podium runs")
+        return result_of(last.state())
+
+
+async def _within(waiting: Awaitable[_T], seconds: float) -> None:
+    """Wait, but not longer than that."""
+    try:
+        async with asyncio.timeout(seconds):
+            await waiting
+    except TimeoutError:
+        pass
+
+
+# ------------------------------------------------------------------------- checks
+
+
+def check_run(run: str) -> None:
+    """Raise `InvalidData` unless the text is a run's whole id."""
+    if not subjects.is_run(run):
+        raise InvalidData(
+            f"{run!r} is no run's id",
+            hint=f"an id has {subjects.RUN_ID_CHARS} of the characters {subjects.ALPHABET}",
+        )
+
+
+def check_start(start: Start) -> None:
+    """Raise unless a conductor could begin this run."""
+    check_run(start.run)
+    if not start.task.text.strip():
+        raise Usage("The task has no text.", hint='Ask something: podium run "…"')
+    _fits(start.task, MAX_TASK_BYTES, "the task", "put large inputs into a document")
+    check_pool(start.pool)
+    if not start.policy.name:
+        raise InvalidData("the policy has no name", hint="use 'rules' or 'openai:MODEL'")
+    in_range(start.policy, "the policy")
+    budget = in_range(start.budget, "the budget")
+    reserve = start.policy.reserve
+    short = short_of(budget, Spend(), reserve, kept=reserve)
+    if short:
+        raise Usage(
+            f"The budget of {short} can't pay for one reply of the policy {start.policy.name} "
+            "and the final answer.",
+            hint=f"A reply may spend {reserve.tokens:,} tokens and ${reserve.cost / 1e6:g}: "
+            f"give at least twice as much.",
+        )
+
+
+def check_pool(pool: Pool) -> None:
+    """Raise unless every worker has a name of its own, a schema and sensible numbers."""
+    if not pool.workers:
+        raise Usage("The pool has no workers.", hint="Name a pool file with --pool.")
+    if len(pool.workers) > MAX_WORKERS:
+        raise Usage(f"The pool has {len(pool.workers)} workers; at most {MAX_WORKERS} are possible")
+    seen: set[str] = set()
+    for spec in pool.workers:
+        subjects.check_name(spec.name, "a worker of the pool")
+        if spec.name in seen:
+            raise Usage(
+                f"The worker name {spec.name!r} is used twice in the pool.",
+                hint="A policy calls a worker by its name: give each its own.",
+            )
+        seen.add(spec.name)
+        in_range(spec, f"the worker {spec.name!r}")
+        check_schema(spec.parameters, f"the worker {spec.name!r}")
+        for field in ("concurrency", "replicas", "timeout_ms", "wait_ms", "attempts"):
+            if getattr(spec, field) < 1:
+                raise InvalidData(
+                    f"the worker {spec.name!r} has {field} = {getattr(spec, field)}",
+                    hint="it must be at least 1",
+                )
+    _fits(pool, MAX_POOL_BYTES, "the pool", "shorten descriptions and schemas")
+
+
+_Struct = TypeVar("_Struct", bound=msgspec.Struct)
+
+
+def in_range(value: _Struct, what: str) -> _Struct:
+    """The value, if every reader of the log would take it: msgspec checks only what it decodes."""
+    try:
+        return msgspec.json.decode(msgspec.json.encode(value), type=type(value))
+    except (msgspec.MsgspecError, TypeError, ValueError) as error:
+        raise InvalidData(f"{what}: {error}", hint="change that value") from None
+
+
+def _fits(value: msgspec.Struct, limit: int, what: str, hint: str) -> None:
+    size = len(msgspec.json.encode(in_range(value, what)))
+    if size > limit:
+        raise TooLarge(f"{what} has {size:,} bytes; at most {limit:,} are possible", hint=hint)
+
+
+# ------------------------------------------------------------------------- what is shown
+
+
+def row(log: RunLog) -> RunRow:
+    """The line about a run."""
+    state = log.state()
+    return RunRow(
+        run=log.run,
+        phase=state.phase,
+        outcome=state.outcome,
+        task=state.task.text,
+        policy=state.policy.name,
+        rounds=state.round,
+        calls=state.spent.calls,
+        spent=state.spent,
+        started=state.started_at,
+        ended=state.ended_at,
+        last=log.head.at,
+        limited_by=state.limited_by,
+        paused=state.pause_reason if state.phase == "paused" else "",
+        detail=state.pause_detail if state.phase == "paused" else state.detail,
+        waits_for=waits_for(state),
+        parent=state.parent.run if state.parent else "",
+        aside=len(log.aside),
+    )
+
+
+def result_of(state: RunState) -> Result:
+    """What came of a run that has ended."""
+    return Result(
+        run=state.run,
+        outcome=state.outcome,
+        answer=state.answer,
+        limited_by=state.limited_by,
+        detail=state.detail,
+        spent=state.spent,
+        rounds=state.round,
+        calls=state.spent.calls,
+        took_ms=max(0, state.ended_at - state.started_at),
+    )
+
+
+def waits_for(state: RunState) -> str:
+    """Whom a run waits for: a run that stands still has a reason."""
+    match state.phase:
+        case "new":
+            return "a conductor"
+        case "paused":
+            return f"a signal ({state.pause_reason})"
+        case "deciding":
+            return f"the {state.asked.asker}" if state.asked else "its next try of the policy"
+        case "working":
+            return _names(state.calls[call].call.worker for call in state.open)
+        case _:
+            return ""
+
+
+def _names(workers: Iterable[str]) -> str:
+    counts: dict[str, int] = {}
+    for worker in workers:
+        counts[worker] = counts.get(worker, 0) + 1
+    return ", ".join(name if n == 1 else f"{name} ×{n}" for name, n in counts.items())

@@ -1,0 +1,211 @@
+"""Trying out the workers of a pool file: imports, schemas, keys, endpoints, the sandbox.
+
+`check` does all of it for real and says what each worker lacks; `preflight` does only what is
+quick, before a run begins. Both must run where the workers will: keys and addresses are read from
+this process's environment.
+"""
+
+import asyncio
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+import msgspec
+
+from podium.poolfile import LoadedPool, PoolFile, build, policy_spec, read
+from protocol.actions import WorkerSpec
+from protocol.errors import Denied, PodiumError, Unreachable, Usage
+
+ENDPOINT_LIMIT_S: Final = 20.0
+"""Seconds that an endpoint may take for one word: a cold model loads in that time."""
+
+CONNECT_LIMIT_S: Final = 3.0
+"""Seconds that a connection may take: across the world it takes a third of one."""
+
+State: TypeAlias = Literal["ok", "warning", "failed"]
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found of one worker, or of the policy."""
+
+    worker: str
+    adapter: str
+    state: State
+    found: str
+    """What works, or what doesn't."""
+    hint: str = ""
+
+
+async def check(path: Path) -> list[Finding]:
+    """Load a pool file and try each of its workers, and its policy.
+
+    Raises:
+        NotFound: There is no such file.
+        Usage: It can't be read at all.
+    """
+    file, workers, problems = await asyncio.to_thread(_built, path)
+    findings = [
+        Finding(worker=place, adapter="", state="failed", found=error.message, hint=error.hint)
+        for place, error in problems.items()
+    ]
+    findings += await asyncio.gather(*(_try(spec) for spec in workers))
+    if not findings:
+        findings.append(
+            Finding(
+                worker="-",
+                adapter="",
+                state="failed",
+                found="the pool has no workers",
+                hint="Add a [[worker]] table, or a module with @podium.tool functions to [pool].",
+            )
+        )
+    if file.pool.policy:
+        findings.append(await _try_policy(file.pool.policy))
+    return findings
+
+
+def _built(path: Path) -> tuple[PoolFile, list[WorkerSpec], dict[str, Usage]]:
+    path = path.expanduser().absolute()
+    file = read(path)
+    return (file, *build(path, file))
+
+
+async def preflight(loaded: LoadedPool, policy: str) -> None:
+    """Look for keys and listening endpoints, before anything is started.
+
+    Raises:
+        Denied: A key is absent.
+        Unreachable: Nothing listens at an endpoint's address.
+    """
+    endpoints = [
+        (f"The worker {spec.name!r}", *_address(spec))
+        for spec in loaded.pool.workers
+        if spec.adapter == "openai"
+    ]
+    if policy.startswith("openai:"):
+        from actors.workers.chat import KEY_ENV, url_from_environment
+
+        endpoints.append((f"The policy {policy}", url_from_environment(), KEY_ENV))
+    for who, _, key_env in endpoints:
+        need_key(who, key_env)
+    who_asks = {url: who for who, url, _ in reversed(endpoints)}
+    await asyncio.gather(*(listens(who, url) for url, who in who_asks.items()))
+
+
+def need_key(who: str, key_env: str) -> None:
+    """Raise `Denied` if an endpoint's key is not in the environment."""
+    from actors.workers.chat import URL_ENV, key_from
+
+    if not key_from(key_env):
+        raise Denied(
+            f"{who} needs a key, and {key_env} is not set.",
+            hint=f"export {key_env}=...   (any text for a server of your own that needs none; "
+            f"its address is base_url in the pool, or {URL_ENV})",
+        )
+
+
+async def listens(who: str, url: str | None) -> None:
+    """Raise `Unreachable` if nothing accepts a connection at an endpoint's address."""
+    from actors.workers.chat import OPENAI_HOST, URL_ENV
+
+    where = urlsplit(url or f"https://{OPENAI_HOST}/v1")
+    port = where.port or (443 if where.scheme == "https" else 80)
+    try:
+        async with asyncio.timeout(CONNECT_LIMIT_S):
+            _, writer = await asyncio.open_connection(where.hostname or "", port)
+    except (OSError, TimeoutError) as error:
+        why = str(error) or f"no connection within {CONNECT_LIMIT_S:g} s"
+        raise Unreachable(
+            f"{who} uses the endpoint {url or where.geturl()}, and it refuses: {why}.",
+            hint=f"Start the server, or correct base_url in the pool file ({URL_ENV} otherwise).",
+        ) from None
+    writer.close()
+
+
+def _address(spec: WorkerSpec) -> tuple[str | None, str]:
+    """Address and name of the key of an agent's endpoint."""
+    from actors.workers.agent import Options
+    from actors.workers.chat import url_from_environment
+
+    options = msgspec.convert(spec.options, Options)
+    return options.base_url or url_from_environment(), options.api_key_env
+
+
+async def _try(spec: WorkerSpec) -> Finding:
+    """One worker, tried for real."""
+    try:
+        state, found, hint = await _tried(spec)
+    except PodiumError as error:
+        state, found, hint = "failed", error.message, error.hint
+    return Finding(worker=spec.name, adapter=spec.adapter, state=state, found=found, hint=hint)
+
+
+async def _tried(spec: WorkerSpec) -> tuple[State, str, str]:
+    count = len(spec.parameters.get("properties", ()))
+    parameters = f"{count} parameter{'' if count == 1 else 's'}"
+    match spec.adapter.partition(":")[0]:
+        case "function":
+            from actors.workers.function import FunctionAdapter
+
+            await FunctionAdapter(spec).close()
+            return "ok", f"imported, {parameters}", ""
+        case "python":
+            from actors.workers.sandbox import Options, isolation
+
+            offered = await asyncio.to_thread(isolation)
+            if offered.level == "namespaces":
+                return "ok", "the sandbox works", ""
+            if msgspec.convert(spec.options, Options).isolation == "process":
+                return (
+                    "warning",
+                    f"limits, but no walls: {offered.reason}",
+                    "For trusted code only.",
+                )
+            return (
+                "failed",
+                f"this host can't isolate code: {offered.reason}",
+                'Accept limits without walls with [worker.options] isolation = "process".',
+            )
+        case "openai":
+            url, key_env = _address(spec)
+            who = f"The worker {spec.name!r}"
+            need_key(who, key_env)
+            await listens(who, url)
+            return await _endpoint(spec.options["model"], url, key_env)
+        case _:
+            return "ok", parameters, ""
+
+
+async def _try_policy(name: str) -> Finding:
+    try:
+        policy_spec(name)
+        state: State = "ok"
+        found, hint = "needs no model", ""
+        if name.startswith("openai:"):
+            from actors.workers.chat import KEY_ENV, url_from_environment
+
+            need_key(f"The policy {name}", KEY_ENV)
+            await listens(f"The policy {name}", url_from_environment())
+            model = name.partition(":")[2]
+            state, found, hint = await _endpoint(model, url_from_environment(), KEY_ENV)
+    except PodiumError as error:
+        state, found, hint = "failed", error.message, error.hint
+    return Finding(worker="(policy)", adapter=name, state=state, found=found, hint=hint)
+
+
+async def _endpoint(model: str, url: str | None, key_env: str) -> tuple[State, str, str]:
+    """Ask for one word."""
+    from actors.workers.chat import Endpoint, Failed, key_from
+
+    endpoint = Endpoint(model, base_url=url, api_key=key_from(key_env), key_env=key_env)
+    try:
+        said = await endpoint.ask(
+            [{"role": "user", "content": "Reply with the word ok."}],
+            timeout_s=ENDPOINT_LIMIT_S,
+            max_tokens=16,
+        )
+    finally:
+        await endpoint.close()
+    if isinstance(said, Failed):
+        return "failed", said.text, ""
+    return "ok", f"{said.version or model} answers", ""

@@ -1,0 +1,397 @@
+"""A user's own pool: a TOML file that names workers, and Python modules with ``@podium.tool``.
+
+::
+
+    [pool]
+    name = "desk"
+    policy = "rules"              # or "openai:MODEL"
+    module = "desk_tools"         # beside this file; each @podium.tool function is a worker
+
+    [[worker]]                    # further workers, or other settings of a function
+    name = "reviewer"
+    adapter = "openai"            # or "python", "conductor", "function:module:name"
+    timeout_s = 60
+    [worker.options]
+    model = "gpt-5"
+    role = "You look for mistakes."
+
+    [budget]
+    rounds = 6
+
+`load` gives the `Pool` that a run records. Whatever is wrong with a file is a `Usage` error that
+names the place and the cure. `podium.poolcheck` tries the workers out.
+"""
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from podium.config import MICRO, BudgetTable, Positive, Whole, cure
+from protocol.actions import Json, Kind, Pool, Spend, WorkerSpec
+from protocol.decisions import PolicySpec
+from protocol.errors import NotFound, PodiumError, Usage
+from protocol.limits import MAX_POOL_BYTES, MAX_WORKERS
+from protocol.schemas import check_schema
+from protocol.subjects import check_name
+
+RULES: Final = "rules"
+"""The policy that needs no model, and is used when none is named."""
+
+MAX_FILE_BYTES: Final = 4 * MAX_POOL_BYTES
+"""Bytes of a pool file: a pool that fits into a commit, with comments."""
+
+CONDUCTOR: Final = "conductor"
+"""The adapter of a worker that answers a subtask with a run of its own."""
+
+CONDUCTOR_DESCRIPTION: Final = (
+    "Solves a subtask of several steps with the same workers, in a run of its own."
+)
+
+CONDUCTOR_PARAMETERS: Final[dict[str, Json]] = {
+    "type": "object",
+    "properties": {
+        "task": {"type": "string", "description": "The subtask, completely."},
+        "inputs": {"type": "object", "description": "Data that belongs to it."},
+    },
+    "required": ["task"],
+    "additionalProperties": False,
+}
+"""What a call of a conductor takes."""
+
+AtLeastOne = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
+
+
+class PoolTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[pool]``."""
+
+    name: str = "pool"
+    policy: str = ""
+    """What decides when the command names nothing else."""
+    module: str = ""
+    """A Python module; each of its ``@podium.tool`` functions is a worker."""
+    modules: tuple[str, ...] = ()
+    """Further ones."""
+
+
+class WorkerTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[[worker]]``. What is not given is taken from the function, or from the adapter."""
+
+    name: str
+    adapter: str = ""
+    """``function:module:name``, ``openai``, ``python``, ``conductor``; empty for a function of
+    that name in the pool's modules."""
+    description: str | None = None
+    parameters: dict[str, Json] | None = None
+    """JSON Schema, in place of the one made from the signature."""
+    options: dict[str, Json] = {}
+    """Of the adapter. A secret is named here, never given: ``api_key_env = "MY_KEY"``."""
+    timeout_s: Positive | None = None
+    """Seconds of work that an attempt may take."""
+    wait_s: Positive | None = None
+    """Seconds that an attempt may wait for a free slot."""
+    concurrency: AtLeastOne | None = None
+    replicas: AtLeastOne | None = None
+    attempts: AtLeastOne | None = None
+    reserve_tokens: Whole | None = None
+    """The most that one attempt may spend; held back from the budget while it works."""
+    reserve_cost_usd: Annotated[float, msgspec.Meta(ge=0, le=10**6)] | None = None
+
+
+class PoolFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The file, as it stands there."""
+
+    pool: PoolTable = PoolTable()
+    worker: tuple[WorkerTable, ...] = ()
+    budget: BudgetTable = BudgetTable()
+
+
+class LoadedPool(msgspec.Struct, frozen=True):
+    """A pool file, made into what a run needs."""
+
+    path: Path
+    name: str
+    pool: Pool
+    policy: str
+    """``rules``, ``openai:MODEL``."""
+    budget: BudgetTable
+
+    @property
+    def folder(self) -> Path:
+        """Where its modules are; has to be importable in the workers' processes too."""
+        return self.path.parent
+
+
+def read(path: Path) -> PoolFile:
+    """The file, its keys and types checked, and nothing imported.
+
+    Raises:
+        NotFound: There is no such file.
+        Usage: It is no TOML, or a key or a value is wrong.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise NotFound(
+            f"The pool file {path} can't be read: {error.strerror}.",
+            hint="Give its path with --pool, or leave it out to use the shipped pool.",
+        ) from None
+    if len(data) > MAX_FILE_BYTES:
+        raise Usage(f"{path} has {len(data)} bytes; a pool file has at most {MAX_FILE_BYTES}.")
+    try:
+        table = msgspec.toml.decode(data)
+    except ValueError as error:
+        raise Usage(f"{path} is no TOML: {error}", hint="Mend the line it names.") from None
+    try:
+        return msgspec.convert(table, PoolFile)
+    except msgspec.ValidationError as error:
+        raise Usage(
+            f"{path}: {_named(str(error), table)}", hint=cure(str(error), PoolFile)
+        ) from None
+
+
+def load(path: str | Path) -> LoadedPool:
+    """Read a pool file, import its modules, and make its workers.
+
+    The file's folder is added to what Python imports from, in this process and in those that it
+    starts.
+
+    Raises:
+        NotFound: There is no such file.
+        Usage: Something in it is wrong; the message has the place, the hint the cure.
+    """
+    path = Path(path).expanduser().absolute()
+    file = read(path)
+    workers, problems = build(path, file)
+    for error in problems.values():
+        raise error
+    if not workers:
+        raise Usage(
+            f"{path}: the pool has no workers.",
+            hint="Add a [[worker]] table, or a module with @podium.tool functions to [pool].",
+        )
+    if len(workers) > MAX_WORKERS:
+        raise Usage(f"{path}: {len(workers)} workers; a pool has at most {MAX_WORKERS}.")
+    return LoadedPool(
+        path, file.pool.name, Pool(tuple(workers)), file.pool.policy or RULES, file.budget
+    )
+
+
+def build(path: Path, file: PoolFile) -> tuple[list[WorkerSpec], dict[str, Usage]]:
+    """The workers that could be made, and what is wrong with each of the others, by its place."""
+    problems: dict[str, Usage] = {}
+    try:
+        unique(tuple(worker.name for worker in file.worker), str(path))
+    except Usage as error:
+        return [], {"[[worker]]": error}
+    import_from(path.parent)
+    found: dict[str, WorkerSpec] = {}
+    for name in (*filter(None, (file.pool.module,)), *file.pool.modules):
+        try:
+            for spec in _tools(name, path.parent):
+                if spec.name in found:
+                    raise Usage(
+                        f"two functions are the worker {spec.name!r}: {found[spec.name].adapter} "
+                        f"and {spec.adapter}",
+                        hint="Rename one: @podium.tool(name=...).",
+                    )
+                found[spec.name] = spec
+        except PodiumError as error:
+            problems[f"module {name}"] = _placed(error, f"{path}: [pool] module {name!r}")
+    for index, table in enumerate(file.worker):
+        try:
+            found[table.name] = worker(table, found.get(table.name), path.parent)
+        except PodiumError as error:
+            place = f"{path}: the worker {table.name!r} (worker[{index}])"
+            if not (problems and isinstance(error, _NoAdapter)):
+                problems[table.name] = _placed(error, place)
+            found.pop(table.name, None)
+    return list(found.values()), problems
+
+
+def worker(table: WorkerTable, function: WorkerSpec | None, folder: Path) -> WorkerSpec:
+    """One worker, from its table and the function of the same name, if there is one."""
+    check_name(table.name, "the worker's name")
+    base = function if function is not None and not table.adapter else _base(table, folder)
+    given: dict[str, Any] = {
+        name: value
+        for name in ("description", "parameters", "concurrency", "replicas", "attempts")
+        if (value := getattr(table, name)) is not None
+    }
+    for seconds, field in ((table.timeout_s, "timeout_ms"), (table.wait_s, "wait_ms")):
+        if seconds is not None:
+            given[field] = max(1, round(seconds * 1_000))
+    if table.reserve_tokens is not None or table.reserve_cost_usd is not None:
+        cost = table.reserve_cost_usd
+        given["reserve"] = Spend(
+            tokens=table.reserve_tokens or 0,
+            cost=base.reserve.cost if cost is None else round(cost * MICRO),
+        )
+    spec = msgspec.structs.replace(base, name=table.name, options=table.options, **given)
+    check_schema(spec.parameters, f"the worker {spec.name!r}")
+    return spec
+
+
+class _NoAdapter(Usage):
+    """Nothing says what stands behind a worker."""
+
+
+def _base(table: WorkerTable, folder: Path) -> WorkerSpec:
+    kind = table.adapter.partition(":")[0]
+    if kind == "":
+        raise _NoAdapter(
+            "it has no adapter, and no @podium.tool function has that name",
+            hint='Add adapter = "function:module:name", "openai", "python" or "conductor".',
+        )
+    if kind == "function":
+        from actors.workers.function import find, spec_of
+
+        _own(table.adapter.split(":")[1], folder)
+        spec = spec_of(find(table.adapter))
+        # The address as it was written: a function may be reached by several.
+        return msgspec.structs.replace(spec, adapter=table.adapter)
+    if table.adapter == CONDUCTOR:
+        return WorkerSpec(
+            name=table.name,
+            kind="conductor",
+            adapter=CONDUCTOR,
+            description=CONDUCTOR_DESCRIPTION,
+            parameters=CONDUCTOR_PARAMETERS,
+        )
+    made = _ADAPTERS.get(table.adapter)
+    if made is None:
+        known = ", ".join(["function:module:name", *_ADAPTERS, CONDUCTOR])
+        raise Usage(f"there is no adapter {table.adapter!r}", hint=f"Known are: {known}.")
+    module = importlib.import_module(made[0])
+    options = getattr(module, "Options", None)
+    if options is not None:
+        try:
+            msgspec.convert(table.options, options)
+        except msgspec.ValidationError as error:
+            text = str(error).replace("`$", "`$.options")
+            raise Usage(text, hint=cure(str(error), options)) from None
+    return WorkerSpec(
+        name=table.name,
+        kind=made[1],
+        adapter=table.adapter,
+        description=module.DESCRIPTION,
+        parameters=module.PARAMETERS,
+    )
+
+
+_ADAPTERS: Final[dict[str, tuple[str, Kind]]] = {
+    "openai": ("actors.workers.agent", "agent"),
+    "python": ("actors.workers.sandbox", "tool"),
+}
+"""The adapters that need no function: the module that describes each, and its kind."""
+
+
+def _tools(name: str, folder: Path) -> list[WorkerSpec]:
+    """The functions of a module that are marked as tools, in their order."""
+    from actors.workers.function import is_tool, spec_of
+
+    module = _import(name, folder)
+    tools = [item for item in vars(module).values() if is_tool(item)]
+    return [spec_of(item) for item in dict.fromkeys(tools)]
+
+
+def _import(name: str, folder: Path) -> ModuleType:
+    _own(name, folder)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            raise Usage(
+                f"there is no module {name!r}: no {name.replace('.', '/')}.py beside the pool file",
+                hint=f"Write {folder / (name.replace('.', '/') + '.py')}, or correct the name.",
+            ) from None
+        raise Usage(
+            f"it imports {error.name!r}, which is not installed",
+            hint=f"pip install {error.name}",
+        ) from None
+    except PodiumError:
+        raise
+    except Exception as error:
+        from actors.workers.outcomes import describe
+
+        raise Usage(
+            f"it can't be imported: {describe(error)}",
+            hint=f"Try it: cd {folder} && python -c 'import {name}'",
+        ) from None
+
+
+def _own(name: str, folder: Path) -> None:
+    """Refuse a module that Python finds elsewhere although the pool's folder has one."""
+    top = name.partition(".")[0]
+    own = folder / f"{top}.py" if (folder / f"{top}.py").is_file() else folder / top / "__init__.py"
+    loaded = sys.modules.get(top)
+    file = getattr(loaded, "__file__", None)
+    if loaded is not None and own.is_file() and file and Path(file).resolve() != own.resolve():
+        raise Usage(
+            f"the module {top!r} is {file} already, and the pool has another in {own}",
+            hint="Give the pool's module a name of its own.",
+        )
+
+
+def import_from(folder: Path) -> None:
+    """Let Python import from a folder, here and in the processes that are started from here."""
+    text = str(folder)
+    if text not in sys.path:
+        sys.path.insert(0, text)
+    paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    if text not in paths:
+        os.environ["PYTHONPATH"] = os.pathsep.join([text, *paths])
+    importlib.invalidate_caches()
+
+
+def unique(names: tuple[str, ...], where: str) -> None:
+    """Raise `Usage` if a worker's name is used twice."""
+    for name, count in Counter(names).items():
+        if count > 1:
+            places = ", ".join(f"worker[{i}]" for i, each in enumerate(names) if each == name)
+            raise Usage(
+                f"{where}: the worker name {name!r} is used {count} times ({places}).",
+                hint="A policy calls a worker by its name: give each its own.",
+            )
+
+
+def policy_spec(name: str) -> PolicySpec:
+    """What a run records of the policy that is asked for by this name.
+
+    Raises:
+        Usage: There is no such policy.
+    """
+    kind, _, model = name.partition(":")
+    if name == RULES:
+        from actors.policies.rules import RulesPolicy
+
+        return RulesPolicy().spec
+    if kind == "openai" and model:
+        from actors.policies.openai import OpenAIPolicy
+
+        return OpenAIPolicy(model).spec
+    raise Usage(
+        f"There is no policy {name!r}.",
+        hint="Use --policy rules, or --policy openai:MODEL such as openai:gpt-5.",
+    )
+
+
+def _placed(error: PodiumError, place: str) -> Usage:
+    return Usage(f"{place}: {error.message}", hint=error.hint)
+
+
+def _named(text: str, table: Any) -> str:
+    """The text of an error, with the name of the worker whose number it has."""
+    head, found, rest = text.partition("`$.worker[")
+    number = rest.partition("]")[0]
+    try:
+        name = table["worker"][int(number)]["name"]
+    except (LookupError, TypeError, ValueError):
+        return text
+    return f"{head}{found}{rest} (the worker {name!r})"
