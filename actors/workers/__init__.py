@@ -1,9 +1,97 @@
 """Workers' adapters: what turns an `Attempt` into an `Outcome`, one small class for each kind.
 
-``WorkerSpec.adapter`` begins with the kind: ``function:module:name``.
+``WorkerSpec.adapter`` begins with the kind:
+
+========================  ==========================================================================
+``function:module:name``  a Python function, marked with `tool` or not
+``openai``                an agent behind an OpenAI-compatible endpoint
+``python``                Python code in a sandbox
+========================  ==========================================================================
+
+`draft` makes a worker from such a text and its options; `host` makes the adapter that works for it.
+An adapter never raises for what a call asks or what its worker does: that is an outcome. It holds
+its own limits of time and size where it can stop what it started; the limit on an outcome's size
+(``MAX_VALUE_BYTES``) and the deadline of an attempt are the hosting actor's.
 """
 
-from actors.workers.function import FunctionAdapter, is_tool, spec_of, tool
-from actors.workers.threads import cancelled
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final, Protocol
 
-__all__ = ["FunctionAdapter", "cancelled", "is_tool", "spec_of", "tool"]
+from actors.ports import Adapter
+from actors.workers.agent import OpenAIAdapter
+from actors.workers.function import FunctionAdapter, is_tool, spec_of, tool
+from actors.workers.sandbox import Isolation, PythonAdapter, isolation
+from actors.workers.threads import cancelled
+from protocol.actions import Json, WorkerSpec
+from protocol.errors import InvalidData
+
+__all__ = [
+    "ADAPTERS",
+    "FunctionAdapter",
+    "Isolation",
+    "OpenAIAdapter",
+    "PythonAdapter",
+    "cancelled",
+    "draft",
+    "host",
+    "is_tool",
+    "isolation",
+    "spec_of",
+    "tool",
+]
+
+
+class Hosting(Protocol):
+    """A kind of adapter: how its workers are drafted and hosted."""
+
+    def __call__(self, spec: WorkerSpec) -> Adapter:
+        """The adapter of one worker."""
+        ...
+
+    def draft(self, adapter: str, options: Mapping[str, Json]) -> WorkerSpec:
+        """The worker with everything that the adapter knows of it filled in."""
+        ...
+
+
+ADAPTERS: Final[Mapping[str, Hosting]] = MappingProxyType(
+    {"function": FunctionAdapter, "openai": OpenAIAdapter, "python": PythonAdapter}
+)
+"""Each kind of adapter."""
+
+
+def draft(adapter: str, options: Mapping[str, Json] | None = None, **fields: Any) -> WorkerSpec:
+    """The worker that ``adapter`` and ``options`` describe.
+
+    Args:
+        adapter: Its address, such as ``function:my_module:my_tool`` or ``python``.
+        options: What its kind takes besides.
+        **fields: Fields of `WorkerSpec` that a pool sets over those of the draft.
+
+    Raises:
+        InvalidData: An unknown kind, a wrong option, a function that can't be described.
+        NotFound: A function that isn't there.
+    """
+    made = _kind(adapter).draft(adapter, options or {})
+    known = {name: getattr(made, name) for name in WorkerSpec.__struct_fields__}
+    return WorkerSpec(**(known | fields))
+
+
+def host(spec: WorkerSpec) -> Adapter:
+    """The adapter that works for ``spec``. Starts nothing and connects to nothing yet.
+
+    Raises:
+        InvalidData: An unknown kind, a wrong option.
+        NotFound: A function that isn't there.
+    """
+    return _kind(spec.adapter)(spec)
+
+
+def _kind(adapter: str) -> Hosting:
+    kind = adapter.partition(":")[0]
+    if kind not in ADAPTERS:
+        raise InvalidData(
+            f"There is no adapter {kind!r} (in {adapter!r}).",
+            hint=f"Adapters: {', '.join(sorted(ADAPTERS))}.",
+        )
+    return ADAPTERS[kind]

@@ -5,6 +5,8 @@ subtask; nothing else of the run. The key is named in the options, and read from
 environment when it is used: it is never in the pool, the log or an error.
 """
 
+import math
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -12,7 +14,7 @@ import msgspec
 from actors.ports import Attempt, Outcome
 from actors.workers.chat import KEY_ENV, Endpoint, Failed, Said, key_from, url_from_environment
 from actors.workers.outcomes import failure
-from protocol.actions import Json, WorkerSpec
+from protocol.actions import Json, Spend, WorkerSpec
 from protocol.dialects.openai import Message, cut
 from protocol.errors import InvalidData
 
@@ -42,6 +44,16 @@ ROLE: Final = (
 
 SEEN_CHARS: Final = 48_000
 """Characters of other calls' outputs in one prompt, shared by them: about 12,000 tokens."""
+
+
+PROMPT_TOKENS: Final = 24_000
+"""Tokens reserved for a prompt: outputs it sees, a subtask at its limit, a task, a role."""
+
+REPLY_TOKENS: Final = 8_192
+"""Tokens reserved for a reply whose length is not limited."""
+
+TIMEOUT_MS: Final = 120_000
+"""Milliseconds that an agent has unless the pool says otherwise: long reasoning."""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,13 +88,7 @@ class OpenAIAdapter:
 
     def __init__(self, spec: WorkerSpec) -> None:
         self.spec = spec
-        try:
-            self.options = msgspec.convert(spec.options, Options)
-        except msgspec.ValidationError as error:
-            raise InvalidData(
-                f"The options of the worker {spec.name!r} are wrong: {error}.",
-                hint=f"Options of an {KIND} worker: {', '.join(Options.__struct_fields__)}.",
-            ) from error
+        self.options = _options(spec.options, spec.name)
         self._endpoint = Endpoint(
             self.options.model,
             base_url=self.options.base_url or url_from_environment(),
@@ -90,6 +96,25 @@ class OpenAIAdapter:
             key_env=self.options.api_key_env,
             price_in=self.options.price_in,
             price_out=self.options.price_out,
+        )
+
+    @staticmethod
+    def draft(adapter: str, options: Mapping[str, Json]) -> WorkerSpec:
+        """An agent with these options, and what it may spend estimated from them."""
+        made = _options(options, adapter)
+        written = made.max_tokens or REPLY_TOKENS
+        return WorkerSpec(
+            name="agent",
+            kind="agent",
+            description=DESCRIPTION,
+            parameters=PARAMETERS,
+            adapter=adapter,
+            options=dict(options),
+            reserve=Spend(
+                tokens=PROMPT_TOKENS + written,
+                cost=math.ceil(PROMPT_TOKENS * made.price_in + written * made.price_out),
+            ),
+            timeout_ms=TIMEOUT_MS,
         )
 
     async def run(self, attempt: Attempt) -> Outcome:
@@ -129,6 +154,16 @@ def messages(role: str, attempt: Attempt) -> list[Message]:
         {"role": "system", "content": role},
         {"role": "user", "content": "\n\n".join(parts)},
     ]
+
+
+def _options(options: Mapping[str, Json], whose: str) -> Options:
+    try:
+        return msgspec.convert(options, Options)
+    except msgspec.ValidationError as error:
+        raise InvalidData(
+            f"The options of the worker {whose!r} are wrong: {error}.",
+            hint=f"Options of an {KIND} worker: {', '.join(Options.__struct_fields__)}.",
+        ) from error
 
 
 def _outcome(said: Said) -> Outcome:

@@ -9,7 +9,7 @@ import functools
 import importlib
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar, overload
 
 import msgspec
@@ -18,7 +18,7 @@ from actors.ports import Attempt, Outcome
 from actors.workers.outcomes import Unrepresentable, describe, failure, json_value
 from actors.workers.signature import Signature, check_shape, first_paragraph
 from actors.workers.threads import Threads
-from protocol.actions import NOTHING, Spend, WorkerSpec
+from protocol.actions import NOTHING, Json, Spend, WorkerSpec
 from protocol.errors import InvalidData, NotFound
 from protocol.limits import NAME_PATTERN
 
@@ -200,6 +200,16 @@ class FunctionAdapter:
         self._threads = Threads(spec.concurrency, f"podium-{spec.name}")
         meta = getattr(self._function, _MARK, None)
         self._spend = _cost(meta) if isinstance(meta, ToolMeta) else NOTHING
+
+    @staticmethod
+    def draft(adapter: str, options: Mapping[str, Json]) -> WorkerSpec:
+        """The worker as the function declares it. There are no options."""
+        if options:
+            raise InvalidData(
+                f"A {KIND} worker has no options, but {adapter!r} is given {sorted(options)}.",
+                hint="Say it in @podium.tool(...), or in the worker's own fields.",
+            )
+        return spec_of(find(adapter))
 
     async def run(self, attempt: Attempt) -> Outcome:
         """Call the function. What it raises is an ``EXEC_ERR`` with type, text and place."""

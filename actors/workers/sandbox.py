@@ -10,9 +10,11 @@ import asyncio
 import contextlib
 import functools
 import json
+import math
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -46,6 +48,9 @@ DESCRIPTION: Final = (
 )
 
 MEBIBYTE: Final = 1 << 20
+
+CONCURRENCY: Final = 4
+"""Attempts at a time unless the pool says otherwise: each is a process that may want a core."""
 
 MARGIN_S: Final = 0.25
 """Seconds before the attempt's deadline at which code is stopped: time to hand in its output."""
@@ -150,13 +155,21 @@ class PythonAdapter:
 
     def __init__(self, spec: WorkerSpec) -> None:
         self.spec = spec
-        try:
-            self.options = msgspec.convert(spec.options, Options)
-        except msgspec.ValidationError as error:
-            raise InvalidData(
-                f"The options of the worker {spec.name!r} are wrong: {error}.",
-                hint=f"Options of a {KIND} worker: {', '.join(Options.__struct_fields__)}.",
-            ) from error
+        self.options = _options(spec.options, spec.name)
+
+    @staticmethod
+    def draft(adapter: str, options: Mapping[str, Json]) -> WorkerSpec:
+        """A sandbox with these options."""
+        made = _options(options, adapter)
+        return WorkerSpec(
+            name="python",
+            description=DESCRIPTION,
+            parameters=PARAMETERS,
+            adapter=adapter,
+            options=dict(options),
+            concurrency=CONCURRENCY,
+            timeout_ms=math.ceil((made.wall_s + MARGIN_S) * 1_000),
+        )
 
     async def run(self, attempt: Attempt) -> Outcome:
         """Run ``code``. What it raises is an ``EXEC_ERR``, too much time a ``TIMEOUT``."""
@@ -248,6 +261,16 @@ def _request(code: str, options: Options, wall_s: float) -> bytes:
         "output_bytes": options.output_bytes,
     }
     return json.dumps(request).encode() + b"\n"
+
+
+def _options(options: Mapping[str, Json], whose: str) -> Options:
+    try:
+        return msgspec.convert(options, Options)
+    except msgspec.ValidationError as error:
+        raise InvalidData(
+            f"The options of the worker {whose!r} are wrong: {error}.",
+            hint=f"Options of a {KIND} worker: {', '.join(Options.__struct_fields__)}.",
+        ) from error
 
 
 async def _supervised(request: bytes) -> bytes:
