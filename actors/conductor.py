@@ -74,6 +74,8 @@ class Conductor:
         """What happened so far: ``finished``, ``fenced``, ``aside``, ... for `status` and `doctor`."""
         self.suspicion = 0
         """How many times this process was away for so long that others may have taken over."""
+        self.on_over: Callable[[RunShell], None] | None = None
+        """Called, within this process, when a run has ended or is handed back."""
         self._beat = time.monotonic()
         self._resting: set[str] = set()
         self._puller: Puller | None = None
@@ -146,6 +148,8 @@ class Conductor:
             logger.exception("run %s: dropped; its task will be delivered again", shell.run)
         finally:
             shell.over.set()
+            if self.on_over is not None:
+                self.on_over(shell)
             if self.runs.get(shell.run) is shell:
                 del self.runs[shell.run]
                 self._resting.discard(shell.run)

@@ -70,6 +70,7 @@ class Worker:
         """What happened so far, by status, and ``aside``, ``withdrawn``, ``again``."""
         self._slots = asyncio.Semaphore(self.spec.concurrency)
         self._working: dict[tuple[str, str, int], asyncio.Task[Any]] = {}
+        self._taken_back: set[asyncio.Task[Any] | None] = set()
         self._held: dict[int, Delivery] = {}
         self._puller: Puller | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -107,9 +108,9 @@ class Worker:
     def _delivered(self, delivery: Delivery) -> None:
         try:
             message = decode_call(delivery.data)
-            place = subjects.call(message.worker, "*", message.run, message.call, message.attempt)
-            tokens = delivery.subject.split(".")
-            if len(tokens) != 6 or place.split(".") != [*tokens[:2], "*", *tokens[3:]]:
+            place = [message.worker, message.run, message.call, str(message.attempt)]
+            _, worker, _, *rest = delivery.subject.split(".")
+            if [worker, *rest] != place:
                 raise InvalidData(f"the call message on {delivery.subject} is one of {place}")
             if not subjects.is_run(message.run) or not subjects.is_call(message.call):
                 raise InvalidData(f"the call message on {delivery.subject} names no run or call")
@@ -131,7 +132,8 @@ class Worker:
         task = self._working.get((w.run, w.call, w.attempt))
         if task is not None:
             self.counts["withdrawn"] += 1
-            task.cancel("withdrawn")
+            self._taken_back.add(task)
+            task.cancel()
 
     # ----------------------------------------------------------------------------------------- work
 
@@ -145,9 +147,11 @@ class Worker:
                 await self.log.post(message.run, encode(report))
                 self.counts[report.status] += 1
             await delivery.ack()
-        except asyncio.CancelledError as error:
-            if error.args != ("withdrawn",):
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task not in self._taken_back:
                 raise  # stopping: `stop` hands the delivery back
+            self._taken_back.discard(task)
             await delivery.ack()
         except PodiumError as error:  # not reported: the lease ends, and it comes again
             self.counts["unreported"] += 1

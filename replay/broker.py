@@ -38,6 +38,9 @@ RECONNECT_S: Final = 0.25
 MAX_GROUP: Final = 400
 """Appends of one atomic batch; the server takes 1000."""
 
+MIN_GROUP: Final = 12
+"""Appends from which on an atomic batch is worth its staging, about 2 ms; fewer go one by one."""
+
 MAX_GROUP_BYTES: Final = 4_194_304
 """Bytes of one atomic batch: bounds what the server holds in staging."""
 
@@ -112,6 +115,7 @@ class Broker:
         self._queue: deque[_Append] = deque()
         self._wake = asyncio.Event()
         self._groups = 0
+        self._singles = 0
         self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
@@ -255,10 +259,14 @@ class Broker:
             while self._queue:
                 if not self.grouped:
                     await self._send_one(self._queue.popleft())
-                elif self._groups >= MAX_GROUPS_IN_FLIGHT:
-                    break
-                else:
+                elif len(self._queue) >= MIN_GROUP and self._groups < MAX_GROUPS_IN_FLIGHT:
                     await self._send_group(self._take_group())
+                elif not self._groups and not self._singles:
+                    for item in self._take_group():
+                        self._singles += 1
+                        await self._send_one(item, self._single_done)
+                else:  # wait for what is under way: more comes together meanwhile
+                    break
 
     def _take_group(self) -> list[_Append]:
         group: list[_Append] = []
@@ -286,9 +294,6 @@ class Broker:
 
     async def _send_group(self, group: list[_Append]) -> None:
         self._groups += 1
-        if len(group) == 1:
-            await self._send_one(group[0], self._group_done)
-            return
         batch = f"{self._prefix[-22:]}-{next(self._tokens)}"
 
         def answered(message: Msg) -> None:
@@ -326,6 +331,11 @@ class Broker:
     async def _send_singly(self, items: list[_Append]) -> None:
         for item in items:
             await self._send_one(item)
+
+    def _single_done(self) -> None:
+        self._singles -= 1
+        if self._queue and not self._singles:
+            self._wake.set()
 
     def _group_done(self) -> None:
         self._groups -= 1
