@@ -290,32 +290,36 @@ DAEMON: Final = """
 import os, signal
 if os.fork() == 0:
     os.setsid()
-    if os.fork() == 0:
+    if (pid := os.fork()) == 0:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         while True: signal.pause()
+    print(pid, flush=True)
     os._exit(0)
-print('left')
+os.wait()
 """
 
 
+def test_a_daemon_that_the_code_leaves_behind_is_killed() -> None:
+    pid = int(value(DAEMON, isolation="process")["stdout"])
+    assert not psutil.pid_exists(pid)
+
+
 @pytest.mark.parametrize("level", ["namespaces", "process"])
-def test_a_daemon_that_the_code_leaves_behind_is_killed(level: str) -> None:
+async def test_withdrawn_it_takes_its_daemons_along(level: str) -> None:
     if level == "namespaces" and isolation().level == "process":
         pytest.skip(isolation().reason)
-    before = set(psutil.pids())
-    assert value(DAEMON, isolation=level)["stdout"] == "left\n"
-    assert [name for name in commands(before) if "sandbox_child" in name] == []
-
-
-def commands(before: set[int]) -> list[str]:
-    """The command lines of processes that were not there before."""
-    lines = []
-    for pid in set(psutil.pids()) - before:
-        try:
-            lines.append(" ".join(psutil.Process(pid).cmdline()))
-        except psutil.NoSuchProcess:
-            continue
-    return lines
+    before = set(psutil.Process().children(recursive=True))
+    adapter = PythonAdapter(draft("python", {"isolation": level}))
+    working = asyncio.create_task(adapter.run(attempt(DAEMON + "signal.pause()")))
+    family: set[psutil.Process] = set()
+    async with asyncio.timeout(LIMIT_S):
+        while len(family) < (4 if level == "namespaces" else 3):
+            await asyncio.sleep(0)
+            family = set(psutil.Process().children(recursive=True)) - before
+    working.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await working
+    assert not any(process.is_running() for process in family)
 
 
 def test_limits_without_walls_leave_no_folder_behind() -> None:
