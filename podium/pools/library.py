@@ -1,7 +1,7 @@
-"""Full-text search over a folder of documents, with the SQLite that Python brings (FTS5, ranked by BM25).
+"""Full-text search over a folder of documents, by the SQLite that Python brings (FTS5, BM25).
 
-The index is in memory and built when it is first asked, since a folder small enough for that is what a pool
-is shipped with, and there is then no index file to go stale within a process.
+The index is in memory and built when it is first asked, since a folder small enough for that is
+what a pool is shipped with, and there is then no index file to go stale within a process.
 """
 
 import functools
@@ -31,13 +31,16 @@ MAX_CACHED_FOLDERS: Final = 4
 """Folders whose index one process keeps."""
 
 TITLE_WEIGHT: Final = 4.0
-"""How much more a word in a document's title or a heading says of a passage than one in its text."""
+"""How much more a word in a document's title or a heading says of a passage than one in its
+text."""
 
-STOP_WORDS: Final = frozenset(
-    "a about an and are as at be been by can do does did for from had has have how i in into is it its of on or "
-    "s so t than that the their them there these they this to was we were what when where which who whom whose "
-    "why will with would you your".split()
-)
+_STOP_WORDS: Final = """
+    a about an and are as at be been by can do does did for from had has have how i in into is it
+    its of on or s so t than that the their them there these they this to was we were what when
+    where which who whom whose why will with would you your
+"""
+
+STOP_WORDS: Final = frozenset(_STOP_WORDS.split())
 """Words that every passage has. Left out, unless a query has no others."""
 
 
@@ -63,8 +66,8 @@ class Library:
         self._lock = threading.Lock()
         self._db = sqlite3.connect(":memory:", check_same_thread=False)
         self._db.execute(
-            "CREATE VIRTUAL TABLE passages USING fts5("
-            "document UNINDEXED, title, heading, text, tokenize='porter unicode61 remove_diacritics 2')"
+            "CREATE VIRTUAL TABLE passages USING fts5(document UNINDEXED, title, heading, text, "
+            "tokenize='porter unicode61 remove_diacritics 2')"
         )
         self.documents = 0
         for path in _files(folder):
@@ -111,7 +114,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _passages(name: str, text: str) -> Iterator[tuple[str, str, str, str]]:
-    """(document, title, heading, text) of each paragraph. A heading is kept with what stands below it."""
+    """(document, title, heading, text) of each paragraph; a heading goes with what is below it."""
     title = heading = ""
     for block in re.split(r"\n\s*\n", text.replace("\r\n", "\n")):
         lines = block.strip().splitlines()

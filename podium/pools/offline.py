@@ -1,17 +1,18 @@
-"""The tools of the shipped pool: countries, cities, a calculator and a search, all without key or network.
+"""The tools of the shipped pool: countries, cities, a calculator and a search, all offline.
 
-Each is a plain function: its parameters make the worker's schema, its docstring the description that a policy
-reads. Results are small JSON objects that name their source; a `ValueError` is a failed call, and its text says
-how to mend it. `search_in` makes a search over a folder of your own.
+Each is a plain function: its parameters make the worker's schema, its docstring the description
+that a policy reads. Results are small JSON objects that name their source; a `ValueError` is a
+failed call, and its text says how to mend it. `search_folder` is for a search over a folder of
+your own.
 """
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
+from actors.workers.function import tool
 from podium.pools import calculator as arithmetic
 from podium.pools import gazetteer, library
 
@@ -24,7 +25,8 @@ DOCUMENTS_VARIABLE: Final = "PODIUM_DOCUMENTS"
 """The environment variable that names another folder for `search`."""
 
 MAX_JSON_INTEGER: Final = 2**63 - 1
-"""The largest integer that every JSON reader of ours takes; a larger one is given as a text of its digits."""
+"""The largest integer that every JSON reader of ours takes; a larger one is given as a text of
+its digits."""
 
 MAX_PASSAGES: Final = 10
 """Passages of one search. Ten paragraphs are about 2,500 tokens of a prompt."""
@@ -49,8 +51,9 @@ CityFact = Literal["population", "country", "timezone", "coordinates", "capital_
 Limit = Annotated[int, msgspec.Meta(ge=1, le=MAX_PASSAGES)]
 
 
+@tool(timeout_s=20)
 def country(name: str, fact: CountryFact) -> dict[str, Any]:
-    """One fact of one country: population, area (km²), capital, continent, currency, neighbours and codes.
+    """One fact of a country: population, area (km²), capital, continent, currency, codes.
 
     Args:
         name: The country's name in English, or its two-letter ISO code.
@@ -88,10 +91,12 @@ def country(name: str, fact: CountryFact) -> dict[str, Any]:
     return result | {"source": SOURCE}
 
 
+@tool(timeout_s=20)
 def city(name: str, fact: CityFact, country: str = "") -> dict[str, Any]:
-    """One fact of one city: population, country, time zone, coordinates, or the country it is the capital of.
+    """One fact of a city: population, country, time zone, coordinates, whose capital it is.
 
-    Of several cities with the same name it takes the largest, and says so; `country` narrows it down.
+    Of several cities with the same name it takes the largest, and says so; `country` narrows it
+    down.
 
     Args:
         name: The city's name.
@@ -132,8 +137,9 @@ def city(name: str, fact: CityFact, country: str = "") -> dict[str, Any]:
     return result | {"source": SOURCE}
 
 
+@tool(timeout_s=10)
 def calculator(expression: str) -> dict[str, Any]:
-    """The value of an arithmetic expression: + - * / // % **, parentheses, and functions such as sqrt, round, max.
+    """The value of an arithmetic expression: + - * / // % **, parentheses and functions.
 
     A result of more than 18 digits is given as a text.
 
@@ -146,6 +152,7 @@ def calculator(expression: str) -> dict[str, Any]:
     return {"expression": expression, "value": value}
 
 
+@tool(timeout_s=20)
 def search(query: str, limit: Limit = 3) -> dict[str, Any]:
     """The passages of the documents that fit a query best, best first, each with its document.
 
@@ -153,27 +160,15 @@ def search(query: str, limit: Limit = 3) -> dict[str, Any]:
         query: A few words to look for; word forms are matched (river finds rivers).
         limit: How many passages.
     """
-    folder = Path(os.environ.get(DOCUMENTS_VARIABLE) or DOCUMENTS).expanduser()
-    return _search(folder, query, limit)
+    return search_folder(os.environ.get(DOCUMENTS_VARIABLE) or DOCUMENTS, query, limit)
 
 
-def search_in(folder: str | Path) -> Callable[[str, Limit], dict[str, Any]]:
-    """A tool like `search` over the documents (.md, .rst, .txt) below ``folder``.
+def search_folder(folder: str | Path, query: str, limit: int = 3) -> dict[str, Any]:
+    """What `search` does, over the .md, .rst and .txt below ``folder``; for a tool of your own.
 
-    The folder is chosen by whoever writes the pool and is no parameter of the tool: else a model could read any
-    text on the worker's disk.
+    The folder is no parameter of a tool: else a model could read any text on the worker's disk.
     """
-    chosen = Path(folder).expanduser()
-
-    def search(query: str, limit: Limit = 3) -> dict[str, Any]:
-        return _search(chosen, query, limit)
-
-    search.__doc__ = globals()["search"].__doc__
-    return search
-
-
-def _search(folder: Path, query: str, limit: int) -> dict[str, Any]:
-    shelf = library.library(folder)
+    shelf = library.library(Path(folder).expanduser())
     passages = shelf.search(query, max(1, min(limit, MAX_PASSAGES)))
     return {
         "query": query,

@@ -17,6 +17,7 @@ from actors.policies.rules.tree import (
     Entity,
     Fact,
     Holds,
+    Named,
     Number,
     Operation,
     Pick,
@@ -45,7 +46,7 @@ _WORDS: Final = {"+": "+", "-": "−", "*": "×", "/": "÷", "%": "modulo", "**"
 
 
 def answer(plan: Plan, query: Query) -> Answer:
-    """The answer, if all that it needs has been observed; else the plan's needs and problems say what is missing."""
+    """The answer, if all that it needs has been observed; else the plan says what is missing."""
     match query:
         case Tell(items=items):
             # Every item is looked at before any is missed, so that all calls go out together.
@@ -91,11 +92,12 @@ def _tell(plan: Plan, item: Entity | Fact | Operation) -> Answer:
             where = plan.place(item)
             if where is None:
                 return None
-            city = where.aside.removeprefix("whose capital is ")
-            return f"{city} is the capital of {the(where)}."
+            capital = where.aside.removeprefix("whose capital is ")
+            return f"{capital} is the capital of {the(where)}."
         case Pick():
             return _choose(plan.facts(item.facts), item.largest)
-    return _place(plan.place(item))
+        case Named():
+            return _place(plan.place(item))
 
 
 def _place(where: Place | None) -> Answer:
@@ -123,7 +125,7 @@ def _choose(found: list[Found] | None, largest: bool) -> Answer:
         names = wording.listed([wording.place(one.place) for one in winners])
         said = f"{names} are level: {wording.value(winners[0])} each"
     else:
-        said = f"{wording.place(winners[0].place)} has {superlative}: {wording.value(winners[0])}"
+        said = f"{wording.place(winners[0].place)} has {superlative}: {wording.bare(winners[0])}"
     rest = f"; {wording.listed([_has(one) for one in others])}" if others else ""
     return wording.capitalised(f"{said}{rest}.")
 
@@ -157,11 +159,13 @@ def _holds(plan: Plan, query: Holds) -> Answer:
     holds = first > second if query.relation == ">" else first < second
     if first == second:
         both = f"{wording.place(left.place)} and {wording.place(right.place)}"
-        return f"No: {both} have the same {wording.property_name(left.property)}, {wording.value(left)}."
+        name = wording.property_name(left.property)
+        return f"No: {both} have the same {name}, {wording.value(left)}."
     relation = more if first > second else fewer
     return (
         f"{'Yes' if holds else 'No'}: {wording.place(left.place)} has {relation} "
-        f"({wording.number(left.value)}) than {wording.place(right.place)} ({wording.number(right.value)})."
+        f"({wording.number(left.value)}) than {wording.place(right.place)} "
+        f"({wording.number(right.value)})."
     )
 
 
@@ -234,14 +238,13 @@ def _difference(found: list[Found], shown: str, _: Json) -> str:
 
 def _minus(found: list[Found], shown: str, result: Json) -> str:
     left, right = found
-    more, fewer = wording.COMPARATIVES[left.property]
     below = isinstance(result, int | float) and result < 0
-    amount = _amount(found, shown.replace("-", "", 1))
-    name = wording.property_name(left.property)
-    return (
-        f"{wording.figure(left)} has {amount} {'less' if below else 'more'} "
-        f"than {wording.figure(right)}, by {name}."
-    )
+    amount = shown.replace("-", "", 1)
+    if left.property == "area":
+        more = f"is {amount} km² {'smaller' if below else 'larger'} than"
+    else:
+        more = f"has {amount} {'fewer' if below else 'more'} {_unit(found)} than"
+    return f"{wording.figure(left)} {more} {wording.figure(right)}."
 
 
 def _ratio(found: list[Found], shown: str, _: Json) -> str:
@@ -280,11 +283,7 @@ def _described(plan: Plan, quantity: Quantity, top: bool = False) -> str:
             return text
         case Fact():
             found = plan.fact(quantity)
-            return (
-                "?"
-                if found is None
-                else f"the {wording.property_name(found.property)} of {wording.figure(found)}"
-            )
+            return "?" if found is None else wording.described(found)
         case Operation(operator=operator, operands=operands):
             parts = [_described(plan, operand) for operand in operands]
             if operator in _WORDS:

@@ -1,4 +1,4 @@
-"""The grammar of arithmetic: numbers and looked-up figures joined by signs or words, with the usual precedence."""
+"""The grammar of arithmetic: numbers and looked-up figures, joined by signs or by words."""
 
 import re
 from collections.abc import Callable
@@ -34,18 +34,23 @@ _MARKED: Final = {
 }
 """Markers of the lexicon that are functions in an expression."""
 
-_FUNCTIONS: Final = "abs|ceil|floor|round|sqrt|cbrt|log10|log2|log|ln|exp|factorial|min|max|sum|mean|median|average|pi"
+_FUNCTIONS: Final = (
+    "abs|ceil|floor|round|sqrt|cbrt|log10|log2|log|ln|exp|factorial|min|max|sum|mean|median|"
+    "average|pi"
+)
 
 _PURE: Final = re.compile(
-    rf"(?:what(?:'s|’s| is| does)|how much is|calculate|compute|evaluate|work out|solve|please|value of|the|result of|"
-    rf"\s)*(?P<expression>(?:[-+*/×÷−^%().,\d\s]|\b(?:{_FUNCTIONS})\b)+?)(?:equals?|equal|=|\?|\.|!|\s)*",
+    rf"(?:what(?:'s|’s| is| does)|how much is|calculate|compute|evaluate|"
+    rf"work out|solve|please|value of|the|result of|\s)*"
+    rf"(?P<expression>(?:[-+*/×÷−^%().,\d\s]|\b(?:{_FUNCTIONS})\b)+?)"
+    rf"(?:equals?|equal|=|\?|\.|!|\s)*",
     re.IGNORECASE,
 )
 
 
 def pure(text: str) -> Calculate | None:
     """The expression, if the text is nothing but arithmetic in signs."""
-    match = _PURE.fullmatch(text.strip())
+    match = _PURE.fullmatch(" ".join(text.split()))
     if match is None:
         return None
     expression = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", match["expression"]).strip()
@@ -85,7 +90,7 @@ class _Parser:
         return quantity if self.i >= self.count else None
 
     def imperative(self, operator: str) -> Quantity | None:
-        """ "Divide A by B", "subtract A from B"."""
+        """As in "divide A by B", "subtract A from B"."""
         first = self.expression()
         between = self.at(self.i)
         wanted = {"/": {"by"}, "*": {"by", "with", "and"}, "+": {"to", "and"}, "-": {"from"}}
@@ -99,7 +104,7 @@ class _Parser:
         return Operation(cast(Operator, operator), pair)
 
     def is_percentage(self) -> bool:
-        """ "A is what percentage of B", "A as a percentage of B"."""
+        """As in "A is what percentage of B", "A as a percentage of B"."""
         start = self.i
         self.skip_filler("is", "as")
         if self.at(self.i) == Token("marker", "percent"):
@@ -206,7 +211,7 @@ class _Parser:
         return number
 
     def function(self, name: str) -> Quantity | None:
-        """A function and what it is of: "the sum of 1, 2 and 3", "the average population of A and B"."""
+        """A function and what it is of: "the sum of 1, 2 and 3", "the mean area of A and B"."""
         self.i += 1
         if name == "sqrt":
             self.skip_filler("of")

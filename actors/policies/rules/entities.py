@@ -1,7 +1,8 @@
-"""The grammar of places: "Lyon", "the capital of Japan", "the country where Lyon is", "the larger of A and B".
+"""The grammar of places: "Lyon", "the capital of Japan", "the country where Lyon is".
 
-Recursive descent over tokens. Every rule takes a position and gives what it read and the position after it, or
-None. Results are remembered by position, so that reading is linear however deep the question is.
+Recursive descent over tokens. Every rule takes a position and gives what it read and the position
+after it, or None. Results are remembered by position, so that reading is linear however deep the
+question is.
 """
 
 from typing import Final, NamedTuple
@@ -20,7 +21,8 @@ from actors.policies.rules.tree import (
 )
 
 MAX_NESTING: Final = 8
-"""Places within places. A question of more than three is a riddle; each one costs a round besides."""
+"""Places within places. A question of more than three is a riddle; each one costs a round
+besides."""
 
 NUMERIC: Final[frozenset[str]] = frozenset({"population", "area", "density"})
 """Properties that can be compared and calculated with."""
@@ -43,7 +45,7 @@ class Read(NamedTuple):
 
 
 def size_property(entities: list[Entity]) -> Property:
-    """What "larger" means of them: area if all are countries, else people (cities have no area in the data)."""
+    """What "larger" means: area of countries, else people (cities have no area in the data)."""
     return "area" if all(kind_of(entity) == "country" for entity in entities) else "population"
 
 
@@ -123,9 +125,9 @@ class EntityParser:
             comma = self.at(i + 1) == Token("separator", ",") and self._over(i + 3)
             if inside or comma:
                 return Read(Named(token.value, "city", within=after.value), i + 3)
-        if self.at(i + 1).kind == "open" and after.kind == "name" and after.known:
-            if self.at(i + 3).kind == "close":
-                return Read(Named(token.value, "city", within=after.value), i + 4)
+        enclosed = self.at(i + 1).kind == "open" and self.at(i + 3).kind == "close"
+        if enclosed and after.kind == "name" and after.known:
+            return Read(Named(token.value, "city", within=after.value), i + 4)
         return Read(city, i + 1)
 
     def _over(self, i: int) -> bool:
@@ -164,7 +166,7 @@ class EntityParser:
         return self.is_word(i, "is", "lies", "belongs", "as")
 
     def _relative(self, i: int) -> Read | None:
-        """A relative clause after "country": "whose capital is X", "where X lies", "with X as its capital"."""
+        """A relative clause after "country": "whose capital is X", "where X lies"."""
         after = self.skip_words(i, *_RELATIVE)
         if self.is_property(after, "capital"):
             named = self.skip_words(after + 1, "is", "called", "named", "of", "being")
@@ -184,15 +186,14 @@ class EntityParser:
         while self.is_word(end, *_LOCATING) or self.at(end).value in _LOCATING_FILLER:
             end += 1
         relative = {self.at(k).value for k in range(i, after)}
-        if (
-            relative & {"where", "in", "which", "that", "to", "containing", "contains"}
-        ) or end > read.after:
-            if kind_of(read.entity) != "country":
-                return Read(CountryOf(read.entity), end)
+        containing = {"where", "in", "which", "that", "to", "containing", "contains"}
+        located = bool(relative & containing) or end > read.after
+        if located and kind_of(read.entity) != "country":
+            return Read(CountryOf(read.entity), end)
         return None
 
     def _pick(self, i: int) -> Read | None:
-        """ "The larger of A and B", "the country with more people of A and B"."""
+        """As in "the larger of A and B", "the most populous of A, B and C"."""
         direction, _, name = self.at(i).value.partition(":")
         after = i + 1
         if self.at(after).kind == "property":

@@ -1,8 +1,9 @@
-"""A question as a frame: which places and properties it names, and which words say what to do with them.
+"""A question as a frame: the places and properties it names, and what to do with them.
 
-Word order hardly matters for these questions ("Which is larger by area, Chad or Niger?", "By area, is Chad or Niger
-larger?"), so a sentence is scanned once and its pieces are put into slots. What makes that safe is that *every* token
-has to be accounted for, and that a frame is only read in one way: markers that don't fit together mean no reading.
+Word order hardly matters for these questions ("Which is larger by area, Chad or Niger?", "By
+area, is Chad or Niger larger?"), so a sentence is scanned once and its pieces are put into slots.
+What makes that safe is that *every* token has to be accounted for, and that a frame is only read
+in one way: markers that don't fit together mean no reading.
 """
 
 from collections.abc import Iterable
@@ -145,7 +146,7 @@ def _add_item(frame: Frame, entity: Entity, own: bool) -> None:
 
 
 def _coordinated(frame: Frame, parser: EntityParser, i: int) -> bool:
-    """Whether a property is the first of its group, or joined to the one before by "and" or a comma."""
+    """Whether a property is the first of its group, or joined to the one before it."""
     group = frame.groups[-1]
     starts_group = bool(group.items) and not group.trailing
     if not group.properties or starts_group:
@@ -170,7 +171,7 @@ def _add_property(frame: Frame, name: str) -> None:
 
 
 def _distribute_capitals(frame: Frame) -> None:
-    """ "The capitals of France and Spain" is two capitals: what is said of the first goes for bare countries too."""
+    """Read "the capitals of France and Spain" as two capitals, not as one and a country."""
     for group in frame.groups:
         for i in range(1, len(group.items)):
             before, item = group.items[i - 1], group.items[i]
@@ -202,7 +203,7 @@ def _interpret(frame: Frame) -> Query | None:
 
 
 def _derive_density(frame: Frame) -> None:
-    """ "People per square kilometre", wherever the two halves stand, is the density."""
+    """Read "people ... per square kilometre" as the density, wherever its halves stand."""
     for group in frame.groups:
         if "perarea" in frame.markers and group.properties == ["population"]:
             group.properties[:] = ["density"]
@@ -297,7 +298,7 @@ def _aggregate(frame: Frame, markers: set[str]) -> Query | None:
 
 
 def _per_head(frame: Frame) -> Query | None:
-    """ "How much land is there per person in Canada?"."""
+    """As in "How much land is there per person in Canada?"."""
     if frame.properties != ["area"] or len(frame.items) != 1 or frame.compare or frame.than:
         return None
     item = frame.items[0]

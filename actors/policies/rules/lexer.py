@@ -1,4 +1,4 @@
-"""Text to tokens: words are looked up in the lexicon, what is capitalised and not in it is a name."""
+"""Text to tokens: words are looked up in the lexicon; a capitalised word not in it is a name."""
 
 import re
 from collections.abc import Mapping
@@ -7,7 +7,8 @@ from typing import Final, NamedTuple, TypeVar
 from actors.policies.rules import lexicon, names
 
 MAX_QUESTION_CHARS: Final = 1_000
-"""Characters of a question that is planned. Longer ones are stories, and no grammar of ours reads those."""
+"""Characters of a question that is planned. Longer ones are stories, and no grammar of ours reads
+those."""
 
 MAX_TOKENS: Final = 160
 """Tokens of one sentence: bounds the depth and the time of parsing."""
@@ -56,7 +57,8 @@ class Token(NamedTuple):
     """A meaningful piece of a question."""
 
     kind: str
-    """name, continent, number, operator, open, close, possessive, end, unknown, or a kind of the lexicon."""
+    """name, continent, number, operator, open, close, possessive, end, unknown, or a kind of the
+    lexicon."""
     value: str
     known: bool = False
     """For a name: it is the name of a country."""
@@ -223,7 +225,7 @@ class _Lexer:
         return " ".join(self.text[self.raw[start].start : self.raw[end - 1].end].split())
 
     def _longest(self, i: int, table: Mapping[tuple[str, ...], T]) -> tuple[T | None, int]:
-        """The meaning of the longest phrase of ``table`` that begins at ``i``, and where it ends."""
+        """The meaning of the longest phrase of ``table`` at ``i``, and where it ends."""
         best: T | None = None
         best_end = i
         words: list[str] = []

@@ -1,7 +1,8 @@
 """The words that the policy understands, by what they do in a question.
 
-A phrase maps to one token or several, each a kind and a value. The longest phrase wins. A word that is neither
-here nor in a name makes a question unreadable: better no answer than one to another question.
+A phrase maps to one token or several, each a kind and a value. The longest phrase wins. A word
+that is neither here nor in a name makes a question unreadable: better no answer than one to
+another question.
 """
 
 from collections.abc import Iterator
@@ -17,26 +18,28 @@ class Meaning(NamedTuple):
 
 PROPERTIES: Final = {
     "population": """
-        population, populations, people, inhabitants, residents, persons, head count, headcount, population size,
-        population sizes, population count, number of people, number of inhabitants, number of residents,
-        amount of people, people count, how many people, how many inhabitants, how many residents, how many persons,
-        how populous, how populated, human population, population figure, population figures, populace
+        population, populations, people, inhabitants, residents, persons, head count, headcount,
+        population size, population sizes, population count, number of people, number of
+        inhabitants, number of residents, amount of people, people count, how many people, how
+        many inhabitants, how many residents, how many persons, how populous, how populated, human
+        population, population figure, population figures, populace
     """,
     "area": """
-        area, areas, surface, surface area, surface areas, land area, land areas, land, total area, land mass,
-        landmass, territory, how much land, how many square kilometres, how many square kilometers, how many km2,
-        how many square km, how many sq km, extent
+        area, areas, surface, surface area, surface areas, land area, land areas, land, total
+        area, land mass, landmass, territory, how much land, how many square kilometres, how many
+        square kilometers, how many km2, how many square km, how many sq km, extent
     """,
     "size": "size, sizes, how big, how large, how small",
     "density": """
-        density, densities, population density, population densities, how densely populated, how dense,
-        how crowded, how densely settled, how densely inhabited
+        density, densities, population density, population densities, how densely populated, how
+        dense, how crowded, how densely settled, how densely inhabited
     """,
     "capital": "capital, capitals, capital city, capital cities",
     "continent": "continent, continents",
     "currency": """
-        currency, currencies, money, legal tender, official currency, national currency, what do people pay with,
-        what do they pay with, what do you pay with, what can i pay with, what does one pay with
+        currency, currencies, money, legal tender, official currency, national currency, what do
+        people pay with, what do they pay with, what do you pay with, what can i pay with, what
+        does one pay with
     """,
     "timezone": "timezone, timezones, time zone, time zones, time-zone",
     "coordinates": """
@@ -45,15 +48,17 @@ PROPERTIES: Final = {
     """,
     "neighbours": """
         neighbours, neighbors, neighbouring countries, neighboring countries, bordering countries,
-        countries bordering, countries border, country borders, borders, border, neighbour, neighbor,
-        share a border with, shares a border with, share borders with, adjacent countries, adjacent to
+        countries bordering, countries border, country borders, borders, border, neighbour,
+        neighbor, share a border with, shares a border with, share borders with, adjacent
+        countries, adjacent to
     """,
     "calling_code": """
-        calling code, calling codes, dialling code, dialing code, phone code, phone prefix, telephone code,
-        telephone prefix, dialling prefix, international dialling code
+        calling code, calling codes, dialling code, dialing code, phone code, phone prefix,
+        telephone code, telephone prefix, dialling prefix, international dialling code
     """,
     "internet_domain": """
-        internet domain, top-level domain, top level domain, tld, country domain, internet suffix, web domain
+        internet domain, top-level domain, top level domain, tld, country domain, internet suffix,
+        web domain
     """,
     "iso_code": "iso code, iso country code, iso codes, two-letter code",
 }
@@ -69,19 +74,19 @@ COMPARISONS: Final = {
     """,
     "down:population": "less populous, least populous, less populated, least populated",
     "up:density": """
-        denser, densest, more dense, most dense, more densely populated, most densely populated, more crowded,
-        most crowded, more densely settled, most densely settled
+        denser, densest, more dense, most dense, more densely populated, most densely populated,
+        more crowded, most crowded, more densely settled, most densely settled
     """,
     "down:density": """
-        less dense, least dense, less densely populated, least densely populated, less crowded, least crowded,
-        more sparsely populated, most sparsely populated, sparsest, sparser
+        less dense, least dense, less densely populated, least densely populated, less crowded,
+        least crowded, more sparsely populated, most sparsely populated, sparsest, sparser
     """,
 }
 
 MARKERS: Final = {
     "total": """
-        total, combined, sum, together, in total, altogether, taken together, add up, all together, in all,
-        summed, added together, added up, put together, overall
+        total, combined, sum, together, in total, altogether, taken together, add up, all
+        together, in all, summed, added together, added up, put together, overall
     """,
     "average": "average, mean, on average, averages",
     "difference": "difference, gap",
@@ -89,37 +94,42 @@ MARKERS: Final = {
     "howmuch": "how much, by how much, how many",
     "times": "how many times, by what factor, by which factor, what factor, times as",
     "percent": """
-        what percentage, what percent, which percentage, percentage, percent, what share, share, what proportion,
-        proportion, what fraction, what part, as a percentage, as percentage, in percent
+        what percentage, what percent, which percentage, percentage, percent, what share, share,
+        what proportion, proportion, what fraction, what part, as a percentage, as percentage, in
+        percent
     """,
     "rank": """
-        rank, ranking, ranked, order, order of, in order of, ordered, sort, sorted, arrange, arranged, put in order, in order, line up
+        rank, ranking, ranked, order, order of, in order of, ordered, sort, sorted, arrange,
+        arranged, put in order, in order, line up
     """,
     "descending": """
-        largest first, biggest first, highest first, greatest first, most populous first, most first,
-        densest first, from largest to smallest, from biggest to smallest, from the largest to the smallest,
-        from highest to lowest, from most to least populous, from most populous to least populous,
-        from the most to the least populous, from the most populous to the least populous, from greatest to least,
-        from the biggest to the smallest, starting with the largest, starting with the biggest, descending, in descending order, decreasing, in decreasing order, descending order
+        largest first, biggest first, highest first, greatest first, most populous first, most
+        first, densest first, from largest to smallest, from biggest to smallest, from the largest
+        to the smallest, from highest to lowest, from most to least populous, from most populous
+        to least populous, from the most to the least populous, from the most populous to the
+        least populous, from greatest to least, from the biggest to the smallest, starting with
+        the largest, starting with the biggest, descending, in descending order, decreasing, in
+        decreasing order, descending order
     """,
     "ascending": """
-        smallest first, lowest first, least populous first, fewest first, least first, from smallest to largest,
-        from smallest to biggest, from the smallest to the largest, from the smallest to the biggest,
-        from lowest to highest, from least to most populous, from least populous to most populous,
-        from the least to the most populous, starting with the smallest, ascending, in ascending order, increasing, in increasing order, ascending order
+        smallest first, lowest first, least populous first, fewest first, least first, from
+        smallest to largest, from smallest to biggest, from the smallest to the largest, from the
+        smallest to the biggest, from lowest to highest, from least to most populous, from least
+        populous to most populous, from the least to the most populous, starting with the
+        smallest, ascending, in ascending order, increasing, in increasing order, ascending order
     """,
     "compare": "compare, comparison",
     "same": "same",
     "where": "where",
     "perarea": """
-        per square kilometre, per square kilometer, per km2, per square km, per sq km, for each square kilometre,
-        on each square kilometre, on a square kilometre, on one square kilometre, for every square kilometre,
-        to each square kilometre, on each square kilometer, for each square kilometer, to the square kilometre,
-        to the square kilometer
+        per square kilometre, per square kilometer, per km2, per square km, per sq km, for each
+        square kilometre, on each square kilometre, on a square kilometre, on one square
+        kilometre, for every square kilometre, to each square kilometre, on each square kilometer,
+        for each square kilometer, to the square kilometre, to the square kilometer
     """,
     "perhead": """
-        per person, per head, per capita, per inhabitant, per resident, for each person, for each inhabitant,
-        for every person, for every inhabitant
+        per person, per head, per capita, per inhabitant, per resident, for each person, for each
+        inhabitant, for every person, for every inhabitant
     """,
 }
 
@@ -160,23 +170,25 @@ NOUNS: Final = {
 }
 
 STRUCTURE: Final = """
-    of, in, on, is, are, as, its, it's, with, where, whose, which, that, has, have, called, named, to, containing, contains,
-    lies, belongs, by, from, for, at, between, being
+    of, in, on, is, are, as, its, it's, with, where, whose, which, that, has, have, called, named,
+    to, containing, contains, lies, belongs, by, from, for, at, between, being
 """
 """Words that the grammar looks at; outside of a construction they are filler."""
 
 FILLER: Final = """
-    what, who, does, do, the, a, an, both, each, these, those, following, one, ones, two, three, four, live, lives,
-    living, reside, resides, residing, there, use, uses, used, using, belong, lie, lying, located, situated, found,
-    part, name, please, exactly, currently, now, today, right now, at present, approximately, roughly, nowadays,
-    how, me, us, tell, give, show, find, look up, get, want, know, like, would, i'd, i, can, could, you, let, need,
-    calculate, compute, work out, determine, figure out, say, state, list, question, hi, hello, thanks, whats, what're, how's,
-    thank you, respectively, respective, cover, covers, covering, big's, occupy, occupies, house, houses, home,
-    inhabit, inhabited, actual, current, dwell, spend, pay, paid, accepted, official, put, place, measure, measures,
-    comprise, count, counts, all, own, also, then, such, per se, when considering, considering, taking, take, looking, be,
-    serves, serve, go, goes, well, and also, as well, make, so, this, group, set, terms, respect, regard,
-    their, worth, tell me, which one, here, up, square kilometres, square kilometers, km2, i'm, looking for,
-    interested, out, with regard to, in terms of, quickly, briefly, just, only
+    what, who, does, do, the, a, an, both, each, these, those, following, one, ones, two, three,
+    four, live, lives, living, reside, resides, residing, there, use, uses, used, using, belong,
+    lie, lying, located, situated, found, part, name, please, exactly, currently, now, today,
+    right now, at present, approximately, roughly, nowadays, how, me, us, tell, give, show, find,
+    look up, get, want, know, like, would, i'd, i, can, could, you, let, need, calculate, compute,
+    work out, determine, figure out, say, state, list, question, hi, hello, thanks, whats,
+    what're, how's, thank you, respectively, respective, cover, covers, covering, big's, occupy,
+    occupies, house, houses, home, inhabit, inhabited, actual, current, dwell, spend, pay, paid,
+    accepted, official, put, place, measure, measures, comprise, count, counts, all, own, also,
+    then, such, per se, when considering, considering, taking, take, looking, be, serves, serve,
+    go, goes, well, and also, as well, make, so, this, group, set, terms, respect, regard, their,
+    worth, tell me, which one, here, up, square kilometres, square kilometers, km2, i'm, looking
+    for, interested, out, with regard to, in terms of, quickly, briefly, just, only
 """
 """Words that carry nothing that the grammar needs."""
 

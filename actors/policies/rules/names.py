@@ -1,7 +1,8 @@
-"""Names that the policy knows as names of countries and continents, so that it asks the right worker first.
+"""Names of countries and continents that the policy knows, to ask the right worker first.
 
-Nothing here is an answer: a name that is missing is still found, by asking one worker after the other. What the
-list is needed for is to read "Trinidad and Tobago and Chad" as two countries, and names in lower case as names.
+Nothing here is an answer: a name that is missing is still found, by asking one worker after the
+other. What the list is needed for is to read "Trinidad and Tobago and Chad" as two countries, and
+names in lower case as names.
 """
 
 import unicodedata
@@ -16,33 +17,36 @@ def fold(word: str) -> str:
 
 
 _COUNTRIES: Final = """
-Afghanistan, Albania, Algeria, American Samoa, Andorra, Angola, Anguilla, Antarctica, Antigua and Barbuda,
-Argentina, Armenia, Aruba, Australia, Austria, Azerbaijan, Bahamas, Bahrain, Bangladesh, Barbados, Belarus,
-Belgium, Belize, Benin, Bermuda, Bhutan, Bolivia, Bosnia and Herzegovina, Botswana, Brazil, Britain,
-British Virgin Islands, Brunei, Bulgaria, Burkina Faso, Burma, Burundi, Cabo Verde, Cambodia, Cameroon, Canada,
-Cape Verde, Cayman Islands, Central African Republic, Chad, Chile, China, Colombia, Comoros, Cook Islands,
-Costa Rica, Cote d'Ivoire, Croatia, Cuba, Curacao, Cyprus, Czech Republic, Czechia,
-Democratic Republic of Congo, Democratic Republic of the Congo, Denmark, Djibouti, Dominica,
-Dominican Republic, DR Congo, DRC, East Timor, Ecuador, Egypt, El Salvador, Equatorial Guinea, Eritrea, Estonia,
-Eswatini, Ethiopia, Falkland Islands, Faroe Islands, Fiji, Finland, France, French Guiana, French Polynesia,
-Gabon, Gambia, Georgia, Germany, Ghana, Great Britain, Greece, Greenland, Grenada, Guadeloupe, Guam, Guatemala,
-Guernsey, Guinea, Guinea-Bissau, Guyana, Haiti, Holland, Honduras, Hungary, Iceland, India, Indonesia, Iran,
-Iraq, Ireland, Isle of Man, Israel, Italy, Ivory Coast, Jamaica, Japan, Jersey, Jordan, Kazakhstan, Kenya,
-Kiribati, Kosovo, Kuwait, Kyrgyzstan, Laos, Latvia, Lebanon, Lesotho, Liberia, Libya, Liechtenstein, Lithuania,
-Luxembourg, Macau, Macedonia, Madagascar, Malawi, Malaysia, Maldives, Mali, Malta, Marshall Islands, Martinique,
-Mauritania, Mauritius, Mayotte, Mexico, Micronesia, Moldova, Mongolia, Montenegro, Montserrat, Morocco,
-Mozambique, Myanmar, Namibia, Nauru, Nepal, Netherlands, New Caledonia, New Zealand, Nicaragua, Niger, Nigeria,
-Niue, North Korea, North Macedonia, Northern Mariana Islands, Norway, Oman, Pakistan, Palau, Palestine,
-Papua New Guinea, Paraguay, People's Republic of China, Peru, Philippines, Poland, Portugal, Puerto Rico, Qatar,
-Republic of Congo, Republic of Ireland, Republic of Korea, Republic of the Congo, Reunion, Romania, Russia,
-Russian Federation, Rwanda, Saint Kitts and Nevis, Saint Lucia, Saint Vincent and the Grenadines, Samoa,
-Sao Tome and Principe, Saudi Arabia, Senegal, Serbia, Seychelles, Sierra Leone, Slovakia, Slovenia,
-Solomon Islands, Somalia, South Africa, South Korea, South Sudan, Spain, Sri Lanka, St Kitts and Nevis,
-St Lucia, St Vincent and the Grenadines, Sudan, Suriname, Swaziland, Sweden, Switzerland, Syria, Taiwan,
-Tajikistan, Tanzania, Thailand, Timor Leste, Togo, Tokelau, Tonga, Trinidad and Tobago, Tunisia, Turkey,
-Turkiye, Turkmenistan, Turks and Caicos Islands, Tuvalu, UAE, Uganda, UK, Ukraine, United Arab Emirates,
-United Kingdom, United States, United States of America, Uruguay, USA, Uzbekistan, Vanuatu, Vatican City,
-Venezuela, Vietnam, Wallis and Futuna, Western Sahara, Yemen, Zambia, Zimbabwe
+Afghanistan, Albania, Algeria, American Samoa, Andorra, Angola, Anguilla, Antarctica, Antigua and
+Barbuda, Argentina, Armenia, Aruba, Australia, Austria, Azerbaijan, Bahamas, Bahrain, Bangladesh,
+Barbados, Belarus, Belgium, Belize, Benin, Bermuda, Bhutan, Bolivia, Bosnia and Herzegovina,
+Botswana, Brazil, Britain, British Virgin Islands, Brunei, Bulgaria, Burkina Faso, Burma, Burundi,
+Cabo Verde, Cambodia, Cameroon, Canada, Cape Verde, Cayman Islands, Central African Republic,
+Chad, Chile, China, Colombia, Comoros, Cook Islands, Costa Rica, Cote d'Ivoire, Croatia, Cuba,
+Curacao, Cyprus, Czech Republic, Czechia, Democratic Republic of Congo, Democratic Republic of the
+Congo, Denmark, Djibouti, Dominica, Dominican Republic, DR Congo, DRC, East Timor, Ecuador, Egypt,
+El Salvador, Equatorial Guinea, Eritrea, Estonia, Eswatini, Ethiopia, Falkland Islands, Faroe
+Islands, Fiji, Finland, France, French Guiana, French Polynesia, Gabon, Gambia, Georgia, Germany,
+Ghana, Great Britain, Greece, Greenland, Grenada, Guadeloupe, Guam, Guatemala, Guernsey, Guinea,
+Guinea-Bissau, Guyana, Haiti, Holland, Honduras, Hungary, Iceland, India, Indonesia, Iran, Iraq,
+Ireland, Isle of Man, Israel, Italy, Ivory Coast, Jamaica, Japan, Jersey, Jordan, Kazakhstan,
+Kenya, Kiribati, Kosovo, Kuwait, Kyrgyzstan, Laos, Latvia, Lebanon, Lesotho, Liberia, Libya,
+Liechtenstein, Lithuania, Luxembourg, Macau, Macedonia, Madagascar, Malawi, Malaysia, Maldives,
+Mali, Malta, Marshall Islands, Martinique, Mauritania, Mauritius, Mayotte, Mexico, Micronesia,
+Moldova, Mongolia, Montenegro, Montserrat, Morocco, Mozambique, Myanmar, Namibia, Nauru, Nepal,
+Netherlands, New Caledonia, New Zealand, Nicaragua, Niger, Nigeria, Niue, North Korea, North
+Macedonia, Northern Mariana Islands, Norway, Oman, Pakistan, Palau, Palestine, Papua New Guinea,
+Paraguay, People's Republic of China, Peru, Philippines, Poland, Portugal, Puerto Rico, Qatar,
+Republic of Congo, Republic of Ireland, Republic of Korea, Republic of the Congo, Reunion,
+Romania, Russia, Russian Federation, Rwanda, Saint Kitts and Nevis, Saint Lucia, Saint Vincent and
+the Grenadines, Samoa, Sao Tome and Principe, Saudi Arabia, Senegal, Serbia, Seychelles, Sierra
+Leone, Slovakia, Slovenia, Solomon Islands, Somalia, South Africa, South Korea, South Sudan,
+Spain, Sri Lanka, St Kitts and Nevis, St Lucia, St Vincent and the Grenadines, Sudan, Suriname,
+Swaziland, Sweden, Switzerland, Syria, Taiwan, Tajikistan, Tanzania, Thailand, Timor Leste, Togo,
+Tokelau, Tonga, Trinidad and Tobago, Tunisia, Turkey, Turkiye, Turkmenistan, Turks and Caicos
+Islands, Tuvalu, UAE, Uganda, UK, Ukraine, United Arab Emirates, United Kingdom, United States,
+United States of America, Uruguay, USA, Uzbekistan, Vanuatu, Vatican City, Venezuela, Vietnam,
+Wallis and Futuna, Western Sahara, Yemen, Zambia, Zimbabwe
 """
 
 COUNTRIES: Final = {
@@ -95,18 +99,19 @@ CONTINENTS: Final = {
 }
 
 _DEMONYMS: Final = """
-Algerian Algeria, American United States, Argentine Argentina, Argentinian Argentina, Australian Australia,
-Austrian Austria, Belgian Belgium, Bolivian Bolivia, Brazilian Brazil, British United Kingdom, Bulgarian Bulgaria,
-Canadian Canada, Chilean Chile, Chinese China, Colombian Colombia, Croatian Croatia, Cuban Cuba, Czech Czechia,
-Danish Denmark, Dutch Netherlands, Egyptian Egypt, Estonian Estonia, Ethiopian Ethiopia, Finnish Finland,
-French France, German Germany, Ghanaian Ghana, Greek Greece, Hungarian Hungary, Icelandic Iceland, Indian India,
-Indonesian Indonesia, Iranian Iran, Iraqi Iraq, Irish Ireland, Israeli Israel, Italian Italy, Jamaican Jamaica,
-Japanese Japan, Kenyan Kenya, Latvian Latvia, Lithuanian Lithuania, Malaysian Malaysia, Mexican Mexico,
-Moroccan Morocco, Nepalese Nepal, Nigerian Nigeria, Norwegian Norway, Pakistani Pakistan, Peruvian Peru,
-Polish Poland, Portuguese Portugal, Romanian Romania, Russian Russia, Saudi Saudi Arabia, Scottish Scotland,
-Serbian Serbia, Slovak Slovakia, Slovenian Slovenia, Spanish Spain, Swedish Sweden, Swiss Switzerland,
-Syrian Syria, Thai Thailand, Tunisian Tunisia, Turkish Turkey, Ukrainian Ukraine, Venezuelan Venezuela,
-Vietnamese Vietnam
+Algerian Algeria, American United States, Argentine Argentina, Argentinian Argentina, Australian
+Australia, Austrian Austria, Belgian Belgium, Bolivian Bolivia, Brazilian Brazil, British United
+Kingdom, Bulgarian Bulgaria, Canadian Canada, Chilean Chile, Chinese China, Colombian Colombia,
+Croatian Croatia, Cuban Cuba, Czech Czechia, Danish Denmark, Dutch Netherlands, Egyptian Egypt,
+Estonian Estonia, Ethiopian Ethiopia, Finnish Finland, French France, German Germany, Ghanaian
+Ghana, Greek Greece, Hungarian Hungary, Icelandic Iceland, Indian India, Indonesian Indonesia,
+Iranian Iran, Iraqi Iraq, Irish Ireland, Israeli Israel, Italian Italy, Jamaican Jamaica, Japanese
+Japan, Kenyan Kenya, Latvian Latvia, Lithuanian Lithuania, Malaysian Malaysia, Mexican Mexico,
+Moroccan Morocco, Nepalese Nepal, Nigerian Nigeria, Norwegian Norway, Pakistani Pakistan, Peruvian
+Peru, Polish Poland, Portuguese Portugal, Romanian Romania, Russian Russia, Saudi Saudi Arabia,
+Scottish Scotland, Serbian Serbia, Slovak Slovakia, Slovenian Slovenia, Spanish Spain, Swedish
+Sweden, Swiss Switzerland, Syrian Syria, Thai Thailand, Tunisian Tunisia, Turkish Turkey,
+Ukrainian Ukraine, Venezuelan Venezuela, Vietnamese Vietnam
 """
 
 DEMONYMS: Final = {
@@ -116,7 +121,35 @@ DEMONYMS: Final = {
 """Adjectives of countries, as in "the French capital"."""
 
 CONNECTORS: Final = frozenset(
-    "al am an as at da das de del della den der des di do dos du el en es la le les of sur upon y".split()
+    [
+        "al",
+        "am",
+        "an",
+        "as",
+        "at",
+        "da",
+        "das",
+        "de",
+        "del",
+        "della",
+        "den",
+        "der",
+        "des",
+        "di",
+        "do",
+        "dos",
+        "du",
+        "el",
+        "en",
+        "es",
+        "la",
+        "le",
+        "les",
+        "of",
+        "sur",
+        "upon",
+        "y",
+    ]
 )
 """Small words inside names of cities: Rio de Janeiro, Dar es Salaam, Frankfurt am Main."""
 

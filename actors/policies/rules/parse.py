@@ -1,4 +1,4 @@
-"""Text to query: which family a question belongs to, and what it asks. Pure, total, and never a guess."""
+"""Text to query: which family a question belongs to, and what it asks. Never a guess."""
 
 import re
 from collections.abc import Iterator
@@ -8,23 +8,27 @@ from actors.policies.rules import arithmetic, frame
 from actors.policies.rules.lexer import MAX_QUESTION_CHARS, MAX_TOKENS, Token, tokens
 from actors.policies.rules.tree import Query, RunPython, Search
 
+_PUNCTUATION: Final = ".,:;?!()\"'“”\u2018\u2019`"
+
 MAX_SENTENCES: Final = 8
 """Questions asked in one text."""
 
 _CODE: Final = re.compile(
     r"""(?:please\s+|can\s+you\s+|could\s+you\s+)*
-    (?:(?:run|execute|evaluate|eval|try)\s+(?:this|the|that|following|\s)*\s*
-       (?:python3?(?:\s+(?:code|script|program|snippet|expression))?|code|script|snippet)
-     | (?:what\s+does|what\s+is\s+the\s+output\s+of)\s+(?:this|the|following|\s)*\s*
-       (?:python3?(?:\s+(?:code|script|program|snippet|expression))?|code|script|snippet)
-       (?:\s+(?:print|output|return|give|do|produce))*
-     | python3?(?=\s*:|\s*\n|\s*`)
+    (?:(?:(?:run|execute|evaluate|eval|try)
+       | what\s+does | what\s+is\s+the\s+(?:output|result)\s+of)
+       (?:\s+(?:this|the|that|following|some))*
+       \s+(?:python3?(?:\s+(?:code|script|program|snippet|expression))?|code|script|snippet)\b
+       (?:\s+(?:print|output|return|give|do|produce))?(?=\W)
+     | python3?(?=\s*[:`]|[ ]*\n)
      | run(?=\s*`)
     )
-    (?:\s+(?:for\s+me|in\s+the\s+sandbox|and\s+(?:tell|show|give)\s+me\s+(?:the\s+)?(?:output|result)))*
+    (?:\s+(?:for\s+me|in\s+the\s+sandbox
+       | and\s+(?:tell|show|give)\s+me\s+(?:the\s+)?(?:output|result)))*
     \s*[:?]?\s*(?P<code>.*)""",
     re.VERBOSE | re.IGNORECASE | re.DOTALL,
 )
+"""What stands before code. Between two words only white space is matched once: it stays linear."""
 
 _FENCE: Final = re.compile(r"```(?:python3?|py)?[ \t]*\n?(.*?)```|`([^`]+)`", re.DOTALL)
 
@@ -35,15 +39,128 @@ _LIBRARY: Final = re.compile(
 _SEARCH_VERB: Final = re.compile(r"(?:please\s+)?(?:search|look)\s*(?:for|:|up\s+in)\s*\S", re.I)
 
 _FRAMING: Final = frozenset(
-    """
-    a about according all an and any anything are article as can check concerning contain containing contains could
-    describe described discuss do does document documentation documents docs corpus explain every everything excerpts
-    extract file files find folder for from full full-text get give have help i in information inside into is it know
-    learn library like look me mention mentioned mentions my of on one our out paragraph paragraphs passage passages
-    please query read regarding report reports say says search see shipped show something state stated tell text texts
-    that the their there these they this those through to topic up us using want we what where whether which within
-    would written you your said talk talks mentioning with how
-    """.split()
+    [
+        "a",
+        "about",
+        "according",
+        "all",
+        "an",
+        "and",
+        "any",
+        "anything",
+        "are",
+        "article",
+        "as",
+        "can",
+        "check",
+        "concerning",
+        "contain",
+        "containing",
+        "contains",
+        "could",
+        "describe",
+        "described",
+        "discuss",
+        "do",
+        "does",
+        "document",
+        "documentation",
+        "documents",
+        "docs",
+        "corpus",
+        "explain",
+        "every",
+        "everything",
+        "excerpts",
+        "extract",
+        "file",
+        "files",
+        "find",
+        "folder",
+        "for",
+        "from",
+        "full",
+        "full-text",
+        "get",
+        "give",
+        "have",
+        "help",
+        "i",
+        "in",
+        "information",
+        "inside",
+        "into",
+        "is",
+        "it",
+        "know",
+        "learn",
+        "library",
+        "like",
+        "look",
+        "me",
+        "mention",
+        "mentioned",
+        "mentions",
+        "my",
+        "of",
+        "on",
+        "one",
+        "our",
+        "out",
+        "paragraph",
+        "paragraphs",
+        "passage",
+        "passages",
+        "please",
+        "query",
+        "read",
+        "regarding",
+        "report",
+        "reports",
+        "say",
+        "says",
+        "search",
+        "see",
+        "shipped",
+        "show",
+        "something",
+        "state",
+        "stated",
+        "tell",
+        "text",
+        "texts",
+        "that",
+        "the",
+        "their",
+        "there",
+        "these",
+        "they",
+        "this",
+        "those",
+        "through",
+        "to",
+        "topic",
+        "up",
+        "us",
+        "using",
+        "want",
+        "we",
+        "what",
+        "where",
+        "whether",
+        "which",
+        "within",
+        "would",
+        "written",
+        "you",
+        "your",
+        "said",
+        "talk",
+        "talks",
+        "mentioning",
+        "with",
+        "how",
+    ]
 )
 """Words around what is to be searched: "What do the documents say about ..."."""
 
@@ -98,10 +215,10 @@ def _code(text: str) -> RunPython | None:
 
 
 def _search(text: str) -> Search | None:
-    """What is left of a question about documents when the words around its subject are taken away."""
+    """What is left of a question about documents without the words around its subject."""
     if not _LIBRARY.search(text) and not _SEARCH_VERB.match(text):
         return None
-    words = [word.strip(".,:;?!()\"'“”‘’`") for word in text.split()]
+    words = [word.strip(_PUNCTUATION) for word in text.split()]
     words = [word for word in words if word]
     plain = [word.casefold() for word in words]
     first, last = 0, len(words)

@@ -1,8 +1,8 @@
 """Query to figures: what is known from the observations, and which calls are needed next.
 
-Evaluation is lazy in depth and eager in breadth: whatever can be asked now is asked now, in one round, and what
-depends on an answer follows in a later one. The same evaluation runs in every round over what has been observed so
-far, so the policy keeps no state.
+Evaluation is lazy in depth and eager in breadth: whatever can be asked now is asked now, in one
+round, and what depends on an answer follows in a later one. The same evaluation runs in every
+round over what has been observed so far, so the policy keeps no state.
 """
 
 import builtins
@@ -35,7 +35,8 @@ from protocol.actions import Json
 from protocol.decisions import Observation, PlannedCall, View
 
 MAX_TRIES: Final = 2
-"""Calls of one kind with the same arguments: a second one only after a time-out or an infrastructure fault."""
+"""Calls of one kind with the same arguments: a second one only after a time-out or an
+infrastructure fault."""
 
 MAX_PROBLEM_CHARS: Final = 300
 """Characters of a worker's error that go into an answer."""
@@ -126,7 +127,7 @@ class Plan:
                 self._seen[_key(call.worker, call.arguments)].append(observation)
 
     def ask(self, worker: str, **arguments: Json) -> Json:
-        """The worker's value; None while it isn't there yet, or can't be had (then there is a problem)."""
+        """The worker's value; None while it is awaited, or if there is a problem with it."""
         try:
             return self._call(worker, arguments)
         except _Miss as miss:
@@ -304,7 +305,7 @@ class Plan:
         )
 
     def _of_either(self, place: Place, name: Property) -> Found | None:
-        """A name that may be a city's or a country's: most that the policy does not know are cities."""
+        """Ask for a city first: most names that the policy does not know are cities."""
         arguments = {"name": place.name, "fact": name}
         try:
             fields = self._fields("city", arguments)

@@ -13,7 +13,8 @@ VERSION: Final = "rules-1"
 """Which rules decided. Changes whenever the same view may get another decision."""
 
 MAX_CALL_TURNS: Final = 5
-"""Turns that may make calls; the next one answers with what there is. The longest plan takes four, a retry one."""
+"""Turns that may make calls; the next one answers with what there is. The longest plan takes
+four, a retry one."""
 
 CANNOT_PARSE: Final = "I can't plan this question offline."
 """How the answer begins when a question is outside what the rules can read."""
@@ -32,12 +33,12 @@ FAMILIES: Final = (
 
 
 class RulesPolicy:
-    """Plans questions about countries, cities, sums, documents and code. Deterministic, stateless, without a model."""
+    """Plans questions by a grammar: deterministic, without state and without a model."""
 
     spec: PolicySpec = PolicySpec(name="rules", dialect="decision")
 
     def decide(self, view: View) -> Reply:
-        """Calls for all that can be asked now, or the answer. Never raises; never guesses at a question."""
+        """Calls for all that can be asked now, or the answer. Never raises, never guesses."""
         parsed = parse(view.task.text)
         if parsed is None:
             return _reply(Decision(answer=_cannot_parse()))

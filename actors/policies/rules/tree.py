@@ -1,4 +1,4 @@
-"""What a question means: a small tree of values. `parse` builds it, `plan` evaluates it, `answer` words it."""
+"""What a question means: a small tree. `parse` builds it, `plan` evaluates it."""
 
 from typing import Literal, TypeAlias
 

@@ -49,7 +49,7 @@ def superlative(name: str, largest: bool, count: int) -> str:
 
 
 def number(value: Json) -> str:
-    """A number with thousands separators; fractions to two places, or three significant digits below one."""
+    """A number with thousands separators; fractions to two places, below one to three digits."""
     if isinstance(value, str):
         long = len(value) > MAX_DIGITS_SHOWN
         shown = f"{value[:MAX_DIGITS_SHOWN]}… ({len(value)} digits)"
@@ -85,7 +85,7 @@ def text(value: Json) -> str:
 
 
 def listed(names: list[str]) -> str:
-    """ "A", "A and B", "A, B and C"."""
+    """Names in a row: "A", "A and B", "A, B and C"."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
@@ -99,6 +99,11 @@ def capitalised(sentence: str) -> str:
     return sentence[:1].upper() + sentence[1:]
 
 
+def bare(found: Found) -> str:
+    """A value after words that already say "people"."""
+    return value(found) if found.property == "area" else number(found.value)
+
+
 def value(found: Found) -> str:
     """A fact's value with its unit."""
     unit = UNITS.get(found.property)
@@ -110,6 +115,13 @@ def figure(found: Found) -> str:
     if found.place.aside:
         return f"{the(found.place)} ({found.place.aside}; {number(found.value)})"
     return f"{the(found.place)} ({number(found.value)})"
+
+
+def described(found: Found) -> str:
+    """A fact inside a sum: "the area of Canada (9,984,670 km²)"."""
+    where = the(found.place)
+    aside = f"{found.place.aside}; " if found.place.aside else ""
+    return f"the {property_name(found.property)} of {where} ({aside}{value(found)})"
 
 
 def sentence(found: Found) -> str:
