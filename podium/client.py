@@ -198,7 +198,7 @@ class Client:
                 hint="Say what is added: --rounds, --calls, --tokens, --cost or --wall.",
             )
         check_run(run)
-        self._refuse(run, kind, (await self._log.read(run)).state())
+        self.refuse(run, kind, (await self._log.read(run)).state())
         signal = Signal(
             id=self._randomness(8).hex(),
             run=run,
@@ -213,7 +213,8 @@ class Client:
             await self._tasks.put(subjects.task("high", run), encode(Continue(run=run)))
         return signal.id
 
-    def _refuse(self, run: str, kind: SignalKind, state: RunState) -> None:
+    def refuse(self, run: str, kind: SignalKind, state: RunState) -> None:
+        """Raise `Conflict` if a run of this state can't be told that."""
         if state.phase == "ended":
             raise Conflict(
                 f"run {run} has ended already ({state.outcome}), and can't be told to {kind}",

@@ -1,0 +1,105 @@
+"""The tree of commands. Each is loaded when it is used, so that help and errors come at once."""
+
+from typing import Final
+
+from cyclopts import App, Group, Parameter
+
+from podium.cli.options import COMMON, Common
+
+ABOUT: Final = """\
+Break a task into subtasks, have a pool of workers do them in parallel, answer.
+
+Try:
+
+  podium run "Which is larger by population, Germany or France?"
+  podium runs                      what ran, and what came of it
+  podium runs show RUN --content   every round and call of a run
+  podium up                        keep a deployment standing: `run` attaches
+  podium worker check my_pool.toml try the workers of a pool of your own
+"""
+
+WORK: Final = Group("Runs", sort_key=1)
+DEPLOY: Final = Group("Deployment", sort_key=2)
+OWN: Final = Group("Your own", sort_key=3)
+
+
+def version() -> str:
+    """The installed version."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        return installed("podium")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def make() -> App:
+    """The application."""
+    app = App(
+        name="podium",
+        help=ABOUT,
+        help_format="plaintext",
+        version=version,
+        default_parameter=Parameter(negative=()),
+        version_flags=["--version"],
+    )
+    runs = App(name="runs", help="List runs, look at one, or tell it something.", group=WORK)
+    runs.default(_list)
+    for verb, say in RUNS.items():
+        runs.command(f"podium.cli.runs:{verb}", name=verb.rstrip("_"), help=say)
+    for verb, say in SIGNALS.items():
+        runs.command(f"podium.cli.signals:{verb}", name=verb.rstrip("_"), help=say)
+    worker = App(name="worker", help="Try out workers.", group=OWN)
+    worker.command(
+        "podium.cli.worker:check", name="check", help="Try every worker of a pool file for real."
+    )
+    config = App(name="config", help="Look at the configuration.", group=OWN)
+    config.command(
+        "podium.cli.doctor:show_config", name="show", help="Every value, and where it came from."
+    )
+    app.command(
+        "podium.cli.run:run",
+        name="run",
+        help="Give a task, see the run, get the answer.",
+        group=WORK,
+    )
+    for each in (runs, worker, config):
+        app.command(each)
+    for verb, say in DEPLOYMENT.items():
+        app.command(f"podium.cli.deployment:{verb}", name=verb, help=say, group=DEPLOY)
+    app.command(
+        "podium.cli.doctor:doctor",
+        name="doctor",
+        help="What works here, what doesn't, and the cure.",
+        group=DEPLOY,
+    )
+    return app
+
+
+def _list(*, common: Common = COMMON) -> int:
+    """List the runs."""
+    from podium.cli.runs import list_
+
+    return list_(common=common)
+
+
+RUNS: Final = {
+    "list_": "The runs, the newest first. Bare `podium runs` does the same.",
+    "show": "One run: every round and call.",
+    "watch": "Follow a run until it ends.",
+}
+
+SIGNALS: Final = {
+    "cancel": "End a run without an answer.",
+    "pause": "Let a run rest; it goes on with `resume`.",
+    "resume": "Let a paused run go on.",
+    "answer": "Have a run answer now, with what it has.",
+    "extend": "Let a run spend more.",
+}
+
+DEPLOYMENT: Final = {
+    "up": "Keep a deployment standing: broker, Ray, conductor, workers.",
+    "down": "Stop the standing deployment. Nothing is lost.",
+    "status": "What the standing deployment does.",
+}

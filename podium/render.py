@@ -1,0 +1,346 @@
+"""What people read: texts made safe, numbers made short, and a run as a tree.
+
+Everything here is pure. What an agent or a tool has written may hold escape sequences that would
+move the cursor or forge a line, so no text reaches a terminal but through `clean` or `one_line`.
+"""
+
+import unicodedata
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+
+from protocol.actions import Json, Kind, Report, Spend
+from protocol.budgets import Limit
+from protocol.codec import Commit
+from protocol.events import (
+    AttemptStarted,
+    CallSettled,
+    DecisionRejected,
+    PolicyAsked,
+    PolicyReplied,
+    RoundPlanned,
+    RunPaused,
+    SignalReceived,
+)
+from protocol.state import CallState, Outcome, Phase, RunState
+from protocol.subjects import child_id
+from replay.chain import RunLog
+
+MAX_SHOWN_CHARS: Final = 2_000
+"""Characters of one value that are ever laid out: more than the widest terminal shows in a line."""
+
+_UNSAFE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode categories that are never shown: controls, directional overrides, half characters."""
+
+_JOINERS: Final = "\u200c\u200d"
+"""Format characters that scripts and emoji are written with; they can't mislead."""
+
+
+def clean(text: str) -> str:
+    """The text with nothing in it that could steer a terminal; its lines are kept."""
+    if text.isascii() and text.isprintable():
+        return text
+    text = text.replace("\r\n", "\n").replace("\t", "    ")
+    return "".join(c for c in text if c == "\n" or c in _JOINERS or not _unsafe(c))
+
+
+def _unsafe(character: str) -> bool:
+    return unicodedata.category(character) in _UNSAFE
+
+
+def one_line(text: str, limit: int = MAX_SHOWN_CHARS) -> str:
+    """The text on one line, at most ``limit`` characters."""
+    text = " ".join(clean(text[: 4 * MAX_SHOWN_CHARS]).split())
+    return text if len(text) <= limit else f"{text[: max(0, limit - 1)]}…"
+
+
+def value_text(value: Json, *, apart_from: tuple[Json, ...] = ()) -> str:
+    """A JSON value on one line, as a person writes it.
+
+    Args:
+        value: The value.
+        apart_from: What the reader sees beside it already; an object's fields that only repeat one
+            of these are left out.
+    """
+    match value:
+        case dict():
+            fields = {key: item for key, item in value.items() if item not in apart_from}
+            text = ", ".join(f"{key}: {_inner(item)}" for key, item in fields.items())
+        case _:
+            text = _inner(value)
+    return one_line(text)
+
+
+def _inner(value: Json) -> str:
+    match value:
+        case str():
+            return value
+        case bool() | None:
+            return msgspec.json.encode(value).decode()
+        case int():
+            return f"{value:,}" if abs(value) >= 10_000 else str(value)
+        case float():
+            return f"{value:,.10g}"
+        case list() if value and all(isinstance(item, str | int | float) for item in value):
+            return "[" + ", ".join(_inner(item) for item in value[:50]) + "]"
+        case _:
+            return msgspec.json.encode(value).decode()
+
+
+def duration(milliseconds: int) -> str:
+    """A length of time: ``12 ms``, ``3.4 s``, ``2 min 05 s``, ``3 h 10 min``."""
+    if milliseconds < 1_000:
+        return f"{max(0, milliseconds)} ms"
+    seconds = milliseconds / 1_000
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3_600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    if whole < 86_400:
+        return f"{whole // 3_600} h {whole % 3_600 // 60:02} min"
+    return f"{whole // 86_400} d {whole % 86_400 // 3_600} h"
+
+
+def money(micro: int) -> str:
+    """Micro-dollars as dollars, with as many digits as say something."""
+    if micro == 0:
+        return "$0"
+    return f"${micro / 1e6:,.2f}" if micro >= 100_000 else f"${micro / 1e6:.4g}"
+
+
+def count(number: int, noun: str) -> str:
+    """``1 round``, ``3 rounds``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def spend(spent: Spend) -> str:
+    """Tokens and money; empty if there were none."""
+    parts = [count(spent.tokens, "token")] if spent.tokens else []
+    if spent.cost:
+        parts.append(money(spent.cost))
+    return " · ".join(parts)
+
+
+# ------------------------------------------------------------------------- a run as a tree
+
+CallLook: TypeAlias = Literal["waiting", "running", "OK", "PARSE_ERR", "EXEC_ERR", "TIMEOUT"]
+
+
+class CallNode(msgspec.Struct, kw_only=True):
+    """One call. Times are milliseconds since the epoch, 0 for not yet."""
+
+    call: str
+    worker: str
+    kind: Kind
+    status: CallLook
+    """``waiting`` for another call, ``running`` (queued or worked on), or how it settled."""
+    fault: str
+    attempts: int
+    began: int
+    settled: int
+    latency_ms: int
+    """Milliseconds of work, as its worker reports them."""
+    spent: Spend
+    child: str
+    """The run that answers it, for a conductor."""
+    by: str
+    """The replica that worked."""
+    arguments: dict[str, Json]
+    value: Json
+    blob_bytes: int
+    """Size of a value that is not in the log itself."""
+
+
+class TurnNode(msgspec.Struct, kw_only=True):
+    """One question to the policy, and the round that came of its reply."""
+
+    turn: int
+    asker: str
+    asked: int
+    replied: int = 0
+    latency_ms: int = 0
+    version: str = ""
+    spent: Spend = Spend()
+    error: str = ""
+    """Why the policy could not be asked."""
+    retry_at: int = 0
+    reason: str = ""
+    """Why its reply was rejected, as a word."""
+    detail: str = ""
+    text: str = ""
+    """What the policy said beside its calls."""
+    round: int = 0
+    calls: list[CallNode] = []
+
+
+class RunTree(msgspec.Struct, kw_only=True):
+    """A run as people look at it."""
+
+    run: str
+    task: str
+    policy: str
+    workers: int
+    phase: Phase
+    outcome: Outcome
+    started: int
+    ended: int
+    last: int
+    turns: list[TurnNode]
+    signals: list[str]
+    """What people said to the run, in words."""
+    paused: str
+    detail: str
+    limited_by: Limit
+    rounds: int
+    spent: Spend
+    parent: str
+    aside: int
+    answer: str
+
+
+def tree(log: RunLog) -> RunTree:
+    """The tree of a run."""
+    state = log.state()
+    begun, settled, signals, turns = _times(log)
+    reports = {e.hash: e.message for e in log.inbox if isinstance(e.message, Report)}
+    by_round: dict[str, list[CallNode]] = {}
+    for call, known in state.calls.items():
+        report = reports.get(known.report)
+        node = _call(state, call, known, report, (begun.get(call, 0), settled.get(call, 0)))
+        by_round.setdefault(call.partition("-")[0], []).append(node)
+    for turn in turns:
+        turn.calls = by_round.get(str(turn.round), [])
+    return RunTree(
+        run=log.run,
+        task=state.task.text,
+        policy=state.policy.name,
+        workers=len(state.pool.workers),
+        phase=state.phase,
+        outcome=state.outcome,
+        started=state.started_at,
+        ended=state.ended_at,
+        last=log.head.at,
+        turns=turns,
+        signals=signals,
+        paused=state.pause_reason if state.phase == "paused" else "",
+        detail=state.pause_detail if state.phase == "paused" else state.detail,
+        limited_by=state.limited_by,
+        rounds=state.round,
+        spent=state.spent,
+        parent=state.parent.run if state.parent else "",
+        aside=len(log.aside),
+        answer=state.answer,
+    )
+
+
+def _times(
+    log: RunLog,
+) -> tuple[dict[str, int], dict[str, int], list[str], list[TurnNode]]:
+    """When each call began and settled, what was signalled, and the turns without their calls."""
+    begun: dict[str, int] = {}
+    settled: dict[str, int] = {}
+    signals: list[str] = []
+    turns: list[TurnNode] = []
+    for commit in log.commits:
+        for event in commit.events:
+            match event:
+                case AttemptStarted():
+                    begun.setdefault(event.call, commit.at)
+                case CallSettled():
+                    settled[event.call] = commit.at
+                case SignalReceived():
+                    signals.append(signal_text(event))
+                case PolicyAsked():
+                    turns.append(TurnNode(turn=event.turn, asker=event.asker, asked=commit.at))
+                case PolicyReplied() if turns:
+                    _replied(turns[-1], event, commit)
+                case DecisionRejected() if turns:
+                    turns[-1].reason, turns[-1].detail = event.reason, event.detail
+                case RoundPlanned() if turns:
+                    turns[-1].round = event.round
+                case _:
+                    pass
+    return begun, settled, signals, turns
+
+
+def _replied(turn: TurnNode, event: PolicyReplied, commit: Commit) -> None:
+    turn.replied, turn.latency_ms = commit.at, event.latency_ms
+    turn.version, turn.spent, turn.text = event.version, event.spend, event.text
+    if event.status != "OK":
+        turn.error = event.error or event.status
+        turn.retry_at = event.retry_at
+
+
+def _call(
+    state: RunState, call: str, known: CallState, report: Report | None, times: tuple[int, int]
+) -> CallNode:
+    spec = state.workers.get(known.call.worker)
+    kind: Kind = spec.kind if spec else "tool"
+    value = known.value if report is None else report.value
+    return CallNode(
+        call=call,
+        worker=known.call.worker,
+        kind=kind,
+        status=known.status or ("running" if known.attempt else "waiting"),
+        fault=known.fault,
+        attempts=known.attempt,
+        began=times[0],
+        settled=times[1],
+        latency_ms=report.latency_ms if report else 0,
+        spent=report.spend if report else Spend(),
+        child=child_id(state.run, call, known.attempt)
+        if kind == "conductor" and known.attempt
+        else "",
+        by=report.by if report else "",
+        arguments=known.call.arguments,
+        value=value,
+        blob_bytes=report.blob.size if report and report.blob else 0,
+    )
+
+
+def signal_text(event: SignalReceived) -> str:
+    """``cancel by anna: too slow``."""
+    why = f": {one_line(event.reason, 200)}" if event.reason else ""
+    return f"{event.kind} by {one_line(event.by, 64)}{why}"
+
+
+def pause_text(event: RunPaused) -> str:
+    """Why a run is paused."""
+    return f"{event.reason}: {one_line(event.detail, 300)}" if event.detail else event.reason
+
+
+def call_text(call: CallNode, *, content: bool) -> tuple[str, str]:
+    """What is said to a call's worker, and what came back: each on one line.
+
+    Args:
+        call: The call.
+        content: False leaves out all that agents wrote.
+    """
+    if not content:
+        return call.call, call.fault if call.fault != "none" else ""
+    arguments = ", ".join(
+        f"{one_line(key, 40)}: {value_text(value)}" for key, value in call.arguments.items()
+    )
+    if call.blob_bytes:
+        return arguments, f"({call.blob_bytes:,} bytes, in a blob)"
+    if call.status in ("waiting", "running"):
+        return arguments, ""
+    return arguments, value_text(call.value, apart_from=tuple(call.arguments.values()))
+
+
+def took(call: CallNode, now: int) -> int | None:
+    """Milliseconds from a call's first attempt until it settled, or until now."""
+    if not call.began:
+        return None
+    return max(0, (call.settled or now) - call.began)
+
+
+def summary(run: RunTree, now: int) -> str:
+    """``2 rounds · 3 calls · 1.9 s``."""
+    parts = [count(run.rounds, "round"), count(run.spent.calls, "call")]
+    if run.started:
+        parts.append(duration((run.ended or now) - run.started))
+    if spend(run.spent):
+        parts.append(spend(run.spent))
+    return " · ".join(parts)

@@ -1,0 +1,237 @@
+"""A run as a live tree in a terminal, and tables, by rich.
+
+All text of others goes in as `Text`, which rich never reads as markup, and only after `render`
+has cleaned it.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from podium.render import (
+    CallNode,
+    RunTree,
+    TurnNode,
+    call_text,
+    count,
+    duration,
+    money,
+    one_line,
+    spend,
+    summary,
+    took,
+)
+from protocol.views import LIMIT_TEXTS
+
+SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+
+FRAME_MS: Final = 100
+"""Milliseconds of one picture of the spinner."""
+
+ARGUMENTS_SHARE: Final = 0.5
+"""Of a call's line, the most that its arguments take while its value needs room."""
+
+STYLES: Final = {
+    "OK": ("✓", "green"),
+    "PARSE_ERR": ("✗", "yellow"),
+    "EXEC_ERR": ("✗", "red"),
+    "TIMEOUT": ("⏱", "red"),
+    "waiting": ("·", "dim"),
+}
+"""How a call's status looks. `running` is the spinner."""
+
+OUTCOMES: Final = {
+    "finished": ("✓", "green"),
+    "failed": ("✗", "red"),
+    "cancelled": ("■", "yellow"),
+    "paused": ("⏸", "yellow"),
+}
+
+
+def run_picture(
+    run: RunTree, now: int, *, content: bool, width: int, height: int | None = None
+) -> RenderableType:
+    """The run, as it stands.
+
+    Args:
+        run: The run.
+        now: Milliseconds since the epoch: what is under way is shown with its time so far.
+        content: Whether to show what agents wrote.
+        width: Columns of the terminal.
+        height: Lines that it may take; older rounds are folded to fit. None for all of it.
+    """
+    lines: list[Text] = [_title(run, width)]
+    bodies = [_turn(turn, now, content=content, width=width) for turn in run.turns]
+    if height is not None:
+        room = height - 4
+        while sum(map(len, bodies)) > room and any(len(body) > 1 for body in bodies):
+            oldest = next(i for i, body in enumerate(bodies) if len(body) > 1)
+            bodies[oldest] = bodies[oldest][:1]
+        bodies = bodies[-room:] if room > 0 else []
+    for body in bodies:
+        lines += body
+    lines += _ending(run, now, width)
+    return Group(*lines)
+
+
+def _title(run: RunTree, width: int) -> Text:
+    head = Text(no_wrap=True, overflow="ellipsis")
+    head.append(run.run, style="bold cyan")
+    head.append("  ")
+    head.append(one_line(run.task, max(20, width - len(run.run) - 4)), style="bold")
+    return head
+
+
+def _turn(turn: TurnNode, now: int, *, content: bool, width: int) -> list[Text]:
+    if turn.error:
+        return [_line(("✗ ", "red"), (f"policy failed: {one_line(turn.error)}", ""))]
+    if turn.reason:
+        text = f"reply rejected ({turn.reason})"
+        text += f": {one_line(turn.detail)}" if content else ""
+        return [_line(("✗ ", "yellow"), (text, ""))]
+    if not turn.replied:
+        since = now - turn.asked
+        who = "asking the policy" if turn.asker == "policy" else "writing the answer"
+        waited = f" {duration(since)}" if since >= 1_000 else ""
+        return [_line((f"{_frame(now)} ", "cyan"), (who, ""), (waited, "dim"))]
+    if not turn.round:
+        return []
+    return [_round(turn, now), *_calls(turn.calls, now, content=content, width=width)]
+
+
+def _round(turn: TurnNode, now: int) -> Text:
+    parts = [count(len(turn.calls), "call")]
+    begun = [call.began for call in turn.calls if call.began]
+    if begun and all(call.settled for call in turn.calls):
+        parts.append(duration(max(call.settled for call in turn.calls) - min(begun)))
+    elif begun:
+        parts.append(duration(now - min(begun)))
+    thought = f"policy {duration(turn.latency_ms)}" if turn.latency_ms >= 100 else ""
+    parts += filter(None, (thought, spend(turn.spent)))
+    return _line((f"round {turn.round}", "bold"), ("  " + " · ".join(parts), "dim"))
+
+
+def _calls(calls: Sequence[CallNode], now: int, *, content: bool, width: int) -> list[Text]:
+    names = max((len(call.worker) for call in calls), default=0)
+    ends = [_end(call, now) for call in calls]
+    tail = max(map(len, ends), default=0)
+    lines = []
+    for index, (call, end) in enumerate(zip(calls, ends, strict=True)):
+        guide = "└ " if index == len(calls) - 1 else "├ "
+        glyph, style = STYLES.get(call.status, (_frame(now), "cyan"))
+        head = Text(guide, style="dim", no_wrap=True, overflow="crop")
+        head.append(f"{glyph} ", style=style)
+        head.append(call.worker.ljust(names), style="" if call.status != "waiting" else "dim")
+        head.append("  ")
+        room = width - head.cell_len - tail - 3
+        head.append_text(_said(call, content, max(0, room)))
+        head.pad_right(max(0, width - head.cell_len - tail - 1))
+        head.append(end.rjust(tail), style="dim")
+        lines.append(head)
+    return lines
+
+
+def _said(call: CallNode, content: bool, room: int) -> Text:
+    asked, got = call_text(call, content=content)
+    said = Text(no_wrap=True)
+    failed = call.status not in ("OK", "running", "waiting")
+    if failed:
+        got = f"{call.status} {got}".rstrip()
+    arrow = " → " if got else ""
+    limit = room
+    if len(asked) + len(arrow) + len(got) > room and got:
+        limit = max(int(room * ARGUMENTS_SHARE), room - len(arrow) - len(got))
+    said.append(one_line(asked, limit), style="dim")
+    said.append(arrow, style="dim")
+    if call.child:
+        got = f"{got} (run {call.child})".strip()
+    said.append(got, style=STYLES[call.status][1] if failed else "")
+    said.truncate(room, overflow="ellipsis")
+    return said
+
+
+def _end(call: CallNode, now: int) -> str:
+    parts = []
+    if call.attempts > 1:
+        parts.append(f"attempt {call.attempts}")
+    if call.spent.cost:
+        parts.append(money(call.spent.cost))
+    if call.settled and call.latency_ms:
+        parts.append(duration(call.latency_ms))
+    else:
+        time = took(call, now)
+        parts += [duration(time)] if time is not None and (call.settled or time >= 100) else []
+    return "  ".join(parts)
+
+
+def _ending(run: RunTree, now: int, width: int) -> list[Text]:
+    lines = [_line(("» ", "yellow"), (signal, "dim")) for signal in run.signals]
+    state = run.outcome or run.phase
+    glyph, style = OUTCOMES.get(state, (_frame(now), "cyan"))
+    said = {"paused": f"paused ({run.paused})", "new": "waits for a conductor"}.get(state, state)
+    last = _line((f"{glyph} ", style), (said, style), (f"  {summary(run, now)}", "dim"))
+    lines.append(last)
+    if run.limited_by:
+        why = LIMIT_TEXTS.get(run.limited_by, run.limited_by)
+        lines.append(_line(("! ", "yellow"), (f"incomplete: {why}", "yellow")))
+    if run.detail:
+        detail = Text("  ")
+        detail.append(one_line(run.detail), style=style)
+        lines.append(detail)
+    return lines
+
+
+def _line(*parts: tuple[str, str]) -> Text:
+    text = Text(no_wrap=True, overflow="ellipsis")
+    for part, style in parts:
+        text.append(part, style=style)
+    return text
+
+
+def _frame(now: int) -> str:
+    return SPINNER[now // FRAME_MS % len(SPINNER)]
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], wide: str = "") -> Table:
+    """A table without lines. ``wide`` names the column that takes what is left, and may wrap.
+
+    Args:
+        headings: Of the columns; one that ends in ``>`` is set to the right.
+        rows: Texts; cleaned here, on one line each but in the wide column.
+        wide: The heading of that column.
+    """
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in headings:
+        made.add_column(
+            heading.rstrip(">"),
+            justify="right" if heading.endswith(">") else "left",
+            no_wrap=heading != wide,
+            overflow="fold" if heading == wide else "ellipsis",
+            ratio=1 if heading == wide else None,
+        )
+    for cells in rows:
+        made.add_row(*(_cell(cell) for cell in cells))
+    return made
+
+
+def _cell(cell: str) -> Text:
+    """A cell: a word of ours in its colour, anything else as it is."""
+    text = one_line(cell)
+    style = _WORDS.get(text, "")
+    return Text(text, style=style)
+
+
+_WORDS: Final = {
+    "ok": "green",
+    "finished": "green",
+    "warning": "yellow",
+    "paused": "yellow",
+    "cancelled": "yellow",
+    "failed": "red",
+    "working": "cyan",
+    "deciding": "cyan",
+}
+"""Words of ours that have a colour wherever they stand alone in a cell."""
