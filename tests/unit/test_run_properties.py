@@ -31,6 +31,7 @@ from tests.runs import (
     MOVES,
     POOL,
     REPLIES,
+    ROOMY,
     Driver,
     World,
     answer,
@@ -45,15 +46,15 @@ STARTS: st.SearchStrategy[Start] = st.builds(
     lambda budget, reserve, depth: begin(
         budget=budget, policy=PolicySpec(name="script", reserve=reserve), depth=depth
     ),
-    budget=BUDGETS | st.just(Budget()),
-    reserve=st.builds(Spend, tokens=st.integers(0, 80), cost=st.integers(0, 40)),
+    budget=ROOMY | ROOMY | ROOMY | BUDGETS,
+    reserve=st.builds(Spend, tokens=st.integers(0, 30), cost=st.integers(0, 10)),
     depth=st.sampled_from([0, 0, 0, 7, 8]),
 )
 
-HISTORIES = st.lists(st.lists(MOVES, min_size=1, max_size=3), max_size=30)
+HISTORIES = st.lists(st.lists(MOVES, min_size=1, max_size=3), min_size=12, max_size=40)
 """Steps, each of several moves."""
 
-thorough = settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+thorough = settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
 
 def lived(start: Start, history: list[list[msgspec.Struct]]) -> World:
@@ -244,7 +245,9 @@ def test_a_childs_budget_is_carved_from_its_parents(start: Start, history: list)
 
 
 @settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow])
-@given(BUDGETS, st.lists(st.sampled_from(["tool", "agent", "child"]), min_size=1, max_size=4))
+@given(
+    ROOMY | BUDGETS, st.lists(st.sampled_from(["tool", "agent", "child"]), min_size=1, max_size=4)
+)
 def test_a_tree_of_runs_stays_within_the_roots_budget(budget: Budget, wanted: list[str]) -> None:
     """A greedy policy, in every run: the same calls again until it has to answer."""
     budget = msgspec.structs.replace(budget, on_limit="answer", depth=min(budget.depth, 2))
