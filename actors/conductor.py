@@ -72,6 +72,8 @@ class Conductor:
         self.runs: dict[str, RunShell] = {}
         self.counts: Counter[str] = Counter()
         """What happened so far: ``finished``, ``fenced``, ``aside``, ... for `status` and `doctor`."""
+        self.taken = 0
+        """Task messages taken so far."""
         self.suspicion = 0
         """How many times this process was away for so long that others may have taken over."""
         self.on_over: Callable[[RunShell], None] | None = None
@@ -122,6 +124,7 @@ class Conductor:
         return max(free, 1) if consumer == "tasks-high" else max(free, 0)
 
     def _delivered(self, delivery: Delivery) -> None:
+        self.taken += 1
         run = delivery.subject.rpartition(".")[2]
         try:
             message = decode_task(delivery.data)
@@ -188,6 +191,10 @@ class Conductor:
             for shell in list(self.runs.values()):
                 if shell.trusted == suspicion:
                     await shell.delivery.progress()
+
+    def health(self) -> tuple[int, int]:
+        """Progress so far, and how many runs more it could take."""
+        return self.taken, self._capacity("tasks-normal")
 
     async def _stats(self, _: bytes) -> bytes:
         return msgspec.json.encode(

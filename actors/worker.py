@@ -68,6 +68,8 @@ class Worker:
         self.clock, self.options = clock, options
         self.counts: Counter[str] = Counter()
         """What happened so far, by status, and ``aside``, ``withdrawn``, ``again``."""
+        self.taken = 0
+        """Call messages taken so far."""
         self._slots = asyncio.Semaphore(self.spec.concurrency)
         self._working: dict[tuple[str, str, int], asyncio.Task[Any]] = {}
         self._taken_back: set[asyncio.Task[Any] | None] = set()
@@ -106,6 +108,7 @@ class Worker:
         return self.spec.concurrency - len(self._held)
 
     def _delivered(self, delivery: Delivery) -> None:
+        self.taken += 1
         try:
             message = decode_call(delivery.data)
             place = [message.worker, message.run, message.call, str(message.attempt)]
@@ -244,6 +247,10 @@ class Worker:
             await asyncio.sleep(self.options.lease_s / BEATS_PER_LEASE)
             for delivery in list(self._held.values()):
                 await delivery.progress()
+
+    def health(self) -> tuple[int, int]:
+        """Progress so far, and how many attempts more it could take."""
+        return self.taken, self._capacity("")
 
     async def _stats(self, _: bytes) -> bytes:
         return msgspec.json.encode(

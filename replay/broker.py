@@ -125,6 +125,7 @@ class Broker:
         *,
         user: str | None = None,
         password: str | None = None,
+        credentials: str | None = None,
         name: str = "podium",
         grouped: bool = False,
     ) -> "Broker":
@@ -149,6 +150,7 @@ class Broker:
                     url,
                     user=user,
                     password=password,
+                    user_credentials=credentials,
                     name=name,
                     error_cb=failed,
                     reconnected_cb=reconnected,

@@ -62,6 +62,7 @@ WORKER_PUBLISHES: Final = (
 
 CLIENT_PUBLISHES: Final = (
     "tasks.>",
+    "stats",
     "log.*.*.i",
     "blobs.>",
     *READ,

@@ -1,0 +1,153 @@
+"""What runs in an actor's process: a conductor or a worker with its own connection, as one asyncio program.
+
+Plain Python: `ray_actors` gives each program a Ray actor, tests run them in their own loop.
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Literal
+
+import msgspec
+
+from actors import policies, workers
+from actors.bus import NatsBus
+from actors.conductor import Conductor, ConductorOptions
+from actors.jetstream_queue import JetStreamQueue, consumers_of
+from actors.ports import Policy
+from actors.worker import Worker, WorkerOptions
+from protocol import subjects
+from protocol.actions import WorkerSpec
+from protocol.decisions import PolicySpec
+from replay.broker import Broker
+from replay.jetstream_log import JetStreamLog
+
+
+class Connection(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the broker is, and as whom to connect."""
+
+    url: str
+    user: str = ""
+    password: str = ""
+    credentials: str = ""
+    """Path of a credentials file, instead of user and password."""
+    grouped: bool = False
+    """Whether each append costs an fsync, so that grouping them is worth it."""
+
+    async def open(self, name: str) -> Broker:
+        """Connect. Raises `Unreachable` or `Denied`."""
+        return await Broker.connect(
+            self.url,
+            user=self.user or None,
+            password=self.password or None,
+            credentials=self.credentials or None,
+            name=name,
+            grouped=self.grouped,
+        )
+
+
+class Declared(msgspec.Struct, frozen=True, kw_only=True):
+    """An actor that should be there."""
+
+    name: str
+    kind: Literal["conductor", "worker"]
+    connection: Connection
+    lease_s: float
+    spec: WorkerSpec | None = None
+    """For a worker: what it hosts."""
+
+    @property
+    def consumers(self) -> list[tuple[str, str]]:
+        """Stream and name of the consumers that it pulls."""
+        queue = "tasks" if self.spec is None else self.spec.name
+        stream = subjects.TASKS if self.spec is None else subjects.CALLS
+        return [(stream, name) for name in consumers_of(queue)]
+
+
+class Health(msgspec.Struct, frozen=True):
+    """How an actor is doing. Liveness is progress: a count that grows while there is work."""
+
+    progress: int
+    """How much it has done."""
+    free: int
+    """How much more it could take now."""
+    connected: bool
+
+
+def now_ms() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+class Program:
+    """A started conductor or worker."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        health: Callable[[], tuple[int, int]],
+        stop: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._broker, self._health, self._stop = broker, health, stop
+
+    async def health(self) -> Health:
+        """See `Health`."""
+        return Health(*self._health(), self._broker.client.is_connected)
+
+    async def stop(self) -> None:
+        """Hand everything back, and disconnect."""
+        await self._stop()
+        await self._broker.close()
+
+
+async def start(declared: Declared) -> Program:
+    """Connect, and begin to work.
+
+    Raises:
+        Unreachable: The broker does not answer.
+        PodiumError: The worker's adapter can't be made.
+    """
+    if declared.spec is None:
+        return await _conductor(declared)
+    return await _worker(declared, declared.spec)
+
+
+def _queue(broker: Broker, stream: str, declared: Declared) -> JetStreamQueue:
+    return JetStreamQueue(broker, stream, lease_s=declared.lease_s)
+
+
+async def _conductor(declared: Declared) -> Program:
+    broker = await declared.connection.open(declared.name)
+    cache: dict[str, Policy] = {}
+
+    def policy(spec: PolicySpec) -> Policy:
+        if spec.name not in cache:
+            cache[spec.name] = policies.find(spec.name)
+        return cache[spec.name]
+
+    conductor = Conductor(
+        log=JetStreamLog(broker),
+        tasks=_queue(broker, subjects.TASKS, declared),
+        calls=_queue(broker, subjects.CALLS, declared),
+        bus=NatsBus(broker),
+        policies=policy,
+        clock=now_ms,
+        options=ConductorOptions(name=declared.name, lease_s=declared.lease_s),
+    )
+    broker.reconnected.append(conductor.redo)
+    await conductor.start()
+    return Program(broker, conductor.health, conductor.stop)
+
+
+async def _worker(declared: Declared, spec: WorkerSpec) -> Program:
+    adapter = workers.host(spec)
+    broker = await declared.connection.open(declared.name)
+    worker = Worker(
+        adapter=adapter,
+        log=JetStreamLog(broker),
+        calls=_queue(broker, subjects.CALLS, declared),
+        bus=NatsBus(broker),
+        clock=now_ms,
+        options=WorkerOptions(replica=declared.name, lease_s=declared.lease_s),
+    )
+    await worker.start()
+    return Program(broker, worker.health, worker.stop)

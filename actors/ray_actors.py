@@ -1,0 +1,181 @@
+"""Ray at the edge: every program gets an actor, which is a process that Ray places and restarts.
+
+An actor's constructor starts its program and does nothing else; state comes from the log. Actors are detached and
+named, restarted for ever, and their methods are never retried: a Ray call is a hint.
+"""
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
+
+import msgspec
+import ray
+from ray.exceptions import RayError
+
+from actors.programs import Declared, Health, Program, start
+from actors.supervisor import Supervisor
+from protocol.errors import PodiumError
+from replay.broker import Broker, Refused, Unanswered
+
+logger = logging.getLogger("podium.ray")
+
+NAMESPACE: Final = "podium"
+"""Ray's namespace of all our actors."""
+
+START_S: Final = 60.0
+"""Seconds that a program may take to start: imports on a busy machine, a broker that restarts."""
+
+HEALTH_S: Final = 3.0
+"""Seconds that an actor may take to say how it is doing."""
+
+STOP_S: Final = 10.0
+"""Seconds that an actor may take to hand back what it has."""
+
+_T = TypeVar("_T")
+
+
+class LoopThread:
+    """An event loop on a thread of its own, so that Ray's own loop never waits for ours."""
+
+    def __init__(self, name: str) -> None:
+        self.loop = _new_loop()
+        threading.Thread(target=self.loop.run_forever, name=name, daemon=True).start()
+
+    def call(self, work: Coroutine[Any, Any, _T], within_s: float) -> _T:
+        """Run a coroutine there and wait for it."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(within_s)
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+class ProgramActor:
+    """A conductor or a worker."""
+
+    def __init__(self, encoded: bytes) -> None:
+        logging.basicConfig(level=logging.INFO)
+        declared = msgspec.json.decode(encoded, type=Declared)
+        self._thread = LoopThread(declared.name)
+        self._program: Program = self._thread.call(start(declared), START_S)
+
+    def health(self) -> bytes:
+        """How it is doing, asked on the program's own loop: a loop that hangs does not answer."""
+        return msgspec.json.encode(self._thread.call(self._program.health(), HEALTH_S))
+
+    def stop(self) -> None:
+        """Hand everything back."""
+        self._thread.call(self._program.stop(), STOP_S)
+
+    def pid(self) -> int:
+        """The process's id."""
+        return os.getpid()
+
+
+class RayActors:
+    """`Actors` that are Ray's.
+
+    Args:
+        env: Environment variables of the actors' processes, for a cluster that was not started here.
+    """
+
+    def __init__(self, env: dict[str, str] | None = None) -> None:
+        self._env = env or {}
+        self._brokers: dict[str, Broker] = {}
+
+    def handle(self, declared: Declared) -> Any:
+        """The actor of that name, started if it isn't there."""
+        options: dict[str, Any] = {"runtime_env": {"env_vars": self._env}} if self._env else {}
+        remote = ray.remote(ProgramActor).options(
+            name=declared.name,
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            max_restarts=-1,
+            max_task_retries=0,
+            num_cpus=0,
+            max_concurrency=2,
+            **options,
+        )
+        return remote.remote(msgspec.json.encode(declared))
+
+    async def ensure(self, declared: Declared) -> None:
+        """See `Actors.ensure`."""
+        await asyncio.to_thread(self.handle, declared)
+
+    async def health(self, declared: Declared) -> Health | None:
+        """See `Actors.health`."""
+        handle = await asyncio.to_thread(self.handle, declared)
+        try:
+            data = await asyncio.wait_for(_result(handle.health.remote()), HEALTH_S)
+        except (RayError, TimeoutError, PodiumError) as error:
+            logger.debug("actor %s: %s", declared.name, error)
+            return None
+        return msgspec.json.decode(data, type=Health)
+
+    async def replace(self, declared: Declared) -> None:
+        """See `Actors.replace`."""
+        handle = await asyncio.to_thread(self.handle, declared)
+        await asyncio.to_thread(lambda: ray.kill(handle, no_restart=True))
+        await self.ensure(declared)
+
+    async def stop(self, declared: Declared) -> None:
+        """Hand back what an actor has, and end it."""
+        handle = await asyncio.to_thread(self.handle, declared)
+        try:
+            await asyncio.wait_for(_result(handle.stop.remote()), STOP_S)
+        except (RayError, TimeoutError) as error:
+            logger.warning("actor %s did not stop by itself: %s", declared.name, error)
+        await asyncio.to_thread(lambda: ray.kill(handle, no_restart=True))
+
+    async def backlog(self, declared: Declared) -> int:
+        """See `Actors.backlog`."""
+        key = declared.connection.url
+        if key not in self._brokers:
+            self._brokers[key] = await declared.connection.open("supervisor")
+        waiting = 0
+        for stream, name in declared.consumers:
+            try:
+                info = await self._brokers[key].request(f"$JS.API.CONSUMER.INFO.{stream}.{name}")
+            except (Refused, Unanswered):
+                continue
+            waiting += info.get("num_pending", 0)
+        return waiting
+
+
+async def _result(reference: Any) -> Any:
+    return await asyncio.wrap_future(reference.future())
+
+
+class SupervisorActor:
+    """The supervisor, as an actor of its own: it outlives whoever started it."""
+
+    def __init__(self, encoded: bytes, env: dict[str, str]) -> None:
+        logging.basicConfig(level=logging.INFO)
+        self._declared = msgspec.json.decode(encoded, type=list[Declared])
+        self._actors = RayActors(env)
+        self._supervisor = Supervisor(self._actors, self._declared)
+        self._thread = LoopThread("supervisor")
+        self._running = asyncio.run_coroutine_threadsafe(self._supervisor.run(), self._thread.loop)
+
+    def missing(self) -> list[str]:
+        """Names of the actors that have not answered yet."""
+        if self._running.done():
+            raise RuntimeError(f"the supervisor ended: {self._running.exception()}")
+        return self._supervisor.missing
+
+    def stop(self) -> None:
+        """Stop every actor."""
+        self._running.cancel()
+
+        async def all_of_them() -> None:
+            await asyncio.gather(*(self._actors.stop(each) for each in self._declared))
+
+        self._thread.call(all_of_them(), 2 * STOP_S)

@@ -1,0 +1,154 @@
+"""The process that is Ray's driver: starts or joins a cluster, has the supervisor run in it, ends when either is lost.
+
+    python -m actors.ray_cluster < one line of JSON
+
+It answers with ``{"ready": true}`` on a line of its own. The end of its input ends it. It keeps nothing: whoever started
+it starts another, on a fresh cluster, and the log has everything.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import select
+import sys
+import time
+from typing import Any, Final
+
+import msgspec
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+
+from actors.programs import Declared
+from actors.ray_actors import NAMESPACE, SupervisorActor
+
+logger = logging.getLogger("podium.ray")
+
+READY_S: Final = 120.0
+"""Seconds that all actors may take to answer once."""
+
+LOOK_S: Final = 1.0
+"""Seconds between two looks at the supervisor."""
+
+MAX_SILENCES: Final = 6
+"""Looks in a row without an answer of the supervisor, each of ``LOOK_S`` and more, after which the cluster is lost."""
+
+ANSWER_S: Final = 3.0
+"""Seconds that the supervisor may take to answer."""
+
+OBJECT_STORE_BYTES: Final = 80 * 1024 * 1024
+"""Bytes of Ray's object store: close to its minimum, since messages travel over NATS."""
+
+SPARE_CPUS: Final = 4
+"""Logical processors beyond one per actor, so that Ray starts enough processes ahead. Our actors claim none."""
+
+SUPERVISOR: Final = "podium-supervisor"
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What the process is started with."""
+
+    declared: list[Declared]
+    address: str = ""
+    """Of a running cluster; empty starts one here."""
+
+
+def main() -> int:
+    """Be the driver until the input ends (0) or the cluster is lost (1)."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO)
+    asked = msgspec.json.decode(sys.stdin.buffer.readline(), type=Asked)
+    _connect(asked)
+    supervisor = _supervisor(asked)
+    try:
+        if not _await_ready(supervisor):
+            return 1
+        print(json.dumps({"ready": True}), flush=True)
+        return _watch(supervisor)
+    finally:
+        with contextlib.suppress(Exception):
+            ray.shutdown()
+
+
+def _connect(asked: Asked) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    options: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False}
+    if asked.address:
+        ray.init(address=asked.address, **options)
+        return
+    ray.init(
+        include_dashboard=False,
+        num_cpus=len(asked.declared) + SPARE_CPUS,
+        num_gpus=0,
+        object_store_memory=OBJECT_STORE_BYTES,
+        **options,
+    )
+
+
+def _supervisor(asked: Asked) -> Any:
+    env: dict[str, str] = {}
+    if asked.address:
+        names = ("PYTHONPATH", "OPENAI_BASE_URL", "OPENAI_API_KEY")
+        env = {name: os.environ[name] for name in names if name in os.environ}
+    remote = ray.remote(SupervisorActor).options(
+        name=SUPERVISOR,
+        namespace=NAMESPACE,
+        lifetime="detached",
+        get_if_exists=True,
+        max_restarts=-1,
+        max_task_retries=0,
+        num_cpus=0,
+        max_concurrency=4,
+    )
+    return remote.remote(msgspec.json.encode(asked.declared), env)
+
+
+def _await_ready(supervisor: Any) -> bool:
+    deadline = time.monotonic() + READY_S
+    missing: list[str] = []
+    while time.monotonic() < deadline:
+        if _input_ended(0):
+            return False
+        with contextlib.suppress(RayError, GetTimeoutError):
+            missing = ray.get(supervisor.missing.remote(), timeout=ANSWER_S)
+            if not missing:
+                return True
+        time.sleep(LOOK_S / 20)
+    logger.error("actors that did not start within %g s: %s", READY_S, ", ".join(missing))
+    return False
+
+
+def _watch(supervisor: Any) -> int:
+    silences = 0
+    while not _input_ended(LOOK_S):
+        try:
+            ray.get(supervisor.missing.remote(), timeout=ANSWER_S)
+            silences = 0
+        except (RayError, GetTimeoutError) as error:
+            silences += 1
+            logger.warning("the supervisor does not answer (%d): %s", silences, error)
+        if silences >= MAX_SILENCES or not _node_lives():
+            logger.error("the cluster is lost")
+            return 1
+    with contextlib.suppress(RayError, GetTimeoutError):
+        ray.get(supervisor.stop.remote(), timeout=30)
+    with contextlib.suppress(RayError, ValueError):
+        ray.kill(supervisor, no_restart=True)
+    return 0
+
+
+def _node_lives() -> bool:
+    """Whether Ray still counts any node among the living."""
+    try:
+        return any(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
+    except Exception:  # the control store itself is gone
+        return False
+
+
+def _input_ended(within_s: float) -> bool:
+    readable, _, _ = select.select([sys.stdin], [], [], within_s)
+    return bool(readable) and not sys.stdin.buffer.read(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

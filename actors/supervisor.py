@@ -1,0 +1,125 @@
+"""The supervisor: keeps the declared actors alive, and working.
+
+Liveness is progress, not a heartbeat. An actor that answers but takes nothing while work waits for it is as dead as one
+that does not answer, and is started anew.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from actors.programs import Declared, Health
+
+logger = logging.getLogger("podium.supervisor")
+
+CHECK_S: Final = 1.0
+"""Seconds between two looks at every actor."""
+
+MAX_SILENCES: Final = 5
+"""Looks in a row without an answer after which an actor is started anew: longer than a restart by Ray takes."""
+
+DEAF_S: Final = 20.0
+"""Seconds without progress, with work waiting and places free, after which an actor is started anew."""
+
+PATIENCE_S: Final = 10.0
+"""Seconds between two new starts of one actor: what fails at once must not burn the machine."""
+
+
+class Actors(Protocol):
+    """Where actors live: Ray, or a test."""
+
+    async def ensure(self, declared: Declared) -> None:
+        """Start an actor unless one of that name is there."""
+        ...
+
+    async def health(self, declared: Declared) -> Health | None:
+        """How it is doing; None if it doesn't answer."""
+        ...
+
+    async def replace(self, declared: Declared) -> None:
+        """End it, however it is doing, and start it anew."""
+        ...
+
+    async def backlog(self, declared: Declared) -> int:
+        """How many messages wait for it."""
+        ...
+
+
+class _Watched:
+    def __init__(self, declared: Declared, now: float) -> None:
+        self.declared = declared
+        self.silences = 0
+        self.progress = -1
+        self.moved_at = now
+        self.replaced_at = now
+        self.seen = False
+
+
+class Supervisor:
+    """Plain Python over `Actors`; `ray_actors` gives it a process.
+
+    Args:
+        actors: Where they live.
+        declared: Which should be there.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        actors: Actors,
+        declared: Sequence[Declared],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.actors, self.clock = actors, clock
+        self._watched = [_Watched(each, clock()) for each in declared]
+
+    @property
+    def ready(self) -> bool:
+        """Whether every actor has answered once."""
+        return all(watched.seen for watched in self._watched)
+
+    @property
+    def missing(self) -> list[str]:
+        """Names of the actors that have not answered yet."""
+        return [watched.declared.name for watched in self._watched if not watched.seen]
+
+    async def run(self) -> None:
+        """Look after the actors until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(CHECK_S if self.ready else CHECK_S / 10)
+
+    async def look(self) -> None:
+        """One look at every actor, at all of them at once."""
+        await asyncio.gather(*(self._look_at(watched) for watched in self._watched))
+
+    async def _look_at(self, watched: _Watched) -> None:
+        try:
+            await self.actors.ensure(watched.declared)
+            health = await self.actors.health(watched.declared)
+            why = await self._trouble(watched, health)
+            if why and self.clock() - watched.replaced_at > PATIENCE_S:
+                logger.warning("actor %s %s: started anew", watched.declared.name, why)
+                watched.replaced_at = watched.moved_at = self.clock()
+                watched.silences = 0
+                await self.actors.replace(watched.declared)
+        except Exception:
+            logger.exception("actor %s could not be looked after", watched.declared.name)
+
+    async def _trouble(self, watched: _Watched, health: Health | None) -> str:
+        if health is None:
+            watched.silences += 1
+            return "does not answer" if watched.silences >= MAX_SILENCES else ""
+        watched.silences, watched.seen = 0, True
+        now = self.clock()
+        if health.progress != watched.progress or not health.connected or health.free <= 0:
+            watched.progress, watched.moved_at = health.progress, now
+            return ""
+        if now - watched.moved_at < DEAF_S:
+            return ""
+        if not await self.actors.backlog(watched.declared):
+            watched.moved_at = now
+            return ""
+        return f"has taken nothing for {DEAF_S:g} s while work waits"

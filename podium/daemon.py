@@ -1,0 +1,349 @@
+"""The process of a deployment: holds the broker, keeps a Ray cluster and its actors going, and starts again what dies.
+
+    python -m podium.daemon < one line of JSON (`Asked`)
+
+It answers with one line, ``{"ready": Record}`` or ``{"error": ...}``. A *tied* daemon ends with its input, a standing
+one with SIGTERM. Killed, it leaves nothing behind but the data: the broker ends with its last holder, Ray with its driver.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from actors.embedded import NatsServer
+from actors.jetstream_queue import JetStreamQueue, consumers_of
+from actors.programs import Connection, Declared
+from actors.ray_cluster import Asked as ClusterAsked
+from podium.config import Config
+from protocol import subjects
+from protocol.actions import Pool
+from protocol.errors import Conflict, PodiumError, Unreachable
+from replay import durability
+from replay.broker import Broker
+from replay.streams import ensure_streams
+
+logger = logging.getLogger("podium.daemon")
+
+RECORD: Final = "deployment.json"
+LOCK: Final = "deployment.lock"
+LOG: Final = "deployment.log"
+
+CLUSTER_READY_S: Final = 150.0
+"""Seconds that Ray and all actors may take to start."""
+
+RESTART_PAUSE_S: Final = 1.0
+"""Seconds before a cluster is started anew: one that fails at once must not burn the machine."""
+
+MAX_FAILURES: Final = 5
+"""Clusters in a row that never became ready before the daemon gives up."""
+
+STOP_S: Final = 45.0
+"""Seconds that a cluster may take to hand everything back."""
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What the process is started with."""
+
+    config: Config
+    pool_name: str
+    pool: Pool
+    tied: bool
+    """Whether it ends with its input."""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """What a standing deployment says of itself, in its folder."""
+
+    pid: int
+    url: str
+    pool: str
+    workers: Pool
+    since: int
+    """Milliseconds since the epoch."""
+    durability: str
+    """As found on the server, in words."""
+    address: str = ""
+    """Of the Ray cluster; empty for its own."""
+
+
+class Daemon:
+    """One deployment."""
+
+    def __init__(self, asked: Asked) -> None:
+        self.asked, self.config = asked, asked.config
+        self.folder = asked.config.path()
+        self.server: NatsServer | None = None
+        self.cluster: asyncio.subprocess.Process | None = None
+        self.ending = asyncio.Event()
+        self._label = ""
+
+    # ----------------------------------------------------------------------------------------- life
+
+    async def run(self) -> None:
+        """Start everything, say so, and keep it going until told to end."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.ending.set)
+        if self.asked.tied:
+            loop.add_reader(sys.stdin.fileno(), self._input)
+        try:
+            await self._start_broker()
+            await self._prepare()
+            await self._start_cluster()
+            record = self._record()
+            _say({"ready": msgspec.to_builtins(record)})
+            await self._keep_going()
+        finally:
+            await self._stop_cluster()
+            if not self.asked.tied:
+                (self.folder / RECORD).unlink(missing_ok=True)
+            if self.server is not None:
+                await asyncio.to_thread(self.server.close)
+
+    def _input(self) -> None:
+        if not os.read(sys.stdin.fileno(), 1_024):
+            asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+            self.ending.set()
+
+    def _record(self) -> Record:
+        record = Record(
+            pid=os.getpid(),
+            url=self._connection("client").url,
+            pool=self.asked.pool_name,
+            workers=self.asked.pool,
+            since=time.time_ns() // 1_000_000,
+            durability=self._label,
+            address=self.config.ray.address,
+        )
+        if not self.asked.tied:
+            temporary = self.folder / f"{RECORD}.new"
+            temporary.write_bytes(msgspec.json.encode(record))
+            temporary.chmod(0o600)
+            temporary.replace(self.folder / RECORD)
+        return record
+
+    async def _keep_going(self) -> None:
+        failures = 0
+        while not self.ending.is_set():
+            broker = asyncio.create_task(self._broker_ended())
+            cluster = asyncio.create_task(self._cluster_ended())
+            ending = asyncio.create_task(self.ending.wait())
+            waits = {broker, cluster, ending}
+            done, rest = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for task in rest:
+                task.cancel()
+            await asyncio.gather(*rest, return_exceptions=True)
+            if ending in done:
+                return
+            if broker in done:
+                logger.warning("the broker ended: starting it again on the same data")
+                await self._start_broker()
+            if cluster in done:
+                logger.warning("the Ray cluster ended: starting a fresh one")
+                await asyncio.sleep(RESTART_PAUSE_S)
+                try:
+                    await self._start_cluster()
+                    failures = 0
+                except PodiumError:
+                    failures += 1
+                    if failures >= MAX_FAILURES:
+                        raise
+
+    # --------------------------------------------------------------------------------------- broker
+
+    async def _start_broker(self) -> None:
+        if self.config.nats.url:
+            return
+        old, folder = self.server, self.folder / "nats"
+        self.server = await asyncio.to_thread(NatsServer.start, folder, self.config.durability)
+        if old is not None:
+            await asyncio.to_thread(old.close)
+
+    async def _broker_ended(self) -> None:
+        if self.server is None:
+            await asyncio.Event().wait()
+            return
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        number = self.server.fileno()
+        loop.add_reader(number, ended.set)
+        try:
+            await ended.wait()
+        finally:
+            loop.remove_reader(number)
+
+    def _connection(self, role: Any) -> Connection:
+        return connection(self.config, self.server, role)
+
+    async def _prepare(self) -> None:
+        """Streams, consumers, and a look at what the server really does."""
+        broker = await self._connection("conductor").open("daemon")
+        try:
+            replicas = 3 if self.config.durability == "site" else 1
+            await ensure_streams(broker, shards=self.config.shards, replicas=replicas)
+            tasks = JetStreamQueue(broker, subjects.TASKS, lease_s=self.config.lease_s)
+            await tasks.ensure(consumers_of("tasks"))
+            calls = JetStreamQueue(broker, subjects.CALLS, lease_s=self.config.lease_s)
+            for worker in self.asked.pool.workers:
+                await calls.ensure(consumers_of(worker.name))
+            self._label = await self._check_durability(broker)
+        finally:
+            await broker.close()
+
+    async def _check_durability(self, broker: Broker) -> str:
+        settings = await read_settings(broker, self.server)
+        return durability.require(settings, self.config.durability)
+
+    # -------------------------------------------------------------------------------------- cluster
+
+    def _declared(self) -> list[Declared]:
+        lease_s = self.config.lease_s
+        conductor = Declared(
+            name="conductor-1",
+            kind="conductor",
+            connection=self._connection("conductor"),
+            lease_s=lease_s,
+        )
+        workers = [
+            Declared(
+                name=f"worker-{spec.name}-{number}",
+                kind="worker",
+                connection=self._connection("worker"),
+                lease_s=lease_s,
+                spec=spec,
+            )
+            for spec in self.asked.pool.workers
+            if spec.kind != "conductor"
+            for number in range(1, spec.replicas + 1)
+        ]
+        return [conductor, *workers]
+
+    async def _start_cluster(self) -> None:
+        await self._stop_cluster()
+        log = (self.folder / LOG).open("ab")
+        with log:
+            self.cluster = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "actors.ray_cluster",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
+        asked = ClusterAsked(declared=self._declared(), address=self.config.ray.address)
+        assert self.cluster.stdin is not None
+        assert self.cluster.stdout is not None
+        self.cluster.stdin.write(msgspec.json.encode(asked) + b"\n")
+        ready = asyncio.create_task(_ready(self.cluster.stdout))
+        ending = asyncio.create_task(self.ending.wait())
+        done, rest = await asyncio.wait(
+            {ready, ending}, timeout=CLUSTER_READY_S, return_when=asyncio.FIRST_COMPLETED
+        )
+        for task in rest:
+            task.cancel()
+        if (ready in done and ready.result()) or ending in done:
+            return
+        raise Unreachable(
+            "Ray or one of its actors did not start",
+            hint=f"the reason is at the end of {self.folder / LOG}",
+        )
+
+    async def _cluster_ended(self) -> None:
+        assert self.cluster is not None
+        await self.cluster.wait()
+
+    async def _stop_cluster(self) -> None:
+        cluster, self.cluster = self.cluster, None
+        if cluster is None or cluster.returncode is not None:
+            return
+        assert cluster.stdin is not None
+        cluster.stdin.close()
+        try:
+            await asyncio.wait_for(cluster.wait(), STOP_S)
+        except TimeoutError:
+            logger.warning("the Ray cluster does not end by itself: killing it")
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(cluster.pid, signal.SIGKILL)
+            await cluster.wait()
+
+
+async def _ready(output: asyncio.StreamReader) -> bool:
+    """Whether the process says that it is ready, among whatever else is printed there."""
+    while line := await output.readline():
+        if line.startswith(b'{"ready"'):
+            return True
+    return False
+
+
+def connection(config: Config, server: NatsServer | None, role: Any) -> Connection:
+    """How to reach the broker in a role: the embedded one's own, or the configured one's."""
+    grouped = config.durability != "process"
+    if server is None:
+        credentials = config.nats.credentials
+        return Connection(url=config.nats.url, credentials=credentials, grouped=grouped)
+    user, password = server.credentials(role)
+    return Connection(url=server.url, user=user, password=password, grouped=grouped)
+
+
+async def read_settings(broker: Broker, server: NatsServer | None) -> durability.Settings:
+    """What the broker's servers really do; through the system account, where there is one."""
+    if server is None:
+        return await durability.read(broker.client, None)
+    user, password = server.credentials("system")
+    system = await Broker.connect(server.url, user=user, password=password, name="system")
+    try:
+        return await durability.read(broker.client, system.client)
+    finally:
+        await system.close()
+
+
+@contextlib.contextmanager
+def only_one(folder: Path) -> Any:
+    """Hold the folder's lock: there is one daemon per folder. Raises `Conflict`."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (folder / LOCK).open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict(
+                f"a deployment is running in {folder} already",
+                hint="use it (`podium run` attaches by itself), or stop it with `podium down`",
+            ) from None
+        yield
+
+
+def _say(answer: dict[str, Any]) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        print(json.dumps(answer), flush=True)
+
+
+def main() -> int:
+    """Be the daemon."""
+    asked = msgspec.json.decode(sys.stdin.buffer.readline(), type=Asked)
+    folder = asked.config.path()
+    try:
+        with only_one(folder):
+            log = folder / LOG
+            logging.basicConfig(filename=log, level=logging.INFO, format="%(asctime)s %(message)s")
+            asyncio.run(Daemon(asked).run())
+    except PodiumError as error:
+        logger.error("%s; %s", error.message, error.hint)
+        _say(
+            {"error": {"class": type(error).__name__, "message": error.message, "hint": error.hint}}
+        )
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

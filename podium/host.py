@@ -1,0 +1,249 @@
+"""How a command comes by a deployment: the standing one of the folder, or one of its own that ends with it."""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from actors.bus import NatsBus
+from actors.embedded import NatsServer
+from actors.jetstream_queue import JetStreamQueue
+from podium.client import Client
+from podium.config import Config
+from podium.daemon import LOCK, LOG, RECORD, Asked, Record, connection, read_settings
+from podium.poolfile import LoadedPool
+from protocol import errors, subjects
+from protocol.errors import Conflict, NotFound, PodiumError, TimedOut, Unreachable, Usage
+from replay.broker import Broker
+from replay.durability import Settings
+from replay.jetstream_log import JetStreamLog
+
+READY_S: Final = 180.0
+"""Seconds that a deployment may take to start: a first start on a busy machine."""
+
+STATS_S: Final = 0.3
+"""Seconds in which actors answer for themselves."""
+
+DOWN_S: Final = 60.0
+"""Seconds that a deployment may take to hand everything back and end."""
+
+
+class Host:
+    """A connection to a deployment."""
+
+    def __init__(self, config: Config, broker: Broker, server: NatsServer | None) -> None:
+        self.config, self.broker, self._server = config, broker, server
+        tasks = JetStreamQueue(broker, subjects.TASKS, lease_s=config.lease_s)
+        user = os.environ.get("USER") or os.environ.get("LOGNAME") or "user"
+        self._client = Client(JetStreamLog(broker), tasks, by=user, shards=config.shards)
+
+    @property
+    def client(self) -> Client:
+        """For everything that is done with runs."""
+        return self._client
+
+    async def stats(self) -> list[dict[str, Any]]:
+        """What each actor says of itself."""
+        answers = await NatsBus(self.broker).ask("stats", b"", STATS_S)
+        return [msgspec.json.decode(answer) for answer in answers]
+
+    async def settings(self) -> Settings | None:
+        """What the broker's servers really do."""
+        return await read_settings(self.broker, self._server)
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, config: Config, pool: LoadedPool) -> AsyncIterator["Host"]:
+        """A deployment that works: the standing one, or one of this process's own.
+
+        Raises:
+            Usage: The standing deployment hosts other workers.
+            Unreachable, Denied, ...: It can't be started; the message says why.
+        """
+        there = standing(config)
+        if there is not None:
+            _same_workers(there, pool)
+            async with cls.connect(config) as host:
+                yield host
+            return
+        process = await _start(config, pool, tied=True)
+        try:
+            async with cls.connect(config) as host:
+                yield host
+        finally:
+            await _end(process)
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def connect(cls, config: Config) -> AsyncIterator["Host"]:
+        """The log and the queues only: nothing is hosted. An embedded broker is started if none runs.
+
+        Raises:
+            NotFound: There is no broker, and never was one in this folder.
+        """
+        server: NatsServer | None = None
+        if not config.nats.url:
+            folder = config.path() / "nats"
+            if not folder.exists():
+                raise NotFound(
+                    f"there is no deployment in {config.path()}",
+                    hint="start a run with `podium run`, or a deployment with `podium up`",
+                )
+            server = await asyncio.to_thread(NatsServer.find, folder)
+            if server is None:
+                server = await asyncio.to_thread(NatsServer.start, folder, config.durability)
+        try:
+            broker = await connection(config, server, "client").open("client")
+            try:
+                yield cls(config, broker, server)
+            finally:
+                await broker.close()
+        finally:
+            if server is not None:
+                await asyncio.to_thread(server.close)
+
+
+def _same_workers(there: Record, pool: LoadedPool) -> None:
+    hosted = {worker.name for worker in there.workers.workers}
+    missing = [w.name for w in pool.pool.workers if w.name not in hosted]
+    if missing:
+        raise Usage(
+            f"the standing deployment hosts pool {there.pool!r}, without {', '.join(missing)}",
+            hint="`podium down`, then `podium up --pool FILE`; or leave --pool out to use its own",
+        )
+
+
+def standing(config: Config) -> Record | None:
+    """The folder's standing deployment, if one lives."""
+    folder = config.path()
+    if not _held(folder / LOCK):
+        return None
+    try:
+        return msgspec.json.decode((folder / RECORD).read_bytes(), type=Record)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def _held(lock: Path) -> bool:
+    """Whether a daemon holds the folder's lock: the kernel's word, which no crash makes stale."""
+    try:
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+async def up(config: Config, pool: LoadedPool) -> Record:
+    """Start a standing deployment, and return when it works.
+
+    Raises:
+        Conflict: There is one already.
+    """
+    there = standing(config)
+    if there is not None:
+        raise Conflict(
+            f"a deployment of pool {there.pool!r} is standing already (process {there.pid})",
+            hint="`podium status` shows it, `podium down` stops it",
+        )
+    process = await _start(config, pool, tied=False)
+    record = standing(config)
+    if record is None:
+        raise Unreachable(
+            f"the deployment (process {process.pid}) ended right after its start",
+            hint=f"the reason is at the end of {config.path() / LOG}",
+        )
+    return record
+
+
+async def down(config: Config) -> bool:
+    """Stop the standing deployment, and return when it has ended. False if there was none."""
+    record = standing(config)
+    if record is None:
+        return False
+    try:
+        descriptor = os.pidfd_open(record.pid)
+    except ProcessLookupError:
+        return False
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(descriptor, ended.set)
+    try:
+        signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+        await asyncio.wait_for(ended.wait(), DOWN_S)
+    except TimeoutError:
+        raise TimedOut(
+            f"the deployment (process {record.pid}) did not end within {DOWN_S:g} s",
+            hint=f"`kill -9 {record.pid}` loses nothing: its runs go on at the next start",
+        ) from None
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+    return True
+
+
+async def _start(config: Config, pool: LoadedPool, *, tied: bool) -> asyncio.subprocess.Process:
+    """Start a daemon and wait until it works. Raises what it says."""
+    folder = config.path()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (folder / LOG).open("ab") as log:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "podium.daemon",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+        )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    asked = Asked(config=config, pool_name=pool.name, pool=pool.pool, tied=tied)
+    try:
+        process.stdin.write(msgspec.json.encode(asked) + b"\n")
+        await process.stdin.drain()
+        line = await asyncio.wait_for(process.stdout.readline(), READY_S)
+    except TimeoutError:
+        await _end(process)
+        raise TimedOut(
+            f"the deployment did not start within {READY_S:g} s",
+            hint=f"the reason is at the end of {folder / LOG}",
+        ) from None
+    except BaseException:
+        await _end(process)
+        raise
+    answer = msgspec.json.decode(line) if line else {}
+    if "ready" not in answer:
+        await _end(process)
+        raise _said(answer, folder)
+    return process
+
+
+def _said(answer: dict[str, Any], folder: Path) -> PodiumError:
+    error = answer.get("error")
+    if error is None:
+        return Unreachable(
+            "the deployment ended while it was starting",
+            hint=f"the reason is at the end of {folder / LOG}",
+        )
+    kind: type[PodiumError] = getattr(errors, error["class"], PodiumError)
+    return kind(error["message"], hint=error["hint"])
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """End a tied daemon with its input; by force if it doesn't."""
+    assert process.stdin is not None
+    process.stdin.close()
+    try:
+        await asyncio.wait_for(process.wait(), DOWN_S)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
