@@ -34,7 +34,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from podium.config import MICRO, BudgetTable, Positive, Whole, cure
-from protocol.actions import Json, Kind, Pool, Spend, WorkerSpec
+from protocol.actions import Json, Pool, Spend, WorkerSpec
 from protocol.decisions import PolicySpec
 from protocol.errors import NotFound, PodiumError, Usage
 from protocol.limits import MAX_POOL_BYTES, MAX_WORKERS
@@ -249,13 +249,6 @@ def _base(table: WorkerTable, folder: Path) -> WorkerSpec:
             "it has no adapter, and no @podium.tool function has that name",
             hint='Add adapter = "function:module:name", "openai", "python" or "conductor".',
         )
-    if kind == "function":
-        from actors.workers.function import find, spec_of
-
-        _own(table.adapter.split(":")[1], folder)
-        spec = spec_of(find(table.adapter))
-        # The address as it was written: a function may be reached by several.
-        return msgspec.structs.replace(spec, adapter=table.adapter)
     if table.adapter == CONDUCTOR:
         return WorkerSpec(
             name=table.name,
@@ -264,32 +257,17 @@ def _base(table: WorkerTable, folder: Path) -> WorkerSpec:
             description=CONDUCTOR_DESCRIPTION,
             parameters=CONDUCTOR_PARAMETERS,
         )
-    made = _ADAPTERS.get(table.adapter)
-    if made is None:
-        known = ", ".join(["function:module:name", *_ADAPTERS, CONDUCTOR])
+    from actors.workers import ADAPTERS, draft
+
+    if kind not in ADAPTERS:
+        others = sorted({*ADAPTERS, CONDUCTOR} - {"function"})
+        known = ", ".join(["function:module:name", *others])
         raise Usage(f"there is no adapter {table.adapter!r}", hint=f"Known are: {known}.")
-    module = importlib.import_module(made[0])
-    options = getattr(module, "Options", None)
-    if options is not None:
-        try:
-            msgspec.convert(table.options, options)
-        except msgspec.ValidationError as error:
-            text = str(error).replace("`$", "`$.options")
-            raise Usage(text, hint=cure(str(error), options)) from None
-    return WorkerSpec(
-        name=table.name,
-        kind=made[1],
-        adapter=table.adapter,
-        description=module.DESCRIPTION,
-        parameters=module.PARAMETERS,
-    )
-
-
-_ADAPTERS: Final[dict[str, tuple[str, Kind]]] = {
-    "openai": ("actors.workers.agent", "agent"),
-    "python": ("actors.workers.sandbox", "tool"),
-}
-"""The adapters that need no function: the module that describes each, and its kind."""
+    if kind == "function":
+        _own(table.adapter.split(":")[1] if ":" in table.adapter else "", folder)
+    spec = draft(table.adapter, table.options)
+    # The address as it was written: a function may be reached by several.
+    return msgspec.structs.replace(spec, adapter=table.adapter)
 
 
 def _tools(name: str, folder: Path) -> list[WorkerSpec]:
@@ -366,20 +344,17 @@ def policy_spec(name: str) -> PolicySpec:
 
     Raises:
         Usage: There is no such policy.
+        NotFound: A policy of the user's own that can't be imported.
     """
     kind, _, model = name.partition(":")
-    if name == RULES:
-        from actors.policies.rules import RulesPolicy
-
-        return RulesPolicy().spec
     if kind == "openai" and model:
+        # Made without the key: where the run is only queued, there need be none.
         from actors.policies.openai import OpenAIPolicy
 
         return OpenAIPolicy(model).spec
-    raise Usage(
-        f"There is no policy {name!r}.",
-        hint="Use --policy rules, or --policy openai:MODEL such as openai:gpt-5.",
-    )
+    from actors.policies import find
+
+    return find(name).spec
 
 
 def _placed(error: PodiumError, place: str) -> Usage:

@@ -7,14 +7,12 @@ from podium.render import (
     RunTree,
     TurnNode,
     call_text,
-    count,
-    duration,
-    one_line,
     pause_text,
     signal_text,
     spend,
     tree,
 )
+from podium.render_text import count, duration, one_line
 from protocol.codec import Commit
 from protocol.events import (
     AnyEvent,

@@ -11,19 +11,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from podium.render import (
-    CallNode,
-    RunTree,
-    TurnNode,
-    call_text,
-    count,
-    duration,
-    money,
-    one_line,
-    spend,
-    summary,
-    took,
-)
+from podium.render import CallNode, RunTree, TurnNode, call_text, spend, summary, took
+from podium.render_text import count, duration, money, one_line
 from protocol.views import LIMIT_TEXTS
 
 SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"

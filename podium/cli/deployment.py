@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from podium.cli.options import COMMON, HOSTING, Common, Hosting, load_pool
 from podium.cli.output import Output, iso
 from podium.cli.world import Standing, current
-from podium.render import duration
+from podium.render_text import duration
 from protocol.errors import Conflict
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import msgspec
 from podium.cli.options import COMMON, HOSTING, Common, Hosting
 from podium.cli.output import Output
 from podium.cli.world import Hosted, current
-from podium.render import count
+from podium.render_text import count
 from protocol.errors import PodiumError
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from podium.cli.world import World, current
-from podium.render import clean
+from podium.render_text import clean
 from protocol.errors import PodiumError
 
 if TYPE_CHECKING:

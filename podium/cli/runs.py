@@ -10,7 +10,7 @@ from podium.cli.interrupts import EXIT_INTERRUPTED, Interrupts
 from podium.cli.options import COMMON, Common
 from podium.cli.output import Output, iso
 from podium.cli.world import current
-from podium.render import duration, money, one_line
+from podium.render_text import duration, money, one_line
 from protocol.errors import NotFound, Usage
 from protocol.subjects import is_run
 
@@ -52,8 +52,11 @@ def list_(
     config = common.load().config
 
     async def read() -> list["RunRow"]:
-        async with current().deployments.connect(config) as host:
-            return await host.client.runs()
+        try:
+            async with current().deployments.connect(config) as host:
+                return await host.client.runs()
+        except NotFound:  # nothing was ever run here
+            return []
 
     rows = asyncio.run(read())
     counts: dict[str, int] = {}
@@ -188,9 +191,10 @@ def _show_events(output: Output, log: "RunLog") -> None:
 def _show_tree(output: Output, log: "RunLog", content: bool) -> None:
     from rich.text import Text
 
-    from podium.render import clean, tree
+    from podium.render import tree
     from podium.render_lines import tree_lines
     from podium.render_rich import run_picture
+    from podium.render_text import clean
 
     run = tree(log)
     if output.as_json:

@@ -40,13 +40,25 @@ class Hosted(Protocol):
 class Standing(Protocol):
     """The record of a standing deployment."""
 
-    pid: int
-    url: str
-    """Of its broker."""
-    pool: str
-    """The name of the pool whose workers it hosts."""
-    since: int
-    """Milliseconds since the epoch."""
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        ...
+
+    @property
+    def url(self) -> str:
+        """Of its broker."""
+        ...
+
+    @property
+    def pool(self) -> str:
+        """The name of the pool whose workers it hosts."""
+        ...
+
+    @property
+    def since(self) -> int:
+        """When it was started, milliseconds since the epoch."""
+        ...
 
 
 class Deployments(Protocol):
