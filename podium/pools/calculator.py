@@ -7,6 +7,7 @@ number formats are those that everybody knows. Nothing is ever evaluated as Pyth
 import ast
 import math
 import operator
+import re
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
@@ -87,6 +88,9 @@ VARIADIC_OF_ONE: Final = frozenset({"max", "min"})
 
 CONSTANTS: Final[dict[str, Number]] = {"e": math.e, "pi": math.pi, "tau": math.tau}
 
+_GLUED: Final = re.compile(r"(?<![A-Za-z_\d.])\d[\d.]*(?![eE][-+]?\d)[A-Za-z_]")
+"""A number with a letter at its end. Python's parser reads some of these, with a warning."""
+
 SPELLINGS: Final = str.maketrans({"×": "*", "÷": "/", "−": "-", "–": "-", "·": "*"})
 """Signs as people type them. The caret is translated too: a power, as on every pocket
 calculator."""
@@ -101,6 +105,8 @@ def calculate(expression: str) -> Number:
     text = expression.translate(SPELLINGS).replace("^", "**").strip().rstrip("=?").strip()
     if not text:
         raise CalculatorError("The expression is empty. Give one such as 17 * (3 + 4).")
+    if _GLUED.search(text):
+        raise CalculatorError("A number stands right before a letter. Put a sign between them.")
     try:
         tree = ast.parse(text, mode="eval")
         return _tidy(_value(tree.body))

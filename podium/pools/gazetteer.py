@@ -58,7 +58,7 @@ COUNTRY_ALIASES: Final = {
     "cape verde": "CV",
     "congo brazzaville": "CG",
     "congo kinshasa": "CD",
-    "cote d ivoire": "CI",
+    "cote divoire": "CI",
     "czech republic": "CZ",
     "dr congo": "CD",
     "drc": "CD",

@@ -194,7 +194,7 @@ def _interpret(frame: Frame) -> Query | None:
     if markers & _COMPARING:
         return _rank(frame, markers)
     if frame.compare or "compare" in markers:
-        return _compare(frame, markers)
+        return _compare(frame, markers - {"where"})
     if markers & {"total", "average", "difference", "ratio", "percent"}:
         return _aggregate(frame, markers)
     if markers == {"where"} and not frame.properties:
@@ -354,7 +354,8 @@ def _borrowed(frame: Frame, group: Group) -> list[str]:
 def _told(frame: Frame, group: Group, properties: Iterable[str]) -> list[Entity | Fact | Operation]:
     told: list[Entity | Fact | Operation] = []
     names = list(properties)
-    if not names and frame.country_noun:
+    picked = any(isinstance(item, Pick) for item in group.items)
+    if not names and frame.country_noun and not picked:
         cities = [item for item in group.items if kind_of(item) != "country"]
         return [CountryOf(item) for item in cities] if len(cities) == len(group.items) else []
     for item in group.items:

@@ -181,7 +181,7 @@ FILLER: Final = """
     lie, lying, located, situated, found, part, name, please, exactly, currently, now, today,
     right now, at present, approximately, roughly, nowadays, how, me, us, tell, give, show, find,
     look up, get, want, know, like, would, i'd, i, can, could, you, let, need, calculate, compute,
-    work out, determine, figure out, say, state, list, question, hi, hello, thanks, whats,
+    work out, determine, figure out, say, state, list, question, hi, hello, thanks, they, whats,
     what're, how's, thank you, respectively, respective, cover, covers, covering, big's, occupy,
     occupies, house, houses, home, inhabit, inhabited, actual, current, dwell, spend, pay, paid,
     accepted, official, put, place, measure, measures, comprise, count, counts, all, own, also,

@@ -45,7 +45,8 @@ Spain, Sri Lanka, St Kitts and Nevis, St Lucia, St Vincent and the Grenadines, S
 Swaziland, Sweden, Switzerland, Syria, Taiwan, Tajikistan, Tanzania, Thailand, Timor Leste, Togo,
 Tokelau, Tonga, Trinidad and Tobago, Tunisia, Turkey, Turkiye, Turkmenistan, Turks and Caicos
 Islands, Tuvalu, UAE, Uganda, UK, Ukraine, United Arab Emirates, United Kingdom, United States,
-United States of America, Uruguay, USA, Uzbekistan, Vanuatu, Vatican City, Venezuela, Vietnam,
+United States of America, Uruguay, USA, Uzbekistan, Vanuatu, Vatican, Vatican City, Venezuela,
+Vietnam,
 Wallis and Futuna, Western Sahara, Yemen, Zambia, Zimbabwe
 """
 
@@ -114,9 +115,11 @@ Sweden, Swiss Switzerland, Syrian Syria, Thai Thailand, Tunisian Tunisia, Turkis
 Ukrainian Ukraine, Venezuelan Venezuela, Vietnamese Vietnam
 """
 
+_DEMONYMS_LISTED: Final = [" ".join(entry.split()) for entry in _DEMONYMS.split(",")]
+
 DEMONYMS: Final = {
     fold(adjective): country
-    for adjective, _, country in (entry.strip().partition(" ") for entry in _DEMONYMS.split(","))
+    for adjective, _, country in (entry.partition(" ") for entry in _DEMONYMS_LISTED)
 }
 """Adjectives of countries, as in "the French capital"."""
 

@@ -56,6 +56,13 @@ COUNTRY_ONLY: Final = frozenset(
     }
 )
 
+SUPERLATIVES: Final = {
+    "population": ("the most people", "the fewest people"),
+    "area": ("the largest area", "the smallest area"),
+    "density": ("the most people per km²", "the fewest people per km²"),
+}
+"""By property: most, least."""
+
 _PROPOSALS: Final = re.compile(r'"([^"]{1,100})"')
 _EXCEPTION: Final = re.compile(r"^(?:[\w.]*(?:Error|Exception|Unknown)\w*:\s*)+")
 
@@ -216,11 +223,9 @@ class Plan:
         numbers = [one.number or 0 for one in found]
         best = max(numbers) if pick.largest else min(numbers)
         winner = found[numbers.index(best)].place
-        least = "the most" if pick.largest else "the least"
-        others = " and ".join(one.place.name for one in found if one.place != winner)
-        what = {"population": "people", "area": "area", "density": "people per km²"}
-        kind = what[pick.facts[0].property]
-        aside = f"which has {least} {kind} of these: {winner.name} and {others}"
+        superlative = SUPERLATIVES[pick.facts[0].property][0 if pick.largest else 1]
+        names = ", ".join(one.place.name for one in found)
+        aside = f"with {superlative} of {names}"
         return Place(
             winner.name,
             kind_of(pick) if winner.kind == "either" else winner.kind,

@@ -3,7 +3,7 @@
 from typing import Final
 
 from actors.policies.rules.names import with_article
-from actors.policies.rules.plan import Found, Place, as_number, the
+from actors.policies.rules.plan import SUPERLATIVES, Found, Place, as_number, the
 from protocol.actions import Json
 
 UNITS: Final = {"population": "people", "area": "km²", "density": "people per km²"}
@@ -14,12 +14,6 @@ COMPARATIVES: Final = {
     "density": ("more people per km²", "fewer people per km²"),
 }
 """By property: more, less."""
-
-_SUPERLATIVES: Final = {
-    "population": ("the most people", "the fewest people"),
-    "area": ("the largest area", "the smallest area"),
-    "density": ("the most people per km²", "the fewest people per km²"),
-}
 
 MAX_VALUE_CHARS: Final = 200
 """Characters of a value that is no number: a worker's text must not swamp an answer."""
@@ -44,7 +38,7 @@ def property_name(name: str) -> str:
 def superlative(name: str, largest: bool, count: int) -> str:
     """The most of several, or the more of two."""
     if count > 2:
-        return _SUPERLATIVES[name][0 if largest else 1]
+        return SUPERLATIVES[name][0 if largest else 1]
     return COMPARATIVES[name][0 if largest else 1].replace("a ", "the ", 1)
 
 
