@@ -155,6 +155,9 @@ class RunShell:
 
     async def _take_over(self) -> bool:
         """Fold the log and write the activation. False if there is nothing to own."""
+        if isinstance(self.message, Start) and self.delivery.delivered == 1:
+            if await self._begin(self.message):
+                return True
         for _ in range(MAX_TAKEOVERS):
             log = await self.host.log.read(self.run)
             self.host.counts["aside"] += len(log.aside)
@@ -178,20 +181,36 @@ class RunShell:
         logger.warning("run %s: others keep writing to its log; left to its lease", self.run)
         return False
 
+    async def _begin(self, start: Start) -> bool:
+        """A task that nobody has tried: its log should be empty, and one commit will do. False if it isn't."""
+        inbox = asyncio.create_task(self.host.log.inbox(self.run))
+        try:
+            await self._turn([start, Activate(self.host.options.name, RULES)])
+        except Fenced:
+            return False
+        finally:
+            stored = await inbox
+        self._inbox_seq = 0
+        for message in stored:
+            self._arrived(message)
+        self._hear_early()
+        if self._pending:  # it may have been cancelled before it began
+            await self._turn(self._taken())
+        return True
+
     async def _activate(self, log: RunLog) -> None:
         activate = Activate(self.host.options.name, RULES)
-        fresh = self.state.phase == "new" and isinstance(self.message, Start)
         commands: list[Command] = [activate]
-        if fresh and isinstance(self.message, Start):
+        if self.state.phase == "new" and isinstance(self.message, Start):
             commands = [self.message, activate]
-        unread = [command for command in log.commands() if command.hash not in self._read_before()]
-        if fresh and self.delivery.delivered == 1:
-            await self._turn([*commands, *unread])  # nobody has failed on it: one commit will do
-        else:
-            await self._turn(commands, ask=False)
-            self.effects.recovered = True
-            self._pending.extend(unread)
-            await self._turn(self._taken(), ask=True)
+        known = self._read_before()
+        unread = [command for command in log.commands() if command.hash not in known]
+        await self._turn(
+            commands, ask=False
+        )  # alone: should the run kill its host, this is what shows it
+        self.effects.recovered = True
+        self._pending.extend(unread)
+        await self._turn(self._taken())
 
     def _read_before(self) -> set[str]:
         known = set(self.state.signals)
@@ -204,6 +223,9 @@ class RunShell:
             if isinstance(entry.message, Report):
                 await self._keep(entry.hash, entry.message)
         self._inbox_seq = log.inbox_seq
+        self._hear_early()
+
+    def _hear_early(self) -> None:
         for hint in self._early:
             self._hinted(*hint)
         self._early.clear()
