@@ -99,6 +99,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         """Whether there is an answer."""
         return self.outcome == "finished"
 
+    def __str__(self) -> str:
+        return self.answer if self.ok else f"run {self.run} {self.outcome}: {self.detail}"
+
 
 class Client:
     """Everything that a user does with runs.

@@ -6,6 +6,7 @@ this process's environment.
 """
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 from urllib.parse import urlsplit
@@ -114,9 +115,11 @@ async def listens(who: str, url: str | None) -> None:
         async with asyncio.timeout(CONNECT_LIMIT_S):
             _, writer = await asyncio.open_connection(where.hostname or "", port)
     except (OSError, TimeoutError) as error:
-        why = str(error) or f"no connection within {CONNECT_LIMIT_S:g} s"
+        number = getattr(error, "errno", None)
+        why = os.strerror(number) if number and number > 0 else str(error)
+        why = why or f"no connection within {CONNECT_LIMIT_S:g} s"
         raise Unreachable(
-            f"{who} uses the endpoint {url or where.geturl()}, and it refuses: {why}.",
+            f"{who} uses the endpoint {url or where.geturl()}, which refuses: {why}.",
             hint=f"Start the server, or correct base_url in the pool file ({URL_ENV} otherwise).",
         ) from None
     writer.close()
@@ -136,7 +139,9 @@ async def _try(spec: WorkerSpec) -> Finding:
     try:
         state, found, hint = await _tried(spec)
     except PodiumError as error:
-        state, found, hint = "failed", error.message, error.hint
+        # The table's first column says whose it is.
+        found = error.message.removeprefix(f"The worker {spec.name!r} ")
+        state, hint = "failed", error.hint
     return Finding(worker=spec.name, adapter=spec.adapter, state=state, found=found, hint=hint)
 
 
@@ -189,7 +194,8 @@ async def _try_policy(name: str) -> Finding:
             model = name.partition(":")[2]
             state, found, hint = await _endpoint(model, url_from_environment(), KEY_ENV)
     except PodiumError as error:
-        state, found, hint = "failed", error.message, error.hint
+        found = error.message.removeprefix(f"The policy {name} ")
+        state, hint = "failed", error.hint
     return Finding(worker="(policy)", adapter=name, state=state, found=found, hint=hint)
 
 

@@ -56,9 +56,7 @@ def doctor(*, hosting: Hosting = HOSTING) -> int:
         table(["check", "state", "found"], lines, wide="found"),
         counts=counts,
     )
-    for each in checks:
-        if each.hint:
-            output.hint(f"{each.check}: {each.hint}")
+    output.cures((each.check, each.hint) for each in checks)
     return 1 if counts["failed"] else 0
 
 

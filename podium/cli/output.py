@@ -11,7 +11,7 @@ Every write of the command line goes through here, so that nothing reaches a ter
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -87,11 +87,37 @@ class Output:
         self.world.stdout.write(clean(text) + "\n")
         self.world.stdout.flush()
 
+    def answer(self, text: str) -> None:
+        """An answer: folded between words in a terminal, as it is elsewhere."""
+        if not self.world.stdout.isatty():
+            self.text(text)
+            return
+        from rich.text import Text
+
+        self.show(Text(clean(text)))
+
     def show(self, *pictures: "RenderableType", err: bool = False) -> None:
         """Results, as rich lays them out."""
         console = self.console(err=err)
-        for picture in pictures:
-            console.print(picture)
+        if console.is_terminal:
+            for picture in pictures:
+                console.print(picture)
+            return
+        with console.capture() as captured:
+            for picture in pictures:
+                console.print(picture)
+        for line in captured.get().splitlines():  # tables are padded with blanks
+            console.file.write(line.rstrip() + "\n")
+        console.file.flush()
+
+    def cures(self, hints: Iterable[tuple[str, str]]) -> None:
+        """What to do about each of several things; said once where it is the same for some."""
+        by_hint: dict[str, list[str]] = {}
+        for what, hint in hints:
+            if hint:
+                by_hint.setdefault(hint, []).append(what)
+        for hint, whats in by_hint.items():
+            self.hint(f"{', '.join(whats)}: {hint}")
 
     # ------------------------------------------------------------------ to programs
 

@@ -230,7 +230,7 @@ def ended(output: Output, shown: "RunTree") -> int:
     elif shown.outcome == "finished":
         if output.lively():
             output.say("")
-        output.text(shown.answer)
+        output.answer(shown.answer)
     if output.lively():
         output.say("")
     output.hint(f"look at it again: podium runs show {shown.run} --content")

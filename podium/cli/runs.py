@@ -189,12 +189,9 @@ def _show_events(output: Output, log: "RunLog") -> None:
 
 
 def _show_tree(output: Output, log: "RunLog", content: bool) -> None:
-    from rich.text import Text
-
     from podium.render import tree
     from podium.render_lines import tree_lines
     from podium.render_rich import run_picture
-    from podium.render_text import clean
 
     run = tree(log)
     if output.as_json:
@@ -209,7 +206,8 @@ def _show_tree(output: Output, log: "RunLog", content: bool) -> None:
             output.text(line)
         output.text(status_of(run))
     if content and run.outcome == "finished":
-        output.show(Text(""), Text(clean(run.answer)))
+        output.text("")
+        output.answer(run.answer)
     if run.aside:
         output.hint(f"{run.aside} messages of its log don't count: podium doctor")
     if not content:
@@ -306,7 +304,7 @@ def watch(
         said = done(shown)
         output.json({"done": said if content else {**said, "answer": None}})
     elif content and shown.outcome == "finished":
-        output.text(shown.answer)
+        output.answer(shown.answer)
     output.hint(f"look at it: podium runs show {shown.run} --content")
     return 0 if shown.outcome == "finished" else 1
 

@@ -36,9 +36,7 @@ def check(
         table(["worker", "adapter", "state", "found"], lines, wide="found"),
         counts=counts,
     )
-    for finding in findings:
-        if finding.hint:
-            output.hint(f"{finding.worker}: {finding.hint}")
+    output.cures((finding.worker, finding.hint) for finding in findings)
     if counts["failed"]:
         return 2
     output.hint(f'use it: podium run --pool {file} "…"')
