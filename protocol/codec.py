@@ -9,11 +9,11 @@ import re
 from collections.abc import Callable
 from hashlib import sha256
 from itertools import accumulate
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
-from protocol.actions import BlobRef, Json
+from protocol.actions import BlobRef, Count, Json
 from protocol.commands import TaskMessage
 from protocol.errors import InvalidData, TooLarge
 from protocol.events import AnyEvent, UnknownEvent
@@ -24,15 +24,19 @@ HASH_CHARS: Final = 32
 """Hex characters of a hash in the log: 128 bits of SHA-256, beyond any accident."""
 
 
+Number: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
+"""The place of a commit in its run's log."""
+
+
 class Commit(msgspec.Struct, frozen=True, kw_only=True):
     """The events of one transition, appended as one message: all of them or none."""
 
     run: str
-    n: int
+    n: Number
     """From 1, without gaps."""
-    epoch: int
+    epoch: Count
     """The activation under which it was decided."""
-    at: int
+    at: Count
     """Milliseconds since the epoch; never going back within a run."""
     causes: tuple[str, ...]
     """What was acted on, see `commands`."""
@@ -69,9 +73,9 @@ class _Envelope(msgspec.Struct, frozen=True, kw_only=True):
     """A commit whose events have not been looked at."""
 
     run: str
-    n: int
-    epoch: int
-    at: int
+    n: Number
+    epoch: Count
+    at: Count
     causes: tuple[str, ...]
     events: tuple[dict[str, Any], ...]
     prev: str
