@@ -89,6 +89,10 @@ COUNTRY_ALIASES: Final = {
 """Names in use that the data has not, folded, and the country's ISO code."""
 
 
+SHARED_NAMES: Final = {"congo": ("CD", "CG"), "korea": ("KR", "KP"), "virgin islands": ("VI", "VG")}
+"""Short names, folded, that two countries go by; they are asked back."""
+
+
 class Country(NamedTuple):
     """One country or territory."""
 
@@ -206,6 +210,9 @@ def find_country(name: str) -> Country:
     iso = _country_names().get(folded)
     if iso is not None:
         return countries()[iso]
+    if folded in SHARED_NAMES:
+        shared = [countries()[iso].name for iso in SHARED_NAMES[folded]]
+        raise Unknown(f'"{name}" may be one of two countries.', shared)
     names = [known for known in _country_names() if len(known) > 3]
     close = difflib.get_close_matches(folded, names, MAX_PROPOSALS, CLOSE_ENOUGH)
     proposals = list(dict.fromkeys(countries()[_country_names()[known]].name for known in close))

@@ -292,7 +292,8 @@ def _described(plan: Plan, quantity: Quantity, top: bool = False) -> str:
             if operator == "percent":
                 return f"{parts[0]} as a percentage of {parts[1]}"
             names = {"sqrt": "square root", "min": "minimum", "max": "maximum"}
-            return f"the {names.get(operator, operator)} of {wording.listed(parts)}"
+            of = "between" if operator == "difference" else "of"
+            return f"the {names.get(operator, operator)} {of} {wording.listed(parts)}"
 
 
 def _search(result: Json, words: str) -> Answer:

@@ -31,7 +31,10 @@ from actors.policies.rules.tree import (
 )
 
 _YES_NO: Final = frozenset({"is", "are", "do", "does", "has", "have"})
+_USING: Final = frozenset({"use", "uses", "used", "using", "pay", "paid", "spend", "accepted"})
+_USED: Final = frozenset({"currency", "timezone", "calling_code", "internet_domain"})
 _JOINING_WORDS: Final = frozenset({"to", "from"})
+_COUNTED: Final = NUMERIC | {"size", "neighbours"}
 _COMPARING: Final = frozenset({"rank", "descending", "ascending"})
 
 
@@ -57,6 +60,11 @@ class Frame:
         """Between each two places stands a word that joins them."""
         self.yes_no = False
         self.country_noun = False
+        """It is asked which country."""
+        self.which_many = False
+        """It is asked which countries or cities, or which city."""
+        self.using = False
+        """Something is said to be used or paid with."""
         self.capital_of = False
         """The question ends with "the capital of"."""
         self.continent = ""
@@ -91,6 +99,8 @@ def _scan(tokens: list[Token]) -> Frame | None:
         if found is not None:
             if frame.items and not joined:
                 frame.joined = False
+            if parser.at(i - 1).kind == "property" and i > 0 and not _surely_country(found.entity):
+                return None
             _add_item(frame, found.entity, own=parser.at(found.after).kind == "possessive")
             i, joined = found.after, False
             continue
@@ -98,8 +108,13 @@ def _scan(tokens: list[Token]) -> Frame | None:
         if not _fill(frame, parser, i):
             return None
         i += 1
-    _distribute_capitals(frame)
+    _distribute(frame)
     return frame
+
+
+def _surely_country(entity: Entity) -> bool:
+    """Whether "population Chad" is a hasty "population of Chad", and not "currency Sol"."""
+    return not isinstance(entity, Named) or entity.kind == "country"
 
 
 def _fill(frame: Frame, parser: EntityParser, i: int) -> bool:
@@ -124,13 +139,17 @@ def _fill(frame: Frame, parser: EntityParser, i: int) -> bool:
             frame.compare.append(token.value)
         case "than":
             frame.than = True
-        case "country":
-            frame.country_noun = True
+        case "country" | "city":
+            return _noun(frame, parser, i)
+        case "filler" if token.value in _USING:
+            frame.using = True
+        case "word" if token.value == "its":
+            return False
         case "continent" if not frame.continent:
             frame.continent = token.value
         case "operator" if token.value == "-":
             pass
-        case "filler" | "word" | "separator" | "possessive" | "city":
+        case "filler" | "word" | "separator" | "possessive":
             pass
         case _:
             return False
@@ -143,6 +162,19 @@ def _add_item(frame: Frame, entity: Entity, own: bool) -> None:
         group = Group()
         frame.groups.append(group)
     group.items.append(entity)
+
+
+def _noun(frame: Frame, parser: EntityParser, i: int) -> bool:
+    """Take "country" or "city" where it only says what kind of place is meant, or asks which."""
+    token = parser.at(i)
+    if parser.is_word(i - 1, "of", "in", "by", "for"):
+        return False
+    asked = parser.at(i - 1).value in {"which", "what"}
+    if asked and token.kind == "country" and not token.value:
+        frame.country_noun = True
+    elif asked:
+        frame.which_many = True
+    return True
 
 
 def _coordinated(frame: Frame, parser: EntityParser, i: int) -> bool:
@@ -170,20 +202,24 @@ def _add_property(frame: Frame, name: str) -> None:
         group.properties.append(name)
 
 
-def _distribute_capitals(frame: Frame) -> None:
-    """Read "the capitals of France and Spain" as two capitals, not as one and a country."""
+def _distribute(frame: Frame) -> None:
+    """Read "the capitals of France and Spain" as two capitals, and so with countries of cities."""
     for group in frame.groups:
         for i in range(1, len(group.items)):
             before, item = group.items[i - 1], group.items[i]
             bare = isinstance(item, Named) and item.kind == "country"
             if isinstance(before, CapitalOf) and isinstance(before.country, Named) and bare:
                 group.items[i] = CapitalOf(item)
+            if isinstance(before, CountryOf) and isinstance(item, Named) and not bare:
+                group.items[i] = CountryOf(item)
 
 
 def _interpret(frame: Frame) -> Query | None:
     _derive_density(frame)
     markers = frame.markers - {"howmuch"} if not frame.compare else frame.markers
-    if not frame.items:
+    if not frame.items or (frame.using and not set(frame.properties) & _USED):
+        return None
+    if "howmuch" in frame.markers and not set(frame.properties) <= _COUNTED:
         return None
     if frame.yes_no and (reading := _yes_no(frame, markers)) is not None:
         return reading
@@ -334,6 +370,8 @@ def _is_capital(items: list[Entity]) -> Query | None:
 
 def _tell(frame: Frame) -> Query | None:
     items = frame.items
+    if not _asks_of_these(frame):
+        return None
     if len(items) == 1 and isinstance(items[0], Pick) and frame.by_property:
         return _rechosen(items[0], frame.properties)
     told: list[Entity | Fact | Operation] = []
@@ -343,6 +381,15 @@ def _tell(frame: Frame) -> Query | None:
     if not told or any(isinstance(entry, Named) for entry in told):
         return None
     return Tell(tuple(told))
+
+
+def _asks_of_these(frame: Frame) -> bool:
+    """Whether it asks about the places it names, and not for places that have what they have."""
+    properties = set(frame.properties)
+    derived = not any(isinstance(item, Named) for item in frame.items)
+    if frame.which_many:
+        return properties == {"neighbours"} or (derived and not properties)
+    return not frame.country_noun or properties <= {"capital", "neighbours"}
 
 
 def _borrowed(frame: Frame, group: Group) -> list[str]:

@@ -25,8 +25,8 @@ PROPERTIES: Final = {
         population, population figure, population figures, populace
     """,
     "area": """
-        area, areas, surface, surface area, surface areas, land area, land areas, land, total
-        area, land mass, landmass, territory, how much land, how many square kilometres, how many
+        area, areas, surface, surface area, surface areas, land area, land areas, land, land mass,
+        landmass, territory, how much land, how many square kilometres, how many
         square kilometers, how many km2, how many square km, how many sq km, extent
     """,
     "size": "size, sizes, how big, how large, how small",
@@ -165,8 +165,10 @@ ARITHMETIC: Final = {
 }
 
 NOUNS: Final = {
-    "country": "country, countries, nation, nations",
-    "city": "city, cities, town, towns, metropolis",
+    ("country", ""): "country, nation",
+    ("country", "plural"): "countries, nations",
+    ("city", ""): "city, town, metropolis",
+    ("city", "plural"): "cities, towns",
 }
 
 STRUCTURE: Final = """
@@ -186,7 +188,7 @@ FILLER: Final = """
     occupies, house, houses, home, inhabit, inhabited, actual, current, dwell, spend, pay, paid,
     accepted, official, put, place, measure, measures, comprise, count, counts, all, own, also,
     then, such, per se, when considering, considering, taking, take, looking, be, serves, serve,
-    go, goes, well, and also, as well, make, so, this, group, set, terms, respect, regard, their,
+    go, goes, well, and also, as well, make, so, this, group, set, terms, respect, regard,
     worth, tell me, which one, here, up, square kilometres, square kilometers, km2, i'm, looking
     for, interested, out, with regard to, in terms of, quickly, briefly, just, only
 """
@@ -219,8 +221,8 @@ def _build() -> dict[tuple[str, ...], tuple[Meaning, ...]]:
     for text, kind in ((FILLER, "filler"), (STRUCTURE, "word")):
         for words in _phrases(text):
             found[words] = (Meaning(kind, " ".join(words)),)
-    for value, text in MARKERS.items():
-        found |= {words: (Meaning("marker", value),) for words in _phrases(text)}
+    for marker, text in MARKERS.items():
+        found |= {words: (Meaning("marker", marker),) for words in _phrases(text)}
     for (kind, value), text in ARITHMETIC.items():
         for words in _phrases(text):
             found.setdefault(words, (Meaning(kind, value),))
@@ -228,10 +230,8 @@ def _build() -> dict[tuple[str, ...], tuple[Meaning, ...]]:
         found |= {words: (Meaning("compare", value),) for words in _phrases(text)}
     for value, text in PROPERTIES.items():
         found |= {words: (Meaning("property", value),) for words in _phrases(text)}
-    for value, text in NOUNS.items():
-        found |= {words: (Meaning(value),) for words in _phrases(text)}
-    for kind, text in NOUNS.items():
-        found |= {words: (Meaning(kind),) for words in _phrases(text)}
+    for (kind, value), text in NOUNS.items():
+        found |= {words: (Meaning(kind, value),) for words in _phrases(text)}
     for noun in _PER_HEAD_NOUNS:
         for area in _AREAS:
             density = (Meaning("property", "density"),)

@@ -27,27 +27,27 @@ Curacao, Cyprus, Czech Republic, Czechia, Democratic Republic of Congo, Democrat
 Congo, Denmark, Djibouti, Dominica, Dominican Republic, DR Congo, DRC, East Timor, Ecuador, Egypt,
 El Salvador, Equatorial Guinea, Eritrea, Estonia, Eswatini, Ethiopia, Falkland Islands, Faroe
 Islands, Fiji, Finland, France, French Guiana, French Polynesia, Gabon, Gambia, Georgia, Germany,
-Ghana, Great Britain, Greece, Greenland, Grenada, Guadeloupe, Guam, Guatemala, Guernsey, Guinea,
-Guinea-Bissau, Guyana, Haiti, Holland, Honduras, Hungary, Iceland, India, Indonesia, Iran, Iraq,
-Ireland, Isle of Man, Israel, Italy, Ivory Coast, Jamaica, Japan, Jersey, Jordan, Kazakhstan,
-Kenya, Kiribati, Kosovo, Kuwait, Kyrgyzstan, Laos, Latvia, Lebanon, Lesotho, Liberia, Libya,
-Liechtenstein, Lithuania, Luxembourg, Macau, Macedonia, Madagascar, Malawi, Malaysia, Maldives,
-Mali, Malta, Marshall Islands, Martinique, Mauritania, Mauritius, Mayotte, Mexico, Micronesia,
-Moldova, Mongolia, Montenegro, Montserrat, Morocco, Mozambique, Myanmar, Namibia, Nauru, Nepal,
-Netherlands, New Caledonia, New Zealand, Nicaragua, Niger, Nigeria, Niue, North Korea, North
-Macedonia, Northern Mariana Islands, Norway, Oman, Pakistan, Palau, Palestine, Papua New Guinea,
-Paraguay, People's Republic of China, Peru, Philippines, Poland, Portugal, Puerto Rico, Qatar,
-Republic of Congo, Republic of Ireland, Republic of Korea, Republic of the Congo, Reunion,
-Romania, Russia, Russian Federation, Rwanda, Saint Kitts and Nevis, Saint Lucia, Saint Vincent and
-the Grenadines, Samoa, Sao Tome and Principe, Saudi Arabia, Senegal, Serbia, Seychelles, Sierra
-Leone, Slovakia, Slovenia, Solomon Islands, Somalia, South Africa, South Korea, South Sudan,
-Spain, Sri Lanka, St Kitts and Nevis, St Lucia, St Vincent and the Grenadines, Sudan, Suriname,
-Swaziland, Sweden, Switzerland, Syria, Taiwan, Tajikistan, Tanzania, Thailand, Timor Leste, Togo,
-Tokelau, Tonga, Trinidad and Tobago, Tunisia, Turkey, Turkiye, Turkmenistan, Turks and Caicos
-Islands, Tuvalu, UAE, Uganda, UK, Ukraine, United Arab Emirates, United Kingdom, United States,
-United States of America, Uruguay, USA, Uzbekistan, Vanuatu, Vatican, Vatican City, Venezuela,
-Vietnam,
-Wallis and Futuna, Western Sahara, Yemen, Zambia, Zimbabwe
+Ghana, Gibraltar, Great Britain, Greece, Greenland, Grenada, Guadeloupe, Guam, Guatemala,
+Guernsey, Guinea, Guinea-Bissau, Guyana, Haiti, Holland, Honduras, Hong Kong, Hungary, Iceland,
+India, Indonesia, Iran, Iraq, Ireland, Isle of Man, Israel, Italy, Ivory Coast, Jamaica, Japan,
+Jersey, Jordan, Kazakhstan, Kenya, Kiribati, Kosovo, Kuwait, Kyrgyzstan, Laos, Latvia, Lebanon,
+Lesotho, Liberia, Libya, Liechtenstein, Lithuania, Luxembourg, Macau, Macedonia, Madagascar,
+Malawi, Malaysia, Maldives, Mali, Malta, Marshall Islands, Martinique, Mauritania, Mauritius,
+Mayotte, Mexico, Micronesia, Moldova, Monaco, Mongolia, Montenegro, Montserrat, Morocco,
+Mozambique, Myanmar, Namibia, Nauru, Nepal, Netherlands, New Caledonia, New Zealand, Nicaragua,
+Niger, Nigeria, Niue, North Korea, North Macedonia, Northern Mariana Islands, Norway, Oman,
+Pakistan, Palau, Palestine, Panama, Papua New Guinea, Paraguay, People's Republic of China, Peru,
+Philippines, Poland, Portugal, Puerto Rico, Qatar, Republic of Congo, Republic of Ireland,
+Republic of Korea, Republic of the Congo, Reunion, Romania, Russia, Russian Federation, Rwanda,
+Saint Kitts and Nevis, Saint Lucia, Saint Martin, Saint Vincent and the Grenadines, Samoa, San
+Marino, Sao Tome and Principe, Saudi Arabia, Senegal, Serbia, Seychelles, Sierra Leone, Singapore,
+Sint Maarten, Slovakia, Slovenia, Solomon Islands, Somalia, South Africa, South Korea, South
+Sudan, Spain, Sri Lanka, St Kitts and Nevis, St Lucia, St Vincent and the Grenadines, Sudan,
+Suriname, Swaziland, Sweden, Switzerland, Syria, Taiwan, Tajikistan, Tanzania, Thailand, Timor
+Leste, Togo, Tokelau, Tonga, Trinidad and Tobago, Tunisia, Turkey, Turkiye, Turkmenistan, Turks
+and Caicos Islands, Tuvalu, UAE, Uganda, UK, Ukraine, United Arab Emirates, United Kingdom, United
+States, United States of America, Uruguay, USA, Uzbekistan, Vanuatu, Vatican, Vatican City,
+Venezuela, Vietnam, Wallis and Futuna, Western Sahara, Yemen, Zambia, Zimbabwe
 """
 
 COUNTRIES: Final = {

@@ -260,6 +260,9 @@ class Plan:
         return found
 
     def _density(self, entity: Entity) -> Found | None:
+        if isinstance(entity, Named) and entity.kind == "either":
+            # Only countries have an area, and people and area have to be of one and the same place.
+            entity = msgspec.structs.replace(entity, kind="country")
         # Both are asked for before either is looked at, so that they go out in one round.
         people = self.fact(Fact(entity, "population"))
         area = self.fact(Fact(entity, "area"))
