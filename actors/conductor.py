@@ -1,7 +1,8 @@
 """The conductor: takes runs from the task queue and keeps them going, thousands at a time.
 
-It owns a run by holding its task message. While it does, it sends the server a sign of life for it; when it stops,
-the server gives the message to another conductor, which takes over by writing to the run's log (`run_shell`).
+It owns a run by holding its task message. While it does, it sends the server a sign of life for it;
+when it stops, the server gives the message to another conductor, which takes over by writing to the
+run's log (`run_shell`).
 """
 
 import asyncio
@@ -36,7 +37,8 @@ class ConductorOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str = "conductor"
     lease_s: float = 10.0
-    """Seconds after which the server gives a run to another conductor; the same as the task consumers'."""
+    """Seconds after which the server gives a run to another conductor; the same as the task
+    consumers'."""
     look_s: float = 5.0
     """Seconds without a hint before the first look into a run's inbox; doubles up to a minute."""
     max_runs: int = 20_000
@@ -51,7 +53,8 @@ class Conductor:
         tasks: The task queue.
         calls: The call queue.
         bus: For what need not be stored.
-        policies: Finds the policy that a run was started with; raises `PodiumError` if it can't be had.
+        policies: Finds the policy that a run was started with; raises `PodiumError` if it can't be
+            had.
         clock: Milliseconds since the epoch.
         options: See `ConductorOptions`.
     """
@@ -71,7 +74,7 @@ class Conductor:
         self.policies, self.clock, self.options = policies, clock, options
         self.runs: dict[str, RunShell] = {}
         self.counts: Counter[str] = Counter()
-        """What happened so far: ``finished``, ``fenced``, ``aside``, ... for `status` and `doctor`."""
+        """What happened so far: ``finished``, ``fenced``, ``aside``, ...; for `status`."""
         self.taken = 0
         """Task messages taken so far."""
         self.suspicion = 0
@@ -120,7 +123,7 @@ class Conductor:
 
     def _capacity(self, consumer: str) -> int:
         free = self.options.max_runs - (len(self.runs) - len(self._resting))
-        # Children are taken even when the conductor is full of their parents: else parents starve them.
+        # Children are taken even by a full conductor: else parents would starve them.
         return max(free, 1) if consumer == "tasks-high" else max(free, 0)
 
     def _delivered(self, delivery: Delivery) -> None:
@@ -170,7 +173,8 @@ class Conductor:
                 self._puller.want()
 
     def check_beat(self) -> int:
-        """The current suspicion, raised if the last sign of life is half a lease old. Ask before every effect."""
+        """The current suspicion, raised if the last sign of life is half a lease old. Ask before
+        every effect."""
         now = time.monotonic()
         if now - self._beat > self.options.lease_s / 2:
             self.suspicion += 1

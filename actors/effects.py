@@ -1,7 +1,8 @@
-"""What a run's shell has running in the outside world: questions, attempts, child runs, withdrawals.
+"""What a run's shell has running in the outside world: questions, attempts, child runs,
+withdrawals.
 
-Every effect is started once per shell, keyed by its own id, and may be started again by another shell or after a
-reconnection. Nothing here is recorded; what counts is what comes back.
+Every effect is started once per shell, keyed by its own id, and may be started again by another
+shell or after a reconnection. Nothing here is recorded; what counts is what comes back.
 """
 
 import asyncio
@@ -53,7 +54,8 @@ class Effects:
         self.recovered = True
 
     async def repeat(self) -> None:
-        """Send open attempts again; a queue that still has one refuses it, a worker that made one knows it."""
+        """Send open attempts again; a queue that still has one refuses it, a worker that made one
+        knows it."""
         self._made.clear()
         self.recovered = True
         await self.start_due()

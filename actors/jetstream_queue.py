@@ -1,6 +1,7 @@
 """The work queues on NATS JetStream.
 
-Messages are pulled by a standing demand: as soon as a place is free the server may send, without being asked again.
+Messages are pulled by a standing demand: as soon as a place is free the server may send, without
+being asked again.
 """
 
 import asyncio
@@ -31,13 +32,14 @@ DEMAND_S: Final = 30
 """Seconds that one demand stands before it is made anew."""
 
 HEARTBEAT_S: Final = 5
-"""Seconds between the server's signs of life on a demand; two missed, and the demand is made anew."""
+"""Seconds between the server's signs of life on a demand; two missed, and it is made anew."""
 
 MAX_DEMAND: Final = 500
 """Messages of one demand."""
 
 MAX_IN_FLIGHT: Final = 200_000
-"""Unacknowledged messages per consumer. High: runs that wait must never keep others from being delivered."""
+"""Unacknowledged messages per consumer. High: runs that wait must never keep others from being
+delivered."""
 
 _SAME_SUBJECT: Final = 10077
 _MANY: Final = "maximum messages per subject exceeded"
@@ -131,7 +133,7 @@ class _Delivery:
         self._client, self._reply = client, message.reply
         self.data, self.subject = message.data, message.subject
         tokens = message.reply.split(".")
-        # $JS.ACK.<stream>.<consumer>.<delivered>. ..., or with a domain and an account before the stream
+        # $JS.ACK.<stream>.<consumer>.<delivered>..., or with domain and account before the stream
         self.delivered = int(tokens[4 if len(tokens) == 9 else 6])
 
     async def ack(self) -> None:

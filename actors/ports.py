@@ -1,6 +1,7 @@
 """The ports of the shell: what a conductor and a worker need of the outside world.
 
-Everything here is a protocol class. The real ones are beside the shell (`actors/`), those of the tests in `tests/`.
+Everything here is a protocol class. The real ones are beside the shell (`actors/`), those of the
+tests in `tests/`.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -28,7 +29,8 @@ class EndpointPolicy(Protocol):
     spec: PolicySpec
 
     async def ask(self, view: View) -> Reply:
-        """The reply to ``view``. A failure of the endpoint is a Reply with its status, not an exception."""
+        """The reply to ``view``. A failure of the endpoint is a Reply with its status, not an
+        exception."""
         ...
 
 
@@ -64,8 +66,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 class Adapter(Protocol):
     """Hosts one worker: turns an attempt into an outcome.
 
-    ``run`` is cancelled (``asyncio.CancelledError``) at the deadline and when the call is withdrawn; it must then stop
-    what it started. Any exception it lets out is an ``EXEC_ERR`` of the worker with the exception's type and text.
+    ``run`` is cancelled (``asyncio.CancelledError``) at the deadline and when the call is
+    withdrawn; it must then stop what it started. Any exception it lets out is an ``EXEC_ERR`` of
+    the worker with the exception's type and text.
     """
 
     spec: WorkerSpec

@@ -1,7 +1,7 @@
 """The work queues, as ports: tasks for conductors, calls for workers.
 
-A queue says a thing once: it keeps one message per subject and refuses a second while one is queued or in flight. What
-is not acknowledged within its lease is delivered again, to anybody.
+A queue says a thing once: it keeps one message per subject and refuses a second while one is queued
+or in flight. What is not acknowledged within its lease is delivered again, to anybody.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
@@ -9,7 +9,7 @@ from typing import Protocol
 
 
 class Delivery(Protocol):
-    """A message in flight to this process. Each of the verbs is sent without waiting for an answer."""
+    """A message in flight to this process. Its verbs are sent without waiting for an answer."""
 
     data: bytes
     subject: str
@@ -54,7 +54,8 @@ class Queue(Protocol):
         ...
 
     async def send(self, messages: Iterable[tuple[str, bytes, float]]) -> None:
-        """Queue messages without waiting to hear whether they arrived: for what is looked after anyway.
+        """Queue messages without waiting to hear whether they arrived: for what is looked after
+        anyway.
 
         Args:
             messages: Subject, bytes, and seconds after which the message is dropped undelivered.

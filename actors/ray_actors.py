@@ -1,7 +1,8 @@
 """Ray at the edge: every program gets an actor, which is a process that Ray places and restarts.
 
-An actor's constructor starts its program and does nothing else; state comes from the log. Actors are detached and
-named, restarted for ever, and their methods are never retried: a Ray call is a hint.
+An actor's constructor starts its program and does nothing else; state comes from the log. Actors
+are detached and named, restarted for ever, and their methods are never retried: a Ray call is a
+hint.
 """
 
 import asyncio
@@ -83,7 +84,8 @@ class RayActors:
     """`Actors` that are Ray's.
 
     Args:
-        env: Environment variables of the actors' processes, for a cluster that was not started here.
+        env: Environment variables of the actors' processes, for a cluster that was not started
+            here.
     """
 
     def __init__(self, env: dict[str, str] | None = None) -> None:

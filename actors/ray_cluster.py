@@ -1,9 +1,10 @@
-"""The process that is Ray's driver: starts or joins a cluster, has the supervisor run in it, ends when either is lost.
+"""The process that is Ray's driver: starts or joins a cluster, has the supervisor run in it, ends
+when either is lost.
 
     python -m actors.ray_cluster < one line of JSON
 
-It answers with ``{"ready": true}`` on a line of its own. The end of its input ends it. It keeps nothing: whoever started
-it starts another, on a fresh cluster, and the log has everything.
+It answers with ``{"ready": true}`` on a line of its own. The end of its input ends it. It keeps
+nothing: whoever started it starts another, on a fresh cluster, and the log has everything.
 """
 
 import contextlib
@@ -31,7 +32,8 @@ LOOK_S: Final = 1.0
 """Seconds between two looks at the supervisor."""
 
 MAX_SILENCES: Final = 6
-"""Looks in a row without an answer of the supervisor, each of ``LOOK_S`` and more, after which the cluster is lost."""
+"""Looks in a row without an answer of the supervisor, each of ``LOOK_S`` and more, after which the
+cluster is lost."""
 
 ANSWER_S: Final = 3.0
 """Seconds that the supervisor may take to answer."""
@@ -40,7 +42,8 @@ OBJECT_STORE_BYTES: Final = 80 * 1024 * 1024
 """Bytes of Ray's object store: close to its minimum, since messages travel over NATS."""
 
 SPARE_CPUS: Final = 4
-"""Logical processors beyond one per actor, so that Ray starts enough processes ahead. Our actors claim none."""
+"""Logical processors beyond one per actor, so that Ray starts enough processes ahead. Our actors
+claim none."""
 
 SUPERVISOR: Final = "podium-supervisor"
 

@@ -1,7 +1,8 @@
 """The shell around one run: start what is due, take what came in, decide, append, fold.
 
-A fresh run and a crashed one start the same way, by folding the log. A shell that is fenced, or not sure, stops at once
-and touches nothing of the run any more: no acknowledgement, no sign of life, no effect.
+A fresh run and a crashed one start the same way, by folding the log. A shell that is fenced, or not
+sure, stops at once and touches nothing of the run any more: no acknowledgement, no sign of life, no
+effect.
 """
 
 import asyncio
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("podium.conductor")
 
 MAX_TAKEOVERS: Final = 8
-"""Tries to write the first commit of an activation while others write, too. Then its task is left to the lease."""
+"""Tries to write the first commit of an activation while others write, too. Then its task is left
+to the lease."""
 
 MAX_LOOK_S: Final = 60.0
 """Seconds between two looks into a quiet run's inbox, at most."""
@@ -114,7 +116,7 @@ class RunShell:
         self._ring()
 
     async def reverify(self) -> None:
-        """After a freeze: see whether the log still ends with our commit, and stop if it doesn't."""
+        """After a freeze: see whether the log still ends with our commit; stop if not."""
         suspicion = self.host.suspicion
         try:
             tail = await self.host.log.tail(self.run)
@@ -128,7 +130,8 @@ class RunShell:
             self.abandon()
 
     async def _sure(self) -> bool:
-        """Whether effects may start: the run's log was seen to be ours since this process was last away."""
+        """Whether effects may start: the run's log was seen to be ours since this process was last
+        away."""
         if self.trusted != self.host.check_beat():
             await self.reverify()
             return self.trusted == self.host.check_beat()
@@ -182,7 +185,8 @@ class RunShell:
         return False
 
     async def _begin(self, start: Start) -> bool:
-        """A task that nobody has tried: its log should be empty, and one commit will do. False if it isn't."""
+        """A task that nobody has tried: its log should be empty, and one commit will do. False if
+        it isn't."""
         inbox = asyncio.create_task(self.host.log.inbox(self.run))
         try:
             await self._turn([start, Activate(self.host.options.name, RULES)])
@@ -312,7 +316,7 @@ class RunShell:
         if ignored > 0:
             self.host.counts["ignored"] += ignored
 
-    # --------------------------------------------------------------------------------------- coming in
+    # ----------------------------------------------------------------------------------- coming in
 
     def push(self, command: Command) -> None:
         """Something came in."""

@@ -1,7 +1,7 @@
 """The supervisor: keeps the declared actors alive, and working.
 
-Liveness is progress, not a heartbeat. An actor that answers but takes nothing while work waits for it is as dead as one
-that does not answer, and is started anew.
+Liveness is progress, not a heartbeat. An actor that answers but takes nothing while work waits for
+it is as dead as one that does not answer, and is started anew.
 """
 
 import asyncio
@@ -18,10 +18,12 @@ CHECK_S: Final = 1.0
 """Seconds between two looks at every actor."""
 
 MAX_SILENCES: Final = 5
-"""Looks in a row without an answer after which an actor is started anew: longer than a restart by Ray takes."""
+"""Looks in a row without an answer after which an actor is started anew: longer than a restart by
+Ray takes."""
 
 DEAF_S: Final = 20.0
-"""Seconds without progress, with work waiting and places free, after which an actor is started anew."""
+"""Seconds without progress, with work waiting and places free, after which an actor is started
+anew."""
 
 PATIENCE_S: Final = 10.0
 """Seconds between two new starts of one actor: what fails at once must not burn the machine."""

@@ -1,7 +1,8 @@
-"""The worker: takes attempts from its call queue, has its adapter work on them, and writes reports to inboxes.
+"""The worker: takes attempts from its call queue, has its adapter work on them, and writes reports
+to inboxes.
 
-A report is stored before its call is taken out of the queue, so a worker that dies in between makes the attempt again:
-whoever gets a call that may have been made before first looks for its report.
+A report is stored before its call is taken out of the queue, so a worker that dies in between makes
+the attempt again: whoever gets a call that may have been made before first looks for its report.
 """
 
 import asyncio
@@ -38,7 +39,8 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     replica: str = "worker"
     """Its name, as reports carry it."""
     lease_s: float = 10.0
-    """Seconds after which the server gives an attempt to another replica; the same as the call consumers'."""
+    """Seconds after which the server gives an attempt to another replica; the same as the call
+    consumers'."""
 
 
 class Worker:

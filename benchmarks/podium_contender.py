@@ -1,4 +1,5 @@
-"""Podium as a contender: its real conductor and worker in processes of their own, beside a real server."""
+"""Podium as a contender: its real conductor and worker in processes of their own, beside a real
+server."""
 
 import pathlib
 import sys

@@ -1,9 +1,10 @@
-"""Podium's processes for the benchmarks: the real conductor and the real worker, and a policy that thinks nothing.
+"""Podium's processes for the benchmarks: the real conductor and the real worker, and a policy that
+thinks nothing.
 
     python -m benchmarks.podium_processes conductor|worker URL DURABILITY [SLEEP_S]
 
-The conductor's process also submits: each task goes through the task queue, as a user's would. A run counts as done when
-its end is in the log and its effects are over.
+The conductor's process also submits: each task goes through the task queue, as a user's would. A
+run counts as done when its end is in the log and its effects are over.
 """
 
 import asyncio

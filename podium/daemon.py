@@ -1,9 +1,11 @@
-"""The process of a deployment: holds the broker, keeps a Ray cluster and its actors going, and starts again what dies.
+"""The process of a deployment: holds the broker, keeps a Ray cluster and its actors going, and
+starts again what dies.
 
     python -m podium.daemon < one line of JSON (`Asked`)
 
-It answers with one line, ``{"ready": Record}`` or ``{"error": ...}``. A *tied* daemon ends with its input, a standing
-one with SIGTERM. Killed, it leaves nothing behind but the data: the broker ends with its last holder, Ray with its driver.
+It answers with one line, ``{"ready": Record}`` or ``{"error": ...}``. A *tied* daemon ends with its
+input, a standing one with SIGTERM. Killed, it leaves nothing behind but the data: the broker ends
+with its last holder, Ray with its driver.
 """
 
 import asyncio

@@ -1,4 +1,5 @@
-"""How a command comes by a deployment: the standing one of the folder, or one of its own that ends with it."""
+"""How a command comes by a deployment: the standing one of the folder, or one of its own that ends
+with it."""
 
 import asyncio
 import contextlib
@@ -83,7 +84,8 @@ class Host:
     @classmethod
     @contextlib.asynccontextmanager
     async def connect(cls, config: Config) -> AsyncIterator["Host"]:
-        """The log and the queues only: nothing is hosted. An embedded broker is started if none runs.
+        """The log and the queues only: nothing is hosted. An embedded broker is started if none
+        runs.
 
         Raises:
             NotFound: There is no broker, and never was one in this folder.

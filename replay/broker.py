@@ -1,8 +1,9 @@
-"""One connection to NATS JetStream: what `jetstream_log` and the queues need of it, and nothing else.
+"""One connection to NATS JetStream: what `jetstream_log` and the queues need of it, and nothing
+else.
 
-Appends of many runs that wait at the same time may travel as one atomic batch with a condition per subject, so that
-they share an fsync. A batch is refused as a whole when one member is stale, and the server doesn't say which: its
-members are then appended one by one.
+Appends of many runs that wait at the same time may travel as one atomic batch with a condition per
+subject, so that they share an fsync. A batch is refused as a whole when one member is stale, and
+the server doesn't say which: its members are then appended one by one.
 """
 
 import asyncio
@@ -27,13 +28,15 @@ from replay.chain import Stored
 logger = logging.getLogger("podium.broker")
 
 ANSWER_S: Final = 2.0
-"""Seconds after which a request counts as unanswered. Shorter than any lease, so that its owner can still act."""
+"""Seconds after which a request counts as unanswered. Shorter than any lease, so that its owner can
+still act."""
 
 CONNECT_S: Final = 5.0
 """Seconds to wait for a first connection."""
 
 RECONNECT_S: Final = 0.25
-"""Seconds between two tries to reconnect; a restarted server is found quickly, and nobody is flooded."""
+"""Seconds between two tries to reconnect; a restarted server is found quickly, and nobody is
+flooded."""
 
 MAX_GROUP: Final = 400
 """Appends of one atomic batch; the server takes 1000."""
@@ -100,7 +103,8 @@ class Broker:
 
     Args:
         client: A connected client.
-        grouped: Whether appends that wait together travel as an atomic batch: worth it when each would cost an fsync.
+        grouped: Whether appends that wait together travel as an atomic batch: worth it when each
+            would cost an fsync.
     """
 
     def __init__(self, client: Client, *, grouped: bool = False) -> None:
@@ -240,7 +244,8 @@ class Broker:
         Args:
             subject: The exact subject.
             data: The bytes.
-            expected: Sequence that the subject's last message must have, 0 for none; None for no condition.
+            expected: Sequence that the subject's last message must have, 0 for none; None for no
+                condition.
 
         Returns:
             Its sequence, once it is durable.
@@ -406,7 +411,8 @@ class Broker:
         return Stored(message["seq"], _decode_base64(message.get("data", "")))
 
     async def read(self, stream: str, subject: str, after: int = 0) -> list[Stored]:
-        """All messages of a subject after a sequence, by batched direct get: any replica may answer.
+        """All messages of a subject after a sequence, by batched direct get: any replica may
+        answer.
 
         Raises:
             Unanswered: No complete answer in time.

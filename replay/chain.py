@@ -1,6 +1,8 @@
-"""The rules of one run's log, as pure functions: which messages count, and what an unclear append turned out to be.
+"""The rules of one run's log, as pure functions: which messages count, and what an unclear append
+turned out to be.
 
-A commit counts only if it chains to the last counted one; everything else on the subject is set aside, and said so.
+A commit counts only if it chains to the last counted one; everything else on the subject is set
+aside, and said so.
 """
 
 from collections.abc import Iterable
@@ -34,7 +36,8 @@ class Head(NamedTuple):
     n: int = 0
     hash: str = ""
     seq: int = 0
-    """Sequence of the last message on the exact subject, counted or not: the condition of the next append."""
+    """Sequence of the last message on the exact subject, counted or not: the condition of the next
+    append."""
     epoch: int = 0
     at: int = 0
 
@@ -81,14 +84,16 @@ class RunLog(msgspec.Struct):
 
 
 def assemble(run: str, commits: Iterable[Stored], inbox: Iterable[Stored]) -> RunLog:
-    """Read the two subjects of a run, in stream order. Total: nothing that stands there makes it fail."""
+    """Read the two subjects of a run, in stream order. Total: nothing that stands there makes it
+    fail."""
     log = RunLog(run)
     extend(log, commits, inbox)
     return log
 
 
 def extend(log: RunLog, commits: Iterable[Stored], inbox: Iterable[Stored]) -> None:
-    """Add what has come since. The messages must be those after ``log.head.seq`` and ``log.inbox_seq``."""
+    """Add what has come since. The messages must be those after ``log.head.seq`` and
+    ``log.inbox_seq``."""
     for stored in commits:
         _take_commit(log, stored)
     for stored in inbox:
@@ -161,8 +166,8 @@ def verdict(mine: bytes, after: Head, tail: Stored | None) -> Verdict:
         tail: The subject's last message, read from the stream's leader afterwards.
 
     Returns:
-        ``done`` if the tail is my commit; ``retry`` (with the identical bytes: the first copy may still be under way)
-        if it is my predecessor; ``fenced`` for anything else.
+        ``done`` if the tail is my commit; ``retry`` (with the identical bytes: the first copy may
+        still be under way) if it is my predecessor; ``fenced`` for anything else.
     """
     if tail is None:
         return "retry" if after.seq == 0 else "fenced"

@@ -1,8 +1,8 @@
 """The event log on NATS JetStream: architecture's rules of the append, the read and the blob.
 
-One exact subject, one writer, one append in flight. A refused or unanswered append ends with a read of the tail from
-the leader. Reads are two exact subjects by batched direct get; when something that a commit names is missing, the
-leader is asked before anybody calls it lost.
+One exact subject, one writer, one append in flight. A refused or unanswered append ends with a read
+of the tail from the leader. Reads are two exact subjects by batched direct get; when something that
+a commit names is missing, the leader is asked before anybody calls it lost.
 """
 
 import asyncio
@@ -22,7 +22,8 @@ from replay.chain import Head, RunLog, Stored, assemble, extend, verdict
 from replay.log import HintHandler
 
 SETTLE_S: Final = 30.0
-"""Seconds to wait for a leader before an append or a read is given up. Elections took up to 8.4 s when measured."""
+"""Seconds to wait for a leader before an append or a read is given up. Elections took up to 8.4 s
+when measured."""
 
 MAX_BACKOFF_S: Final = 1.0
 """Seconds between two tries of one append, at most: leaders change within seconds."""

@@ -1,4 +1,5 @@
-"""The event log: the one truth of a run, as a port with two implementations (`memory_log`, `jetstream_log`).
+"""The event log: the one truth of a run, as a port with two implementations (`memory_log`,
+`jetstream_log`).
 
 What every implementation holds to is written down once, in ``tests/contract/test_log.py``.
 """
@@ -11,9 +12,11 @@ from protocol.codec import Commit
 from replay.chain import Head, RunLog, Stored
 
 HintHandler = Callable[[bytes, int, int], None]
-"""Called with a message of the inbox, its sequence, and the sequence of the inbox message before it.
+"""Called with a message of the inbox, its sequence, and the sequence of the inbox message before
+it.
 
-Runs on the event loop and must not block. A hint may come twice, late or never: it saves time and decides nothing.
+Runs on the event loop and must not block. A hint may come twice, late or never: it saves time and
+decides nothing.
 """
 
 
@@ -31,21 +34,23 @@ class EventLog(Protocol):
     async def append(self, commit: Commit, after: Head) -> Head:
         """Append a commit, if the run's log still ends where the writer believes.
 
-        A refused or unanswered append is settled by a read of the tail from the leader (`chain.verdict`).
+        A refused or unanswered append is settled by a read of the tail from the leader
+        (`chain.verdict`).
 
         Returns:
             The new head.
 
         Raises:
             Fenced: Somebody else has written; nothing of this commit was stored.
-            Unreachable: The log did not answer in time. The commit may or may not have been stored; only a fresh read
-                of the run tells.
+            Unreachable: The log did not answer in time. The commit may or may not have been stored;
+                only a fresh read of the run tells.
             TooLarge: The encoded commit would not fit; nothing was sent.
         """
         ...
 
     async def read(self, run: str) -> RunLog:
-        """All of the run: its counted commits, its inbox, and what was set aside. Empty for an unknown run."""
+        """All of the run: its counted commits, its inbox, and what was set aside. Empty for an
+        unknown run."""
         ...
 
     async def read_on(self, log: RunLog) -> None:
@@ -69,11 +74,13 @@ class EventLog(Protocol):
         ...
 
     async def runs(self, prefix: str = "") -> list[str]:
-        """Ids of the runs that have a commit or an inbox message, sorted; only those that begin with a prefix."""
+        """Ids of the runs that have a commit or an inbox message, sorted; only those that begin
+        with a prefix."""
         ...
 
     async def hints(self, run: str, handler: HintHandler) -> Hints:
-        """Hear of the run's inbox from now on. Subscribe first, then read: no message falls between the two."""
+        """Hear of the run's inbox from now on. Subscribe first, then read: no message falls between
+        the two."""
         ...
 
     async def watch(self, run: str, handler: HintHandler) -> Hints:

@@ -1,7 +1,8 @@
 """The event log in memory: for tests, and for rollouts that need no durability.
 
-One `MemoryStore` stands for the broker; every `MemoryLog` on it is a client. The semantics are those of JetStream on a
-single server: a condition on the exact subject's last sequence, a hint after each append.
+One `MemoryStore` stands for the broker; every `MemoryLog` on it is a client. The semantics are
+those of JetStream on a single server: a condition on the exact subject's last sequence, a hint
+after each append.
 """
 
 import asyncio

@@ -1,14 +1,15 @@
-"""The streams of a deployment: what each one keeps, for how long, and what it refuses. Made or mended at start.
+"""The streams of a deployment: what each one keeps, for how long, and what it refuses. Made or
+mended at start.
 
-============  ==========  =======================================================================================
+============  ==========  ==========================================================================
 stream        retention   why so
-============  ==========  =======================================================================================
-``LOG-<k>``   limits      the truth: refuses new messages rather than drop old ones; nothing is deleted singly
-``TASKS``     work queue  one message per run; on disk, since it precedes the run's first commit
-``CALLS``     work queue  one message per attempt; in memory, since a conductor derives it from the log again
+============  ==========  ==========================================================================
+``LOG-<k>``   limits      the truth: it refuses what is new rather than drop what is old
+``TASKS``     work queue  one message per run; on disk, for it precedes the run's first commit
+``CALLS``     work queue  one message per attempt; in memory, for a conductor can derive it again
 ``BLOBS``     limits      one message per chunk, written once
 ``HEADS``     limits      the scrubber's last head of each run
-============  ==========  =======================================================================================
+============  ==========  ==========================================================================
 """
 
 from typing import Any, Final
@@ -19,10 +20,12 @@ from protocol.limits import MAX_MESSAGE_BYTES
 from replay.broker import Broker, Refused, persist
 
 MAX_CALLS: Final = 200_000
-"""Attempts that may be queued at a time: about 200 MB of memory at 1 KB each; more waits in the conductors."""
+"""Attempts that may be queued at a time: about 200 MB of memory at 1 KB each; more waits in the
+conductors."""
 
 MAX_CALL_AGE_S: Final = 86_400
-"""Seconds that a call may stand in the queue at all. Its own deadline is far shorter; this ends what nobody sent."""
+"""Seconds that a call may stand in the queue at all. Its own deadline is far shorter; this ends
+what nobody sent."""
 
 MAX_TASKS: Final = 1_000_000
 """Runs that may be queued at a time."""

@@ -1,4 +1,4 @@
-"""A whole deployment in one event loop: conductors and workers over memory, for tests of behaviour."""
+"""A whole deployment in one event loop, over memory, for tests of behaviour."""
 
 import asyncio
 import time
