@@ -53,7 +53,7 @@ Limit = Annotated[int, msgspec.Meta(ge=1, le=MAX_PASSAGES)]
 
 @tool(timeout_s=20)
 def country(name: str, fact: CountryFact) -> dict[str, Any]:
-    """One fact of a country: population, area (km²), capital, continent, currency, codes.
+    """One fact of a country: population, area, capital, continent, currency, neighbours, codes.
 
     Args:
         name: The country's name in English, or its two-letter ISO code.

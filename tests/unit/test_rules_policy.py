@@ -554,6 +554,26 @@ def test_code_goes_to_the_sandbox(text: str, code: str) -> None:
     assert answer == "The code gave: 1024"
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"stdout": "", "stderr": "", "result": "1024"}, "The code gave: 1024"),
+        ({"stdout": "a\nb\n", "stderr": "", "result": None}, "The code gave:\na\nb"),
+        (
+            {"stdout": "a", "stderr": "bad", "result": "1"},
+            "The code gave:\na\nstderr: bad\nresult: 1",
+        ),
+        ({"stdout": "", "stderr": "", "result": None}, "The code ran and printed nothing."),
+    ],
+)
+def test_what_code_gave_is_told(value: dict[str, Any], said: str) -> None:
+    def sandbox(call: PlannedCall, turn: int, index: int) -> Observation:
+        made = Call(id=f"{turn}-{index}", worker=call.worker, arguments=call.arguments)
+        return Observation(call=made, status="OK", value=value)
+
+    assert play("Run this Python: x", sandbox)[0] == said
+
+
 def test_of_several_cities_it_says_which() -> None:
     answer, _, _ = play("What is the population of Birmingham?")
     assert "(Note: Birmingham in United Kingdom is the largest of 3 cities" in answer

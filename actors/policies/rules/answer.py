@@ -1,7 +1,6 @@
 """Query and plan to an answer in full sentences, with the figures that it rests on."""
 
 import json
-import re
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
@@ -322,11 +321,12 @@ def _output(result: Json) -> str:
     """What the code gave, whatever shape its worker reports."""
     if isinstance(result, dict):
         shown = {key: value for key, value in result.items() if value not in (None, "", [], False)}
-        streams = [str(shown.pop(key)).rstrip("\n") for key in ("stdout", "output") if key in shown]
+        if list(shown) == ["result"]:
+            return _output(shown["result"])
+        streams = [str(shown.pop("stdout")).rstrip("\n")] if "stdout" in shown else []
         for key, value in shown.items():
-            streams.append(
-                f"{key}: {value if isinstance(value, str) else json.dumps(value, default=str)}"
-            )
+            said = value if isinstance(value, str) else json.dumps(value, default=str)
+            streams.append(f"{key}: {said}")
         text = "\n".join(streams)
     else:
         text = result if isinstance(result, str) else json.dumps(result, default=str)
@@ -334,4 +334,4 @@ def _output(result: Json) -> str:
     if not text:
         return "The code ran and printed nothing."
     cut = f"{text[:MAX_OUTPUT_CHARS]}…" if len(text) > MAX_OUTPUT_CHARS else text
-    return f"The code gave: {cut}" if not re.search(r"\n", cut) else f"The code gave:\n{cut}"
+    return f"The code gave:\n{cut}" if "\n" in cut else f"The code gave: {cut}"
