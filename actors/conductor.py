@@ -173,8 +173,10 @@ class Conductor:
                 self._puller.want()
 
     def check_beat(self) -> int:
-        """The current suspicion, raised if the last sign of life is half a lease old. Ask before
-        every effect."""
+        """The current suspicion, raised if the last sign of life is half a lease old.
+
+        To be asked before every effect.
+        """
         now = time.monotonic()
         if now - self._beat > self.options.lease_s / 2:
             self.suspicion += 1

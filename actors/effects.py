@@ -1,5 +1,4 @@
-"""What a run's shell has running in the outside world: questions, attempts, child runs,
-withdrawals.
+"""What a run has running outside: questions, attempts, child runs, withdrawals.
 
 Every effect is started once per shell, keyed by its own id, and may be started again by another
 shell or after a reconnection. Nothing here is recorded; what counts is what comes back.
@@ -54,8 +53,10 @@ class Effects:
         self.recovered = True
 
     async def repeat(self) -> None:
-        """Send open attempts again; a queue that still has one refuses it, a worker that made one
-        knows it."""
+        """Send open attempts again.
+
+        A queue that still has one refuses it; a worker that made one knows it.
+        """
         self._made.clear()
         self.recovered = True
         await self.start_due()

@@ -29,8 +29,7 @@ class EndpointPolicy(Protocol):
     spec: PolicySpec
 
     async def ask(self, view: View) -> Reply:
-        """The reply to ``view``. A failure of the endpoint is a Reply with its status, not an
-        exception."""
+        """The reply to ``view``; a failure of the endpoint is a Reply with its status."""
         ...
 
 

@@ -1,5 +1,4 @@
-"""What runs in an actor's process: a conductor or a worker with its own connection, as one asyncio
-program.
+"""What runs in an actor's process: a conductor or a worker with a connection of its own.
 
 Plain Python: `ray_actors` gives each program a Ray actor, tests run them in their own loop.
 """

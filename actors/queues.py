@@ -54,8 +54,9 @@ class Queue(Protocol):
         ...
 
     async def send(self, messages: Iterable[tuple[str, bytes, float]]) -> None:
-        """Queue messages without waiting to hear whether they arrived: for what is looked after
-        anyway.
+        """Queue messages, and don't wait to hear whether they arrived.
+
+        For what is looked after anyway.
 
         Args:
             messages: Subject, bytes, and seconds after which the message is dropped undelivered.

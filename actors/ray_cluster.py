@@ -1,5 +1,4 @@
-"""The process that is Ray's driver: starts or joins a cluster, has the supervisor run in it, ends
-when either is lost.
+"""Ray's driver: a process that starts or joins a cluster and ends when it is lost.
 
     python -m actors.ray_cluster < one line of JSON
 
@@ -65,7 +64,8 @@ def main() -> int:
     try:
         if not _await_ready(supervisor):
             return 1
-        print(json.dumps({"ready": True}), flush=True)
+        sys.stdout.write(json.dumps({"ready": True}) + "\n")
+        sys.stdout.flush()
         return _watch(supervisor)
     finally:
         with contextlib.suppress(Exception):

@@ -130,8 +130,7 @@ class RunShell:
             self.abandon()
 
     async def _sure(self) -> bool:
-        """Whether effects may start: the run's log was seen to be ours since this process was last
-        away."""
+        """Whether effects may start: the log was seen to be ours since we were last away."""
         if self.trusted != self.host.check_beat():
             await self.reverify()
             return self.trusted == self.host.check_beat()
@@ -158,8 +157,8 @@ class RunShell:
 
     async def _take_over(self) -> bool:
         """Fold the log and write the activation. False if there is nothing to own."""
-        if isinstance(self.message, Start) and self.delivery.delivered == 1:
-            if await self._begin(self.message):
+        match self.message:
+            case Start() as start if self.delivery.delivered == 1 and await self._begin(start):
                 return True
         for _ in range(MAX_TAKEOVERS):
             log = await self.host.log.read(self.run)
@@ -185,8 +184,7 @@ class RunShell:
         return False
 
     async def _begin(self, start: Start) -> bool:
-        """A task that nobody has tried: its log should be empty, and one commit will do. False if
-        it isn't."""
+        """Begin a run that nobody has tried, in one commit. False if its log isn't empty."""
         inbox = asyncio.create_task(self.host.log.inbox(self.run))
         try:
             await self._turn([start, Activate(self.host.options.name, RULES)])
@@ -251,9 +249,9 @@ class RunShell:
     async def _turn(self, commands: list[Command], *, ask: bool = True) -> None:
         """Decide on what came in, append it as one commit, fold."""
         for command in commands:
-            if isinstance(command, Inbox) and isinstance(command.message, Report):
-                if command.hash not in self.values:
-                    await self._keep(command.hash, command.message)
+            match command:
+                case Inbox(digest, Report() as report) if digest not in self.values:
+                    await self._keep(digest, report)
         at = max(self.host.clock(), self.head.at)
         draft = step(self.state, commands, at)
         if ask:

@@ -1,5 +1,4 @@
-"""The worker: takes attempts from its call queue, has its adapter work on them, and writes reports
-to inboxes.
+"""The worker: takes attempts from its queue, works on them, writes reports to inboxes.
 
 A report is stored before its call is taken out of the queue, so a worker that dies in between makes
 the attempt again: whoever gets a call that may have been made before first looks for its report.

@@ -1,5 +1,4 @@
-"""Podium as a contender: its real conductor and worker in processes of their own, beside a real
-server."""
+"""Podium as a contender: its real conductor and worker, in processes of their own."""
 
 import pathlib
 import sys

@@ -1,5 +1,4 @@
-"""Podium's processes for the benchmarks: the real conductor and the real worker, and a policy that
-thinks nothing.
+"""Podium's processes for the benchmarks: real conductor, real worker, a policy without thought.
 
     python -m benchmarks.podium_processes conductor|worker URL DURABILITY [SLEEP_S]
 

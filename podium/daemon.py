@@ -1,5 +1,4 @@
-"""The process of a deployment: holds the broker, keeps a Ray cluster and its actors going, and
-starts again what dies.
+"""The process of a deployment: starts the broker and Ray, and starts again what dies.
 
     python -m podium.daemon < one line of JSON (`Asked`)
 
@@ -326,7 +325,8 @@ def only_one(folder: Path) -> Any:
 
 def _say(answer: dict[str, Any]) -> None:
     with contextlib.suppress(BrokenPipeError):
-        print(json.dumps(answer), flush=True)
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
 
 
 def main() -> int:

@@ -1,5 +1,4 @@
-"""How a command comes by a deployment: the standing one of the folder, or one of its own that ends
-with it."""
+"""How a command comes by a deployment: the folder's standing one, or one of its own."""
 
 import asyncio
 import contextlib
@@ -84,8 +83,9 @@ class Host:
     @classmethod
     @contextlib.asynccontextmanager
     async def connect(cls, config: Config) -> AsyncIterator["Host"]:
-        """The log and the queues only: nothing is hosted. An embedded broker is started if none
-        runs.
+        """The log and the queues only: nothing is hosted.
+
+        An embedded broker is started if none runs.
 
         Raises:
             NotFound: There is no broker, and never was one in this folder.

@@ -1,5 +1,4 @@
-"""One connection to NATS JetStream: what `jetstream_log` and the queues need of it, and nothing
-else.
+"""One connection to NATS JetStream: what the log and the queues need of it, and nothing else.
 
 Appends of many runs that wait at the same time may travel as one atomic batch with a condition per
 subject, so that they share an fsync. A batch is refused as a whole when one member is stale, and
@@ -411,8 +410,9 @@ class Broker:
         return Stored(message["seq"], _decode_base64(message.get("data", "")))
 
     async def read(self, stream: str, subject: str, after: int = 0) -> list[Stored]:
-        """All messages of a subject after a sequence, by batched direct get: any replica may
-        answer.
+        """All messages of a subject after a sequence, by batched direct get.
+
+        Any replica may answer.
 
         Raises:
             Unanswered: No complete answer in time.

@@ -1,5 +1,4 @@
-"""The rules of one run's log, as pure functions: which messages count, and what an unclear append
-turned out to be.
+"""The rules of one run's log, as pure functions: what counts, and what became of an append.
 
 A commit counts only if it chains to the last counted one; everything else on the subject is set
 aside, and said so.
@@ -84,16 +83,14 @@ class RunLog(msgspec.Struct):
 
 
 def assemble(run: str, commits: Iterable[Stored], inbox: Iterable[Stored]) -> RunLog:
-    """Read the two subjects of a run, in stream order. Total: nothing that stands there makes it
-    fail."""
+    """Read the two subjects of a run, in stream order. Nothing that stands there makes it fail."""
     log = RunLog(run)
     extend(log, commits, inbox)
     return log
 
 
 def extend(log: RunLog, commits: Iterable[Stored], inbox: Iterable[Stored]) -> None:
-    """Add what has come since. The messages must be those after ``log.head.seq`` and
-    ``log.inbox_seq``."""
+    """Add what has come since: the messages after ``log.head.seq`` and ``log.inbox_seq``."""
     for stored in commits:
         _take_commit(log, stored)
     for stored in inbox:

@@ -74,7 +74,7 @@ class JetStreamLog:
                 case "done" if tail is not None:
                     seq = tail.seq
                 case "retry" if asyncio.get_running_loop().time() < deadline:
-                    await asyncio.sleep(backoff * (1 + random.random()))  # noqa: S311
+                    await asyncio.sleep(backoff * (1 + random.random()))
                     backoff = min(2 * backoff, MAX_BACKOFF_S)
                 case "retry" | "done":
                     raise Unreachable(

@@ -1,5 +1,4 @@
-"""The event log: the one truth of a run, as a port with two implementations (`memory_log`,
-`jetstream_log`).
+"""The event log, the one truth of a run: a port (see `memory_log` and `jetstream_log`).
 
 What every implementation holds to is written down once, in ``tests/contract/test_log.py``.
 """
@@ -49,8 +48,7 @@ class EventLog(Protocol):
         ...
 
     async def read(self, run: str) -> RunLog:
-        """All of the run: its counted commits, its inbox, and what was set aside. Empty for an
-        unknown run."""
+        """All of the run: counted commits, inbox, what was set aside. Empty for an unknown run."""
         ...
 
     async def read_on(self, log: RunLog) -> None:
@@ -74,13 +72,11 @@ class EventLog(Protocol):
         ...
 
     async def runs(self, prefix: str = "") -> list[str]:
-        """Ids of the runs that have a commit or an inbox message, sorted; only those that begin
-        with a prefix."""
+        """Ids, sorted, of the runs that have any message; only those that begin with a prefix."""
         ...
 
     async def hints(self, run: str, handler: HintHandler) -> Hints:
-        """Hear of the run's inbox from now on. Subscribe first, then read: no message falls between
-        the two."""
+        """Hear of the run's inbox from now on. Subscribe first, then read: no gap between them."""
         ...
 
     async def watch(self, run: str, handler: HintHandler) -> Hints:

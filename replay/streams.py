@@ -1,5 +1,4 @@
-"""The streams of a deployment: what each one keeps, for how long, and what it refuses. Made or
-mended at start.
+"""The streams of a deployment: what each one keeps, and what it refuses. Made at start.
 
 ============  ==========  ==========================================================================
 stream        retention   why so

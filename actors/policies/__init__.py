@@ -4,7 +4,7 @@
 name                      policy
 ========================  ==========================================================================
 ``rules``                 plans questions of a few families by hand-written rules; needs no model
-``openai:MODEL``          a model behind an OpenAI-compatible endpoint, by native parallel tool calls
+``openai:MODEL``          a model behind an OpenAI-compatible endpoint, by native tool calls
 ``python:module:name``    a class or function of your own that gives an instant policy
 ========================  ==========================================================================
 """
