@@ -7,6 +7,7 @@ has cleaned it.
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -22,6 +23,12 @@ FRAME_MS: Final = 100
 
 ARGUMENTS_SHARE: Final = 0.5
 """Of a call's line, the most that its arguments take while its value needs room."""
+
+GAP: Final = 2
+"""Blanks between two columns of a table."""
+
+MIN_WIDE: Final = 20
+"""Columns that are left to a table's widest column, however narrow the terminal."""
 
 STYLES: Final = {
     "OK": ("✓", "green"),
@@ -184,33 +191,56 @@ def _frame(now: int) -> str:
     return SPINNER[now // FRAME_MS % len(SPINNER)]
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]], wide: str = "") -> Table:
-    """A table without lines. ``wide`` names the column that takes what is left, and may wrap.
+def table(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    wide: str = "",
+    *,
+    cut: int | None = None,
+) -> Table:
+    """A table without lines.
 
     Args:
         headings: Of the columns; one that ends in ``>`` is set to the right.
-        rows: Texts; cleaned here, on one line each but in the wide column.
-        wide: The heading of that column.
+        rows: Texts; cleaned here.
+        wide: The heading of the column that takes what is left of the line, and is folded.
+        cut: Columns of the terminal, to cut off the wide column instead of folding it.
     """
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in headings:
+    cells = [[one_line(cell) for cell in row] for row in rows]
+    made = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="dim")
+    room = None
+    for index, heading in enumerate(headings):
+        name = heading.rstrip(">")
+        width = max((cell_len(row[index]) for row in cells), default=0)
+        is_wide = name == wide
+        if is_wide and cut is not None:
+            others = [
+                max(cell_len(h.rstrip(">")), *(cell_len(r[i]) for r in cells), 0)
+                for i, h in enumerate(headings)
+                if i != index
+            ]
+            room = max(MIN_WIDE, cut - sum(others) - GAP * len(headings))
         made.add_column(
-            heading.rstrip(">"),
+            name,
             justify="right" if heading.endswith(">") else "left",
-            no_wrap=heading != wide,
-            overflow="fold" if heading == wide else "ellipsis",
-            ratio=1 if heading == wide else None,
+            no_wrap=not is_wide or cut is not None,
+            min_width=None if is_wide else width,
+            overflow="fold" if is_wide else "ellipsis",
+            ratio=1 if is_wide and cut is None else None,
         )
-    for cells in rows:
-        made.add_row(*(_cell(cell) for cell in cells))
+    for row in cells:
+        made.add_row(
+            *(
+                _cell(one_line(cell, room) if room and heading == wide else cell)
+                for heading, cell in zip(headings, row, strict=True)
+            )
+        )
     return made
 
 
-def _cell(cell: str) -> Text:
+def _cell(text: str) -> Text:
     """A cell: a word of ours in its colour, anything else as it is."""
-    text = one_line(cell)
-    style = _WORDS.get(text, "")
-    return Text(text, style=style)
+    return Text(text, style=_WORDS.get(text, ""))
 
 
 _WORDS: Final = {

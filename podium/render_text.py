@@ -87,6 +87,15 @@ def duration(milliseconds: int) -> str:
     return f"{whole // 86_400} d {whole % 86_400 // 3_600} h"
 
 
+def ago(milliseconds: int) -> str:
+    """How long ago, roughly: ``47 s ago``, ``4 min ago``, ``3 h ago``, ``12 d ago``."""
+    seconds = max(0, milliseconds) // 1_000
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds // size} {unit} ago"
+    return f"{seconds} s ago"
+
+
 def money(micro: int) -> str:
     """Micro-dollars as dollars, with as many digits as say something."""
     if micro == 0:

@@ -4,7 +4,7 @@ from typing import Final
 
 from cyclopts import App, Group, Parameter
 
-from podium.cli.options import COMMON, Common
+from podium.cli.options import COMMON, LISTING, Common, Listing
 
 ABOUT: Final = """\
 Break a task into subtasks, have a pool of workers do them in parallel, answer.
@@ -77,11 +77,11 @@ def make() -> App:
     return app
 
 
-def _list(*, common: Common = COMMON) -> int:
-    """List the runs."""
+def _list(*, listing: Listing = LISTING, common: Common = COMMON) -> int:
+    """List the runs, look at one, or tell it something."""
     from podium.cli.runs import list_
 
-    return list_(common=common)
+    return list_(listing=listing, common=common)
 
 
 RUNS: Final = {

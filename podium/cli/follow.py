@@ -30,14 +30,15 @@ class Follower:
         client: Reads the run.
         output: Where it is shown.
         content: Whether to show what agents wrote.
-        commits: In JSON, whether to print each commit.
+        result: Whether the story itself is the command's result, on stdout, with every commit in
+            JSON; else it is talk.
     """
 
     def __init__(
-        self, client: "Client", output: Output, *, content: bool, commits: bool = False
+        self, client: "Client", output: Output, *, content: bool, result: bool = False
     ) -> None:
         self.client, self.output = client, output
-        self.content, self.commits = content, commits
+        self.content, self.result = content, result
         self._told = 0
         self._live: Live | None = None
 
@@ -85,7 +86,7 @@ class Follower:
 
     def _tell(self, log: "RunLog") -> None:
         if self.output.as_json:
-            if self.commits:
+            if self.result:
                 for commit in log.commits[self._told :]:
                     names = [type(event).__name__ for event in commit.events]
                     told = {
@@ -98,13 +99,13 @@ class Follower:
                     self.output.json({"commit": told})
         elif self._live is None:
             for line in story(log, self._told, content=self.content):
-                self.output.say(line)
+                (self.output.text if self.result else self.output.say)(line)
         self._told = len(log.commits)
 
     def _draw(self, log: "RunLog", live: "Live | None") -> None:
         from podium.render_rich import run_picture
 
-        console = live.console if live else self.output.console(err=True)
+        console = live.console if live else self.output.console(err=not self.result)
         picture = run_picture(
             tree(log),
             self.output.world.now(),

@@ -113,6 +113,34 @@ class RunLimits(Limits):
         }
 
 
+PAGE: Final = 50
+"""Runs of one page of the list: a screen or two."""
+
+STATUSES: Final = (
+    "queued",
+    "deciding",
+    "working",
+    "paused",
+    "finished",
+    "failed",
+    "cancelled",
+)
+"""What a run's status can be: its phase, and its outcome when it has ended."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Listing:
+    """Which runs are listed."""
+
+    status: Annotated[
+        str | None, Parameter(help=f"Only runs of this status: {', '.join(STATUSES)}.")
+    ] = None
+    limit: Annotated[int, Parameter(help="Runs of one page.")] = PAGE
+    cursor: Annotated[str | None, Parameter(help="Where to go on: a page's cursor.")] = None
+
+
+LISTING: Final = Listing()
 COMMON: Final = Common()
 HOSTING: Final = Hosting()
 RUN_LIMITS: Final = RunLimits()

@@ -188,9 +188,15 @@ class _Run:
                 self._launched(run)
                 follower = Follower(host.client, self.output, content=True)
                 shown = await follower.follow(run, interrupts)
+                # Told before the servers are stopped: the answer is what was waited for.
+                if shown is None:
+                    return EXIT_INTERRUPTED
+                code = self._ended(shown)
+                if self.deployments.standing(self.config) is None:
+                    self.output.hint("to begin at once next time: podium up")
+                return code
         finally:
             stopping()
-        return EXIT_INTERRUPTED if shown is None else self._ended(shown)
 
     def _starting(self) -> Any:
         """Say that servers are starting; gives what ends that."""

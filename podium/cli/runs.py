@@ -1,16 +1,16 @@
 """`podium runs`: the list, one run, and following one. Reads take the beginning of an id."""
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from podium.cli.follow import Follower, done, pause_error
 from podium.cli.interrupts import EXIT_INTERRUPTED, Interrupts
-from podium.cli.options import COMMON, Common
+from podium.cli.options import COMMON, LISTING, PAGE, STATUSES, Common, Listing
 from podium.cli.output import Output, iso
 from podium.cli.world import current
-from podium.render_text import duration, money, one_line
+from podium.render_text import ago, duration, money, one_line
 from protocol.errors import NotFound, Usage
 from protocol.subjects import is_run
 
@@ -19,35 +19,14 @@ if TYPE_CHECKING:
     from podium.render import CallNode, RunTree, TurnNode
     from replay.chain import RunLog
 
-PAGE: Final = 50
-"""Runs of one page of the list: a screen or two."""
 
-STATUSES: Final = (
-    "queued",
-    "deciding",
-    "working",
-    "paused",
-    "finished",
-    "failed",
-    "cancelled",
-)
-"""What a run's status can be: its phase, and its outcome when it has ended."""
-
-
-def list_(
-    *,
-    status: Annotated[
-        str | None, Parameter(help=f"Only runs of this status: {', '.join(STATUSES)}.")
-    ] = None,
-    limit: Annotated[int, Parameter(help="Runs of one page.")] = PAGE,
-    cursor: Annotated[str | None, Parameter(help="Where to go on: a page's cursor.")] = None,
-    common: Common = COMMON,
-) -> int:
+def list_(*, listing: Listing = LISTING, common: Common = COMMON) -> int:
     """List the runs, the newest first."""
+    status, limit, cursor = listing.status, listing.limit, listing.cursor
     if status is not None and status not in STATUSES:
         raise Usage(f"There is no status {status!r}.", hint=f"Statuses are: {', '.join(STATUSES)}.")
     if limit < 1:
-        raise Usage("--limit must be at least 1.", hint="Leave it out for a page of 50.")
+        raise Usage("--limit must be at least 1.", hint=f"Leave it out for a page of {PAGE}.")
     output = Output(common.json)
     config = common.load().config
 
@@ -121,12 +100,12 @@ def _table(page: list["RunRow"], output: Output) -> Any:
     rows = []
     for row in page:
         took = duration((row.ended or now) - row.started) if row.started else ""
-        begun = f"{duration(now - row.started)} ago" if row.started else ""
+        begun = ago(now - row.started) if row.started else ""
         cells = [row.run, status_of(row), begun, took, str(row.rounds), str(row.calls)]
         cells += [money(row.spent.cost)] if paid else []
         rows.append([*cells, one_line(row.task)])
     heads = ["run", "status", "began>", "took>", "rounds>", "calls>", *(["cost>"] if paid else [])]
-    return table([*heads, "task"], rows)
+    return table([*heads, "task"], rows, "task", cut=output.console().width)
 
 
 def show(
@@ -292,7 +271,7 @@ def watch(
         with Interrupts(output, lambda: "the run goes on without you") as interrupts:
             async with current().deployments.connect(config) as host:
                 found = await find_or_wait(host.client, run)
-                follower = Follower(host.client, output, content=content, commits=True)
+                follower = Follower(host.client, output, content=content, result=True)
                 return await follower.follow(found, interrupts)
 
     shown = asyncio.run(follow())

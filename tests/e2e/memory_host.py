@@ -1,0 +1,188 @@
+"""Deployments in memory for the command line: real conductor, policies and adapters, no server.
+
+Every command runs in an event loop of its own, and so does what it hosts; log and queues stay.
+"""
+
+import contextlib
+import io
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from actors import policies, workers
+from actors.bus import MemoryBus
+from actors.conductor import Conductor, ConductorOptions
+from actors.jetstream_queue import consumers_of
+from actors.memory_queue import MemoryQueue
+from actors.worker import Worker, WorkerOptions
+from podium.cli import main
+from podium.cli.world import World
+from podium.client import Client
+from podium.config import Config
+from podium.poolfile import LoadedPool
+from protocol import subjects
+from protocol.errors import Unreachable
+from replay.durability import Settings
+from replay.memory_log import MemoryLog, MemoryStore
+from tests.world import now_ms
+
+
+class Record(msgspec.Struct, frozen=True):
+    """Of a standing deployment that is none."""
+
+    pid: int = 7
+    url: str = "memory"
+    pool: str = "test"
+    since: int = 1
+
+
+class MemoryHost:
+    """A connection to what is in memory."""
+
+    def __init__(self, deployments: "MemoryDeployments", bus: MemoryBus) -> None:
+        self._client = Client(
+            MemoryLog(deployments.store), deployments.tasks, by="tester", look_s=0.2
+        )
+        self._bus = bus
+
+    @property
+    def client(self) -> Client:
+        """See `Hosted`."""
+        return self._client
+
+    async def stats(self) -> list[dict[str, Any]]:
+        """See `Hosted`."""
+        return [msgspec.json.decode(answer) for answer in await self._bus.ask("stats", b"", 0.1)]
+
+    async def settings(self) -> Settings | None:
+        """See `Hosted`."""
+        return None
+
+
+class MemoryDeployments:
+    """See `Deployments`."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore()
+        self.tasks = MemoryQueue(consumers_of("tasks"))
+        self.up_record: Record | None = None
+        self.broken = False
+        """Whether nothing answers."""
+
+    @contextlib.asynccontextmanager
+    async def open(self, config: Config, pool: LoadedPool) -> AsyncIterator[MemoryHost]:
+        """See `Deployments.open`."""
+        self._answer()
+        log, bus, calls = MemoryLog(self.store), MemoryBus(), MemoryQueue({})
+        conductor = Conductor(
+            log=log,
+            tasks=self.tasks,
+            calls=calls,
+            bus=bus,
+            policies=lambda spec: policies.find(spec.name),
+            clock=now_ms,
+            options=ConductorOptions(name="c1", look_s=0.2),
+        )
+        running: list[Worker] = []
+        for spec in pool.pool.workers:
+            calls.filters.update(consumers_of(spec.name))
+            worker = Worker(
+                adapter=workers.host(spec),
+                log=log,
+                calls=calls,
+                bus=bus,
+                clock=now_ms,
+                options=WorkerOptions(replica=f"{spec.name}-1"),
+            )
+            await worker.start()
+            running.append(worker)
+        await conductor.start()
+        try:
+            yield MemoryHost(self, bus)
+        finally:
+            await conductor.stop()
+            for worker in running:
+                await worker.stop()
+
+    @contextlib.asynccontextmanager
+    async def connect(self, config: Config) -> AsyncIterator[MemoryHost]:
+        """See `Deployments.connect`."""
+        self._answer()
+        yield MemoryHost(self, MemoryBus())
+
+    def _answer(self) -> None:
+        if self.broken:
+            raise Unreachable("the broker at memory does not answer", hint="podium doctor")
+
+    def standing(self, config: Config) -> Record | None:
+        """See `Deployments.standing`."""
+        return self.up_record
+
+    async def up(self, config: Config, pool: LoadedPool) -> Record:
+        """See `Deployments.up`."""
+        self.up_record = Record()
+        return self.up_record
+
+    async def down(self, config: Config) -> bool:
+        """See `Deployments.down`."""
+        there, self.up_record = self.up_record, None
+        return there is not None
+
+    def queued(self) -> list[str]:
+        """The runs in the task queue."""
+        return [subject.rpartition(".")[2] for subject in self.tasks.items]
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        """Yes."""
+        return True
+
+
+class Said(msgspec.Struct):
+    """What a command printed."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        """The only line of stdout."""
+        lines = self.out.splitlines()
+        assert len(lines) == 1, self.out
+        return msgspec.json.decode(lines[0])
+
+    def lines(self) -> list[Any]:
+        """Every line of stdout."""
+        return [msgspec.json.decode(line) for line in self.out.splitlines()]
+
+
+class Shell:
+    """Types commands."""
+
+    def __init__(self, folder: Path, **environment: str) -> None:
+        self.folder, self.environment = folder, environment
+        self.deployments = MemoryDeployments()
+
+    def __call__(self, *arguments: str, terminal: bool = False) -> Said:
+        out = Terminal() if terminal else io.StringIO()
+        err = Terminal() if terminal else io.StringIO()
+        world = World(
+            deployments=self.deployments,
+            environment=self.environment,
+            folder=self.folder,
+            stdout=out,
+            stderr=err,
+        )
+        return Said(main(arguments, world), out.getvalue(), err.getvalue())
+
+    def begin(self, task: str = "How large is Chad?") -> str:
+        """A finished run's id."""
+        launch = self("run", "--json", task).lines()[0]
+        run: str = launch["launch"]["run_id"]
+        assert subjects.is_run(run)
+        return run

@@ -1,0 +1,195 @@
+"""The contract of every command: JSON shapes, closed kinds, exit codes, talk on stderr."""
+
+import re
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import pytest
+
+from podium.cli.app import make
+from protocol.errors import ErrorKind
+from tests.e2e.memory_host import Said, Shell
+
+READ: Final = {"as_of", "counts", "rows", "cursor", "truncated"}
+MUTATION: Final = {"target", "applied", "dry_run", "event_id", "detail"}
+ERROR: Final = {"code", "kind", "message", "hint", "next"}
+CODES: Final = {0, 1, 2, 3, 4, 5, 130}
+
+OFFLINE: Final = "podium/pools/offline.toml"
+
+RUN: Final = "$RUN"
+"""Stands for the id of a finished run."""
+
+PAUSED: Final = "$PAUSED"
+"""Stands for the id of a run that has paused."""
+
+CASES: Final[list[tuple[str, list[str], int]]] = [
+    ("launch", ["run", "How large is Chad?"], 0),
+    ("mutation", ["run", "--dry-run", "How large is Chad?"], 0),
+    ("error", ["run", "--detach", "How large is Chad?"], 2),
+    ("error", ["run"], 2),
+    ("read", ["runs"], 0),
+    ("read", ["runs", "list", "--status", "finished", "--limit", "1"], 0),
+    ("read", ["runs", "show", RUN], 0),
+    ("read", ["runs", "show", RUN, "--content"], 0),
+    ("read", ["runs", "show", RUN, "--events"], 0),
+    ("watch", ["runs", "watch", RUN], 0),
+    ("error", ["runs", "show", "zzzz"], 4),
+    ("error", ["runs", "cancel", RUN], 1),
+    ("mutation", ["runs", "cancel", PAUSED, "--reason", "enough"], 0),
+    ("mutation", ["runs", "pause", PAUSED], 0),
+    ("mutation", ["runs", "resume", PAUSED, "--by", "anna"], 0),
+    ("mutation", ["runs", "answer", PAUSED, "--dry-run"], 0),
+    ("mutation", ["runs", "extend", PAUSED, "--rounds", "2"], 0),
+    ("error", ["runs", "extend", PAUSED], 2),
+    ("mutation", ["up"], 0),
+    ("mutation", ["up", "--dry-run"], 0),
+    ("mutation", ["down"], 0),
+    ("read", ["status"], 0),
+    ("read", ["doctor"], 0),
+    ("read", ["worker", "check", OFFLINE], 0),
+    ("error", ["worker", "check", "nowhere.toml"], 4),
+    ("read", ["config", "show"], 0),
+    ("error", ["runs", "list", "--colour"], 2),
+    ("error", ["sing"], 2),
+]
+"""Shape, command, exit code. Every command of the tree is here; a test below sees to it."""
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path, USER="tester")
+
+
+def fill(shell: Shell, arguments: list[str]) -> list[str]:
+    """Put real ids in."""
+    ids = {}
+    if RUN in arguments or arguments[:2] == ["runs", "list"]:
+        ids[RUN] = shell.begin()
+    if PAUSED in arguments:
+        shell("run", "--rounds", "0", "--on-limit", "pause", "--json", "How large is Chad?")
+        ids[PAUSED] = shell("runs", "--json", "--status", "paused").json()["rows"][0]["run"]
+    return [ids.get(each, each) for each in arguments]
+
+
+@pytest.mark.parametrize(("shape", "arguments", "code"), CASES, ids=lambda v: str(v))
+def test_json(shell: Shell, shape: str, arguments: list[str], code: int) -> None:
+    said = shell(*fill(shell, arguments), "--json")
+    assert said.code == code, said
+    check_shape(shape, said)
+
+
+@pytest.mark.parametrize(("shape", "arguments", "code"), CASES, ids=lambda v: str(v))
+def test_text(shell: Shell, shape: str, arguments: list[str], code: int) -> None:
+    said = shell(*fill(shell, arguments))
+    assert said.code == code, said
+    if shape == "error":
+        assert said.out == ""
+        assert said.err.startswith("error: ")
+        assert len(said.err.splitlines()) <= 24, "an error fits on one screen"
+    else:
+        assert said.out or arguments == ["runs"], "results are on stdout"
+    assert "\x1b" not in said.out + said.err, "no colours where there is no terminal"
+
+
+@pytest.mark.parametrize(("shape", "arguments", "code"), CASES, ids=lambda v: str(v))
+def test_terminal(shell: Shell, shape: str, arguments: list[str], code: int) -> None:
+    said = shell(*fill(shell, arguments), terminal=True)
+    assert said.code == code, said
+    assert said.err.count("\x1b[?25l") == said.err.count("\x1b[?25h"), "the cursor is shown again"
+
+
+def check_shape(shape: str, said: Said) -> None:
+    match shape:
+        case "read":
+            read = said.json()
+            assert set(read) == READ
+            assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", read["as_of"])
+            assert read["truncated"] == (read["cursor"] is not None)
+            assert all(isinstance(row, dict) for row in read["rows"])
+            assert all(type(number) is int for number in read["counts"].values())
+        case "mutation":
+            mutation = said.json()
+            assert set(mutation) == MUTATION
+            assert mutation["target"]
+            assert mutation["detail"]
+            assert not (mutation["dry_run"] and mutation["applied"])
+            assert not (mutation["dry_run"] and mutation["event_id"])
+        case "error":
+            check_error(said)
+        case "launch":
+            first, last = said.lines()
+            assert set(first["launch"]) == {"run_id", "view_url", "trace_id"}
+            assert last["done"]["run_id"] == first["launch"]["run_id"]
+        case "watch":
+            *commits, last = said.lines()
+            assert [each["commit"]["n"] for each in commits] == [*range(1, len(commits) + 1)]
+            assert last["done"]["outcome"] == "finished"
+            assert last["done"]["answer"] is None, "content has to be asked for"
+
+
+def check_error(said: Said) -> dict[str, Any]:
+    error: dict[str, Any] = said.json()["error"]
+    assert set(error) == ERROR
+    assert error["kind"] in get_args(ErrorKind)
+    assert said.code in CODES - {0}
+    assert error["message"]
+    assert error["hint"], "every error says what to do next"
+    assert error["next"] is None or error["next"].startswith("podium ")
+    return error
+
+
+def commands(app: Any, path: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
+    """Every command of the tree that does something."""
+    found = set()
+    for name in app:
+        if name.startswith("-"):
+            continue
+        found |= commands(app[name], (*path, name))
+    if app.default_command is not None:
+        found.add(path)
+    return found
+
+
+def test_every_command_is_in_the_table() -> None:
+    every = commands(make())
+    tried = {
+        path for path in every for _, arguments, _ in CASES if tuple(arguments[: len(path)]) == path
+    }
+    assert ("runs", "watch") in every
+    assert every - tried == set()
+
+
+@pytest.mark.parametrize("path", sorted(commands(make())), ids=" ".join)
+def test_every_command_has_help_and_json(shell: Shell, path: tuple[str, ...]) -> None:
+    said = shell(*path, "--help")
+    assert said.code == 0
+    assert "--json" in said.out
+    assert said.err == ""
+
+
+def test_unreachable_is_5_and_may_be_tried_again(shell: Shell) -> None:
+    shell.deployments.broken = True
+    for arguments in (["runs"], ["run", "How large is Chad?"], ["status", "--nats", "nats://x"]):
+        said = shell(*arguments, "--json")
+        assert said.code == 5
+        assert check_error(said)["kind"] == "unreachable"
+
+
+def test_a_bug_of_ours_is_internal_and_shows_where(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shell.deployments, "connect", None)
+    said = shell("runs", "--json")
+    assert said.code == 1
+    assert check_error(said)["kind"] == "internal"
+    assert "Traceback" in said.err
+
+
+def test_hints_are_on_stderr_and_can_be_typed(shell: Shell) -> None:
+    said = shell("run", "How large is Chad?")
+    assert "podium runs show" in said.err
+    assert "podium" not in said.out
+    typed = re.search(r"podium (runs show \w+ --content)", said.err)
+    assert typed is not None
+    assert shell(*typed[1].split()).code == 0
