@@ -1,0 +1,36 @@
+"""Servers for the suites that every implementation must pass: started once, shared by all tests."""
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from tests.broker import One, Three, r1, r3
+from tests.places import BrokerPlace, MemoryPlace, Place, with_streams
+
+
+@pytest.fixture(scope="session")
+def one_server() -> Iterator[One]:
+    """One server with all streams."""
+    with r1() as server:
+        with_streams(server)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def three_servers() -> Iterator[Three]:
+    """Three servers, and three replicas of all streams."""
+    with r3() as server:
+        with_streams(server)
+        yield server
+
+
+@pytest.fixture(params=["memory", "r1", "r3"])
+async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
+    """Each place in turn."""
+    async with contextlib.AsyncExitStack() as stack:
+        if request.param == "memory":
+            yield MemoryPlace()
+        else:
+            name = {"r1": "one_server", "r3": "three_servers"}[request.param]
+            yield BrokerPlace(request.getfixturevalue(name), stack)
