@@ -134,6 +134,14 @@ class Broker:
     ) -> "Broker":
         """Connect, and keep reconnecting for as long as the broker is open.
 
+        Args:
+            url: The server's address, or those of a cluster, separated by commas.
+            user: With a password; or ``credentials``, the path of a credentials file.
+            password: See ``user``.
+            credentials: See ``user``.
+            name: What the server calls this connection.
+            grouped: See the class.
+
         Raises:
             Unreachable: Nobody answers at that address.
             Denied: The server refuses the credentials.
@@ -150,7 +158,7 @@ class Broker:
         try:
             client = await asyncio.wait_for(
                 nats.connect(
-                    url,
+                    [server.strip() for server in url.split(",")],
                     user=user,
                     password=password,
                     user_credentials=credentials,

@@ -40,7 +40,8 @@ class EventLog(Protocol):
             The new head.
 
         Raises:
-            Fenced: Somebody else has written; nothing of this commit was stored.
+            Fenced: Somebody else has written. Whether they did so before this commit or on top of
+                it, only a fresh read tells; the run is theirs.
             Unreachable: The log did not answer in time. The commit may or may not have been stored;
                 only a fresh read of the run tells.
             TooLarge: The encoded commit would not fit; nothing was sent.

@@ -12,7 +12,7 @@ from typing import Literal
 from protocol.actions import BlobRef
 from protocol.codec import Commit, blob_ref, digest, encode
 from protocol.errors import Fenced, InvalidData, NotFound, TooLarge
-from protocol.limits import MAX_MESSAGE_BYTES
+from protocol.limits import MAX_MESSAGE_BYTES, MAX_VALUE_BYTES
 from replay.chain import Head, RunLog, Stored, assemble, extend
 from replay.log import HintHandler
 
@@ -93,7 +93,7 @@ class MemoryLog:
 
     async def post(self, run: str, data: bytes) -> int:
         """See `EventLog.post`."""
-        if len(data) > MAX_MESSAGE_BYTES:
+        if len(data) > MAX_MESSAGE_BYTES // 2:
             raise TooLarge(f"run {run}: an inbox message of {len(data)} bytes; use a blob")
         return self.store.put((run, "i"), data)
 
@@ -120,6 +120,8 @@ class MemoryLog:
 
     async def put_blob(self, data: bytes) -> BlobRef:
         """See `EventLog.put_blob`."""
+        if len(data) > MAX_VALUE_BYTES:
+            raise TooLarge(f"a blob of {len(data)} bytes; at most {MAX_VALUE_BYTES} are possible")
         ref = blob_ref(data)
         self.store.blobs.setdefault(ref.sha256, data)
         return ref
