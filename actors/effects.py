@@ -93,8 +93,8 @@ class Effects:
     # ------------------------------------------------------------------------------------ questions
 
     def _ask(self, effect: Ask) -> None:
-        if effect.turn == self._turn and self.asking:
-            return
+        if effect.turn == self._turn:
+            return  # asked, and perhaps replied to: the reply is on its way into the next commit
         self._turn = effect.turn
         self._question = asyncio.create_task(self._question_of(effect), name="question")
 

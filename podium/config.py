@@ -97,7 +97,7 @@ class Config(_Section, frozen=True, kw_only=True):
     """``rules``, or ``openai:MODEL``; empty takes the pool's own."""
     pool: str = ""
     """Path of a pool file; empty takes the pool that is shipped."""
-    lease_s: Positive = 30.0
+    lease_s: Positive = 10.0
     """Seconds after which a silent conductor's runs, and a silent worker's calls, go to another."""
     shards: Annotated[int, msgspec.Meta(ge=1, le=MAX_SHARDS)] = 1
     """Streams over which the runs of a new deployment are spread."""
