@@ -16,7 +16,7 @@ import msgspec
 import ray
 from ray.exceptions import RayError
 
-from actors.programs import Declared, Health, Program, start
+from actors.programs import Declared, Health, Program, own_process, start
 from actors.supervisor import Supervisor
 from protocol.errors import PodiumError
 from replay.broker import Broker, Refused, Unanswered
@@ -63,6 +63,7 @@ class ProgramActor:
 
     def __init__(self, encoded: bytes) -> None:
         logging.basicConfig(level=logging.INFO)
+        own_process()
         declared = msgspec.json.decode(encoded, type=Declared)
         self._thread = LoopThread(declared.name)
         self._program: Program = self._thread.call(start(declared), START_S)

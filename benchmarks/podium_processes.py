@@ -21,6 +21,7 @@ from actors.bus import NatsBus
 from actors.conductor import Conductor, ConductorOptions
 from actors.jetstream_queue import JetStreamQueue, consumers_of
 from actors.ports import Attempt, Outcome
+from actors.programs import own_process
 from actors.run_shell import RunShell
 from actors.worker import Worker, WorkerOptions
 from benchmarks.serving import ARGUMENT, ROUNDS, VALUE, WIDTH, claim_stdout, measure, wait_for_end
@@ -215,6 +216,7 @@ async def work(url: str, durability: str, sleep_s: float) -> None:
 def main() -> None:
     """Be one of the two processes."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+    own_process()
     role, url, durability, *rest = sys.argv[1:]
     sleep_s = float(rest[0]) if rest else 0.0
     uvloop.run({"conductor": conduct, "worker": work}[role](url, durability, sleep_s))
