@@ -215,6 +215,18 @@ def test_a_second_try_that_succeeds_gives_the_answer() -> None:
     assert f"{FRANCE:,}" in answer
 
 
+@pytest.mark.parametrize("value", ["", "many", None, True, [], {}, "9" * 9_000, "٣", 1e308])
+@pytest.mark.parametrize("fact", ["area", "population", "neighbours", "coordinates", "currency"])
+def test_a_value_of_another_kind_is_worded_too(fact: str, value: Any) -> None:
+    def answer_call(call: PlannedCall, turn: int, index: int) -> Observation:
+        made = Call(id=f"{turn}-{index}", worker=call.worker, arguments=call.arguments)
+        return Observation(call=made, status="OK", value={"value": value})
+
+    answer, _, _ = play(f"What is the {fact} of Lyonesse?", answer_call)
+    assert answer
+    assert len(answer) < 1_500
+
+
 def test_a_worker_that_the_pool_has_not_is_named() -> None:
     pool = Pool((WorkerSpec(name="city"),))
     reply = RulesPolicy().decide(view("What is the population of France?", pool=pool))

@@ -1,5 +1,6 @@
 """Figures in words: numbers with separators and units, facts as sentences."""
 
+import re
 from typing import Final
 
 from actors.policies.rules.names import with_article
@@ -20,6 +21,9 @@ MAX_VALUE_CHARS: Final = 200
 
 MAX_DIGITS_SHOWN: Final = 60
 """Digits of a long integer that are shown."""
+
+_DIGITS: Final = re.compile(r"-?[0-9]{1,4000}")
+"""An integer as the calculator gives a long one; Python reads no more than 4,300 digits."""
 
 _NAMES: Final = {
     "calling_code": "international calling code",
@@ -44,7 +48,7 @@ def superlative(name: str, largest: bool, count: int) -> str:
 
 def number(value: Json) -> str:
     """A number with thousands separators; fractions to two places, below one to three digits."""
-    if isinstance(value, str):
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
         long = len(value) > MAX_DIGITS_SHOWN
         shown = f"{value[:MAX_DIGITS_SHOWN]}… ({len(value)} digits)"
         return shown if long else f"{int(value):,}"
