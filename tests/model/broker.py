@@ -1,12 +1,12 @@
 """The broker, the person and the network: what can happen around the conductors and the workers.
 
 A move is fair when it happens sooner or later if nothing else fails; faults, and what a person or a
-late message may or may not do, are not. All of this is model code with a switch for each rule; what a
-conductor decides is the real code's (`world`).
+late message may or may not do, are not. All of this is model code with a switch for each rule; what
+a conductor decides is the real code's (`world`).
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from tests.model.rules import Faults, Mix, Rules
 from tests.model.state import (
@@ -23,6 +23,19 @@ from tests.model.state import (
     TaskMessage,
 )
 from tests.model.world import World
+
+T = TypeVar("T")
+
+FENCED_APPENDS: Final = "an append is accepted from a conductor that had been fenced"
+FOREIGN_APPEND: Final = "an append is accepted that does not follow the end of the log"
+FENCED_ACTS: Final = "a fenced conductor acts"
+FALSE_BELIEF: Final = "a conductor believes in a commit that is not in the log"
+DEAF_TIMEOUT: Final = "a time-out counts though a report was there"
+TWO_COUNT: Final = "two results count for one call"
+OVERRUN: Final = "a budget is overrun"
+STUCK: Final = "a run is stuck though a conductor and a worker live"
+UNTOLD: Final = "a run is over and left its parent or child untold"
+"""Invariants, as they are told when they are broken."""
 
 
 class Move(NamedTuple):
@@ -139,10 +152,11 @@ class Broker:
                 yield Move("network", f"late append to {m.run} arrives", False, after, breaks)
 
     def _accept(self, s: State, run: int, expected: int, new: int) -> tuple[State, str]:
-        """The server takes an append; without the exact condition it does so wherever the log is."""
+        """The server takes an append; without the exact condition, wherever the log is."""
         nodes, breaks = self.world.nodes, ""
         if s.logs[run] != expected:
-            breaks = "an append is accepted from a conductor that had been fenced"
+            fenced = self.world.epoch(s.logs[run]) > self.world.epoch(expected)
+            breaks = FENCED_APPENDS if fenced else FOREIGN_APPEND
             new = self.world.graft(s.logs[run], new)
         breaks = nodes[new].wrong or breaks
         net = tuple(m for m in s.net if m.kind == TASK_ACK or m.run != run or m.expected == new)
@@ -167,7 +181,8 @@ class Broker:
         )
 
 
-def put(items, i, item):  # type: ignore
+def put(items: tuple[T, ...], i: int, item: T) -> tuple[T, ...]:
+    """The items with one replaced."""
     return (*items[:i], item, *items[i + 1 :])
 
 

@@ -2,7 +2,18 @@
 
 from collections.abc import Iterator
 
-from tests.model.broker import Broker, Move, bits_of, conductor_name, less, put
+from tests.model.broker import (
+    DEAF_TIMEOUT,
+    FALSE_BELIEF,
+    FENCED_ACTS,
+    FENCED_APPENDS,
+    Broker,
+    Move,
+    bits_of,
+    conductor_name,
+    less,
+    put,
+)
 from tests.model.state import (
     ACKED,
     ACT,
@@ -23,7 +34,7 @@ from tests.model.state import (
     Slot,
     State,
 )
-from tests.model.world import ACTIVATION, DEADLINE, FIRST, NORMAL
+from tests.model.world import ACTIVATION, BUDGETS, DEADLINE, FIRST, NORMAL
 
 
 class Conductors(Broker):
@@ -145,13 +156,22 @@ class Conductors(Broker):
         elif not self.rules.read_tail_after_refusal:
             moved = slot._replace(belief=s.logs[run], sent=self.world.graft(s.logs[run], slot.sent))
             after, breaks = self._accept(s, run, s.logs[run], moved.sent)
-            breaks = breaks or "an append is accepted from a conductor that had been fenced"
+            breaks = breaks or FENCED_APPENDS
             what = f"{name}: refused, sends it again on the sequence it is told"
             yield Move(who, what, True, self._in(after, i, run, moved), breaks)
         elif s.logs[run] == slot.sent:
             yield Move(who, f"{name}: refused, it is in", True, self._in(s, i, run, slot))
+        elif self._mistaken(slot, s.logs[run]):
+            what = f"{name}: refused, takes the tail for its own"
+            yield Move(who, what, True, self._in(s, i, run, slot), FALSE_BELIEF)
         else:
             yield from self._lost_race(s, i, run, slot, f"{name}: refused")
+
+    def _mistaken(self, slot: Slot, tail: int) -> bool:
+        """Whether it takes another commit for its own, since it doesn't compare the bytes."""
+        same_place = self.world.nodes[tail].parent == slot.belief
+        same_epoch = self.world.epoch(tail) == self.world.epoch(slot.sent)
+        return not self.rules.retry_identical_bytes and slot.owner > 0 and same_place and same_epoch
 
     def _lost_race(self, s: State, i: int, run: int, slot: Slot, what: str) -> Iterator[Move]:
         """The tail is somebody else's."""
@@ -178,18 +198,12 @@ class Conductors(Broker):
                 yield from self._append(s, i, run, slot, "retries on")
             else:
                 bits = bits_of(s.inboxes[run])
-                anew = slot._replace(seen=bits, pend=bits)
-                anew = anew._replace(sent=self._decided(s, run, anew, NORMAL), pend=0)
-                yield from self._append(s, i, run, anew, "retries with other bytes on")
-        elif (
-            not self.rules.retry_identical_bytes
-            and slot.owner
-            and self.world.nodes[tail].parent == slot.belief
-            and self.world.epoch(tail) == self.world.epoch(slot.sent)
-        ):
-            after = self._in(s, i, run, slot)
-            breaks = "a conductor believes in a commit that is not in the log"
-            yield Move(who, f"{name}: takes it for its own", True, after, breaks)
+                anew = slot._replace(stage=OWN, seen=bits, pend=bits, sent=0)
+                what = f"{name}: not stored, will decide anew"
+                yield Move(who, what, True, self._slot(s, i, run, anew))
+        elif self._mistaken(slot, tail):
+            what = f"{name}: takes it for its own"
+            yield Move(who, what, True, self._in(s, i, run, slot), FALSE_BELIEF)
         else:
             yield from self._lost_race(s, i, run, slot, name)
 
@@ -199,12 +213,12 @@ class Conductors(Broker):
             yield Move(who, f"{what}: fenced, drops", True, self._slot(s, i, run, NO_SLOT))
             return
         acked = self._removed(self._slot(s, i, run, NO_SLOT), run, slot.inc)
-        breaks = "" if acked.tasks == s.tasks else "a fenced conductor acts"
+        breaks = "" if acked.tasks == s.tasks else FENCED_ACTS
         yield Move(who, f"{what}: fenced, acks the task", True, acked, breaks)
         zombie = self._slot(s, i, run, Slot(ZOMBIE, slot.inc))
         yield Move(who, f"{what}: fenced, goes on beating", True, zombie)
 
-    # ----------------------------------------------------------------------------- what an owner does
+    # ------------------------------------------------------------------------- what an owner does
 
     def _own(self, s: State, i: int, run: int, slot: Slot) -> Iterator[Move]:
         node, who = self.world.nodes[slot.belief], conductor_name(i)
@@ -212,9 +226,9 @@ class Conductors(Broker):
         yield from effects
         if node.ended or node.paused:
             pending = any(not slot.did >> e & 1 for e in node.effects)
-            if not node.paused or not slot.pend:
-                if not pending or not self.rules.effects_before_task_ack:
-                    yield from self._ack_task(s, i, run, slot, pending)
+            calm = node.ended or not slot.pend
+            if calm and not (pending and self.rules.effects_before_task_ack):
+                yield from self._ack_task(s, i, run, slot, pending)
             if node.ended:
                 return
         if slot.pend:
@@ -246,7 +260,7 @@ class Conductors(Broker):
             for call, attempt in self.world.nodes[slot.belief].opened:
                 for m in s.inboxes[run]:
                     if self.world.answers(m, run, call, attempt) and not slot.seen >> m & 1:
-                        breaks = "a time-out counts though a report was there"
+                        breaks = DEAF_TIMEOUT
         passed = s._replace(faults=less(s.faults, timeout=1))
         slot = slot._replace(sent=self._decided(s, run, slot, DEADLINE), pend=0)
         for move in self._append(passed, i, run, slot, "sees a deadline pass in"):
@@ -255,7 +269,7 @@ class Conductors(Broker):
     def _effects(self, s: State, i: int, run: int, slot: Slot) -> Iterator[Move]:
         """Each effect that is due and not done, and each dispatch that may have been lost."""
         stale = slot.late and self.world.epoch(s.logs[run]) > self.world.epoch(slot.belief)
-        breaks = "a fenced conductor acts" if stale else ""
+        breaks = FENCED_ACTS if stale else ""
         who = conductor_name(i)
         left = 0
         for effect in self.world.nodes[slot.belief].effects:
@@ -270,9 +284,7 @@ class Conductors(Broker):
             left += 1
             did = slot._replace(did=slot.did | 1 << effect)
             for after, what in self._effect(s, run, slot, effect):
-                wrong = breaks
-                if what.startswith("!"):
-                    wrong, what = what[1:], "begins a child run"
+                wrong = what if what in BUDGETS else breaks
                 done = slot if what.startswith("stores cancel") else did
                 yield Move(who, what, True, self._slot(after, i, run, done), wrong)
         if slot.stage == ACKED and not left:
@@ -288,7 +300,7 @@ class Conductors(Broker):
                 return
             wrong = self.world.begin_child(slot.belief) if self._is_child(run) else ""
             after = self._make(s, run, slot, call, attempt, again)
-            yield after, f"!{wrong}" if wrong else f"makes {name}"
+            yield after, wrong or f"makes {name}"
         elif kind == "withdraw" and self._is_child(run):
             message = self.world.signal(1, "cancel", 9)
             if message not in s.inboxes[1]:
@@ -324,7 +336,7 @@ class Conductors(Broker):
     def _ack_task(self, s: State, i: int, run: int, slot: Slot, pending: bool) -> Iterator[Move]:
         who, name = conductor_name(i), f"acks the task of run {run}"
         stale = slot.late and self.world.epoch(s.logs[run]) > self.world.epoch(slot.belief)
-        breaks = "a fenced conductor acts" if stale else ""
+        breaks = FENCED_ACTS if stale else ""
         rest = slot._replace(stage=ACKED) if pending else NO_SLOT
         if self.world.nodes[slot.belief].paused and self.rules.look_after_pause:
             rest = Slot(PAUSED, 0, slot.belief, slot.seen)

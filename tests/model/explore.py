@@ -1,18 +1,17 @@
-"""Visits every state of a mix, breadth first, so that the first hole found has the shortest trace."""
+"""Visits every state of a mix, breadth first: the first hole found has the shortest trace."""
 
 from array import array
 from collections import deque
 from time import perf_counter
 from typing import NamedTuple
 
+from tests.model.broker import STUCK
 from tests.model.moves import Model
 from tests.model.rules import ALL, Mix, Rules
 from tests.model.state import State, canonical
 
 MAX_STATES = 5_000_000
 """States of one exploration: about 1 GB. A mix that has more is no mix of a size to be visited."""
-
-STUCK = "a run is stuck though a conductor and a worker live"
 
 
 class Found(NamedTuple):
@@ -38,8 +37,8 @@ class Found(NamedTuple):
 class Explorer:
     """The visited states of one mix: 64-bit hashes, and how each was reached first.
 
-    Two states with one hash would be taken for one. With a million states that happens to one in some
-    forty million explorations.
+    Two states with one hash would be taken for one. With a million states that happens in one of
+    some forty million explorations.
     """
 
     def __init__(self, mix: Mix, rules: Rules = ALL, ignore: frozenset[str] = frozenset()) -> None:
@@ -80,11 +79,14 @@ class Explorer:
                 self.transitions += 1
                 after = canonical(move.state)
                 if move.breaks and move.breaks not in self.ignore:
-                    trace = (*self._trace(here), f"{move.who} {move.what}")
+                    trace = self._trace(here, hash(after), move.breaks)
                     return self._found(began, move.breaks, trace)
                 n, new = self._visit(after, here)
                 if new:
                     queue.append(after)
+                    hole = self.model.wrong(after)
+                    if hole and hole not in self.ignore:
+                        return self._found(began, hole, self._trace(n))
                 if move.fair and n != here:
                     self.sources.append(here)
                     self.targets.append(n)
@@ -129,16 +131,22 @@ class Explorer:
         bad = good.find(0)
         return None if bad < 0 else bad
 
-    def _trace(self, n: int) -> tuple[str, ...]:
-        """The steps to a state, with the same conductor under the same name all along."""
-        path = []
+    def _trace(self, n: int, last: int | None = None, breaks: str = "") -> tuple[str, ...]:
+        """The steps to a state, with the same conductor under the same name all along.
+
+        Args:
+            n: The state's number.
+            last: Hash of one state more, which a move with a hole leads to.
+            breaks: That hole.
+        """
+        path = [(last, breaks)] if last is not None else []
         while n:
-            path.append(self.hashes[n])
+            path.append((self.hashes[n], ""))
             n = self.parents[n]
         state, steps = self.model.start(), []
-        for key in reversed(path):
+        for key, hole in reversed(path):
             for move in self.model.moves(state):
-                if hash(canonical(move.state)) == key:
+                if hash(canonical(move.state)) == key and (not hole or move.breaks == hole):
                     steps.append(f"{move.who} {move.what}")
                     state = move.state
                     break

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from tests.model.broker import Move, less, put, worker_name
+from tests.model.broker import UNTOLD, Move, less, put, worker_name
 from tests.model.conductor import Conductors
 from tests.model.state import (
     ACKED_FIRST,
@@ -57,6 +57,23 @@ class Model(Conductors):
                     return False
         return True
 
+    def wrong(self, s: State) -> str:
+        """The invariant of states, not of moves, that is broken, or ""."""
+        for run, log in enumerate(s.logs):
+            node = self.world.nodes[log]
+            if not node.ended or s.tasks[run].kind or self.runs == 1:
+                continue
+            if any(c.slots[run].stage for c in s.conductors):
+                continue
+            if run and self.world.told(log) not in s.inboxes[0]:
+                return UNTOLD
+            leaves = any(self.world.effects[e].kind == "withdraw" for e in node.effects)
+            cancel = self.world.signal(1, "cancel", 9)
+            lives = not self.world.nodes[s.logs[1]].ended
+            if not run and leaves and lives and cancel not in s.inboxes[1]:
+                return UNTOLD
+        return ""
+
     def moves(self, s: State) -> Iterator[Move]:
         """All that can happen in a state."""
         yield from self._tasks(s)
@@ -68,7 +85,7 @@ class Model(Conductors):
         for i in range(len(s.workers)):
             yield from self._worker(s, i)
 
-    # -------------------------------------------------------------------------------- the call queue
+    # ----------------------------------------------------------------------------- the call queue
 
     def _calls(self, s: State) -> Iterator[Move]:
         for k, call in enumerate(s.calls):
@@ -140,7 +157,7 @@ class Model(Conductors):
             yield Move(who, f"acks the call {name}", True, after)
 
     def _reports(self, s: State, i: int, w: Worker, name: str) -> Iterator[Move]:
-        """Work, and store the report. Sending the same bytes again changes nothing, so it isn't shown."""
+        """Work, and store the report. The same bytes once more would change nothing: not shown."""
         stage = REPORTED if self.rules.report_before_ack else ACKED_FIRST
         mine = IDLE if stage == ACKED_FIRST else w._replace(stage=stage)
         serial = sum(self.world.answers(m, w.run, CALL, w.attempt) for m in s.inboxes[w.run]) + 1

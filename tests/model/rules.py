@@ -1,4 +1,4 @@
-"""The rules of ownership as switches, and the mixes: a scenario with a number of faults of each kind."""
+"""The rules of ownership as switches, and a mix: a scenario with so many faults of each kind."""
 
 from typing import Final, NamedTuple
 

@@ -1,4 +1,4 @@
-"""The state of the whole system as nested tuples of small numbers, and what is the same in another form."""
+"""The state of the whole system: nested tuples of small numbers, in one form for all like it."""
 
 from typing import NamedTuple
 
@@ -6,12 +6,13 @@ from tests.model.rules import Faults
 
 NONE, READ, ACT, OWN, UNSURE, PAUSED, ACKED, ZOMBIE = range(8)
 """Stages of a conductor with a run: not there; task delivered; read; activated; an append without
-an answer; the task of a paused run given back, one look to go; (rules taken out:) task acknowledged before the end effects; fenced and still beating."""
+an answer; the task of a paused run given back, one look to go; (rules taken out:) task
+acknowledged before the end effects; fenced and still beating."""
 
 LOOK, LOOK_LOST, GIVE_UP, WORK, REPORTED, ACKED_FIRST, TAKEN = range(7)
-"""Stages of a worker with a call: to look for its own report, for one that was marked or for one that
-another worker held before; to report such a one as lost; at work; reported; (a rule taken out:) at work
-after the acknowledgement, to acknowledge before the work."""
+"""Stages of a worker with a call: to look for its own report, for one that was marked or for one
+that another worker held before; to report such a one as lost; at work; reported; (a rule taken
+out:) at work after the acknowledgement, to acknowledge before the work."""
 
 APPEND, TASK_ACK = range(2)
 """Kinds of late messages in the network."""

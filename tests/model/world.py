@@ -1,7 +1,7 @@
 """The real decision code on interned logs: each log, message and effect becomes a small number.
 
-A log is a node of a tree; its parent is the log without the last commit. Folds and decisions are made
-by `protocol.run` once for each node and command, then remembered, so that a visit costs look-ups only.
+A log is a node of a tree; its parent is the log without the last commit. Folds and decisions are
+made by `protocol.run` once for each node and command, then remembered: a visit costs look-ups only.
 """
 
 from typing import Final, NamedTuple
@@ -28,7 +28,13 @@ LONG_MS: Final = 10**9
 """Milliseconds: so long that time matters only where the model lets a deadline pass."""
 
 LOST: Final = "was lost"
-"""Ends the hash of a report that tells of no work: it bills the whole reserve, in case there was some."""
+"""Ends the hash of a report that tells of no work: it bills the whole reserve all the same."""
+
+BUDGETS: Final = (
+    "a child's budget is not within its parent's",
+    "a child is begun with two budgets",
+)
+"""What can be wrong when a child run is begun."""
 
 ONE_TOKEN: Final = Spend(tokens=1)
 
@@ -209,7 +215,7 @@ class World:
         return 1 << self._effect(EffectKey("make", call, attempt))
 
     def graft(self, on: int, node: int) -> int:
-        """The log ``on`` with the last commit of another: what only a hole in the rules can give."""
+        """The log ``on`` with the last commit of another: what only a hole in the rules gives."""
         key = (on, node, (), -1, 0)
         if key not in self._children:
             commit = self.nodes[node]
@@ -312,11 +318,11 @@ class World:
         start = child_start(state, CALL)
         held = state.reserves.get((CALL, 1), Spend())
         if start.budget.calls > held.calls or start.budget.tokens > held.tokens:
-            return "a child's budget is not within its parent's"
+            return BUDGETS[0]
         if self.child_started is None:
             self.child_started = start
         same = (start.run, start.budget) == (self.child_started.run, self.child_started.budget)
-        return "" if same else "a child is begun with two budgets"
+        return "" if same else BUDGETS[1]
 
 
 def _reply(state: RunState) -> Reply:
