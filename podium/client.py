@@ -7,7 +7,7 @@ returns, and all that it shows is read from the log, so any number of clients se
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from typing import Final, TypeVar
 
@@ -275,7 +275,7 @@ class Client:
         rows = await asyncio.gather(*(one(run) for run in await self._log.runs(prefix)))
         return sorted(rows, key=lambda each: (-each.started, each.run))
 
-    async def follow(self, run: str) -> AsyncIterator[RunLog]:
+    async def follow(self, run: str) -> AsyncGenerator[RunLog, None]:
         """The run's log, now and after each change, until the run has ended.
 
         It is the same object each time, longer. A hint that is lost costs `LOOK_S`, no more.
@@ -303,10 +303,10 @@ class Client:
             await commits.close()
             await inbox.close()
 
-    async def watch(self, run: str) -> AsyncIterator[Commit]:
+    async def watch(self, run: str) -> AsyncGenerator[Commit, None]:
         """The run's commits, from the first on, as they come, until the run has ended."""
         shown = 0
-        async with aclosing(self.follow(run)) as logs:  # type: ignore[type-var]
+        async with aclosing(self.follow(run)) as logs:
             async for log in logs:
                 for commit in log.commits[shown:]:
                     yield commit

@@ -63,7 +63,7 @@ class Follower:
 
     async def _to_the_end(self, run: str) -> "RunLog | None":
         last: RunLog | None = None
-        async with aclosing(self.client.follow(run)) as logs:  # type: ignore[type-var]
+        async with aclosing(self.client.follow(run)) as logs:
             upcoming = asyncio.create_task(_next(logs))
             try:
                 while True:

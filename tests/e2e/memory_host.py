@@ -23,7 +23,6 @@ from podium.client import Client
 from podium.config import Config
 from podium.poolfile import LoadedPool
 from protocol import subjects
-from protocol.errors import Unreachable
 from replay.durability import Settings
 from replay.memory_log import MemoryLog, MemoryStore
 from tests.world import now_ms
@@ -68,8 +67,8 @@ class MemoryDeployments:
         self.store = MemoryStore()
         self.tasks = MemoryQueue(consumers_of("tasks"))
         self.up_record: Record | None = None
-        self.broken = False
-        """Whether nothing answers."""
+        self.failure: Exception | None = None
+        """What comes of every attempt to connect."""
 
     @contextlib.asynccontextmanager
     async def open(self, config: Config, pool: LoadedPool) -> AsyncIterator[MemoryHost]:
@@ -113,8 +112,8 @@ class MemoryDeployments:
         yield MemoryHost(self, MemoryBus())
 
     def _answer(self) -> None:
-        if self.broken:
-            raise Unreachable("the broker at memory does not answer", hint="podium doctor")
+        if self.failure is not None:
+            raise self.failure
 
     def standing(self, config: Config) -> Record | None:
         """See `Deployments.standing`."""

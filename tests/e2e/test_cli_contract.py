@@ -7,7 +7,7 @@ from typing import Any, Final, get_args
 import pytest
 
 from podium.cli.app import make
-from protocol.errors import ErrorKind
+from protocol.errors import ErrorKind, Unreachable
 from tests.e2e.memory_host import Said, Shell
 
 READ: Final = {"as_of", "counts", "rows", "cursor", "truncated"}
@@ -72,14 +72,14 @@ def fill(shell: Shell, arguments: list[str]) -> list[str]:
     return [ids.get(each, each) for each in arguments]
 
 
-@pytest.mark.parametrize(("shape", "arguments", "code"), CASES, ids=lambda v: str(v))
+@pytest.mark.parametrize(("shape", "arguments", "code"), CASES, ids=str)
 def test_json(shell: Shell, shape: str, arguments: list[str], code: int) -> None:
     said = shell(*fill(shell, arguments), "--json")
     assert said.code == code, said
     check_shape(shape, said)
 
 
-@pytest.mark.parametrize(("shape", "arguments", "code"), CASES, ids=lambda v: str(v))
+@pytest.mark.parametrize(("shape", "arguments", "code"), CASES, ids=str)
 def test_text(shell: Shell, shape: str, arguments: list[str], code: int) -> None:
     said = shell(*fill(shell, arguments))
     assert said.code == code, said
@@ -92,7 +92,7 @@ def test_text(shell: Shell, shape: str, arguments: list[str], code: int) -> None
     assert "\x1b" not in said.out + said.err, "no colours where there is no terminal"
 
 
-@pytest.mark.parametrize(("shape", "arguments", "code"), CASES, ids=lambda v: str(v))
+@pytest.mark.parametrize(("shape", "arguments", "code"), CASES, ids=str)
 def test_terminal(shell: Shell, shape: str, arguments: list[str], code: int) -> None:
     said = shell(*fill(shell, arguments), terminal=True)
     assert said.code == code, said
@@ -169,17 +169,15 @@ def test_every_command_has_help_and_json(shell: Shell, path: tuple[str, ...]) ->
 
 
 def test_unreachable_is_5_and_may_be_tried_again(shell: Shell) -> None:
-    shell.deployments.broken = True
+    shell.deployments.failure = Unreachable("no answer from there", hint="podium doctor")
     for arguments in (["runs"], ["run", "How large is Chad?"], ["status", "--nats", "nats://x"]):
         said = shell(*arguments, "--json")
         assert said.code == 5
         assert check_error(said)["kind"] == "unreachable"
 
 
-def test_a_bug_of_ours_is_internal_and_shows_where(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shell.deployments, "connect", None)
+def test_a_bug_of_ours_is_internal_and_shows_where(shell: Shell) -> None:
+    shell.deployments.failure = LookupError("nobody thought of this")
     said = shell("runs", "--json")
     assert said.code == 1
     assert check_error(said)["kind"] == "internal"
