@@ -24,6 +24,8 @@ class _Item:
         self.delivered = 0
         self.in_flight = False
         self.timer: asyncio.TimerHandle | None = None
+        self.end: asyncio.TimerHandle | None = None
+        """When it is dropped, whoever has it."""
 
     def stop(self) -> None:
         if self.timer is not None:
@@ -92,8 +94,11 @@ class MemoryQueue:
 
     async def send(self, messages: Iterable[tuple[str, bytes, float]]) -> None:
         """See `Queue.send`."""
-        for subject, data, _ in messages:
-            await self.put(subject, data)
+        loop = asyncio.get_running_loop()
+        for subject, data, ttl_s in messages:
+            if await self.put(subject, data):
+                item = self.items[subject]
+                item.end = loop.call_later(ttl_s, self.remove, item)
 
     async def withdraw(self, subject: str) -> None:
         """See `Queue.withdraw`."""
@@ -115,6 +120,8 @@ class MemoryQueue:
     def remove(self, item: _Item) -> None:
         """Take a message out for good."""
         item.stop()
+        if item.end is not None:
+            item.end.cancel()
         if self.items.get(item.subject) is item:
             del self.items[item.subject]
 
