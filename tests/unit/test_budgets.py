@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from protocol.actions import MAX_COUNT, NOTHING, Spend
 from protocol.budgets import Budget, Extension, extended, short_of
-from tests.runs import BUDGETS, arbitrary
+from tests.strategies import BUDGETS, arbitrary
 
 SPENDS = st.builds(
     Spend, tokens=st.integers(0, 700), cost=st.integers(0, 400), calls=st.integers(0, 10)

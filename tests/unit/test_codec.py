@@ -32,7 +32,8 @@ from protocol.events import AnyEvent, CallSettled, RoundClosed, UnknownEvent
 from protocol.inbox import Label, Message, Reward, Signal
 from protocol.limits import MAX_COMMIT_BYTES, MAX_MESSAGE_BYTES, MAX_NESTING
 from protocol.transitions import LEGAL
-from tests.runs import RUN, arbitrary, begin
+from tests.runs import RUN, begin
+from tests.strategies import arbitrary
 
 EVENTS = [*LEGAL, UnknownEvent]
 

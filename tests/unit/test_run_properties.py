@@ -26,21 +26,8 @@ from protocol.run import RULES, Ask, Make, Wait, decide, due, evolve, fold
 from protocol.state import RunState
 from protocol.transitions import LEGAL
 from protocol.views import child_start, compose, view
-from tests.runs import (
-    BUDGETS,
-    MOVES,
-    POOL,
-    REPLIES,
-    ROOMY,
-    Driver,
-    World,
-    answer,
-    arbitrary,
-    begin,
-    plan,
-    planned,
-    play,
-)
+from tests.runs import POOL, Driver, answer, begin, plan, planned, play
+from tests.strategies import BUDGETS, MOVES, REPLIES, ROOMY, Move, World, arbitrary
 
 STARTS: st.SearchStrategy[Start] = st.builds(
     lambda budget, reserve, depth: begin(
@@ -54,20 +41,22 @@ STARTS: st.SearchStrategy[Start] = st.builds(
 HISTORIES = st.lists(st.lists(MOVES, min_size=1, max_size=3), min_size=12, max_size=40)
 """Steps, each of several moves."""
 
+History = list[list[Move]]
+
 thorough = settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
 
-def lived(start: Start, history: list[list[msgspec.Struct]]) -> World:
+def lived(start: Start, history: History) -> World:
     world = World(start)
     world.give(Activate("conductor", RULES))
     for moves in history:
-        world.happen(*moves)  # type: ignore[arg-type]
+        world.happen(*moves)
     return world
 
 
 @thorough
 @given(STARTS, HISTORIES)
-def test_every_event_is_legal_and_keeps_the_rules(start: Start, history: list[list]) -> None:  # type: ignore[type-arg]
+def test_every_event_is_legal_and_keeps_the_rules(start: Start, history: History) -> None:
     world = lived(start, history)
     state = RunState()
     for event in world.events:
@@ -139,7 +128,7 @@ def _check_state(state: RunState) -> None:
 
 @thorough
 @given(STARTS, HISTORIES)
-def test_commands_one_by_one_or_all_at_once(start: Start, history: list[list]) -> None:  # type: ignore[type-arg]
+def test_commands_one_by_one_or_all_at_once(start: Start, history: History) -> None:
     world = lived(start, history)
     for before, commands, draft in world.steps:
         state, events = before, []
@@ -154,7 +143,7 @@ def test_commands_one_by_one_or_all_at_once(start: Start, history: list[list]) -
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(STARTS, HISTORIES)
-def test_a_state_is_never_changed(start: Start, history: list[list]) -> None:  # type: ignore[type-arg]
+def test_a_state_is_never_changed(start: Start, history: History) -> None:
     world = lived(start, history)
     for before, commands, draft in world.steps:
         kept = copy.deepcopy(before)
@@ -166,7 +155,7 @@ def test_a_state_is_never_changed(start: Start, history: list[list]) -> None:  #
 
 @thorough
 @given(STARTS, HISTORIES, HISTORIES)
-def test_an_ended_run_never_moves_again(start: Start, history: list, more: list) -> None:  # type: ignore[type-arg]
+def test_an_ended_run_never_moves_again(start: Start, history: History, more: History) -> None:
     world = lived(start, history)
     while world.state.phase != "ended":
         world.signal("cancel")
@@ -182,7 +171,7 @@ def test_an_ended_run_never_moves_again(start: Start, history: list, more: list)
 @given(STARTS, HISTORIES, st.lists(REPLIES, max_size=6))
 def test_time_alone_ends_or_pauses_a_run(
     start: Start,
-    history: list[list],  # type: ignore[type-arg]
+    history: History,
     replies: list[Reply],
 ) -> None:
     """No worker reports any more, the policy says what it likes, or nothing."""
@@ -225,7 +214,7 @@ def test_any_events_in_any_order_can_be_folded(events: list[AnyEvent]) -> None:
 
 @thorough
 @given(STARTS, HISTORIES)
-def test_a_childs_budget_is_carved_from_its_parents(start: Start, history: list) -> None:  # type: ignore[type-arg]
+def test_a_childs_budget_is_carved_from_its_parents(start: Start, history: History) -> None:
     world = lived(start, history)
     for before, _, draft in world.steps:
         state = before

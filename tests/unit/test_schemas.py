@@ -7,7 +7,8 @@ from hypothesis import given
 
 from protocol.errors import InvalidData
 from protocol.schemas import check_schema, misfit
-from tests.runs import JSON, NUMBER
+from tests.runs import NUMBER
+from tests.strategies import JSON
 
 STRICT: dict[str, Any] = {
     "type": "object",

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from protocol.actions import MAX_COUNT, Report, Spend
-from protocol.budgets import Limit
+from protocol.budgets import Budget, Limit
 from protocol.codec import decode_message, decode_task, encode
 from protocol.commands import Start
 from protocol.decisions import PlannedCall, Reply, Task
@@ -91,10 +91,11 @@ def test_a_composed_answer_says_that_it_is_incomplete_and_why(limit: Limit) -> N
 
 @pytest.mark.parametrize("value", ["x" * 100_000, "\x01" * 1_000, ["ä"] * 10_000])
 def test_a_composed_answer_always_fits_into_a_reply(value: Any) -> None:
-    driver = Driver(begin())
-    driver.reply(plan(*[planned(n=number) for number in range(60)]))
-    for number in range(60):
-        driver.report(f"1-{number}", value=value)
+    driver = Driver(begin(budget=Budget(calls=1_000)))
+    for round_ in range(1, 6):
+        driver.reply(plan(*[planned(n=number) for number in range(60)]))
+        for number in range(60):
+            driver.report(f"{round_}-{number}", value=value)
     reply = compose(view(driver.state, driver.values, "wall"))
     recorded, size, problem = as_recorded(reply, Spend())
     assert recorded == reply
@@ -102,6 +103,7 @@ def test_a_composed_answer_always_fits_into_a_reply(value: Any) -> None:
     assert size < MAX_REPLY_BYTES
     assert reply.decision is not None
     assert 'tool({"n":59})' in str(reply.decision.answer)
+    assert "earlier results are not shown" in str(reply.decision.answer)
 
 
 # -------------------------------------------------------------------------------- child runs
