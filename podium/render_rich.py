@@ -62,15 +62,28 @@ def run_picture(
     lines: list[Text] = [_title(run, width)]
     bodies = [_turn(turn, now, content=content, width=width) for turn in run.turns]
     if height is not None:
-        room = height - 4
-        while sum(map(len, bodies)) > room and any(len(body) > 1 for body in bodies):
-            oldest = next(i for i, body in enumerate(bodies) if len(body) > 1)
-            bodies[oldest] = bodies[oldest][:1]
-        bodies = bodies[-room:] if room > 0 else []
+        bodies = _fitted(bodies, max(1, height - len(lines) - len(_ending(run, now)) - 1))
     for body in bodies:
         lines += body
-    lines += _ending(run, now, width)
+    lines += _ending(run, now)
     return Group(*lines)
+
+
+def _fitted(bodies: list[list[Text]], room: int) -> list[list[Text]]:
+    """The bodies in so many lines: older ones folded to their first line, then counted."""
+    bodies = [body for body in bodies if body]
+    for index in range(len(bodies) - 1):
+        if sum(map(len, bodies)) > room:
+            bodies[index] = bodies[index][:1]
+    left_out = 0
+    while len(bodies) > 1 and sum(map(len, bodies)) + bool(left_out) > room:
+        left_out += 1
+        bodies.pop(0)
+    if left_out:
+        bodies.insert(0, [_line((f"… {count(left_out, 'round')} before", "dim"))])
+    if bodies and sum(map(len, bodies)) > room:
+        bodies[-1] = bodies[-1][: room - sum(map(len, bodies[:-1]))]
+    return bodies
 
 
 def _title(run: RunTree, width: int) -> Text:
@@ -163,7 +176,7 @@ def _end(call: CallNode, now: int) -> str:
     return "  ".join(parts)
 
 
-def _ending(run: RunTree, now: int, width: int) -> list[Text]:
+def _ending(run: RunTree, now: int) -> list[Text]:
     lines = [_line(("» ", "yellow"), (signal, "dim")) for signal in run.signals]
     state = run.outcome or run.phase
     glyph, style = OUTCOMES.get(state, (_frame(now), "cyan"))

@@ -100,7 +100,9 @@ def money(micro: int) -> str:
     """Micro-dollars as dollars, with as many digits as say something."""
     if micro == 0:
         return "$0"
-    return f"${micro / 1e6:,.2f}" if micro >= 100_000 else f"${micro / 1e6:.4g}"
+    if micro >= 100_000:
+        return f"${micro / 1e6:,.2f}"
+    return f"${micro / 1e6:.6f}".rstrip("0")
 
 
 def count(number: int, noun: str) -> str:

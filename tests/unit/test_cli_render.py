@@ -1,0 +1,302 @@
+"""How runs are shown: tree, lines, picture; and that no text steers a terminal."""
+
+import io
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from podium.render import RunTree, summary, tree
+from podium.render_lines import story, tree_lines
+from podium.render_rich import run_picture, table
+from podium.render_text import ago, clean, count, duration, money, one_line, value_text
+from protocol.actions import Spend
+from protocol.budgets import Budget
+from protocol.codec import Commit, digest, encode
+from protocol.commands import Inbox
+from protocol.decisions import Reply
+from protocol.subjects import child_id
+from replay.chain import Head, InboxEntry, RunLog
+from tests.runs import RUN, Driver, answer, begin, failure, plan, planned, started
+
+WIDTH = 100
+
+
+def log_of(driver: Driver) -> RunLog:
+    """The driver's run as a log."""
+    log = RunLog(driver.state.run)
+    for _, commands, draft in driver.steps:
+        for command in commands:
+            if isinstance(command, Inbox):
+                seq = len(log.inbox) + 1
+                log.inbox.append(InboxEntry(seq, command.hash, command.message))
+        if not draft.events:
+            continue
+        commit = Commit(
+            run=log.run,
+            n=log.head.n + 1,
+            epoch=draft.state.epoch,
+            at=draft.at,
+            causes=tuple(draft.causes),
+            events=tuple(draft.events),
+            prev=log.head.hash,
+        )
+        log.commits.append(commit)
+        log.head = Head(commit.n, digest(encode(commit)), commit.n, commit.epoch, commit.at)
+    return log
+
+
+def picture(run: RunTree, now: int, *, content: bool = True, height: int | None = None) -> str:
+    """What a terminal of `WIDTH` columns shows, without colours."""
+    stream = io.StringIO()
+    console = Console(file=stream, width=WIDTH, no_color=True)
+    console.print(run_picture(run, now, content=content, width=WIDTH, height=height))
+    return stream.getvalue()
+
+
+def test_a_finished_run() -> None:
+    driver = started(planned(n=3), planned("agent", n=4))
+    driver.at += 1_500
+    driver.report("1-0", value={"value": 9, "n": 3, "unit": "m"})
+    driver.report("1-1", status="TIMEOUT", fault="worker", value="too slow", spend=Spend(9, 1_500))
+    driver.reply(answer("It is 9."), after_ms=200)
+    run = tree(log_of(driver))
+    assert (run.outcome, run.rounds, run.answer) == ("finished", 1, "It is 9.")
+    first, second = run.turns[0].calls
+    assert (first.call, first.worker, first.status, first.value["unit"]) == (
+        "1-0",
+        "tool",
+        "OK",
+        "m",
+    )
+    assert (second.status, second.fault, second.spent.cost) == ("TIMEOUT", "worker", 1_500)
+    assert first.settled - first.began == 1_500
+    assert run.turns[1].calls == []
+    shown = picture(run, driver.at)
+    assert f"{RUN}  What is asked?" in shown
+    assert "round 1  2 calls · 1.5 s" in shown
+    assert "├ ✓ tool   n: 3 → value: 9, unit: m" in shown
+    assert "└ ⏱ agent  n: 4 → TIMEOUT too slow" in shown
+    assert "$0.0015" in shown
+    assert "✓ finished  1 round · 2 calls · 1.7 s · 9 tokens · $0.0015" in shown
+    assert summary(run, driver.at) in shown
+    assert story(log_of(driver), content=True) == [
+        f"     0 ms  run {RUN} begins: What is asked?",
+        "     0 ms  round 1: 2 calls: tool, agent",
+        "    1.5 s  1-0  tool  OK  (n: 3) -> value: 9, unit: m",
+        "    1.5 s  1-1  agent  TIMEOUT  9 tokens · $0.0015  (n: 4) -> too slow",
+        "    1.7 s  answered",
+    ]
+
+
+def test_the_story_goes_on_where_it_stopped() -> None:
+    driver = started()
+    told = len(log_of(driver).commits)
+    assert story(log_of(driver), told) == []
+    driver.report("1-0")
+    assert story(log_of(driver), told) == ["     0 ms  1-0  tool  OK"]
+
+
+def test_content_has_to_be_asked_for() -> None:
+    driver = started(planned(n=77_001))
+    driver.report("1-0", value="a secret of the worker")
+    driver.reply(Reply(text="what the policy thought"))
+    run = tree(log_of(driver))
+    without = picture(run, driver.at, content=False) + "\n".join(
+        [*tree_lines(run, driver.at), *story(log_of(driver))]
+    )
+    with_it = picture(run, driver.at) + "\n".join(story(log_of(driver), content=True))
+    for text in ("77,001", "a secret of the worker", "what the policy thought"):
+        assert text not in without
+        assert text in with_it
+
+
+def test_what_is_under_way_shows_its_time_so_far() -> None:
+    driver = started(planned(), planned("agent", after=(0,)))
+    run = tree(log_of(driver))
+    assert [call.status for call in run.turns[0].calls] == ["running", "waiting"]
+    shown = picture(run, driver.at + 2_300)
+    assert "round 1  2 calls · 2.3 s" in shown
+    assert "2.3 s\n└ · agent" in shown
+    assert "working  1 round · 1 call · 2.3 s" in shown
+
+
+def test_a_policy_that_is_being_asked() -> None:
+    driver = Driver(begin())
+    run = tree(log_of(driver))
+    assert "asking the policy 3.0 s" in picture(run, driver.at + 3_000)
+    driver.reply(failure(error="HTTP 429: slow down"))
+    run = tree(log_of(driver))
+    assert "✗ policy failed: HTTP 429: slow down" in picture(run, driver.at)
+    assert "policy failed: HTTP 429: slow down" in tree_lines(run, driver.at)
+
+
+def test_a_rejected_reply() -> None:
+    driver = Driver(begin())
+    driver.reply(Reply(text="Let me think."))
+    shown = picture(tree(log_of(driver)), driver.at)
+    assert "✗ reply rejected (not_a_decision): Let me think." in shown
+
+
+def test_signals_pauses_and_ends_are_told_with_their_reasons() -> None:
+    driver = started()
+    driver.signal("pause")
+    log = log_of(driver)
+    assert "⏸ paused (signal)" in picture(tree(log), driver.at)
+    assert "signal: pause by ada" in "\n".join(story(log))
+    driver.signal("resume")
+    driver.signal("cancel")
+    shown = picture(tree(log_of(driver)), driver.at)
+    assert "» pause by ada\n» resume by ada\n» cancel by ada\n■ cancelled" in shown
+
+
+def test_an_answer_that_a_limit_forced_says_so() -> None:
+    driver = Driver(begin(budget=Budget(rounds=0)))
+    driver.reply(answer())
+    log = log_of(driver)
+    assert "! incomplete: the budget of rounds was used up" in picture(tree(log), driver.at)
+    assert story(log)[-1].endswith("answered, incomplete: the budget of rounds was used up")
+
+
+def test_a_child_run_is_named() -> None:
+    driver = started(planned("child"))
+    (call,) = tree(log_of(driver)).turns[0].calls
+    assert (call.kind, call.child) == ("conductor", child_id(RUN, "1-0", 1))
+    assert call.child in picture(tree(log_of(driver)), driver.at)
+
+
+def test_an_empty_log_waits_for_a_conductor() -> None:
+    assert "waits for a conductor" in picture(tree(RunLog(RUN)), 0)
+
+
+def test_a_tall_run_is_folded_to_the_terminal() -> None:
+    driver = Driver(begin(budget=Budget(rounds=10, calls=100)))
+    for number in range(1, 7):
+        driver.reply(plan(*[planned()] * 6))
+        for index in range(6):
+            if number < 6:
+                driver.report(f"{number}-{index}")
+    run = tree(log_of(driver))
+    whole = picture(run, driver.at)
+    fitted = picture(run, driver.at, height=15)
+    assert whole.count("\n") > 40
+    assert fitted.count("\n") <= 15
+    assert "round 5  6 calls" in fitted
+    assert fitted.count("✓ tool") == 0, "the rounds that are over are folded"
+    assert fitted.count(" tool ") == 6, "the one at work is shown"
+    tiny = picture(run, driver.at, height=7)
+    assert tiny.count("\n") <= 7
+    assert "… 5 rounds before" in tiny
+    assert "round 6" in tiny
+
+
+def test_lines_never_get_wider_than_the_terminal() -> None:
+    driver = started(planned(n=int("9" * 60)), planned("agent"), task="What? " * 100)
+    driver.report("1-0", value={"text": "word " * 500})
+    driver.report("1-1", status="EXEC_ERR", fault="worker", value="broken " * 300)
+    shown = picture(tree(log_of(driver)), driver.at)
+    assert max(map(len, shown.splitlines())) <= WIDTH
+    assert "n: 999" in shown
+    assert "text: word word" in shown
+
+
+# ------------------------------------------------------------------------- safety
+
+
+EVIL = "\x1b[2J\x1b]0;owned\x07\x9b31m\u202eevil\u2066\r\x08[bold red]markup[/]"
+
+
+def test_nothing_that_others_write_steers_the_terminal() -> None:
+    driver = started(planned(), task=EVIL)
+    driver.report("1-0", value={EVIL: EVIL})
+    driver.signal("pause")
+    driver.signal("resume")
+    driver.reply(failure(error=EVIL))
+    log = log_of(driver)
+    run = tree(log)
+    shown = picture(run, driver.at) + "\n".join(
+        [*story(log, content=True), *tree_lines(run, driver.at, content=True)]
+    )
+    stream = io.StringIO()
+    Console(file=stream, width=WIDTH, no_color=True).print(table(["a", "b"], [[EVIL, "x"]]))
+    shown += stream.getvalue()
+    assert "[bold red]markup[/]" in shown, "markup is text"
+    for character in "\x1b\x07\x9b\u202e\u2066\r\x08":
+        assert character not in shown
+
+
+@given(st.text())
+def test_a_clean_text_holds_no_control_but_newlines(text: str) -> None:
+    cleaned = clean(text)
+    assert clean(cleaned) == cleaned
+    assert all(c == "\n" or c.isprintable() or c.isspace() or ord(c) > 0x9F for c in cleaned)
+    assert "\n" not in one_line(text)
+
+
+@given(st.text(min_size=1), st.integers(0, 50))
+def test_one_line_keeps_to_its_limit(text: str, limit: int) -> None:
+    assert len(one_line(text, limit)) <= max(limit, 1)
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**60), 2**60)
+    | st.floats(allow_nan=False)
+    | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+@given(json_values)
+def test_every_value_is_one_line(value: Any) -> None:
+    assert "\n" not in value_text(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("plain", "plain"),
+        (66_987_244, "66,987,244"),
+        (1999, "1999"),
+        (0.1 + 0.2, "0.3"),
+        (True, "true"),
+        (None, "null"),
+        (["a", 1], "[a, 1]"),
+        ({"unit": "km", "value": 3}, "value: 3, unit: km"),
+        ({"a": {"b": [1, {}]}}, 'a: {"b":[1,{}]}'),
+    ],
+)
+def test_values(value: Any, text: str) -> None:
+    assert value_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "text"),
+    [
+        (0, "0 ms"),
+        (999, "999 ms"),
+        (1_000, "1.0 s"),
+        (59_900, "59.9 s"),
+        (59_960, "1 min 00 s"),
+        (3_599_000, "59 min 59 s"),
+        (3_600_000, "1 h 00 min"),
+        (90_000_000, "1 d 1 h"),
+    ],
+)
+def test_durations(milliseconds: int, text: str) -> None:
+    assert duration(milliseconds) == text
+
+
+def test_small_words() -> None:
+    assert [money(0), money(1), money(1_500), money(2_340_000)] == [
+        "$0",
+        "$0.000001",
+        "$0.0015",
+        "$2.34",
+    ]
+    assert [count(1, "run"), count(2, "run")] == ["1 run", "2 runs"]
+    assert [ago(47_900), ago(61_000), ago(7_300_000)] == ["47 s ago", "1 min ago", "2 h ago"]
