@@ -13,6 +13,7 @@ import os
 import select
 import sys
 import time
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -21,6 +22,7 @@ from ray.exceptions import GetTimeoutError, RayError
 
 from actors.programs import Declared
 from actors.ray_actors import NAMESPACE, SupervisorActor
+from protocol.limits import MAX_DETAIL_CHARS
 
 logger = logging.getLogger("podium.ray")
 
@@ -59,17 +61,26 @@ def main() -> int:
     """Be the driver until the input ends (0) or the cluster is lost (1)."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO)
     asked = msgspec.json.decode(sys.stdin.buffer.readline(), type=Asked)
-    _connect(asked)
+    try:
+        _connect(asked)
+    except (ConnectionError, RuntimeError, RayError) as error:
+        logger.exception("no cluster")
+        _say({"error": f"{type(error).__name__}: {error}"[:MAX_DETAIL_CHARS]})
+        return 1
     supervisor = _supervisor(asked)
     try:
         if not _await_ready(supervisor):
             return 1
-        sys.stdout.write(json.dumps({"ready": True}) + "\n")
-        sys.stdout.flush()
+        _say({"ready": True})
         return _watch(supervisor)
     finally:
         with contextlib.suppress(Exception):
             ray.shutdown()
+
+
+def _say(answer: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
 
 
 def _connect(asked: Asked) -> None:
@@ -77,6 +88,11 @@ def _connect(asked: Asked) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False}
     if asked.address:
+        token = Path.home() / ".ray" / "auth_token"
+        if (
+            token.exists()
+        ):  # `ray start` asks for it by default, and its clients don't send it by default
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
         ray.init(address=asked.address, **options)
         return
     ray.init(

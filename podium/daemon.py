@@ -252,11 +252,12 @@ class Daemon:
         )
         for task in rest:
             task.cancel()
-        if (ready in done and ready.result()) or ending in done:
+        why = ready.result() if ready in done else f"no answer within {CLUSTER_READY_S:g} s"
+        if not why or ending in done:
             return
         raise Unreachable(
-            "Ray or one of its actors did not start",
-            hint=f"the reason is at the end of {self.folder / LOG}",
+            f"Ray or one of its actors did not start: {why}",
+            hint=f"more of it is at the end of {self.folder / LOG}",
         )
 
     async def _cluster_ended(self) -> None:
@@ -278,12 +279,14 @@ class Daemon:
             await cluster.wait()
 
 
-async def _ready(output: asyncio.StreamReader) -> bool:
-    """Whether the process says that it is ready, among whatever else is printed there."""
+async def _ready(output: asyncio.StreamReader) -> str:
+    """Why the process isn't ready, as it says itself; "" if it is. It may print other lines, too."""
     while line := await output.readline():
         if line.startswith(b'{"ready"'):
-            return True
-    return False
+            return ""
+        if line.startswith(b'{"error"'):
+            return str(json.loads(line)["error"]).splitlines()[0]
+    return "it ended without a word"
 
 
 def connection(config: Config, server: NatsServer | None, role: Any) -> Connection:
