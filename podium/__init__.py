@@ -130,15 +130,17 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    """Load a public name from its home, once."""
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'podium' has no attribute {name!r}")
-    module, _, other = home.partition(":")
-    value: object = getattr(import_module(module), other or name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a type checker has the names from above, and finds those misspelt
+
+    def __getattr__(name: str) -> object:
+        """Load a public name from its home, once."""
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module 'podium' has no attribute {name!r}")
+        module, _, other = home.partition(":")
+        value: object = getattr(import_module(module), other or name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

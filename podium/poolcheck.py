@@ -6,6 +6,7 @@ this process's environment.
 """
 
 import asyncio
+import contextlib
 import os
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -123,6 +124,8 @@ async def listens(who: str, url: str | None) -> None:
             hint=f"Start the server, or correct base_url in the pool file ({URL_ENV} otherwise).",
         ) from None
     writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 def _address(spec: WorkerSpec) -> tuple[str | None, str]:

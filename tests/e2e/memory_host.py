@@ -16,6 +16,7 @@ from actors.bus import MemoryBus
 from actors.conductor import Conductor, ConductorOptions
 from actors.jetstream_queue import consumers_of
 from actors.memory_queue import MemoryQueue
+from actors.ports import Policy
 from actors.worker import Worker, WorkerOptions
 from podium.cli import main
 from podium.cli.world import World
@@ -23,6 +24,7 @@ from podium.client import Client
 from podium.config import Config
 from podium.poolfile import LoadedPool
 from protocol import subjects
+from protocol.decisions import PolicySpec
 from replay.durability import Settings
 from replay.memory_log import MemoryLog, MemoryStore
 from tests.world import now_ms
@@ -75,12 +77,18 @@ class MemoryDeployments:
         """See `Deployments.open`."""
         self._answer()
         log, bus, calls = MemoryLog(self.store), MemoryBus(), MemoryQueue({})
+        asked: dict[str, Any] = {}
+
+        def policy(spec: PolicySpec) -> Policy:
+            found: Policy = asked.setdefault(spec.name, policies.find(spec.name))
+            return found
+
         conductor = Conductor(
             log=log,
             tasks=self.tasks,
             calls=calls,
             bus=bus,
-            policies=lambda spec: policies.find(spec.name),
+            policies=policy,
             clock=now_ms,
             options=ConductorOptions(name="c1", look_s=0.2),
         )
@@ -104,6 +112,9 @@ class MemoryDeployments:
             await conductor.stop()
             for worker in running:
                 await worker.stop()
+            for each in asked.values():
+                if hasattr(each, "close"):
+                    await each.close()
 
     @contextlib.asynccontextmanager
     async def connect(self, config: Config) -> AsyncIterator[MemoryHost]:

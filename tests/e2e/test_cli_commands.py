@@ -1,0 +1,231 @@
+"""What single commands do, over a deployment in memory."""
+
+import io
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from podium.cli.output import Output
+from podium.cli.world import World
+from protocol import subjects
+from protocol.codec import encode
+from protocol.errors import Busy
+from protocol.inbox import Signal
+from tests.e2e.memory_host import Shell
+
+CHAD = "How large is Chad?"
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path, USER="tester")
+
+
+def test_the_answer_alone_is_on_stdout(shell: Shell) -> None:
+    said = shell("run", "Which is larger by population, Germany or France?")
+    assert said.code == 0
+    assert said.out.count("\n") == 1
+    assert "Germany" in said.out
+    assert "round 1: 2 calls: country, country" in said.err
+
+
+def test_a_terminal_shows_the_tree_and_then_the_answer(shell: Shell) -> None:
+    said = shell("run", CHAD, terminal=True)
+    assert "round 1" in said.err
+    assert "finished" in said.err
+    assert "Chad" in said.out
+
+
+def test_runs_are_listed_in_pages(shell: Shell) -> None:
+    begun = {shell.begin(f"How large is {name}?") for name in ("Chad", "Mali", "Peru")}
+    first = shell("runs", "list", "--limit", "2", "--json").json()
+    assert (first["counts"], first["truncated"], len(first["rows"])) == ({"finished": 3}, True, 2)
+    second = shell("runs", "--limit", "2", "--cursor", first["cursor"], "--json").json()
+    assert (second["truncated"], second["cursor"]) == (False, None)
+    assert {row["run"] for row in first["rows"] + second["rows"]} == begun
+    shown = shell("runs", "--limit", "2")
+    assert f"1 more: podium runs list --cursor {first['cursor']}" in shown.err
+    assert shell("runs", "--cursor", "nothing", "--json").code == 4
+    assert shell("runs", "--status", "paused").err.startswith("no such runs")
+    assert shell("runs", "--status", "odd").code == 2
+    assert shell("runs", "--limit", "0").code == 2
+
+
+def test_reads_take_the_beginning_of_an_id(shell: Shell) -> None:
+    run = shell.begin()
+    (row,) = shell("runs", "show", run[:4], "--json").json()["rows"]
+    assert (row["run"], row["status"], row["rounds"]) == (run, "finished", 1)
+    assert "answer" not in row
+    (call,) = row["turns"][0]["calls"]
+    assert "value" not in call
+    (row,) = shell("runs", "show", run[:4], "--content", "--json").json()["rows"]
+    assert "Chad" in row["answer"]
+    assert row["turns"][0]["calls"][0]["arguments"]["name"] == "Chad"
+
+
+def test_mutations_need_the_whole_id(shell: Shell) -> None:
+    run = paused(shell)
+    said = shell("runs", "resume", run[:5], "--json")
+    assert (said.code, said.json()["error"]["next"]) == (2, f"podium runs resume {run}")
+
+
+def paused(shell: Shell) -> str:
+    """A run that has paused at its budget."""
+    said = shell("run", CHAD, "--rounds", "0", "--on-limit", "pause", "--json")
+    launch, error = said.lines()
+    assert said.code == 5
+    run: str = launch["launch"]["run_id"]
+    assert error["error"]["kind"] == "busy"
+    assert error["error"]["next"] == f"podium runs extend {run} --rounds 4"
+    return run
+
+
+def test_a_paused_run_is_extended_and_goes_on(shell: Shell) -> None:
+    run = paused(shell)
+    assert shell("runs", "watch", run).code == 5
+    shown = shell("runs", "show", run)
+    assert "paused" in shown.out
+    assert f"podium runs extend {run}" in shown.err
+    said = shell("runs", "extend", run, "--rounds", "3", "--reason", "worth it", "--json").json()
+    assert said["applied"]
+    assert said["event_id"]
+    ended = shell("run", "--continue", run, "--json")
+    assert ended.code == 0
+    assert ended.lines()[-1]["done"]["outcome"] == "finished"
+    (row,) = shell("runs", "show", run, "--json").json()["rows"]
+    assert row["signals"] == ["extend by tester: worth it"]
+
+
+def test_a_dry_run_changes_nothing(shell: Shell) -> None:
+    run = paused(shell)
+    said = shell("runs", "cancel", run, "--dry-run", "--json").json()
+    assert (said["dry_run"], said["applied"], said["event_id"]) == (True, False, None)
+    (row,) = shell("runs", "--json").json()["rows"]
+    assert row["status"] == "paused"
+    assert shell("run", CHAD, "--dry-run").out.startswith("would be: a run of 5 workers")
+    assert len(shell("runs", "--json").json()["rows"]) == 1
+
+
+def test_detached_runs_wait_for_a_standing_deployment(shell: Shell) -> None:
+    refused = shell("run", "--detach", CHAD, "--json")
+    assert refused.json()["error"]["next"] == "podium up"
+    assert shell("up").code == 0
+    assert shell("up").code == 1
+    said = shell("run", "--detach", CHAD, "--json")
+    run = said.json()["launch"]["run_id"]
+    assert shell.deployments.queued() == [run]
+    assert "stopped" in shell("down").out
+    assert shell("down", "--json").json()["applied"] is False
+
+
+def test_inputs_reach_the_task(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "in.json").write_text('{"year": 2026}')
+    run = shell("run", CHAD, "--inputs", f"@{tmp_path}/in.json", "--json").lines()[0]["launch"]
+    assert run["run_id"]
+    for wrong in ("{", "[1]", f"@{tmp_path}/nothing.json"):
+        said = shell("run", CHAD, "--inputs", wrong, "--json")
+        assert said.code in (1, 2)
+        assert said.json()["error"]["hint"]
+
+
+def test_a_task_that_is_too_large_is_refused_at_once(shell: Shell) -> None:
+    said = shell("run", "x" * 70_000, "--json")
+    assert said.code == 1
+    assert said.json()["error"]["code"] == "too_large"
+    assert shell.deployments.queued() == []
+
+
+INTERRUPTING = '''
+import asyncio, os, signal
+from pathlib import Path
+import podium
+
+@podium.tool
+async def country(name: str, fact: str) -> dict:
+    """One fact of a country."""
+    marker = Path(__file__).with_name("interrupted")
+    if not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.Event().wait()
+    return {"country": name, "fact": fact, "value": 7, "unit": "km²"}
+'''
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_does(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "interrupting.py").write_text(INTERRUPTING)
+    pool = tmp_path / "pool.toml"
+    pool.write_text('[pool]\nmodule = "interrupting"')
+    said = shell("run", "--pool", str(pool), "What is the area of Chad?")
+    assert said.code == 130
+    assert said.out == ""
+    assert "nothing of it is lost" in said.err
+    assert "(once more: at once)" in said.err
+    (row,) = shell("runs", "--json").json()["rows"]
+    assert row["status"] == "working"
+    assert f"podium run --continue {row['run']}" in said.err
+    said = shell("run", "--pool", str(pool), "--continue", row["run"])
+    assert said.code == 0
+    assert "7 km²" in said.out
+
+
+def test_flags_environment_and_file_configure(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "podium.toml").write_text("shards = 2\n[budget]\nrounds = 4\n")
+    shell.environment["PODIUM_LEASE_S"] = "5"
+    rows = shell("config", "show", "--nats", "nats://x", "--json").json()["rows"]
+    found = {row["key"]: (row["value"], row["origin"]) for row in rows}
+    assert found["shards"] == (2, str(tmp_path / "podium.toml"))
+    assert found["lease_s"] == (5.0, "PODIUM_LEASE_S")
+    assert found["nats.url"] == ("nats://x", "flag")
+    assert found["durability"] == ("process", "default")
+    shell.environment["PODIUM_LEASE"] = "5"
+    assert "unknown field `lease`" in shell("runs").err
+
+
+def test_doctor_shows_what_was_set_aside(shell: Shell) -> None:
+    run = shell.begin()
+    before = shell("doctor", "--json").json()
+    assert {"check": "set aside", "state": "ok", "found": "nothing", "hint": ""} in before["rows"]
+    stranger = Signal(id="s", run=subjects.run_id(bytes(8)), kind="cancel", by="a stranger")
+
+    async def post() -> None:
+        from replay.memory_log import MemoryLog
+
+        log = MemoryLog(shell.deployments.store)
+        await log.post(run, encode(stranger))
+        await log.post(run, b"\x00no message")
+
+    import asyncio
+
+    asyncio.run(post())
+    after = shell("doctor", "--json").json()
+    (row,) = [row for row in after["rows"] if row["check"] == "set aside"]
+    assert (row["state"], row["found"]) == ("warning", f"2 in run {run}")
+    (shown,) = shell("runs", "show", run, "--json").json()["rows"]
+    assert shown["aside"] == 2
+
+
+def test_worker_check_ends_with_2(shell: Shell, tmp_path: Path) -> None:
+    pool = tmp_path / "pool.toml"
+    pool.write_text('[[worker]]\nname = "a"\nadapter = "telepathy"\n')
+    said = shell("worker", "check", str(pool))
+    assert said.code == 2
+    assert "there is no adapter 'telepathy'" in said.out
+    assert "a: Known are: function:module:name" in said.err
+
+
+def test_json_holds_nothing_that_steers_a_terminal() -> None:
+    out = io.StringIO()
+    output = Output(True, World(stdout=out, stderr=io.StringIO()))
+    evil = "\x1b[2J\x9b31m\u202e\u2066\x7f ok"
+    output.read([{"text": evil}], counts={})
+    assert out.getvalue().rstrip("\n").isprintable()
+    assert msgspec.json.decode(out.getvalue())["rows"] == [{"text": evil}], "and loses nothing"
+
+
+def test_errors_are_cleaned_too() -> None:
+    err = io.StringIO()
+    output = Output(False, World(stdout=io.StringIO(), stderr=err))
+    output.error(Busy("full of \x1b[2J[bold]x[/]", hint="wait\x07"))
+    assert err.getvalue() == "error: full of [2J[bold]x[/]\n  try: wait\n"
