@@ -41,7 +41,7 @@ def make() -> App:
         help=ABOUT,
         help_format="plaintext",
         version=version,
-        default_parameter=Parameter(negative=()),
+        default_parameter=Parameter(negative=(), show_default=False),
         version_flags=["--version"],
     )
     runs = App(name="runs", help="List runs, look at one, or tell it something.", group=WORK)
@@ -61,7 +61,7 @@ def make() -> App:
     app.command(
         "podium.cli.run:run",
         name="run",
-        help="Give a task, see the run, get the answer.",
+        help=RUN,
         group=WORK,
     )
     for each in (runs, worker, config):
@@ -89,6 +89,21 @@ RUNS: Final = {
     "show": "One run: every round and call.",
     "watch": "Follow a run until it ends.",
 }
+
+RUN: Final = """\
+Give a task, see the run, get the answer.
+
+The answer goes to stdout, the run to stderr. Without a standing deployment
+this process hosts one for as long as the run takes. Ctrl-C ends that
+gracefully: the run can be taken up again.
+
+Try:
+
+  podium run "What is the population of France divided by that of Belgium?"
+  podium run --policy openai:gpt-5 --cost 0.20 "..."     a model decides
+  podium run --pool my_pool.toml "..."                   workers of your own
+  podium run --json "..." | jq -r '.done.answer // empty'
+"""
 
 SIGNALS: Final = {
     "cancel": "End a run without an answer.",

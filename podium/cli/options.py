@@ -1,7 +1,7 @@
 """Options that several commands share, and what is made of them."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 from cyclopts import Group, Parameter
 
@@ -53,8 +53,11 @@ class Hosting(Common):
         None
     )
     durability: Annotated[
-        str | None,
-        Parameter(help="What stored data survive: process, power or site.", group=WHERE),
+        Literal["process", "power", "site"] | None,
+        Parameter(
+            help="What stored data survive: a process's crash, a power cut, the loss of a machine.",
+            group=WHERE,
+        ),
     ] = None
     pool: Annotated[str | None, Parameter(help="A pool file (TOML).")] = None
     policy: Annotated[str | None, Parameter(help="rules, or openai:MODEL.")] = None
@@ -100,7 +103,8 @@ class RunLimits(Limits):
     parallel: Annotated[int | None, Parameter(help="Calls at one time.")] = None
     depth: Annotated[int | None, Parameter(help="Levels of child runs.")] = None
     on_limit: Annotated[
-        str | None, Parameter(help="At a limit: answer (with what there is) or pause.")
+        Literal["answer", "pause"] | None,
+        Parameter(help="At a limit: answer with what there is, or pause to be extended."),
     ] = None
 
     def flags(self) -> dict[str, Any]:
@@ -116,15 +120,9 @@ class RunLimits(Limits):
 PAGE: Final = 50
 """Runs of one page of the list: a screen or two."""
 
-STATUSES: Final = (
-    "queued",
-    "deciding",
-    "working",
-    "paused",
-    "finished",
-    "failed",
-    "cancelled",
-)
+Status: TypeAlias = Literal[
+    "queued", "deciding", "working", "paused", "finished", "failed", "cancelled"
+]
 """What a run's status can be: its phase, and its outcome when it has ended."""
 
 
@@ -133,10 +131,8 @@ STATUSES: Final = (
 class Listing:
     """Which runs are listed."""
 
-    status: Annotated[
-        str | None, Parameter(help=f"Only runs of this status: {', '.join(STATUSES)}.")
-    ] = None
-    limit: Annotated[int, Parameter(help="Runs of one page.")] = PAGE
+    status: Annotated[Status | None, Parameter(help="Only runs of this status.")] = None
+    limit: Annotated[int, Parameter(help=f"Runs of one page ({PAGE}).")] = PAGE
     cursor: Annotated[str | None, Parameter(help="Where to go on: a page's cursor.")] = None
 
 

@@ -1,7 +1,7 @@
 """`podium run`: give a task, see the run, get the answer."""
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -42,7 +42,9 @@ def run(
         str | None,
         Parameter(name="--continue", help="Take up a run that was interrupted, by its id."),
     ] = None,
-    priority: Annotated[str, Parameter(help="normal, or high.")] = "normal",
+    priority: Annotated[
+        Literal["normal", "high"], Parameter(help="In the queue of tasks (normal).")
+    ] = "normal",
     dry_run: Annotated[bool, Parameter(help="Check everything and begin nothing.")] = False,
     hosting: Hosting = HOSTING,
     limits: RunLimits = RUN_LIMITS,

@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from podium.cli.follow import Follower, done, pause_error
 from podium.cli.interrupts import EXIT_INTERRUPTED, Interrupts
-from podium.cli.options import COMMON, LISTING, PAGE, STATUSES, Common, Listing
+from podium.cli.options import COMMON, LISTING, PAGE, Common, Listing
 from podium.cli.output import Output, iso
 from podium.cli.world import current
 from podium.render_text import ago, duration, money, one_line
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 def list_(*, listing: Listing = LISTING, common: Common = COMMON) -> int:
     """List the runs, the newest first."""
     status, limit, cursor = listing.status, listing.limit, listing.cursor
-    if status is not None and status not in STATUSES:
-        raise Usage(f"There is no status {status!r}.", hint=f"Statuses are: {', '.join(STATUSES)}.")
     if limit < 1:
         raise Usage("--limit must be at least 1.", hint=f"Leave it out for a page of {PAGE}.")
     output = Output(common.json)
