@@ -11,31 +11,26 @@ import heapq
 import itertools
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
-import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from protocol.errors import Denied, Unreachable
+from protocol.errors import Unreachable
+from replay import answers
+from replay.answers import SEQUENCE, PubAck, Refused, Unanswered
 from replay.chain import Stored
+from replay.connection import RECONNECT_S, connect
 
 logger = logging.getLogger("podium.broker")
 
 ANSWER_S: Final = 2.0
 """Seconds after which a request counts as unanswered. Shorter than any lease, so that its owner can
 still act."""
-
-CONNECT_S: Final = 5.0
-"""Seconds to wait for a first connection."""
-
-RECONNECT_S: Final = 0.25
-"""Seconds between two tries to reconnect; a restarted server is found quickly, and nobody is
-flooded."""
 
 MAX_GROUP: Final = 400
 """Appends of one atomic batch; the server takes 1000."""
@@ -58,34 +53,11 @@ SWEEP_S: Final = 0.25
 _EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
 
 
-class Refused(Exception):
-    """The server answered, and the answer was no."""
-
-    def __init__(self, code: int, text: str) -> None:
-        super().__init__(f"{text} ({code})")
-        self.code, self.text = code, text
-
-
-class Unanswered(Exception):
-    """No answer came. What was asked may have been done or not."""
-
-
-class _ApiError(msgspec.Struct):
-    code: int = 0
-    err_code: int = 0
-    description: str = ""
-
-
-class _PubAck(msgspec.Struct):
-    seq: int = 0
-    error: _ApiError | None = None
-    batch: str = ""
-    count: int = 0
-
-
-_decode_ack: Final = msgspec.json.Decoder(_PubAck).decode
+__all__ = ["Broker", "Refused", "Unanswered", "persist"]
 
 Answer = Callable[[Msg], None]
+
+_T = TypeVar("_T")
 
 
 class _Append:
@@ -111,6 +83,9 @@ class Broker:
         self.grouped = grouped
         self.reconnected: list[Callable[[], None]] = []
         """Called after each reconnection: whatever was sent shortly before may be lost."""
+        self.counts: Counter[str] = Counter()
+        """``strange_answers``: what came in answer to a question and was no answer;
+        ``late_answers``: what came when nobody asked any more."""
         self._prefix = ""
         self._tokens = itertools.count()
         self._answers: dict[str, Answer] = {}
@@ -148,40 +123,18 @@ class Broker:
         """
         holder: list[Broker] = []
 
-        async def reconnected() -> None:
+        def reconnected() -> None:
             for callback in list(holder[0].reconnected) if holder else ():
                 callback()
 
-        async def failed(error: Exception) -> None:
-            logger.debug("connection %s: %s", name, error)
-
-        try:
-            client = await asyncio.wait_for(
-                nats.connect(
-                    [server.strip() for server in url.split(",")],
-                    user=user,
-                    password=password,
-                    user_credentials=credentials,
-                    name=name,
-                    error_cb=failed,
-                    reconnected_cb=reconnected,
-                    connect_timeout=int(CONNECT_S),
-                    max_reconnect_attempts=-1,
-                    reconnect_time_wait=RECONNECT_S,
-                    allow_reconnect=True,
-                ),
-                CONNECT_S,
-            )
-        except (OSError, TimeoutError, NatsError) as error:
-            if "authorization" in str(error).lower():
-                raise Denied(
-                    f"the NATS server at {url} refuses user {user!r}",
-                    hint="check the credentials under [nats] in podium.toml",
-                ) from None
-            raise Unreachable(
-                f"no NATS server answers at {url}",
-                hint="start one with `podium up`, or name a running one with --nats",
-            ) from None
+        client = await connect(
+            url,
+            user=user,
+            password=password,
+            credentials=credentials,
+            name=name,
+            reconnected=reconnected,
+        )
         broker = cls(client, grouped=grouped)
         holder.append(broker)
         await broker.open()
@@ -233,6 +186,8 @@ class Broker:
         answer = self._answers.get(message.subject.rpartition(".")[2])
         if answer is not None:
             answer(message)
+        else:  # late, asked for by nobody any more; or a stranger's
+            self.counts["late_answers"] += 1
 
     async def _sweep(self) -> None:
         while True:
@@ -293,7 +248,7 @@ class Broker:
     async def _send_one(self, item: _Append, done: Callable[[], None] | None = None) -> None:
         def answered(message: Msg) -> None:
             self.forget(message.subject)
-            _settle(item, message)
+            _settle(item, self._ack(message))
             if done:
                 done()
 
@@ -330,7 +285,7 @@ class Broker:
             await self._publish(item.subject, item.data, reply if last else "", headers, expired)
 
     def _group_answered(self, group: list[_Append], message: Msg) -> None:
-        ack = _ack(message)
+        ack = self._ack(message)
         if ack is not None and ack.error is None and ack.count == len(group):
             for offset, item in enumerate(group, ack.seq - len(group) + 1):
                 if not item.future.done():
@@ -372,6 +327,14 @@ class Broker:
                 self.forget(reply)
             failed()
 
+    def _ack(self, message: Msg) -> PubAck | None:
+        """What the server says of an append; None if nobody takes it, or the answer is none."""
+        if _status(message):
+            return None
+        ack = answers.acknowledgement(message.data)
+        self.counts["strange_answers"] += ack is None
+        return ack
+
     # ---------------------------------------------------------------------------------------- reads
 
     async def request(self, subject: str, body: Any = None, within: float = ANSWER_S) -> Any:
@@ -394,10 +357,7 @@ class Broker:
         reply = self.expect(answered, lambda: _fail(future), within)
         data = b"" if body is None else msgspec.json.encode(body)
         await self._publish(subject, data, reply, None, lambda: _fail(future))
-        decoded = msgspec.json.decode(await future)
-        if error := decoded.get("error"):
-            raise Refused(error.get("err_code", 0), error.get("description", ""))
-        return decoded
+        return self._said(answers.answer(await future), subject)
 
     async def last(self, stream: str, subject: str) -> Stored | None:
         """The subject's last message, read from the stream's leader."""
@@ -414,8 +374,13 @@ class Broker:
             if error.code == _NO_MESSAGE:
                 return None
             raise
-        message = found["message"]
-        return Stored(message["seq"], _decode_base64(message.get("data", "")))
+        return self._said(answers.message(found), stream)
+
+    def _said(self, said: _T | None, what: str) -> _T:
+        if said is None:
+            self.counts["strange_answers"] += 1
+            raise Unanswered(f"what came in answer to {what} is no answer")
+        return said
 
     async def read(self, stream: str, subject: str, after: int = 0) -> list[Stored]:
         """All messages of a subject after a sequence, by batched direct get.
@@ -439,14 +404,16 @@ class Broker:
 
         def answered(message: Msg) -> None:
             status, headers = _status(message), message.headers or {}
-            if not status:
-                page.append(Stored(int(headers["Nats-Sequence"]), message.data))
+            seq = headers.get("Nats-Sequence", "")
+            if SEQUENCE.fullmatch(seq):  # stored: whatever else its headers say, its writer said
+                page.append(Stored(int(seq), message.data))
                 return
             self.forget(message.subject)
             if future.done():
                 return
             if status in ("204", "404"):
-                future.set_result(int(headers.get("Nats-Num-Pending", "0")))
+                left = headers.get("Nats-Num-Pending", "")
+                future.set_result(int(left) if SEQUENCE.fullmatch(left) else 0)
             else:
                 future.set_exception(Unanswered(f"direct get on {stream}: status {status}"))
 
@@ -461,28 +428,13 @@ class Broker:
 _NO_MESSAGE: Final = 10037
 
 
-def _decode_base64(text: str) -> bytes:
-    data: bytes = msgspec.convert(text, bytes)
-    return data
-
-
 def _status(message: Msg) -> str:
     return (message.headers or {}).get("Status", "")
 
 
-def _ack(message: Msg) -> _PubAck | None:
-    if _status(message):
-        return None
-    try:
-        return _decode_ack(message.data)
-    except msgspec.DecodeError:
-        return None
-
-
-def _settle(item: _Append, message: Msg) -> None:
+def _settle(item: _Append, ack: PubAck | None) -> None:
     if item.future.done():
         return
-    ack = _ack(message)
     if ack is None:
         item.future.set_exception(Unanswered(f"nobody takes {item.subject}"))
     elif ack.error is not None:

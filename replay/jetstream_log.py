@@ -7,6 +7,7 @@ a commit names is missing, the leader is asked before anybody calls it lost.
 
 import asyncio
 import random
+import re
 from typing import Any, Final
 
 from nats.aio.msg import Msg
@@ -17,8 +18,9 @@ from protocol.actions import BlobRef
 from protocol.codec import Commit, blob_ref, digest, encode
 from protocol.errors import Busy, Fenced, InvalidData, NotFound, TooLarge, Unreachable
 from protocol.limits import BLOB_CHUNK_BYTES, MAX_MESSAGE_BYTES, MAX_VALUE_BYTES
-from replay.broker import RECONNECT_S, Broker, Refused, Unanswered, persist
+from replay.broker import Broker, Refused, Unanswered, persist
 from replay.chain import Head, RunLog, Stored, assemble, extend, verdict
+from replay.connection import RECONNECT_S
 from replay.log import HintHandler
 
 SETTLE_S: Final = 30.0
@@ -27,6 +29,12 @@ when measured."""
 
 MAX_BACKOFF_S: Final = 1.0
 """Seconds between two tries of one append, at most: leaders change within seconds."""
+
+_DIGEST: Final = re.compile("[0-9a-f]{64}")
+"""The name of a blob. Anything else could be a wildcard, and a size from a stranger is as large as
+they like."""
+
+_NO_STREAM: Final = 10059
 
 _WRONG_SEQUENCE: Final = frozenset({10071, 10164})
 _FULL: Final = frozenset({10077, 10047, 10023})
@@ -50,6 +58,8 @@ class JetStreamLog:
 
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
+        self._there: set[int] = set()
+        """Shards that were seen to be there."""
 
     # --------------------------------------------------------------------------------------- append
 
@@ -91,7 +101,7 @@ class JetStreamLog:
 
     async def tail(self, run: str) -> Stored | None:
         """See `EventLog.tail`."""
-        stream, subject = _stream(run), subjects.commits(run)
+        stream, subject = await self._stream(run), subjects.commits(run)
         found: Stored | None = await persist(
             lambda: self.broker.last(stream, subject), SETTLE_S, f"run {run}: the end of its log"
         )
@@ -101,6 +111,7 @@ class JetStreamLog:
         """See `EventLog.post`."""
         if len(data) > MAX_MESSAGE_BYTES // 2:
             raise TooLarge(f"run {run}: an inbox message of {len(data)} bytes; use a blob")
+        await self._stream(run)
         subject = subjects.inbox(run)
         try:
             seq: int = await persist(
@@ -135,7 +146,7 @@ class JetStreamLog:
         return await self._read(run, subjects.inbox(run), after)
 
     async def _read(self, run: str, subject: str, after: int) -> list[Stored]:
-        stream = _stream(run)
+        stream = await self._stream(run)
         found: list[Stored] = await persist(
             lambda: self.broker.read(stream, subject, after), SETTLE_S, f"run {run}: its log"
         )
@@ -144,7 +155,7 @@ class JetStreamLog:
     async def _leader(self, run: str, subject: str, after: int) -> list[Stored]:
         """Message by message from the leader: slow, and never stale."""
         found: list[Stored] = []
-        stream = _stream(run)
+        stream = await self._stream(run)
         while True:
             seq = (found[-1].seq if found else after) + 1
             stored = await persist(
@@ -155,6 +166,27 @@ class JetStreamLog:
             if stored is None:
                 return found
             found.append(stored)
+
+    async def _stream(self, run: str) -> str:
+        """The stream of the run's shard. Raises `NotFound` if this deployment has none."""
+        k = subjects.shard(run)
+        name = subjects.log_stream(k)
+        if k not in self._there:
+            try:
+                await persist(
+                    lambda: self.broker.request(f"$JS.API.STREAM.INFO.{name}"),
+                    SETTLE_S,
+                    f"run {run}: its log",
+                )
+            except Refused as error:
+                if error.code != _NO_STREAM:
+                    raise _full(run, error) from None
+                raise NotFound(
+                    f"run {run} would be in shard {k}, and there is no stream {name}",
+                    hint="is the id mistyped? else raise nats.shards to what it was before",
+                ) from None
+            self._there.add(k)
+        return name
 
     async def runs(self, prefix: str = "") -> list[str]:
         """See `EventLog.runs`."""
@@ -187,7 +219,11 @@ class JetStreamLog:
             )
             names = info["state"].get("subjects") or {}
             runs = (subject.split(".")[2] for subject in names)
-            found |= {run for run in runs if run.startswith(prefix)}
+            found |= {
+                run
+                for run in runs
+                if run.startswith(prefix) and subjects.is_run(run) and subjects.shard(run) == k
+            }
             offset += len(names)
             if not names or offset >= info.get("total", 0):
                 return found
@@ -235,6 +271,8 @@ class JetStreamLog:
 
     async def get_blob(self, ref: BlobRef) -> bytes:
         """See `EventLog.get_blob`."""
+        if not _DIGEST.fullmatch(ref.sha256) or not 0 <= ref.size <= MAX_VALUE_BYTES:
+            raise InvalidData(f"{ref.sha256[:64]!r} of {ref.size} bytes names no blob")
         count = max(1, -(-ref.size // BLOB_CHUNK_BYTES))
         chunks = await asyncio.gather(*(self._get_chunk(ref, number) for number in range(count)))
         data = b"".join(chunks)
@@ -254,10 +292,6 @@ class JetStreamLog:
             raise NotFound(f"chunk {number} of blob {ref.sha256} is not in the store")
         data: bytes = stored.data
         return data
-
-
-def _stream(run: str) -> str:
-    return subjects.log_stream(subjects.shard(run))
 
 
 def _missing(log: RunLog) -> bool:

@@ -6,7 +6,7 @@ stream        retention   why so
 ``LOG-<k>``   limits      the truth: it refuses what is new rather than drop what is old
 ``TASKS``     work queue  one message per run; on disk, for it precedes the run's first commit
 ``CALLS``     work queue  one message per attempt; in memory, for a conductor can derive it again
-``BLOBS``     limits      one message per chunk, written once
+``BLOBS``     limits      one message per chunk, and no second
 ``HEADS``     limits      the scrubber's last head of each run
 ============  ==========  ==========================================================================
 """
@@ -83,7 +83,13 @@ def definitions(shards: int, replicas: int) -> list[dict[str, Any]]:
         "allow_msg_ttl": True,
     }
     kept = common | {"retention": "limits", "storage": "file", "allow_direct": True}
-    blobs = kept | {"name": subjects.BLOBS, "subjects": ["blobs.*.*"], "deny_delete": True}
+    blobs = kept | {
+        "name": subjects.BLOBS,
+        "subjects": ["blobs.*.*"],
+        "deny_delete": True,
+        "max_msgs_per_subject": 1,
+        "discard_new_per_subject": True,
+    }
     heads = kept | {
         "name": subjects.HEADS,
         "subjects": ["heads.*"],

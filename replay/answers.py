@@ -1,0 +1,83 @@
+"""What the JetStream API says, read strictly: whatever is no answer is taken for none."""
+
+import re
+from typing import Any, Final
+
+import msgspec
+
+from replay.chain import Stored
+
+SEQUENCE: Final = re.compile("[0-9]{1,19}")
+"""A sequence, or a count, as headers carry it."""
+
+
+class Refused(Exception):
+    """The server answered, and the answer was no."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"{text} ({code})")
+        self.code, self.text = code, text
+
+
+class Unanswered(Exception):
+    """No answer came. What was asked may have been done or not."""
+
+
+class ApiError(msgspec.Struct):
+    """The server's no."""
+
+    code: int = 0
+    err_code: int = 0
+    description: str = ""
+
+
+class PubAck(msgspec.Struct):
+    """The answer to an append."""
+
+    seq: int = 0
+    error: ApiError | None = None
+    batch: str = ""
+    count: int = 0
+
+
+class _Answer(msgspec.Struct):
+    error: ApiError | None = None
+
+
+class _Got(msgspec.Struct):
+    seq: int
+    data: bytes = b""
+
+
+_decode_ack: Final = msgspec.json.Decoder(PubAck).decode
+_decode_answer: Final = msgspec.json.Decoder(_Answer).decode
+
+
+def acknowledgement(data: bytes) -> PubAck | None:
+    """The answer to an append, or None if it is none."""
+    try:
+        ack = _decode_ack(data)
+    except msgspec.DecodeError:
+        return None
+    return ack if ack.error is not None or ack.seq > 0 else None
+
+
+def answer(data: bytes) -> dict[str, Any] | None:
+    """The answer to a question, or None if it is none. Raises `Refused`."""
+    try:
+        error = _decode_answer(data).error
+        found: dict[str, Any] = msgspec.json.decode(data)
+    except msgspec.DecodeError:
+        return None
+    if error is not None:
+        raise Refused(error.err_code, error.description)
+    return found
+
+
+def message(found: dict[str, Any]) -> Stored | None:
+    """The message that an answer holds, or None if it holds none."""
+    try:
+        got = msgspec.convert(found.get("message"), _Got)
+    except msgspec.ValidationError:
+        return None
+    return Stored(got.seq, got.data)

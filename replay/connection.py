@@ -1,0 +1,116 @@
+"""A connection to NATS that no message can break.
+
+The broker passes on what a client gives it: subjects that are no UTF-8, headers that are none.
+The library's client stops reading at the first of them, and stays connected and deaf; this one
+reads whatever can be read of a message, and goes on.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
+from protocol.errors import Denied, Unreachable
+
+logger = logging.getLogger("podium.broker")
+
+CONNECT_S: Final = 5.0
+"""Seconds to wait for a first connection."""
+
+RECONNECT_S: Final = 0.25
+"""Seconds between two tries to reconnect; a restarted server is found soon, and nobody flooded."""
+
+_VERSION: Final = b"NATS/1.0"
+
+
+def parse_headers(block: bytes) -> dict[str, str]:
+    """The headers of a message, as far as they are some.
+
+    What the server says of a message it adds at the end, so the last of two equal names counts.
+    ``Status`` is never a header that somebody wrote: only the server's own, from the first line.
+    """
+    first, *lines = block.split(b"\r\n")
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if colon:
+            headers[name.strip().decode(errors="replace")] = value.strip().decode(errors="replace")
+    headers.pop("Status", None)
+    status = first.removeprefix(_VERSION).split(maxsplit=1)
+    if first.startswith(_VERSION) and status and status[0].isdigit():
+        headers["Status"] = status[0].decode()
+    return headers
+
+
+class Forgiving(Client):
+    """The library's client, reading every message that the server delivers."""
+
+    async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
+        return parse_headers(headers) if headers else None
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg:
+        return self.msg_class(
+            subject=subject.decode(errors="replace"),
+            reply=reply.decode(errors="replace"),
+            data=data,
+            headers=headers,
+            _client=self,
+            _sid=sid,
+        )
+
+
+async def connect(
+    url: str,
+    *,
+    user: str | None,
+    password: str | None,
+    credentials: str | None,
+    name: str,
+    reconnected: Callable[[], None],
+) -> Client:
+    """Connect, and keep reconnecting until the client is closed.
+
+    Raises:
+        Unreachable: Nobody answers at that address.
+        Denied: The server refuses the credentials.
+    """
+
+    async def again() -> None:
+        reconnected()
+
+    async def failed(error: Exception) -> None:
+        logger.debug("connection %s: %s", name, error)
+
+    client = Forgiving()
+    connecting = client.connect(
+        [server.strip() for server in url.split(",")],
+        user=user,
+        password=password,
+        user_credentials=credentials,
+        name=name,
+        error_cb=failed,
+        reconnected_cb=again,
+        connect_timeout=int(CONNECT_S),
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=RECONNECT_S,  # type: ignore[arg-type]
+        allow_reconnect=True,
+    )
+    try:
+        await asyncio.wait_for(connecting, CONNECT_S)
+    except (OSError, TimeoutError, NatsError) as error:
+        if "authorization" in str(error).lower():
+            raise Denied(
+                f"the NATS server at {url} refuses user {user!r}",
+                hint="check the credentials under [nats] in podium.toml",
+            ) from None
+        raise Unreachable(
+            f"no NATS server answers at {url}",
+            hint="start one with `podium up`, or name a running one with --nats",
+        ) from None
+    return client
