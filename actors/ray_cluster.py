@@ -96,6 +96,7 @@ def _connect(asked: Asked) -> None:
         ray.init(address=asked.address, **options)
         return
     ray.init(
+        address="local",  # else Ray joins whatever cluster somebody has started on this machine
         include_dashboard=False,
         num_cpus=len(asked.declared) + SPARE_CPUS,
         num_gpus=0,

@@ -6,6 +6,7 @@ the attempt again: whoever gets a call that may have been made before first look
 
 import asyncio
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Coroutine
@@ -259,6 +260,7 @@ class Worker:
                 "actor": self.options.replica,
                 "kind": "worker",
                 "worker": self.spec.name,
+                "pid": os.getpid(),
                 "busy": len(self._held),
                 "slots": self.spec.concurrency,
                 "counts": dict(self.counts),
