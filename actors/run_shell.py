@@ -8,6 +8,7 @@ effect.
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from actors.effects import Effects
@@ -25,9 +26,9 @@ from protocol.commands import (
     Start,
     TaskMessage,
 )
-from protocol.decisions import Reply
+from protocol.decisions import Reply, View
 from protocol.errors import Fenced, InvalidData, NotFound, PodiumError
-from protocol.limits import MAX_COMMANDS_PER_TURN
+from protocol.limits import MAX_COMMANDS_PER_TURN, MAX_DETAIL_CHARS
 from protocol.rules import Draft
 from protocol.run import RULES, feed, step
 from protocol.state import RunState
@@ -288,7 +289,9 @@ class RunShell:
                 elif not hasattr(policy, "decide"):
                     return
                 else:
-                    reply = policy.decide(view(draft.state, self.values, asked.limited_by))
+                    reply = _decided(
+                        policy.decide, view(draft.state, self.values, asked.limited_by)
+                    )
             feed(draft, [PolicyReply(asked.turn, reply)])
 
     def _policy(self, state: RunState) -> Policy | Reply:
@@ -395,3 +398,13 @@ class RunShell:
             if stored.seq > self._inbox_seq:
                 found |= self._arrived(stored)
         return found
+
+
+def _decided(decide: Callable[[View], Reply], shown: View) -> Reply:
+    """The policy's reply. One that raises would do so at every recovery: the run is paused."""
+    try:
+        return decide(shown)
+    except Exception as error:
+        logger.exception("run %s: its policy raised", shown.run)
+        text = f"the policy raised {type(error).__name__}: {error}"[:MAX_DETAIL_CHARS]
+        return Reply(status="EXEC_ERR", error=text, retry=False)
