@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 from cyclopts import Group, Parameter
 
-from podium.cli.world import current
+from podium.cli.world import Standing, current
 
 if TYPE_CHECKING:
     from podium.config import Loaded
@@ -144,12 +144,21 @@ ADDED: Final = Limits()
 """What a command takes that is given no options."""
 
 
-def load_pool(loaded: "Loaded") -> "LoadedPool":
-    """The pool that the configuration names, or the one that is shipped."""
+def load_pool(loaded: "Loaded", there: "Standing | None" = None) -> "LoadedPool":
+    """The pool that is configured; else that of the standing deployment; else the shipped one."""
     from podium import poolfile
+    from podium.config import BudgetTable
     from podium.pools import OFFLINE
 
-    return poolfile.load(loaded.config.pool or OFFLINE)
+    if loaded.config.pool or there is None:
+        return poolfile.load(loaded.config.pool or OFFLINE)
+    return poolfile.LoadedPool(
+        path=loaded.config.path(),
+        name=there.pool,
+        pool=there.workers,
+        policy=getattr(there, "policy", "") or poolfile.RULES,
+        budget=getattr(there, "budget", None) or BudgetTable(),
+    )
 
 
 def policy_of(loaded: "Loaded", pool: "LoadedPool") -> str:

@@ -3,6 +3,7 @@
 import asyncio
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import msgspec
 from cyclopts import Parameter
 
 from podium.cli.follow import Follower, done, pause_error
@@ -19,12 +20,13 @@ from podium.cli.options import (
 from podium.cli.output import Output
 from podium.cli.world import current
 from protocol.actions import Json
-from protocol.errors import InvalidData, Usage
+from protocol.errors import Conflict, InvalidData, PodiumError, Usage
 
 if TYPE_CHECKING:
     from podium.config import Loaded
     from podium.poolfile import LoadedPool
     from podium.render import RunTree
+    from protocol.actions import Pool
     from protocol.decisions import PolicySpec, Task
 
 
@@ -61,7 +63,7 @@ def run(
     """
     output = Output(hosting.json)
     loaded = hosting.load(**limits.flags())
-    pool = load_pool(loaded)
+    pool = load_pool(loaded, current().deployments.standing(loaded.config))
     command = _Run(output, loaded, pool, priority)
     if go_on:
         return asyncio.run(command.take_up(go_on))
@@ -73,8 +75,6 @@ def run(
 
 
 def _task(text: str, inputs: str | None) -> "Task":
-    import msgspec
-
     from protocol.decisions import Task
 
     if inputs is None:
@@ -170,8 +170,19 @@ class _Run:
             return EXIT_INTERRUPTED if ended is None else ended
 
     async def take_up(self, run: str) -> int:
-        """Host a run that was begun before, and follow it."""
+        """Host a run that was begun before, with the workers it began with, and follow it."""
         with Interrupts(self.output, self._farewell) as interrupts:
+            async with self.deployments.connect(self.config) as host:
+                run = await host.client.find(run)
+                state = await host.client.state(run)
+            if state.phase == "ended":
+                raise Conflict(
+                    f"run {run} has ended already ({state.outcome})",
+                    hint=f"see what came of it: podium runs show {run} --content",
+                )
+            if state.phase != "new":
+                self.pool = msgspec.structs.replace(self.pool, pool=state.pool)
+                _importable(run, state.pool)
             ended = await interrupts.unless(self._hosted(None, run, interrupts))
             return EXIT_INTERRUPTED if ended is None else ended
 
@@ -229,6 +240,22 @@ class _Run:
         if shown.phase == "paused":
             raise pause_error(shown)
         return ended(self.output, shown)
+
+
+def _importable(run: str, pool: "Pool") -> None:
+    """Raise `Usage` unless the functions of a recorded pool can be found again."""
+    from actors.workers.function import find
+
+    for spec in pool.workers:
+        if not spec.adapter.startswith("function:"):
+            continue
+        try:
+            find(spec.adapter)
+        except PodiumError as error:
+            raise Usage(
+                f"run {run} has the worker {spec.name!r}: {error.message}",
+                hint=f"name the file of its pool: podium run --continue {run} --pool FILE",
+            ) from None
 
 
 def ended(output: Output, shown: "RunTree") -> int:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from podium.client import Client
     from podium.config import Config
     from podium.poolfile import LoadedPool
+    from protocol.actions import Pool
     from replay.durability import Settings
 
 
@@ -53,6 +54,11 @@ class Standing(Protocol):
     @property
     def pool(self) -> str:
         """The name of the pool whose workers it hosts."""
+        ...
+
+    @property
+    def workers(self) -> "Pool":
+        """What it hosts."""
         ...
 
     @property

@@ -24,6 +24,7 @@ from podium.client import Client
 from podium.config import Config
 from podium.poolfile import LoadedPool
 from protocol import subjects
+from protocol.actions import Pool
 from protocol.decisions import PolicySpec
 from replay.durability import Settings
 from replay.memory_log import MemoryLog, MemoryStore
@@ -36,6 +37,8 @@ class Record(msgspec.Struct, frozen=True):
     pid: int = 7
     url: str = "memory"
     pool: str = "test"
+    workers: Pool = Pool(())
+    policy: str = "rules"
     since: int = 1
 
 
@@ -132,7 +135,7 @@ class MemoryDeployments:
 
     async def up(self, config: Config, pool: LoadedPool) -> Record:
         """See `Deployments.up`."""
-        self.up_record = Record()
+        self.up_record = Record(pool=pool.name, workers=pool.pool, policy=pool.policy)
         return self.up_record
 
     async def down(self, config: Config) -> bool:

@@ -1,6 +1,7 @@
 """What single commands do, over a deployment in memory."""
 
 import io
+import sys
 from pathlib import Path
 
 import msgspec
@@ -119,6 +120,14 @@ def test_detached_runs_wait_for_a_standing_deployment(shell: Shell) -> None:
     assert shell("down", "--json").json()["applied"] is False
 
 
+def test_a_run_takes_the_pool_of_the_deployment_that_stands(shell: Shell) -> None:
+    pool = Path(__file__).resolve().parents[2] / "examples" / "invented_atlas" / "pool.toml"
+    assert shell("up", "--pool", str(pool)).code == 0
+    said = shell("run", "What is the area of Lilliput?")
+    assert "310 km²" in said.out
+    assert "podium up" not in said.err
+
+
 def test_inputs_reach_the_task(shell: Shell, tmp_path: Path) -> None:
     (tmp_path / "in.json").write_text('{"year": 2026}')
     run = shell("run", CHAD, "--inputs", f"@{tmp_path}/in.json", "--json").lines()[0]["launch"]
@@ -134,6 +143,21 @@ def test_a_task_that_is_too_large_is_refused_at_once(shell: Shell) -> None:
     assert said.code == 1
     assert said.json()["error"]["code"] == "too_large"
     assert shell.deployments.queued() == []
+
+
+def test_a_run_whose_functions_are_gone_needs_its_pool_file(shell: Shell, tmp_path: Path) -> None:
+    module = tmp_path / "vanishing.py"
+    module.write_text(INTERRUPTING)
+    pool = tmp_path / "pool.toml"
+    pool.write_text('[pool]\nmodule = "vanishing"')
+    assert shell("run", "--pool", str(pool), "What is the area of Chad?").code == 130
+    (row,) = shell("runs", "--json").json()["rows"]
+    module.unlink()
+    del sys.modules["vanishing"]
+    said = shell("run", "--continue", row["run"], "--json")
+    assert said.code == 2
+    assert "worker 'country'" in said.json()["error"]["message"]
+    assert said.json()["error"]["next"].endswith("--pool FILE")
 
 
 INTERRUPTING = '''
@@ -165,9 +189,10 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(shell: Shell, tmp_path: P
     (row,) = shell("runs", "--json").json()["rows"]
     assert row["status"] == "working"
     assert f"podium run --continue {row['run']}" in said.err
-    said = shell("run", "--pool", str(pool), "--continue", row["run"])
-    assert said.code == 0
+    said = shell("run", "--continue", row["run"])
+    assert said.code == 0, "the pool is the one that the run began with"
     assert "7 km²" in said.out
+    assert shell("run", "--continue", row["run"]).code == 1
 
 
 def test_flags_environment_and_file_configure(shell: Shell, tmp_path: Path) -> None:
