@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from protocol.actions import Pool, Report, Spend, WorkerSpec
 from protocol.budgets import Budget
-from protocol.commands import Activate, Deadline, PolicyReply, Start
+from protocol.commands import Activate, Deadline, Inbox, PolicyReply, Start
 from protocol.decisions import PolicySpec, Reply
 from protocol.events import (
     AnyEvent,
@@ -139,6 +139,8 @@ def test_commands_one_by_one_or_all_at_once(start: Start, history: History) -> N
         assert events == draft.events
         assert state == draft.state
         assert decide(before, commands, draft.at) == draft.events
+        heard = [command for command in commands if isinstance(command, Inbox)]
+        assert decide(draft.state, heard, draft.at) == []  # what is heard twice counts once
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])

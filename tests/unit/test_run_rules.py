@@ -9,13 +9,15 @@ from protocol.commands import Activate, Command, Deadline, Inbox, PolicyReply, c
 from protocol.decisions import PlannedCall
 from protocol.errors import Internal
 from protocol.events import (
+    AnyEvent,
+    AttemptStarted,
     CallSettled,
     ReportNoted,
     RunFinished,
 )
 from protocol.inbox import Label, Reward
 from protocol.rules import MAX_NOTED_REPORTS, Draft
-from protocol.run import RULES, Ask, Make, Withdraw, due, step
+from protocol.run import RULES, Ask, Make, Withdraw, due, evolve, step
 from protocol.state import RunState
 from tests.runs import (
     AGENT,
@@ -230,3 +232,19 @@ def test_only_a_deadline_settles_by_time() -> None:
     assert driver.state.open == {"1-0": 1}
     driver.report("1-0")
     assert settled(driver, "1-0") == ("OK", "none")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        CallSettled(call="1-0", status="TIMEOUT"),
+        AttemptStarted(call="1-0", attempt=2, deadline=AT, reserve=Spend(tokens=1)),
+        AttemptStarted(call="7-0", attempt=1, deadline=AT),
+        CallSettled(call="7-0", report="x", spend=Spend(tokens=1)),
+        ReportNoted(call="7-0", attempt=1, report="x", why="late", spend=Spend(tokens=1)),
+    ],
+)
+def test_an_event_that_can_not_be_changes_nothing(event: AnyEvent) -> None:
+    driver = started(planned(), planned())
+    driver.report("1-0")
+    assert evolve(driver.state, event) == driver.state
