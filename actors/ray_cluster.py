@@ -11,9 +11,9 @@ import json
 import logging
 import os
 import select
+import socket
 import sys
 import time
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -39,6 +39,9 @@ cluster is lost."""
 ANSWER_S: Final = 3.0
 """Seconds that the supervisor may take to answer."""
 
+KNOCK_S: Final = 5.0
+"""Seconds that the head of a running cluster may take to accept a connection."""
+
 OBJECT_STORE_BYTES: Final = 80 * 1024 * 1024
 """Bytes of Ray's object store: close to its minimum, since messages travel over NATS."""
 
@@ -63,7 +66,7 @@ def main() -> int:
     asked = msgspec.json.decode(sys.stdin.buffer.readline(), type=Asked)
     try:
         _connect(asked)
-    except (ConnectionError, RuntimeError, RayError) as error:
+    except (OSError, RuntimeError, RayError) as error:
         logger.exception("no cluster")
         _say({"error": f"{type(error).__name__}: {error}"[:MAX_DETAIL_CHARS]})
         return 1
@@ -88,11 +91,7 @@ def _connect(asked: Asked) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False}
     if asked.address:
-        token = Path.home() / ".ray" / "auth_token"
-        if (
-            token.exists()
-        ):  # `ray start` asks for it by default, and its clients don't send it by default
-            os.environ.setdefault("RAY_AUTH_MODE", "token")
+        _knock(asked.address)
         ray.init(address=asked.address, **options)
         return
     ray.init(
@@ -103,6 +102,13 @@ def _connect(asked: Asked) -> None:
         object_store_memory=OBJECT_STORE_BYTES,
         **options,
     )
+
+
+def _knock(address: str) -> None:
+    """Fail at once where nobody listens; Ray itself would try for minutes. Raises OSError."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_S).close()
 
 
 def _supervisor(asked: Asked) -> Any:

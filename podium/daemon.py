@@ -240,6 +240,7 @@ class Daemon:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,
+                env=_environment(self.config),
             )
         asked = ClusterAsked(declared=self._declared(), address=self.config.ray.address)
         assert self.cluster.stdin is not None
@@ -279,8 +280,16 @@ class Daemon:
             await cluster.wait()
 
 
+def _environment(config: Config) -> dict[str, str]:
+    """Ray's driver's. `ray start` asks for a token by default, and drivers don't send one."""
+    environment = dict(os.environ)
+    if config.ray.address and (Path.home() / ".ray" / "auth_token").exists():
+        environment.setdefault("RAY_AUTH_MODE", "token")
+    return environment
+
+
 async def _ready(output: asyncio.StreamReader) -> str:
-    """Why the process isn't ready, as it says itself; "" if it is. It may print other lines, too."""
+    """Why the process isn't ready, as it says itself; "" if it is. It may print more than that."""
     while line := await output.readline():
         if line.startswith(b'{"ready"'):
             return ""
