@@ -36,7 +36,9 @@ they like."""
 
 _NO_STREAM: Final = 10059
 
-_WRONG_SEQUENCE: Final = frozenset({10071, 10164})
+WRONG_SEQUENCE: Final = frozenset({10071, 10164})
+"""Error codes of a condition that doesn't hold."""
+
 _FULL: Final = frozenset({10077, 10047, 10023})
 """Error codes of a stream at one of its limits, and of an account without storage."""
 
@@ -76,7 +78,7 @@ class JetStreamLog:
                 break
             except Refused as error:
                 if error.code in _FULL:
-                    raise _full(commit.run, error) from None
+                    raise full(commit.run, error) from None
             except Unanswered:
                 pass
             tail = await self.tail(commit.run)
@@ -118,7 +120,7 @@ class JetStreamLog:
                 lambda: self.broker.append(subject, data), SETTLE_S, f"run {run}: its inbox"
             )
         except Refused as error:
-            raise _full(run, error) from None
+            raise full(run, error) from None
         return seq
 
     # ----------------------------------------------------------------------------------------- read
@@ -180,7 +182,7 @@ class JetStreamLog:
                 )
             except Refused as error:
                 if error.code != _NO_STREAM:
-                    raise _full(run, error) from None
+                    raise full(run, error) from None
                 raise NotFound(
                     f"run {run} would be in shard {k}, and there is no stream {name}",
                     hint="is the id mistyped? else raise nats.shards to what it was before",
@@ -266,8 +268,8 @@ class JetStreamLog:
                 lambda: self.broker.append(subject, chunk, 0), SETTLE_S, f"blob {ref.sha256}"
             )
         except Refused as error:
-            if error.code not in _WRONG_SEQUENCE:  # else it is there already
-                raise _full(f"blob {ref.sha256}", error) from None
+            if error.code not in WRONG_SEQUENCE:  # else it is there already
+                raise full(f"blob {ref.sha256}", error) from None
 
     async def get_blob(self, ref: BlobRef) -> bytes:
         """See `EventLog.get_blob`."""
@@ -303,7 +305,8 @@ def _missing(log: RunLog) -> bool:
     )
 
 
-def _full(what: str, error: Refused) -> Busy:
+def full(what: str, error: Refused) -> Busy:
+    """The error of a stream that takes no more."""
     return Busy(
         f"{what}: the log takes no more: {error.text} ({error.code})",
         hint="free disk space or raise the stream's limits; nothing was lost",

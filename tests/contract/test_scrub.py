@@ -1,0 +1,159 @@
+"""The scrubber over every log: what it finds, what it keeps, and that it rests when it may."""
+
+import pytest
+
+from protocol import subjects
+from protocol.codec import decode_commit, encode
+from protocol.events import RunActivated
+from replay.chain import Head, Stored
+from replay.jetstream_log import JetStreamLog
+from replay.log import EventLog
+from replay.memory_log import MemoryLog
+from replay.scrub import BrokerLedger, KeptHead, Ledger, MemoryLedger, Scrubber
+from tests.contract.test_log import begun, commit, signal_read
+from tests.places import BrokerPlace, MemoryPlace, Place, new_run
+
+
+class Scrubbed:
+    """One place, its log, and scrubbers that see only the runs of this test."""
+
+    def __init__(self, place: Place, log: EventLog, ledger: Ledger) -> None:
+        self.place, self.log, self.ledger = place, log, ledger
+        self.scrubber = Scrubber(log, ledger)
+        self.runs: list[str] = []
+
+    async def run(self, commits: int) -> tuple[str, Head]:
+        """A run of so many commits."""
+        run = new_run()
+        self.runs.append(run)
+        head = await begun(self.log, run)
+        for number in range(1, commits):
+            head = await self.log.append(commit(run, head, [signal_read(str(number))]), head)
+        return run, head
+
+    async def found(self, *, thorough: bool = False) -> dict[str, list[str]]:
+        """Kinds of findings, by run."""
+        kinds: dict[str, list[str]] = {}
+        for finding in await self.scrubber.scrub(thorough=thorough):
+            if finding.run in self.runs:
+                kinds.setdefault(finding.run, []).append(finding.kind)
+        return kinds
+
+    async def cut(self, run: str, keep: int) -> None:
+        """Lose the end of a run, as a disk or a restored backup would."""
+        if isinstance(self.place, MemoryPlace):
+            del self.place.store.messages[run, "c"][keep:]
+            return
+        assert isinstance(self.place, BrokerPlace)
+        broker = await self.place.broker()
+        seqs = (await self.log.read(run)).seqs
+        whole = [decode_commit(stored.data) for stored in await _stored(self.log, run)]
+        # deny_delete keeps single messages from being deleted: purge all, write the first again
+        await broker.request(
+            f"$JS.API.STREAM.PURGE.{subjects.log_stream(0)}", {"filter": subjects.commits(run)}
+        )
+        assert len(seqs) == len(whole)
+        for each in whole[:keep]:
+            await broker.append(subjects.commits(run), encode(each))
+
+
+async def _stored(log: EventLog, run: str) -> list[Stored]:
+    assert isinstance(log, JetStreamLog)
+    return await log.broker.read(subjects.log_stream(0), subjects.commits(run))
+
+
+@pytest.fixture
+async def scrubbed(place: Place) -> Scrubbed:
+    log = await place.log()
+    ledger: Ledger
+    if isinstance(log, JetStreamLog):
+        ledger = BrokerLedger(log)
+    else:
+        assert isinstance(log, MemoryLog)
+        ledger = MemoryLedger(log.store)
+    return Scrubbed(place, log, ledger)
+
+
+async def test_sound_runs_are_read_once_and_their_heads_kept(scrubbed: Scrubbed) -> None:
+    (run, head), (other, _) = await scrubbed.run(3), await scrubbed.run(1)
+    assert await scrubbed.found() == {}
+    kept = await scrubbed.ledger.kept()
+    assert kept[run].head == KeptHead(run=run, n=3, hash=head.hash)
+    read = scrubbed.scrubber.read
+    assert await scrubbed.found() == {}
+    assert scrubbed.scrubber.read == read  # nothing changed: nothing read
+    head = await scrubbed.log.append(commit(run, head, [signal_read("more")]), head)
+    assert await scrubbed.found() == {}
+    assert scrubbed.scrubber.read == read + 1  # the one that changed
+    kept = await scrubbed.ledger.kept()
+    assert (kept[run].head.n, kept[other].head.n) == (4, 1)
+
+
+async def test_kept_heads_show_a_cut_tail(scrubbed: Scrubbed) -> None:
+    run, _ = await scrubbed.run(4)
+    sound, _ = await scrubbed.run(2)
+    assert await scrubbed.found() == {}
+    await scrubbed.cut(run, 2)
+    assert len((await scrubbed.log.read(run)).commits) == 2  # sound in itself
+    assert await scrubbed.found() == {run: ["cut"]}
+    assert await scrubbed.found() == {run: ["cut"]}  # and it stays known
+    fresh = Scrubber(scrubbed.log, scrubbed.ledger)
+    (finding,) = [each for each in await fresh.scrub() if each.run == run]
+    assert "ends with commit 2; it once had 4" in finding.detail
+    assert (await scrubbed.ledger.kept())[run].head.n == 4  # never moves back
+    assert sound not in await scrubbed.found(thorough=True)
+
+
+async def test_kept_heads_show_a_run_that_is_gone(scrubbed: Scrubbed) -> None:
+    run, _ = await scrubbed.run(2)
+    assert await scrubbed.found() == {}
+    await scrubbed.cut(run, 0)
+    assert await scrubbed.found() == {run: ["cut"]}
+
+
+async def test_a_tail_that_was_cut_and_written_anew_is_found(scrubbed: Scrubbed) -> None:
+    run, _ = await scrubbed.run(3)
+    assert await scrubbed.found() == {}
+    await scrubbed.cut(run, 1)
+    log = await scrubbed.log.read(run)
+    activated = RunActivated(epoch=2, conductor="b", rules="1")
+    head = await scrubbed.log.append(commit(run, log.head, [activated], 2), log.head)
+    for number in range(3):
+        head = await scrubbed.log.append(commit(run, head, [signal_read(f"b{number}")]), head)
+    assert await scrubbed.found() == {run: ["broken"]}
+
+
+async def test_foreign_messages_are_told_and_keep_nobody_from_keeping_heads(
+    scrubbed: Scrubbed,
+) -> None:
+    run, _ = await scrubbed.run(2)
+    await scrubbed.place.strange(run, "c", b"noise")
+    await scrubbed.place.strange(run, "i", b"noise")
+    assert await scrubbed.found() == {run: ["foreign"]}
+    assert (await scrubbed.ledger.kept())[run].head.n == 2
+
+
+async def test_a_head_is_never_kept_over_another_one(scrubbed: Scrubbed) -> None:
+    run, _ = await scrubbed.run(1)
+    assert await scrubbed.found() == {}
+    there = (await scrubbed.ledger.kept())[run]
+    late = KeptHead(run=run, n=9, hash="late")
+    assert await scrubbed.ledger.keep(late, 0) is None
+    assert await scrubbed.ledger.keep(late, there.seq) is not None
+    assert await scrubbed.ledger.keep(there.head, there.seq) is None
+    assert (await scrubbed.ledger.kept())[run].head == late
+
+
+async def test_whoever_only_looks_keeps_nothing(scrubbed: Scrubbed) -> None:
+    run, _ = await scrubbed.run(1)
+    await Scrubber(scrubbed.log, scrubbed.ledger, keep=False).scrub()
+    assert run not in await scrubbed.ledger.kept()
+
+
+async def test_noise_among_the_kept_heads_is_written_over(place: Place, scrubbed: Scrubbed) -> None:
+    if not isinstance(place, BrokerPlace):
+        pytest.skip("the ledger in memory has no subjects to write to")
+    run, head = await scrubbed.run(2)
+    await (await place.broker()).append(subjects.head(run), b"noise")
+    assert await scrubbed.found() == {}
+    assert (await scrubbed.ledger.kept())[run].head == KeptHead(run=run, n=2, hash=head.hash)
