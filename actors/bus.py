@@ -15,6 +15,10 @@ MAX_ANSWERS: Final = 10_000
 """Answers to one question that are collected: more actors than one deployment has."""
 
 
+_INBOX: Final = "_INBOX."
+"""Where answers go. Anywhere else, whoever asks would write with the rights of whoever answers."""
+
+
 class NatsBus:
     """A `Bus` over a `Broker`; its subscriptions end with the connection."""
 
@@ -31,7 +35,7 @@ class NatsBus:
 
         async def heard(message: Msg) -> None:
             answer = await listener(message.data)
-            if answer is not None and message.reply:
+            if answer is not None and message.reply.startswith(_INBOX):
                 await self.publish(message.reply, answer)
 
         await self.broker.client.subscribe(subject, cb=heard)

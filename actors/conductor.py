@@ -15,13 +15,13 @@ from typing import Any, Final
 
 import msgspec
 
+from actors.admission import admit_task
 from actors.ports import Clock, Policy
 from actors.queues import Bus, Delivery, Puller, Queue
 from actors.run_shell import RunShell
 from protocol import subjects
-from protocol.codec import decode_task
 from protocol.decisions import PolicySpec
-from protocol.errors import InvalidData
+from protocol.errors import InvalidData, PodiumError
 from replay.log import EventLog
 
 logger = logging.getLogger("podium.conductor")
@@ -75,7 +75,9 @@ class Conductor:
         self.policies, self.clock, self.options = policies, clock, options
         self.runs: dict[str, RunShell] = {}
         self.counts: Counter[str] = Counter()
-        """What happened so far: ``finished``, ``fenced``, ``aside``, ...; for `status`."""
+        """What happened so far, for `status` and `doctor`: ``finished``, ``fenced``, ... and what
+        was set aside: ``aside`` of the queue, which nobody else can see any more; ``aside_inbox``
+        and ``aside_commits``, which stand in the log, each counted whenever it is read."""
         self.taken = 0
         """Task messages taken so far."""
         self.suspicion = 0
@@ -132,18 +134,20 @@ class Conductor:
         self.taken += 1
         run = delivery.subject.rpartition(".")[2]
         try:
-            message = decode_task(delivery.data)
-            if message.run != run or not subjects.is_run(run):
-                raise InvalidData(f"task message on {delivery.subject} names run {message.run!r}")
+            message = admit_task(delivery.subject, delivery.data)
         except InvalidData as error:
-            self.counts["aside"] += 1
-            logger.warning("set aside: %s", error)
-            self._spawn(delivery.ack(), "set-aside")
+            self._spawn(self.set_aside(delivery, error), "set-aside")
             return
         shell = RunShell(self, delivery, message)
         before = self.runs.get(run)
         self.runs[run] = shell
         self._spawn(self._drive(shell, before), f"run-{run}")
+
+    async def set_aside(self, delivery: Delivery, why: PodiumError) -> None:
+        """Take a task out of the queue that nobody could begin, and say so."""
+        self.counts["aside"] += 1
+        logger.warning("set aside: %s", why)
+        await delivery.ack()
 
     async def _drive(self, shell: RunShell, before: RunShell | None) -> None:
         if before is not None:  # this process lost its lease to itself

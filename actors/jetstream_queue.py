@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -129,12 +130,9 @@ class JetStreamQueue:
 class _Delivery:
     __slots__ = ("_client", "_reply", "data", "delivered", "subject")
 
-    def __init__(self, client: Client, message: Msg) -> None:
+    def __init__(self, client: Client, message: Msg, delivered: int) -> None:
         self._client, self._reply = client, message.reply
-        self.data, self.subject = message.data, message.subject
-        tokens = message.reply.split(".")
-        # $JS.ACK.<stream>.<consumer>.<delivered>..., or with domain and account before the stream
-        self.delivered = int(tokens[4 if len(tokens) == 9 else 6])
+        self.data, self.subject, self.delivered = message.data, message.subject, delivered
 
     async def ack(self) -> None:
         await self._say(b"+ACK")
@@ -172,6 +170,9 @@ class _Source:
         self.demands: deque[_Demand] = deque()
         self.subscription: Subscription | None = None
         self._numbers = itertools.count()
+        # $JS.ACK.<stream>.<consumer>.<delivered>..., or with domain and account before the stream
+        place = re.escape(f"{puller.stream}.{name}")
+        self._delivered = re.compile(rf"\$JS\.ACK\.(?:[^.]+\.[^.]+\.)?{place}\.([0-9]{{1,9}})\..+")
 
     async def open(self, client: Client) -> None:
         self.inbox = client.new_inbox()
@@ -180,17 +181,18 @@ class _Source:
         )
 
     async def _heard(self, message: Msg) -> None:
-        if message.reply.startswith("$JS.ACK."):
+        if delivered := self._delivered.fullmatch(message.reply):
             if self.demands:
                 first = self.demands[0]
                 first.heard = time.monotonic()
                 first.left -= 1
                 if first.left <= 0:
                     self.demands.popleft()
-            self.puller.take(message)
+            self.puller.take(message, int(delivered[1]))
             return
         demand = next((d for d in self.demands if d.reply == message.subject), None)
         if demand is None:
+            self.puller.counts["strange_answers"] += bool(message.reply)
             return
         demand.heard = time.monotonic()
         if (message.headers or {}).get("Status", "") != "100":  # expired, or the consumer has moved
@@ -227,7 +229,8 @@ class _Puller:
         handler: Callable[[Delivery], None],
     ) -> None:
         self._queue, self._capacity, self._handler = queue, capacity, handler
-        self._client = queue.broker.client
+        self._client, self.counts = queue.broker.client, queue.broker.counts
+        self.stream = queue.stream
         self._sources = [_Source(self, name) for name in consumers]
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -241,8 +244,8 @@ class _Puller:
     def want(self) -> None:
         self._wake.set()
 
-    def take(self, message: Msg) -> None:
-        self._handler(_Delivery(self._client, message))
+    def take(self, message: Msg, delivered: int) -> None:
+        self._handler(_Delivery(self._client, message, delivered))
         self._wake.set()
 
     async def close(self) -> None:

@@ -144,6 +144,7 @@ async def _conductor(declared: Declared) -> Program:
         options=ConductorOptions(name=declared.name, lease_s=declared.lease_s),
     )
     broker.reconnected.append(conductor.redo)
+    broker.counts = conductor.counts
     await conductor.start()
     return Program(broker, conductor.health, conductor.stop)
 
@@ -159,5 +160,6 @@ async def _worker(declared: Declared, spec: WorkerSpec) -> Program:
         clock=now_ms,
         options=WorkerOptions(replica=declared.name, lease_s=declared.lease_s),
     )
+    broker.counts = worker.counts
     await worker.start()
     return Program(broker, worker.health, worker.stop)

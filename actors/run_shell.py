@@ -9,13 +9,13 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeGuard
 
 from actors.effects import Effects
-from actors.ports import EndpointPolicy, Policy
+from actors.ports import EndpointPolicy, InstantPolicy, Policy
 from actors.queues import Delivery
 from protocol.actions import Json, Report
-from protocol.codec import Commit, decode_value
+from protocol.codec import Commit, decode_value, digest
 from protocol.commands import (
     Activate,
     Command,
@@ -27,7 +27,7 @@ from protocol.commands import (
     TaskMessage,
 )
 from protocol.decisions import Reply, View
-from protocol.errors import Fenced, InvalidData, NotFound, PodiumError
+from protocol.errors import Fenced, InvalidData, NotFound, PodiumError, TooLarge
 from protocol.limits import MAX_COMMANDS_PER_TURN, MAX_DETAIL_CHARS
 from protocol.rules import Draft
 from protocol.run import RULES, feed, step
@@ -66,6 +66,12 @@ class RunShell:
         """Values of the reports that were read, by hash."""
         self.policy: Policy | None = None
         self._inbox_seq = -1
+        """Sequence of the last message of the inbox that was read or heard of; -1 before both."""
+        self._read_seq = 0
+        """Sequence of the last one that was read: hints up to there are late, and those beyond
+        are only believed until the next look."""
+        self._heard: set[str] = set()
+        """Hashes of the messages that were heard of and not yet read."""
         self._early: list[tuple[bytes, int, int]] = []
         self._pending: deque[Command] = deque()
         self._waiter: asyncio.Future[None] | None = None
@@ -100,6 +106,10 @@ class RunShell:
         except Fenced as error:
             self.host.counts["fenced"] += 1
             logger.warning("fenced: %s", error)
+        except (InvalidData, NotFound, TooLarge) as error:
+            if self._active:
+                raise
+            await self.host.set_aside(self.delivery, error)
         except asyncio.CancelledError:
             pass
         finally:
@@ -163,13 +173,10 @@ class RunShell:
                 return True
         for _ in range(MAX_TAKEOVERS):
             log = await self.host.log.read(self.run)
-            self.host.counts["aside"] += len(log.aside)
+            self.host.counts["aside_commits"] += sum(each.where == "commits" for each in log.aside)
             state = log.state()
             if state.phase == "new" and isinstance(self.message, Continue):
-                self.host.counts["aside"] += 1
-                logger.warning("set aside: run %s is to go on, but never began", self.run)
-                await self.delivery.ack()
-                return False
+                raise NotFound(f"run {self.run} is to go on, but never began")
             self.state, self.head = state, log.head
             await self._remember(log)
             if state.phase == "ended":
@@ -196,6 +203,7 @@ class RunShell:
         self._inbox_seq = 0
         for message in stored:
             self._arrived(message)
+        self._read_seq = self._inbox_seq
         self._hear_early()
         if self._pending:  # it may have been cancelled before it began
             await self._turn(self._taken())
@@ -225,7 +233,7 @@ class RunShell:
         for entry in log.inbox:
             if isinstance(entry.message, Report):
                 await self._keep(entry.hash, entry.message)
-        self._inbox_seq = log.inbox_seq
+        self._inbox_seq = self._read_seq = log.inbox_seq
         self._hear_early()
 
     def _hear_early(self) -> None:
@@ -233,8 +241,13 @@ class RunShell:
             self._hinted(*hint)
         self._early.clear()
 
-    async def _keep(self, digest: str, report: Report) -> None:
+    async def _keep(self, known: str, report: Report) -> None:
         """Have the report's value at hand before any rule or policy may want it."""
+        call = self.state.calls.get(report.call)
+        if call is None or not 1 <= report.attempt <= call.attempt:
+            return  # nobody asked for it
+        if call.status is not None and call.report != known:
+            return  # another one counts
         value = report.value
         if report.blob is not None:
             try:
@@ -243,16 +256,21 @@ class RunShell:
                 self.host.counts["lost_blobs"] += 1
                 logger.error("run %s, call %s: %s", self.run, report.call, error)
                 value = LOST_VALUE
-        self.values[digest] = value
+        self.values[known] = value
 
     # ----------------------------------------------------------------------------------------- turn
 
     async def _turn(self, commands: list[Command], *, ask: bool = True) -> None:
-        """Decide on what came in, append it as one commit, fold."""
+        """Decide on what came in, append it as one commit, fold; again while a policy replies."""
+        await self._commit(commands, ask=ask)
+        while ask and self._instant(self.state):
+            await self._commit([], ask=True)
+
+    async def _commit(self, commands: list[Command], *, ask: bool) -> None:
         for command in commands:
             match command:
-                case Inbox(digest, Report() as report) if digest not in self.values:
-                    await self._keep(digest, report)
+                case Inbox(known, Report() as report) if known not in self.values:
+                    await self._keep(known, report)
         at = max(self.host.clock(), self.head.at)
         draft = step(self.state, commands, at)
         if ask:
@@ -278,21 +296,31 @@ class RunShell:
         self._active = True
 
     def _ask_at_once(self, draft: Draft) -> None:
-        """Have policies that need no waiting reply within the same commit."""
-        while (asked := draft.state.asked) is not None:
-            if asked.asker == "composer":
-                reply = compose(view(draft.state, self.values, asked.limited_by))
-            else:
-                policy = self._policy(draft.state)
-                if isinstance(policy, Reply):
-                    reply = policy
-                elif not hasattr(policy, "decide"):
-                    return
-                else:
-                    reply = _decided(
-                        policy.decide, view(draft.state, self.values, asked.limited_by)
-                    )
-            feed(draft, [PolicyReply(asked.turn, reply)])
+        """Have a policy that needs no waiting reply within the same commit.
+
+        Once: a commit has room for one reply. A rejected one is followed by the next commit.
+        """
+        asked = draft.state.asked
+        if asked is None or not self._instant(draft.state):
+            return
+        shown = view(draft.state, self.values, asked.limited_by)
+        policy = self._policy(draft.state)
+        if asked.asker == "composer":
+            reply = compose(shown)
+        elif isinstance(policy, Reply):
+            reply = policy
+        elif _at_once(policy):
+            reply = _decided(policy.decide, shown)
+        else:
+            return
+        feed(draft, [PolicyReply(asked.turn, reply)])
+
+    def _instant(self, state: RunState) -> bool:
+        """Whether a question is open whose reply needs no waiting."""
+        if state.asked is None:
+            return False
+        policy = self._policy(state)
+        return state.asked.asker == "composer" or isinstance(policy, Reply) or _at_once(policy)
 
     def _policy(self, state: RunState) -> Policy | Reply:
         if self.policy is None:
@@ -348,7 +376,8 @@ class RunShell:
                 left = (self.effects.wait_until - self.host.clock()) / 1_000
                 if left <= 0:
                     await self._look()
-                    return [*self._taken(), Deadline()]
+                    taken = self._taken()
+                    return taken if self._pending else [*taken, Deadline()]
                 until = min(until, loop.time() + left)
             quiet_since = loop.time()
             await self._wait(until)
@@ -375,18 +404,20 @@ class RunShell:
     def _hinted(self, data: bytes, seq: int, before: int) -> None:
         if self._inbox_seq < 0:
             self._early.append((data, seq, before))
-        elif seq > self._inbox_seq:
-            if before > self._inbox_seq:
-                self._gap = True
-            else:
+        elif seq > self._read_seq:
+            if before == self._inbox_seq:
+                self._heard.add(digest(data))
                 self._arrived(Stored(seq, data))
+            else:
+                self._gap = True
             self._ring()
 
     def _arrived(self, stored: Stored) -> bool:
+        """Take a message in. False if it is set aside."""
         self._inbox_seq = stored.seq
         entry = read_inbox(self.run, stored)
         if isinstance(entry, Aside):
-            self.host.counts["aside"] += 1
+            self.host.counts["aside_inbox"] += 1
             return False
         self._pending.append(Inbox(entry.hash, entry.message))
         return True
@@ -394,10 +425,19 @@ class RunShell:
     async def _look(self) -> bool:
         """Read the inbox on from where we are. True if there was something."""
         found = False
-        for stored in await self.host.log.inbox(self.run, max(0, self._inbox_seq)):
-            if stored.seq > self._inbox_seq:
+        for stored in await self.host.log.inbox(self.run, self._read_seq):
+            self._read_seq = max(self._read_seq, stored.seq)
+            known = digest(stored.data)
+            if known in self._heard:
+                self._heard.remove(known)
+            else:
                 found |= self._arrived(stored)
+        self._inbox_seq = self._read_seq
         return found
+
+
+def _at_once(policy: Policy) -> TypeGuard[InstantPolicy]:
+    return hasattr(policy, "decide")
 
 
 def _decided(decide: Callable[[View], Reply], shown: View) -> Reply:

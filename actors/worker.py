@@ -14,12 +14,13 @@ from typing import Any, Final
 
 import msgspec
 
+from actors.admission import admit_call
 from actors.ports import Adapter, Attempt, Clock, Outcome
 from actors.queues import Bus, Delivery, Puller, Queue
 from protocol import subjects
 from protocol.actions import BlobRef, Json, Report
-from protocol.codec import CallMessage, decode_call, decode_withdrawal, encode
-from protocol.errors import InvalidData, PodiumError
+from protocol.codec import CallMessage, decode_withdrawal, encode
+from protocol.errors import InvalidData, NotFound, PodiumError
 from protocol.limits import MAX_DETAIL_CHARS, MAX_INLINE_BYTES, MAX_VALUE_BYTES
 from replay.chain import InboxEntry, read_inbox
 from replay.log import EventLog
@@ -112,13 +113,7 @@ class Worker:
     def _delivered(self, delivery: Delivery) -> None:
         self.taken += 1
         try:
-            message = decode_call(delivery.data)
-            place = [message.worker, message.run, message.call, str(message.attempt)]
-            _, worker, _, *rest = delivery.subject.split(".")
-            if [worker, *rest] != place:
-                raise InvalidData(f"the call message on {delivery.subject} is one of {place}")
-            if not subjects.is_run(message.run) or not subjects.is_call(message.call):
-                raise InvalidData(f"the call message on {delivery.subject} names no run or call")
+            message = admit_call(delivery.subject, delivery.data)
         except InvalidData as error:
             self.counts["aside"] += 1
             logger.warning("set aside: %s", error)
@@ -157,6 +152,10 @@ class Worker:
             if task not in self._taken_back:
                 raise  # stopping: `stop` hands the delivery back
             self._taken_back.discard(task)
+            await delivery.ack()
+        except NotFound as error:  # there is no such run, and no log to report to
+            self.counts["aside"] += 1
+            logger.warning("set aside: %s", error)
             await delivery.ack()
         except PodiumError as error:  # not reported: the lease ends, and it comes again
             self.counts["unreported"] += 1

@@ -34,6 +34,8 @@ class Stranger:
         """Messages that a stream stored, by tag."""
         self.refused: Counter[str] = Counter()
         """Messages that a stream or the broker refused, by tag; ``broker`` for the latter."""
+        self._unanswered = 0
+        self._answered = asyncio.Event()
         self._pongs = asyncio.Semaphore(0)
         self._listening: asyncio.Task[None] | None = None
 
@@ -72,10 +74,19 @@ class Stranger:
 
     def tell(self, tag: str, subject: bytes, data: bytes, headers: bytes | None = None) -> None:
         """Publish to a stream, and count its answer under ``tag``."""
+        self._unanswered += 1
         self.say(subject, data, headers, b"said." + tag.encode())
 
+    async def settled(self, left: int = 0) -> None:
+        """Return when at most ``left`` of the messages to streams are not answered."""
+        await self.sync()
+        async with asyncio.timeout(ANSWER_LIMIT_S):
+            while self._unanswered > left:
+                self._answered.clear()
+                await self._answered.wait()
+
     async def sync(self) -> None:
-        """Return when the broker has read all that was said, and its answers have been counted."""
+        """Return when the broker has read all that was said."""
         self._writer.write(b"PING\r\n")
         await self._writer.drain()
         await asyncio.wait_for(self._pongs.acquire(), ANSWER_LIMIT_S)
@@ -94,3 +105,5 @@ class Stranger:
                 no = line.startswith(b"HMSG") or b'"error"' in data
                 counts = self.refused if no else self.accepted
                 counts[subject.decode().removeprefix("said.")] += 1
+                self._unanswered -= 1
+                self._answered.set()

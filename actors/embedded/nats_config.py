@@ -74,6 +74,9 @@ CLIENT_PUBLISHES: Final = (
 )
 """What a client publishes: tasks, signals and labels; and the purges of a cancel."""
 
+NOBODY_PUBLISHES: Final = ("hint.>",)
+"""What only the server itself says: its republication of what it has stored."""
+
 REPLIES: Final = {"max": 1, "expires": "2m"}
 """One answer to each request received, within two minutes. Publishing to ``_INBOX.>`` instead
 would let a worker forge the broker's acknowledgements to a conductor."""
@@ -140,6 +143,8 @@ def _user(role: Role, tokens: Tokens, publishes: Sequence[str] = ()) -> dict[str
     user: dict[str, Json] = {"user": role, "password": tokens.of(role)}
     if publishes:
         user["permissions"] = {"publish": {"allow": list(publishes)}, "allow_responses": REPLIES}
+    elif role == "conductor":
+        user["permissions"] = {"publish": {"deny": list(NOBODY_PUBLISHES)}}
     return user
 
 

@@ -69,7 +69,6 @@ CONDUCTORS_OWN = (
     "log.0.run.c",
     "calls.worker.normal.run.1-0.1",
     "heads.run",
-    "hint.run.i",
     "withdraw.worker",
     "$JS.API.STREAM.CREATE.LOG-0",
     "$JS.API.STREAM.UPDATE.LOG-0",
@@ -83,6 +82,8 @@ CONDUCTORS_OWN = (
     "_INBOX.somebody",
 )
 
+NOBODYS_OWN = ("hint.run.i",)
+
 MAY: dict[Role, tuple[str, ...]] = {
     "conductor": EVERYBODY + WORKERS_OWN + CLIENTS_OWN + CONDUCTORS_OWN,
     "worker": EVERYBODY + WORKERS_OWN,
@@ -90,7 +91,9 @@ MAY: dict[Role, tuple[str, ...]] = {
 }
 
 
-@pytest.mark.parametrize("subject", EVERYBODY + WORKERS_OWN + CLIENTS_OWN + CONDUCTORS_OWN)
+@pytest.mark.parametrize(
+    "subject", EVERYBODY + WORKERS_OWN + CLIENTS_OWN + CONDUCTORS_OWN + NOBODYS_OWN
+)
 @pytest.mark.parametrize("role", list(MAY))
 def test_each_role_may_say_its_own_and_nothing_else(broker: One, role: Role, subject: str) -> None:
     assert refused(broker, role, subject) is (subject not in MAY[role])

@@ -90,7 +90,7 @@ async def test_no_header_hides_the_messages_behind_it(
 ) -> None:
     subject = f"log.0.{run_id(headers[-12:])}.i"
     stranger.tell("stored", subject.encode(), b"strange", headers)
-    await stranger.sync()
+    await stranger.settled()
     seq = await broker.append(subject, b"plain")
     read = await broker.read("LOG-0", subject)
     assert [stored.data for stored in read] == [b"strange", b"plain"]
@@ -130,7 +130,7 @@ async def test_subjects_that_name_no_run_are_no_runs(broker: Broker, stranger: S
         b"0" * 12 + b"7",
     ):
         stranger.tell("stored", b"log.0." + name + b".c", b"strange")
-    await stranger.sync()
+    await stranger.settled()
     runs = await log.runs()
     assert mine in runs
     for run in runs:
@@ -159,7 +159,7 @@ async def test_a_blob_is_written_once(broker: Broker, stranger: Stranger) -> Non
     log = JetStreamLog(broker)
     ref = await log.put_blob(b"the truth")
     stranger.tell("blob", f"blobs.{ref.sha256}.0".encode(), b"a lie")
-    await stranger.sync()
+    await stranger.settled()
     assert stranger.refused["blob"] == 1
     assert await log.get_blob(ref) == b"the truth"
     assert await log.put_blob(b"the truth") == ref == blob_ref(b"the truth")
