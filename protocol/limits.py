@@ -69,13 +69,14 @@ backoff below."""
 POLICY_BACKOFF_MS: Final = 1_000
 """Milliseconds before the second try of a failed policy; doubles with each further failure."""
 
-MAX_IDLE_ACTIVATIONS: Final = 3
-"""Activations in a row without progress before a run is taken to kill its host, and paused."""
+MAX_IDLE_ACTIVATIONS: Final = 5
+"""Activations in a row without progress before a run is taken to kill its host, and paused: more
+than conductors that are restarted in a row make of an innocent run."""
 
-IDLE_WINDOW_MS: Final = 60_000
+IDLE_WINDOW_MS: Final = 30_000
 """Milliseconds: an activation later than that after the one before doesn't count against a run.
-What kills its host does so at once; a run that waits quietly for a slow worker must survive any
-number of restarts."""
+What kills its host does so at once, and is delivered again after a lease; a run that waits quietly
+for a slow worker must survive any number of restarts."""
 
 REPORT_GRACE_MS: Final = 2_000
 """Milliseconds between a worker's own deadline and the conductor's: the worker's report should win
