@@ -56,7 +56,9 @@ class Removal(NamedTuple):
 
 REMOVALS: Final = (
     Removal(("one_exact_subject",), "two-owners", FENCED_APPENDS),
-    Removal(("one_exact_subject",), "two-owners", TWO_COUNT, (FOREIGN_APPEND, FENCED_APPENDS)),
+    Removal(
+        ("one_exact_subject",), "two-owners", TWO_COUNT, (FOREIGN_APPEND, FENCED_APPENDS, OVERRUN)
+    ),
     Removal(("read_tail_after_refusal",), "lapse", FENCED_APPENDS),
     Removal(("retry_identical_bytes",), "cancel", FALSE_BELIEF),
     Removal(("fenced_touches_nothing",), "freeze", FENCED_ACTS),
@@ -68,6 +70,7 @@ REMOVALS: Final = (
     Removal(("report_before_ack", "redispatch"), "worker-crash", STUCK),
     Removal(("worker_looks_for_own_report",), "retry", OVERRUN),
     Removal(("costly_work_once",), "workers", OVERRUN),
+    Removal(("costly_work_looks_first",), "lapse", OVERRUN),
     Removal(("effects_before_task_ack",), "child-cancel", UNTOLD),
     Removal(("signal_before_continue",), "pause", STUCK),
     Removal(("redispatch",), "appends", STUCK),

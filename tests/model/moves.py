@@ -107,8 +107,9 @@ class Model(Conductors):
             taken = s._replace(calls=tuple(sorted((*others, call._replace(flying=1)))))
             for i, w in enumerate(s.workers):
                 if w == IDLE:
-                    looks = call.again and self.rules.worker_looks_for_own_report
-                    stage = (LOOK if call.again == 1 else LOOK_LOST) if looks else WORK
+                    asks = call.again or self.rules.costly_work_looks_first
+                    looks = asks and self.rules.worker_looks_for_own_report
+                    stage = (LOOK_LOST if call.again == 2 else LOOK) if looks else WORK
                     if not self.rules.report_before_ack and stage == WORK:
                         stage = TAKEN
                     mine = Worker(0, call.run, call.attempt, call.inc, stage)

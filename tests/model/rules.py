@@ -38,6 +38,8 @@ class Rules(NamedTuple):
     """Off: a conductor that gave a paused run back doesn't look whether a signal came meanwhile."""
     costly_work_once: bool = True
     """Off: a call that another worker held before, and may have worked on, is worked on again."""
+    costly_work_looks_first: bool = True
+    """Off: a call that is neither marked nor delivered before is worked on without a look."""
     sweep: bool = True
     """Off: nobody queues a begun run whose task message is gone."""
 

@@ -306,7 +306,7 @@ class World:
             policy=PolicySpec(name="p", reserve=ONE_TOKEN if mix.endpoint else Spend()),
             budget=Budget(
                 calls=2,
-                tokens=(1 if mix.child else 2) + asks,
+                tokens=(2 if mix.faults.infra else 1) + asks,
                 depth=1,
                 wall_ms=100 * LONG_MS,
             ),
