@@ -4,6 +4,7 @@ All text of others goes in as `Text`, which rich never reads as markup, and only
 has cleaned it.
 """
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -29,6 +30,11 @@ GAP: Final = 2
 
 MIN_WIDE: Final = 20
 """Columns that are left to a table's widest column, however narrow the terminal."""
+
+MAX_REASON_LINES: Final = 6
+"""Lines of one failed call's text; all of it is in `--json`."""
+
+FAILED: Final = ("PARSE_ERR", "EXEC_ERR", "TIMEOUT")
 
 STYLES: Final = {
     "OK": ("✓", "green"),
@@ -60,7 +66,8 @@ def run_picture(
         height: Lines that it may take; older rounds are folded to fit. None for all of it.
     """
     lines: list[Text] = [_title(run, width)]
-    bodies = [_turn(turn, now, content=content, width=width) for turn in run.turns]
+    whole = height is None
+    bodies = [_turn(turn, now, content=content, width=width, whole=whole) for turn in run.turns]
     if height is not None:
         bodies = _fitted(bodies, max(1, height - len(lines) - len(_ending(run, now)) - 1))
     for body in bodies:
@@ -94,7 +101,7 @@ def _title(run: RunTree, width: int) -> Text:
     return head
 
 
-def _turn(turn: TurnNode, now: int, *, content: bool, width: int) -> list[Text]:
+def _turn(turn: TurnNode, now: int, *, content: bool, width: int, whole: bool) -> list[Text]:
     if turn.error:
         return [_line(("✗ ", "red"), (f"policy failed: {one_line(turn.error)}", ""))]
     if turn.reason:
@@ -108,7 +115,8 @@ def _turn(turn: TurnNode, now: int, *, content: bool, width: int) -> list[Text]:
         return [_line((f"{_frame(now)} ", "cyan"), (who, ""), (waited, "dim"))]
     if not turn.round:
         return []
-    return [_round(turn, now), *_calls(turn.calls, now, content=content, width=width)]
+    calls = _calls(turn.calls, now, content=content, width=width, whole=whole)
+    return [_round(turn, now), *calls]
 
 
 def _round(turn: TurnNode, now: int) -> Text:
@@ -123,7 +131,9 @@ def _round(turn: TurnNode, now: int) -> Text:
     return _line((f"round {turn.round}", "bold"), ("  " + " · ".join(parts), "dim"))
 
 
-def _calls(calls: Sequence[CallNode], now: int, *, content: bool, width: int) -> list[Text]:
+def _calls(
+    calls: Sequence[CallNode], now: int, *, content: bool, width: int, whole: bool
+) -> list[Text]:
     names = max((len(call.worker) for call in calls), default=0)
     ends = [_end(call, now) for call in calls]
     tail = max(map(len, ends), default=0)
@@ -140,13 +150,24 @@ def _calls(calls: Sequence[CallNode], now: int, *, content: bool, width: int) ->
         head.pad_right(max(0, width - head.cell_len - tail - 1))
         head.append(end.rjust(tail), style="dim")
         lines.append(head)
+        if whole and content and call.status in FAILED:
+            lines += _reason(call, room, "  " if index == len(calls) - 1 else "│ ", width)
     return lines
+
+
+def _reason(call: CallNode, room: int, guide: str, width: int) -> list[Text]:
+    """All of why a call failed, where its line had no room for it."""
+    asked, got = call_text(call, content=True)
+    if len(asked) + len(call.status) + len(got) + len(" →  ") <= room:
+        return []
+    folded = textwrap.wrap(got, max(MIN_WIDE, width - 6), max_lines=MAX_REASON_LINES)
+    return [_line((guide, "dim"), (f"    {text}", STYLES[call.status][1])) for text in folded]
 
 
 def _said(call: CallNode, content: bool, room: int) -> Text:
     asked, got = call_text(call, content=content)
     said = Text(no_wrap=True)
-    failed = call.status not in ("OK", "running", "waiting")
+    failed = call.status in FAILED
     if failed:
         got = f"{call.status} {got}".rstrip()
     arrow = " → " if got else ""

@@ -50,9 +50,11 @@ class Follower:
             console = self.output.console(err=True)
             self._live = Live(console=console, transient=True, auto_refresh=False)
             self._live.start()
+            interrupts.before = self._leave_standing
         try:
             log = await interrupts.unless(self._to_the_end(run))
         finally:
+            interrupts.before = lambda: None
             if self._live is not None:
                 self._live.stop()
         if log is None:
@@ -60,6 +62,13 @@ class Follower:
         if self._live is not None:
             self._draw(log, None)
         return tree(log)
+
+    def _leave_standing(self) -> None:
+        """End the live picture, and keep the last one on the screen."""
+        if self._live is not None:
+            self._live.transient = False
+            self._live.stop()
+            self._live = None
 
     async def _to_the_end(self, run: str) -> "RunLog | None":
         last: RunLog | None = None

@@ -29,6 +29,8 @@ class Interrupts:
         self.output, self.farewell = output, farewell
         self.asked = asyncio.Event()
         """Set by the first."""
+        self.before: Callable[[], None] = lambda: None
+        """Done before the farewell is said: a live picture is let go of, or it would cover that."""
 
     def __enter__(self) -> "Interrupts":
         loop = asyncio.get_running_loop()
@@ -44,10 +46,14 @@ class Interrupts:
     def _take(self) -> None:
         if not self.asked.is_set():
             self.asked.set()
-            self.output.say(f"\n{self.farewell()} (once more: at once)")
+            self.before()
+            first, _, rest = self.farewell().partition("\n")
+            self.output.say(f"\n{first} (once more: at once)")
+            if rest:
+                self.output.say(rest)
             return
         if self.output.lively():
-            self.output.world.stderr.write(SHOW_CURSOR)
+            self.output.world.stderr.write(f"{SHOW_CURSOR}\n")
         self.output.world.stderr.flush()
         os._exit(EXIT_INTERRUPTED)
 

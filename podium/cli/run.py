@@ -230,10 +230,10 @@ class _Run:
             return "stopping; no run has begun"
         run = self.begun
         if self.deployments.standing(self.config) is not None:
-            return f"run {run} goes on without you; watch it: podium runs watch {run}"
+            return f"run {run} goes on without you\nwatch it: podium runs watch {run}"
         return (
-            f"run {run} is interrupted, and nothing of it is lost; go on with it: "
-            f"podium run --continue {run}"
+            f"run {run} is interrupted, and nothing of it is lost\n"
+            f"go on with it: podium run --continue {run}"
         )
 
     def _ended(self, shown: "RunTree") -> int:

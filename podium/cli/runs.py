@@ -134,7 +134,8 @@ def show(
     if events:
         _show_events(output, log)
     else:
-        _show_tree(output, log, content)
+        served = bool(config.nats.url) or current().deployments.standing(config) is not None
+        _show_tree(output, log, content, served)
     return 0
 
 
@@ -165,7 +166,7 @@ def _show_events(output: Output, log: "RunLog") -> None:
     output.read(rows, picture, counts={"commits": len(rows), "aside": len(log.aside)})
 
 
-def _show_tree(output: Output, log: "RunLog", content: bool) -> None:
+def _show_tree(output: Output, log: "RunLog", content: bool, served: bool) -> None:
     from podium.render import tree
     from podium.render_lines import tree_lines
     from podium.render_rich import run_picture
@@ -191,6 +192,8 @@ def _show_tree(output: Output, log: "RunLog", content: bool) -> None:
         output.hint(f"with what was said: podium runs show {run.run} --content")
     if run.phase == "paused":
         output.hint(pause_error(run).hint)
+    elif run.phase != "ended" and not served:
+        output.hint(f"no deployment stands here; go on with it: podium run --continue {run.run}")
 
 
 def tree_json(run: "RunTree", content: bool) -> dict[str, Any]:

@@ -160,6 +160,16 @@ def test_an_answer_that_a_limit_forced_says_so() -> None:
     assert story(log)[-1].endswith("answered, incomplete: the budget of rounds was used up")
 
 
+def test_why_a_call_failed_is_told_in_full_when_there_is_time_to_read() -> None:
+    driver = started()
+    reason = "The map has no such place. " * 6 + "Say which continent."
+    driver.report("1-0", status="EXEC_ERR", fault="worker", value=reason)
+    run = tree(log_of(driver))
+    assert "Say which continent." in picture(run, driver.at)
+    assert "Say which continent." not in picture(run, driver.at, height=40)
+    assert "Say which continent." not in picture(run, driver.at, content=False)
+
+
 def test_a_child_run_is_named() -> None:
     driver = started(planned("child"))
     (call,) = tree(log_of(driver)).turns[0].calls
