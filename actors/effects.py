@@ -8,9 +8,10 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
+from actors.waking import queue_again
 from protocol import subjects
 from protocol.codec import CallMessage, Withdrawal, encode
-from protocol.commands import Continue, PolicyReply
+from protocol.commands import PolicyReply
 from protocol.decisions import Reply
 from protocol.errors import PodiumError
 from protocol.inbox import Signal
@@ -129,7 +130,7 @@ class Effects:
             spec = state.workers[known.call.worker]
             if spec.kind == "conductor":
                 start = child_start(state, name)
-                await host.tasks.put(subjects.task("high", start.run), encode(start))
+                await host.tasks.put(subjects.task(start.priority, start.run), encode(start))
                 continue
             message = CallMessage(
                 run=state.run,
@@ -170,7 +171,7 @@ class Effects:
                 reason="the run that called it doesn't wait any more",
             )
             await host.log.post(child, encode(signal))
-            await host.tasks.put(subjects.task("high", child), encode(Continue(run=child)))
+            await queue_again(host.log, host.tasks, child)
             return
         await host.calls.withdraw(f"calls.{worker}.*.{state.run}.{call}.{attempt}")
         withdrawal = Withdrawal(state.run, call, attempt)
@@ -184,6 +185,5 @@ class Effects:
 
     async def queue_again(self) -> None:
         """Have a paused run delivered to somebody: a signal waits in its inbox."""
-        run = self.shell.run
         with contextlib.suppress(PodiumError):
-            await self.shell.host.tasks.put(subjects.task("high", run), encode(Continue(run=run)))
+            await queue_again(self.shell.host.log, self.shell.host.tasks, self.shell.run)

@@ -14,7 +14,7 @@ from protocol.codec import Commit, blob_ref, digest, encode
 from protocol.errors import Fenced, InvalidData, NotFound, TooLarge
 from protocol.limits import MAX_MESSAGE_BYTES, MAX_VALUE_BYTES
 from replay.chain import Head, RunLog, Stored, assemble, extend
-from replay.log import HintHandler
+from replay.log import HintHandler, Hints
 
 _Subject = tuple[str, Literal["c", "i"]]
 
@@ -105,11 +105,11 @@ class MemoryLog:
         """See `EventLog.runs`."""
         return sorted({run for run, _ in self.store.messages if run.startswith(prefix)})
 
-    async def hints(self, run: str, handler: HintHandler) -> _Subscription:
+    async def hints(self, run: str, handler: HintHandler) -> Hints:
         """See `EventLog.hints`."""
         return self._subscribe((run, "i"), handler)
 
-    async def watch(self, run: str, handler: HintHandler) -> _Subscription:
+    async def watch(self, run: str, handler: HintHandler) -> Hints:
         """See `EventLog.watch`."""
         return self._subscribe((run, "c"), handler)
 

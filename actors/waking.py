@@ -1,0 +1,67 @@
+"""Having a run that holds no task delivered again, because something waits in its inbox.
+
+A paused run gives its task back, but not at once: its acknowledgement is on the way while the queue
+still refuses another message of that run, and on a replicated queue it takes effect only after it
+was answered. Whoever says something to a run therefore asks until the queue takes the message or
+the run has seen what was said.
+"""
+
+import asyncio
+from typing import Final
+
+from actors.queues import Queue
+from protocol import subjects
+from protocol.codec import encode
+from protocol.commands import Continue
+from protocol.inbox import Signal
+from replay.chain import RunLog
+from replay.log import EventLog
+
+WAKE_S: Final = 10.0
+"""Seconds to go on asking. A queue that refuses for so long has a message that somebody will get,
+who then reads the inbox: an acknowledgement on its way takes milliseconds, or was lost."""
+
+FIRST_PAUSE_S: Final = 0.01
+"""Seconds before the second try; doubles with each further one."""
+
+MAX_PAUSE_S: Final = 1.0
+"""Seconds between two tries, at most."""
+
+
+async def queue_again(log: EventLog, tasks: Queue, run: str) -> bool:
+    """Queue a run that may be paused, after something was posted to its inbox.
+
+    Returns:
+        Whether it was queued. False if it need not be: it is at work, or has seen all signals, or
+        its task is in the queue and will be delivered.
+
+    Raises:
+        Unreachable, Busy: It may or may not be queued; doing this again is safe.
+    """
+    subject, data = subjects.task("high", run), encode(Continue(run=run))
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + WAKE_S
+    pause = FIRST_PAUSE_S
+    while not await tasks.put(subject, data):
+        seen = await _fresh(log, run)
+        if seen is not None and not _waits(seen):
+            return False
+        if loop.time() + pause > deadline:
+            return False
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, MAX_PAUSE_S)
+    return True
+
+
+async def _fresh(log: EventLog, run: str) -> RunLog | None:
+    """The run as the leader has it; None if what was read is older than that."""
+    seen = await log.read(run)
+    tail = await log.tail(run)
+    return seen if (tail.seq if tail else 0) <= seen.head.seq else None
+
+
+def _waits(log: RunLog) -> bool:
+    """Whether a paused run has a signal that it has not read."""
+    state = log.state()
+    signals = {entry.hash for entry in log.inbox if isinstance(entry.message, Signal)}
+    return state.phase == "paused" and not signals <= state.signals
