@@ -159,9 +159,13 @@ class RunShell:
 
     async def _give_back(self) -> None:
         """The run ended or paused and its effects are done: take its task out of the queue."""
+        if not await self._sure():
+            return
         self.host.counts[self.state.outcome or self.state.phase] += 1
         await self.delivery.ack()
-        if self.state.phase == "paused" and await self._look():  # a signal came at the last moment
+        if self.state.phase != "paused":
+            return
+        if await self._look() or self._pending:  # a signal came at the last moment
             await self.effects.queue_again()
 
     # ------------------------------------------------------------------------------------ take over
@@ -173,7 +177,7 @@ class RunShell:
                 return True
         for _ in range(MAX_TAKEOVERS):
             log = await self.host.log.read(self.run)
-            self.host.counts["aside_commits"] += sum(each.where == "commits" for each in log.aside)
+            self.host.counts["aside_commits"] += log.set_aside["commits"]
             state = log.state()
             if state.phase == "new" and isinstance(self.message, Continue):
                 raise NotFound(f"run {self.run} is to go on, but never began")

@@ -18,7 +18,7 @@ from actors.admission import admit_call
 from actors.ports import Adapter, Attempt, Clock, Outcome
 from actors.queues import Bus, Delivery, Puller, Queue
 from protocol import subjects
-from protocol.actions import BlobRef, Json, Report
+from protocol.actions import NOTHING, BlobRef, Json, Report, Spend
 from protocol.codec import CallMessage, decode_withdrawal, encode
 from protocol.errors import InvalidData, NotFound, PodiumError
 from protocol.limits import MAX_DETAIL_CHARS, MAX_INLINE_BYTES, MAX_VALUE_BYTES
@@ -42,6 +42,20 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     lease_s: float = 10.0
     """Seconds after which the server gives an attempt to another replica; the same as the call
     consumers'."""
+
+
+class _Job:
+    """An attempt that is worked on, for every delivery of it that has come here."""
+
+    def __init__(self, delivery: Delivery) -> None:
+        self.deliveries = [delivery]
+        self.delivered = delivery.delivered
+        self.task: asyncio.Task[None] | None = None
+        self.withdrawn = False
+
+
+def _lost(text: str, spend: Spend) -> Outcome:
+    return Outcome(status="EXEC_ERR", fault="infrastructure", value=text, spend=spend)
 
 
 class Worker:
@@ -74,8 +88,7 @@ class Worker:
         self.taken = 0
         """Call messages taken so far."""
         self._slots = asyncio.Semaphore(self.spec.concurrency)
-        self._working: dict[tuple[str, str, int], asyncio.Task[Any]] = {}
-        self._taken_back: set[asyncio.Task[Any] | None] = set()
+        self._working: dict[tuple[str, str, int], _Job] = {}
         self._held: dict[int, Delivery] = {}
         self._puller: Puller | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -119,9 +132,14 @@ class Worker:
             logger.warning("set aside: %s", error)
             self._spawn(delivery.ack())
             return
-        self._held[id(delivery)] = delivery
         key = (message.run, message.call, message.attempt)
-        self._working[key] = self._spawn(self._work(delivery, message, key))
+        self._held[id(delivery)] = delivery
+        job = self._working.get(key)
+        if job is not None:  # this replica is at it already: its report will answer for both
+            job.deliveries.append(delivery)
+            return
+        job = self._working[key] = _Job(delivery)
+        job.task = self._spawn(self._work(job, message))
 
     async def _withdrawn(self, data: bytes) -> None:
         try:
@@ -129,43 +147,42 @@ class Worker:
         except InvalidData:
             self.counts["aside"] += 1
             return
-        task = self._working.get((w.run, w.call, w.attempt))
-        if task is not None:
+        job = self._working.get((w.run, w.call, w.attempt))
+        if job is not None and job.task is not None and not job.withdrawn:
             self.counts["withdrawn"] += 1
-            self._taken_back.add(task)
-            task.cancel()
+            job.withdrawn = True
+            job.task.cancel()
 
     # ----------------------------------------------------------------------------------------- work
 
-    async def _work(
-        self, delivery: Delivery, message: CallMessage, key: tuple[str, str, int]
-    ) -> None:
+    async def _work(self, job: "_Job", message: CallMessage) -> None:
+        done = True
         try:
-            again = message.again or delivery.delivered > 1
-            if not (again and await self._reported(message)):
-                report = await self._report(delivery, message)
+            costly = self.spec.reserve != NOTHING
+            look = costly or message.again or job.delivered > 1
+            if not (look and await self._reported(message)):
+                report = await self._report(job, message)
                 await self.log.post(message.run, encode(report))
                 self.counts[report.status] += 1
-            await delivery.ack()
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task not in self._taken_back:
+            if not job.withdrawn:
                 raise  # stopping: `stop` hands the delivery back
-            self._taken_back.discard(task)
-            await delivery.ack()
         except NotFound as error:  # there is no such run, and no log to report to
             self.counts["aside"] += 1
             logger.warning("set aside: %s", error)
-            await delivery.ack()
         except PodiumError as error:  # not reported: the lease ends, and it comes again
+            done = False
             self.counts["unreported"] += 1
             logger.warning("run %s, call %s: not reported: %s", message.run, message.call, error)
         except Exception:
+            done = False
             self.counts["broken"] += 1
             logger.exception("run %s, call %s: not reported", message.run, message.call)
-        self._held.pop(id(delivery), None)
-        if self._working.get(key) is asyncio.current_task():
-            del self._working[key]
+        del self._working[message.run, message.call, message.attempt]
+        for delivery in job.deliveries:
+            self._held.pop(id(delivery), None)
+            if done:
+                await delivery.ack()
         if self._puller is not None:
             self._puller.want()
 
@@ -180,11 +197,14 @@ class Worker:
                     return True
         return False
 
-    async def _report(self, delivery: Delivery, message: CallMessage) -> Report:
+    async def _report(self, job: "_Job", message: CallMessage) -> Report:
         started = time.monotonic()
-        if delivery.delivered > MAX_DELIVERIES:
+        if job.delivered > 1 and self.spec.reserve != NOTHING:
+            text = "Whoever took this attempt before is gone. It may have spent what was reserved."
+            outcome = _lost(text, self.spec.reserve)  # never pay twice for one reservation
+        elif job.delivered > MAX_DELIVERIES:
             text = f"{MAX_DELIVERIES} replicas took this attempt and none came back with a report."
-            outcome = Outcome(status="EXEC_ERR", fault="infrastructure", value=text)
+            outcome = _lost(text, NOTHING)
         else:
             async with self._slots:
                 started = time.monotonic()

@@ -25,6 +25,7 @@ from protocol.budgets import Budget
 from protocol.decisions import PolicySpec, Reply, Task
 from protocol.events import Parent
 from protocol.inbox import Message, Signal
+from protocol.subjects import Priority
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="start"):
@@ -42,6 +43,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="
     depth: int = 0
     by: str = ""
     """Who asked for it."""
+    priority: Priority = "normal"
+    """Its place in the task queue. Recorded: a run has one place, whoever queues it again."""
 
 
 class Continue(msgspec.Struct, frozen=True, kw_only=True, tag="continue"):

@@ -14,6 +14,7 @@ from protocol.actions import NOTHING, Fault, Json, Pool, Spend, Status
 from protocol.budgets import Budget, Extension, Limit
 from protocol.decisions import Decision, PolicySpec, Task, ToolCall
 from protocol.inbox import SignalKind
+from protocol.subjects import Priority
 
 Asker: TypeAlias = Literal["policy", "composer"]
 """Who is asked: the run's policy, or the composer that writes an answer from what was observed."""
@@ -48,6 +49,8 @@ class RunStarted(Event, frozen=True, kw_only=True, tag="RunStarted"):
     parent: Parent | None = None
     depth: int = 0
     """Levels above this run."""
+    priority: Priority = "normal"
+    """Its place in the task queue."""
 
 
 class RunActivated(Event, frozen=True, kw_only=True, tag="RunActivated"):

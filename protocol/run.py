@@ -209,6 +209,7 @@ def _start_run(d: Draft, start: Start) -> None:
             at=d.at,
             parent=start.parent,
             depth=start.depth,
+            priority=start.priority,
         )
     )
 

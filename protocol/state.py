@@ -12,6 +12,7 @@ from protocol.actions import NOTHING, Call, Fault, Json, Pool, Spend, Status, Wo
 from protocol.budgets import Budget, Limit
 from protocol.decisions import Decision, PolicySpec, Rejection, Task
 from protocol.events import FailReason, Parent, PauseReason, PolicyAsked
+from protocol.subjects import Priority
 
 Phase: TypeAlias = Literal["new", "deciding", "working", "paused", "ended"]
 """Where a run stands: not begun, waiting for a policy, for calls, for a signal, or for nobody."""
@@ -69,6 +70,7 @@ class RunState(msgspec.Struct):
     budget: Budget = DEFAULT_BUDGET
     parent: Parent | None = None
     depth: int = 0
+    priority: Priority = "normal"
     started_at: int = 0
     wall_deadline: int = 0
     """When the wall-clock budget is used up, milliseconds since the epoch; moved by pauses and

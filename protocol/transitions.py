@@ -121,6 +121,7 @@ def _run_started(s: RunState, event: RunStarted) -> None:
     for worker in event.pool.workers:
         s.workers.setdefault(worker.name, worker)
     s.budget, s.parent, s.depth = event.budget, event.parent, event.depth
+    s.priority = event.priority
     s.started_at, s.wall_deadline = event.at, event.at + event.budget.wall_ms
     s.phase = "deciding"
 

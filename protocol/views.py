@@ -112,6 +112,7 @@ def child_start(state: RunState, call: str) -> Start:
         parent=Parent(state.run, call, known.attempt),
         depth=state.depth + 1,
         by=f"run:{state.run}",
+        priority="high",
     )
 
 
