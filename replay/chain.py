@@ -4,6 +4,7 @@ A commit counts only if it chains to the last counted one; everything else on th
 aside, and said so.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Final, Literal, NamedTuple, TypeAlias
 
@@ -72,6 +73,9 @@ class RunLog(msgspec.Struct):
     inbox_seq: int = 0
     """Sequence of the last message of the inbox, readable or not."""
     aside: list[Aside] = msgspec.field(default_factory=list)
+    """What doesn't count, the first `MAX_ASIDE` one by one."""
+    set_aside: Counter[str] = msgspec.field(default_factory=Counter)
+    """How many messages don't count, of the ``commits`` and of the ``inbox``."""
 
     def state(self) -> RunState:
         """The run, folded."""
@@ -147,6 +151,7 @@ def read_inbox(run: str, stored: Stored) -> InboxEntry | Aside:
 
 
 def _set_aside(log: RunLog, aside: Aside) -> None:
+    log.set_aside[aside.where] += 1
     if len(log.aside) < MAX_ASIDE:
         log.aside.append(aside)
 

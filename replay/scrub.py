@@ -254,7 +254,8 @@ class BrokerLedger:
         while True:
             info = await self._info(k, {"subjects_filter": f"log.{k}.*.c", "offset": offset})
             page = info["state"].get("subjects") or {}
-            counts.update({subject.split(".")[2]: count for subject, count in page.items()})
+            runs = {subject.split(".")[2]: count for subject, count in page.items()}
+            counts.update({run: count for run, count in runs.items() if subjects.is_run(run)})
             offset += len(page)
             if not page or offset >= info.get("total", 0):
                 return counts
@@ -317,9 +318,10 @@ _MARKS: Final = ("messages", "first_seq", "last_seq", "num_deleted")
 
 def _head(stored: Stored) -> KeptHead | None:
     try:
-        return msgspec.json.decode(stored.data, type=KeptHead)
+        head = msgspec.json.decode(stored.data, type=KeptHead)
     except msgspec.DecodeError:
         return None
+    return head if subjects.is_run(head.run) and head.n > 0 else None
 
 
 class MemoryLedger:
