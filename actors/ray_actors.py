@@ -16,10 +16,15 @@ import msgspec
 import ray
 from ray.exceptions import RayError
 
+from actors.caretaker import Caretaker
+from actors.jetstream_queue import JetStreamQueue
 from actors.programs import Declared, Health, Program, own_process, start
-from actors.supervisor import Supervisor
+from actors.supervisor import PATIENCE_S, Supervisor
+from protocol import subjects
 from protocol.errors import PodiumError
 from replay.broker import Broker, Refused, Unanswered
+from replay.jetstream_log import JetStreamLog
+from replay.scrub import BrokerLedger
 
 logger = logging.getLogger("podium.ray")
 
@@ -166,7 +171,27 @@ class SupervisorActor:
         self._actors = RayActors(env)
         self._supervisor = Supervisor(self._actors, self._declared)
         self._thread = LoopThread("supervisor")
-        self._running = asyncio.run_coroutine_threadsafe(self._supervisor.run(), self._thread.loop)
+        self._running = asyncio.run_coroutine_threadsafe(self._run(), self._thread.loop)
+
+    async def _run(self) -> None:
+        """Look after the actors; and, as soon as they are there, after runs that nobody is at."""
+        care = asyncio.create_task(self._care())
+        try:
+            await self._supervisor.run()
+        finally:
+            care.cancel()
+
+    async def _care(self) -> None:
+        conductor = next((each for each in self._declared if each.kind == "conductor"), None)
+        while conductor is not None:
+            try:
+                broker = await conductor.connection.open("caretaker")
+                log = JetStreamLog(broker)
+                tasks = JetStreamQueue(broker, subjects.TASKS, lease_s=conductor.lease_s)
+                await Caretaker(log, BrokerLedger(log), tasks).run()
+            except Exception:
+                logger.exception("the caretaker starts again")
+                await asyncio.sleep(PATIENCE_S)
 
     def missing(self) -> list[str]:
         """Names of the actors that have not answered yet."""

@@ -208,7 +208,14 @@ async def _start(config: Config, pool: LoadedPool, *, tied: bool) -> asyncio.sub
         )
     assert process.stdin is not None
     assert process.stdout is not None
-    asked = Asked(config=config, pool_name=pool.name, pool=pool.pool, tied=tied)
+    asked = Asked(
+        config=config,
+        pool_name=pool.name,
+        pool=pool.pool,
+        policy=pool.policy,
+        budget=pool.budget,
+        tied=tied,
+    )
     try:
         process.stdin.write(msgspec.json.encode(asked) + b"\n")
         await process.stdin.drain()
