@@ -22,7 +22,8 @@ from nats.errors import Error as NatsError
 from actors.queues import Delivery
 from protocol import subjects
 from protocol.errors import Busy
-from replay.broker import Broker, Refused, persist
+from replay.broker import Broker, Refused, Unanswered, persist
+from replay.connection import RECONNECT_S
 
 logger = logging.getLogger("podium.queue")
 
@@ -89,6 +90,15 @@ class JetStreamQueue:
                 PUT_S,
                 f"consumer {name}",
             )
+
+    async def present(self) -> None:
+        """Wait until the stream is there: one in memory is gone when its server restarts."""
+        path = f"$JS.API.STREAM.INFO.{self.stream}"
+        while True:
+            with contextlib.suppress(Refused, Unanswered):
+                await self.broker.request(path)
+                return
+            await asyncio.sleep(RECONNECT_S)
 
     async def put(self, subject: str, data: bytes) -> bool:
         """See `Queue.put`."""
@@ -195,7 +205,11 @@ class _Source:
             self.puller.counts["strange_answers"] += bool(message.reply)
             return
         demand.heard = time.monotonic()
-        if (message.headers or {}).get("Status", "") != "100":  # expired, or the consumer has moved
+        status = (message.headers or {}).get("Status", "")
+        if status == "503":  # there is no such consumer, until somebody makes it again
+            self.demands.remove(demand)
+            asyncio.get_running_loop().call_later(RECONNECT_S, self.puller.want)
+        elif status != "100":  # expired, or the consumer has moved
             self.demands.remove(demand)
             self.puller.want()
 

@@ -3,6 +3,7 @@
 Plain Python: `ray_actors` gives each program a Ray actor, tests run them in their own loop.
 """
 
+import asyncio
 import gc
 import time
 from collections.abc import Awaitable, Callable
@@ -134,19 +135,38 @@ async def _conductor(declared: Declared) -> Program:
             cache[spec.name] = policies.find(spec.name)
         return cache[spec.name]
 
+    calls = _queue(broker, subjects.CALLS, declared)
     conductor = Conductor(
         log=JetStreamLog(broker),
         tasks=_queue(broker, subjects.TASKS, declared),
-        calls=_queue(broker, subjects.CALLS, declared),
+        calls=calls,
         bus=NatsBus(broker),
         policies=policy,
         clock=now_ms,
         options=ConductorOptions(name=declared.name, lease_s=declared.lease_s),
     )
-    broker.reconnected.append(conductor.redo)
+    waiting: set[asyncio.Task[None]] = set()
+
+    def again() -> None:
+        task = asyncio.create_task(_send_again(conductor, calls), name="send-again")
+        waiting.add(task)
+        task.add_done_callback(waiting.discard)
+
+    async def stop() -> None:
+        for task in waiting:
+            task.cancel()
+        await conductor.stop()
+
+    broker.reconnected.append(again)
     broker.counts = conductor.counts
     await conductor.start()
-    return Program(broker, conductor.health, conductor.stop)
+    return Program(broker, conductor.health, stop)
+
+
+async def _send_again(conductor: Conductor, calls: JetStreamQueue) -> None:
+    """Queue calls again: what stood on a server that has restarted is gone, even the stream."""
+    await calls.present()
+    conductor.redo()
 
 
 async def _worker(declared: Declared, spec: WorkerSpec) -> Program:

@@ -13,13 +13,15 @@ import os
 import select
 import socket
 import sys
+import threading
 import time
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import msgspec
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 
+from actors import descendants
 from actors.programs import Declared
 from actors.ray_actors import NAMESPACE, SupervisorActor
 from protocol.limits import MAX_DETAIL_CHARS
@@ -34,7 +36,10 @@ LOOK_S: Final = 1.0
 
 MAX_SILENCES: Final = 6
 """Looks in a row without an answer of the supervisor, each of ``LOOK_S`` and more, after which the
-cluster is lost."""
+cluster is lost. Of a cluster of our own, a process that ends says so at once."""
+
+VITAL: Final = ("raylet", "gcs_server")
+"""Processes of a cluster of our own that nothing brings back."""
 
 ANSWER_S: Final = 3.0
 """Seconds that the supervisor may take to answer."""
@@ -64,21 +69,47 @@ def main() -> int:
     """Be the driver until the input ends (0) or the cluster is lost (1)."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO)
     asked = msgspec.json.decode(sys.stdin.buffer.readline(), type=Asked)
+    descendants.adopt()
     try:
         _connect(asked)
     except (OSError, RuntimeError, RayError) as error:
         logger.exception("no cluster")
         _say({"error": f"{type(error).__name__}: {error}"[:MAX_DETAIL_CHARS]})
         return 1
+    leaving = threading.Event()
+    if not asked.address:
+        threading.Thread(target=_end_with_ray, args=(leaving,), daemon=True).start()
+    code = _serve(asked)
+    leaving.set()
+    if code and not asked.address:
+        _abandon()
+    with contextlib.suppress(Exception):
+        ray.shutdown()
+    descendants.kill()
+    return code
+
+
+def _serve(asked: Asked) -> int:
     supervisor = _supervisor(asked)
-    try:
-        if not _await_ready(supervisor):
-            return 1
-        _say({"ready": True})
-        return _watch(supervisor)
-    finally:
-        with contextlib.suppress(Exception):
-            ray.shutdown()
+    if not _await_ready(supervisor):
+        return 1
+    _say({"ready": True})
+    return _watch(supervisor)
+
+
+def _end_with_ray(leaving: threading.Event) -> None:
+    """End at once when a process of Ray's own does: nothing brings it back."""
+    select.select(descendants.pidfds(VITAL), [], [])
+    if not leaving.is_set():
+        logger.error("a process of Ray's own ended: the cluster is lost")
+        _abandon()
+
+
+def _abandon() -> NoReturn:
+    """End, and take everything along. Ray's own shutdown would wait for what is dead."""
+    logging.shutdown()
+    descendants.kill()
+    os._exit(1)
 
 
 def _say(answer: dict[str, Any]) -> None:

@@ -21,11 +21,13 @@ from typing import Any, Final
 
 import msgspec
 
+from actors import descendants
 from actors.embedded import NatsServer
+from actors.embedded.launch import read_record
 from actors.jetstream_queue import JetStreamQueue, consumers_of
 from actors.programs import Connection, Declared
 from actors.ray_cluster import Asked as ClusterAsked
-from podium.config import Config
+from podium.config import BudgetTable, Config
 from protocol import subjects
 from protocol.actions import Pool
 from protocol.errors import Conflict, PodiumError, Unreachable
@@ -43,7 +45,11 @@ CLUSTER_READY_S: Final = 150.0
 """Seconds that Ray and all actors may take to start."""
 
 RESTART_PAUSE_S: Final = 1.0
-"""Seconds before a cluster is started anew: one that fails at once must not burn the machine."""
+"""Seconds before a cluster is started anew, if it lived shorter than ``SHORT_LIFE_S``: one that
+fails at once must not burn the machine."""
+
+SHORT_LIFE_S: Final = 20.0
+"""Seconds that a cluster lives, its start included, if there is something wrong with it."""
 
 MAX_FAILURES: Final = 5
 """Clusters in a row that never became ready before the daemon gives up."""
@@ -58,6 +64,10 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     config: Config
     pool_name: str
     pool: Pool
+    policy: str = ""
+    """The pool's own, for runs that name none."""
+    budget: BudgetTable = BudgetTable()
+    """The pool's own, likewise."""
     tied: bool
     """Whether it ends with its input."""
 
@@ -69,6 +79,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     pool: str
     workers: Pool
+    policy: str = ""
+    budget: BudgetTable = BudgetTable()
     since: int
     """Milliseconds since the epoch."""
     durability: str
@@ -85,13 +97,17 @@ class Daemon:
         self.folder = asked.config.path()
         self.server: NatsServer | None = None
         self.cluster: asyncio.subprocess.Process | None = None
+        self.broker: Broker | None = None
         self.ending = asyncio.Event()
+        self.reconnected = asyncio.Event()
+        self._started_at = 0.0
         self._label = ""
 
     # ----------------------------------------------------------------------------------------- life
 
     async def run(self) -> None:
         """Start everything, say so, and keep it going until told to end."""
+        descendants.adopt()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.ending.set)
@@ -100,14 +116,13 @@ class Daemon:
         try:
             await self._start_broker()
             await self._prepare()
-            await self._start_cluster()
-            record = self._record()
-            _say({"ready": msgspec.to_builtins(record)})
             await self._keep_going()
         finally:
             await self._stop_cluster()
             if not self.asked.tied:
                 (self.folder / RECORD).unlink(missing_ok=True)
+            if self.broker is not None:
+                await self.broker.close()
             if self.server is not None:
                 await asyncio.to_thread(self.server.close)
 
@@ -122,6 +137,8 @@ class Daemon:
             url=self._connection("client").url,
             pool=self.asked.pool_name,
             workers=self.asked.pool,
+            policy=self.asked.policy,
+            budget=self.asked.budget,
             since=time.time_ns() // 1_000_000,
             durability=self._label,
             address=self.config.ray.address,
@@ -134,31 +151,55 @@ class Daemon:
         return record
 
     async def _keep_going(self) -> None:
+        """Keep broker and cluster going, each by itself: one may die while the other starts."""
+        ending = asyncio.create_task(self.ending.wait())
+        keepers = (self._keep_broker(), self._keep_prepared(), self._keep_cluster())
+        tasks = {ending, *(asyncio.create_task(keeper) for keeper in keepers)}
+        done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+        for task in done:
+            task.result()
+
+    async def _keep_broker(self) -> None:
+        while True:
+            await self._broker_ended()
+            logger.warning("the broker ended: starting it again on the same data")
+            await self._start_broker()
+
+    async def _keep_prepared(self) -> None:
+        """Mend what a broker that is back has lost: the calls' stream, which was in memory."""
+        while True:
+            await self.reconnected.wait()
+            self.reconnected.clear()
+            try:
+                await self._prepare()
+            except PodiumError as error:
+                logger.error("the broker can't be used: %s; %s", error.message, error.hint)
+
+    async def _keep_cluster(self) -> None:
+        await self._start_cluster()
+        if not self.ending.is_set():
+            _say({"ready": msgspec.to_builtins(self._record())})
         failures = 0
-        while not self.ending.is_set():
-            broker = asyncio.create_task(self._broker_ended())
-            cluster = asyncio.create_task(self._cluster_ended())
-            ending = asyncio.create_task(self.ending.wait())
-            waits = {broker, cluster, ending}
-            done, rest = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            for task in rest:
-                task.cancel()
-            await asyncio.gather(*rest, return_exceptions=True)
-            if ending in done:
-                return
-            if broker in done:
-                logger.warning("the broker ended: starting it again on the same data")
-                await self._start_broker()
-            if cluster in done:
-                logger.warning("the Ray cluster ended: starting a fresh one")
-                await asyncio.sleep(RESTART_PAUSE_S)
-                try:
-                    await self._start_cluster()
-                    failures = 0
-                except PodiumError:
-                    failures += 1
-                    if failures >= MAX_FAILURES:
-                        raise
+        while True:
+            await self._cluster_ended()
+            failures = await self._replace_cluster(failures)
+
+    async def _replace_cluster(self, failures: int) -> int:
+        """Start a fresh one. Returns how many in a row did not start; raises after too many."""
+        logger.warning("the Ray cluster ended: starting a fresh one")
+        if time.monotonic() - self._started_at < SHORT_LIFE_S:
+            await asyncio.sleep(RESTART_PAUSE_S)
+        try:
+            await self._start_cluster()
+        except PodiumError as error:
+            logger.error("%s; %s", error.message, error.hint)
+            if failures + 1 >= MAX_FAILURES:
+                raise
+            return failures + 1
+        return 0
 
     # --------------------------------------------------------------------------------------- broker
 
@@ -187,18 +228,18 @@ class Daemon:
 
     async def _prepare(self) -> None:
         """Streams, consumers, and a look at what the server really does."""
-        broker = await self._connection("conductor").open("daemon")
-        try:
-            replicas = 3 if self.config.durability == "site" else 1
-            await ensure_streams(broker, shards=self.config.shards, replicas=replicas)
-            tasks = JetStreamQueue(broker, subjects.TASKS, lease_s=self.config.lease_s)
-            await tasks.ensure(consumers_of("tasks"))
-            calls = JetStreamQueue(broker, subjects.CALLS, lease_s=self.config.lease_s)
-            for worker in self.asked.pool.workers:
-                await calls.ensure(consumers_of(worker.name))
-            self._label = await self._check_durability(broker)
-        finally:
-            await broker.close()
+        if self.broker is None:
+            self.broker = await self._connection("conductor").open("daemon")
+            self.broker.reconnected.append(self.reconnected.set)
+        broker = self.broker
+        replicas = 3 if self.config.durability == "site" else 1
+        await ensure_streams(broker, shards=self.config.shards, replicas=replicas)
+        tasks = JetStreamQueue(broker, subjects.TASKS, lease_s=self.config.lease_s)
+        await tasks.ensure(consumers_of("tasks"))
+        calls = JetStreamQueue(broker, subjects.CALLS, lease_s=self.config.lease_s)
+        for worker in self.asked.pool.workers:
+            await calls.ensure(consumers_of(worker.name))
+        self._label = await self._check_durability(broker)
 
     async def _check_durability(self, broker: Broker) -> str:
         settings = await read_settings(broker, self.server)
@@ -230,6 +271,8 @@ class Daemon:
 
     async def _start_cluster(self) -> None:
         await self._stop_cluster()
+        await asyncio.to_thread(self._clear)
+        self._started_at = time.monotonic()
         log = (self.folder / LOG).open("ab")
         with log:
             self.cluster = await asyncio.create_subprocess_exec(
@@ -261,9 +304,15 @@ class Daemon:
             hint=f"more of it is at the end of {self.folder / LOG}",
         )
 
+    def _clear(self) -> None:
+        """End what a cluster that was killed has left: actors of the same names."""
+        guard = read_record(self.folder / "nats") if self.server is not None else None
+        if left := descendants.kill(but={guard.guard} if guard is not None else ()):
+            logger.warning("killed %d processes that the last Ray cluster had left", left)
+
     async def _cluster_ended(self) -> None:
-        assert self.cluster is not None
-        await self.cluster.wait()
+        if self.cluster is not None:  # else it did not start
+            await self.cluster.wait()
 
     async def _stop_cluster(self) -> None:
         cluster, self.cluster = self.cluster, None
@@ -347,6 +396,7 @@ def main() -> int:
     folder = asked.config.path()
     try:
         with only_one(folder):
+            (folder / RECORD).unlink(missing_ok=True)  # of a daemon that was killed
             log = folder / LOG
             logging.basicConfig(filename=log, level=logging.INFO, format="%(asctime)s %(message)s")
             asyncio.run(Daemon(asked).run())
