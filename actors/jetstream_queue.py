@@ -285,5 +285,7 @@ class _Puller:
                 if wanted > 0:
                     await source.demand(self._client, self._queue.stream, wanted)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), HEARTBEAT_S)
+                # Not wait_for: before Python 3.12 it loses a cancellation when just woken.
+                async with asyncio.timeout(HEARTBEAT_S):
+                    await self._wake.wait()
             self._wake.clear()

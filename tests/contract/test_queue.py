@@ -61,9 +61,15 @@ class Taker:
         assert self._puller is not None
         self._puller.want()
 
+    def room(self, capacity: int) -> None:
+        """Take so many at a time from now on."""
+        self.capacity = capacity
+        self.free()
+
     async def close(self) -> None:
         if self._puller is not None:
-            await self._puller.close()
+            async with asyncio.timeout(WITHIN_S):
+                await self._puller.close()
 
 
 @pytest.fixture
@@ -209,8 +215,7 @@ async def test_withdrawing_takes_out_what_is_queued_and_what_is_in_flight(
     await queue.put(others, b"of another run")
     await queue.withdraw(f"calls.{worker}.*.{run}.>")
     assert await queue.put(queued, b"accepted again")
-    busy.capacity = 10
-    busy.free()
+    busy.room(10)
     assert {(await busy.next()).data for _ in range(2)} == {b"of another run", b"accepted again"}
     for delivery in list(busy.taken):
         await delivery.ack()
@@ -283,3 +288,15 @@ async def test_what_was_never_acknowledged_is_delivered_for_ever(
         delivery = await busy.next()
         assert delivery.delivered == delivered
         await delivery.nak()
+
+
+async def test_a_demand_that_was_just_woken_can_be_closed(place: Place) -> None:
+    worker = new_worker()
+    queue = await place.queue(worker, LONG_S)
+    for _ in range(10):
+        busy = await Taker().open(queue, worker)
+        busy.free()
+        await queue.put(subject_of(worker), b"work")
+        await (await busy.next()).ack()
+        busy.free()
+        await busy.close()
