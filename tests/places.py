@@ -84,12 +84,12 @@ class BrokerPlace:
     """A real server, or three."""
 
     def __init__(self, server: One | Three, stack: contextlib.AsyncExitStack) -> None:
-        self.server, self._stack = server, stack
+        self.server, self.stack = server, stack
 
     async def broker(self, role: Role = "conductor", *, grouped: bool = False) -> Broker:
         """A connection of its own, closed with the test."""
         broker = await connected(self.server, role, grouped=grouped)
-        self._stack.push_async_callback(broker.close)
+        self.stack.push_async_callback(broker.close)
         return broker
 
     async def log(self) -> EventLog:
