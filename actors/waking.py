@@ -14,6 +14,7 @@ from protocol import subjects
 from protocol.codec import encode
 from protocol.commands import Continue
 from protocol.inbox import Signal
+from protocol.state import RunState
 from replay.chain import RunLog
 from replay.log import EventLog
 
@@ -38,19 +39,21 @@ async def queue_again(log: EventLog, tasks: Queue, run: str) -> bool:
     Raises:
         Unreachable, Busy: It may or may not be queued; doing this again is safe.
     """
-    subject, data = subjects.task("high", run), encode(Continue(run=run))
     loop = asyncio.get_running_loop()
     deadline = loop.time() + WAKE_S
     pause = FIRST_PAUSE_S
-    while not await tasks.put(subject, data):
+    while True:
         seen = await _fresh(log, run)
-        if seen is not None and not _waits(seen):
-            return False
+        if seen is not None:
+            state = seen.state()
+            if not _waits(seen, state):
+                return False
+            if await tasks.put(subjects.task(state.priority, run), encode(Continue(run=run))):
+                return True
         if loop.time() + pause > deadline:
             return False
         await asyncio.sleep(pause)
         pause = min(2 * pause, MAX_PAUSE_S)
-    return True
 
 
 async def _fresh(log: EventLog, run: str) -> RunLog | None:
@@ -60,8 +63,7 @@ async def _fresh(log: EventLog, run: str) -> RunLog | None:
     return seen if (tail.seq if tail else 0) <= seen.head.seq else None
 
 
-def _waits(log: RunLog) -> bool:
+def _waits(log: RunLog, state: RunState) -> bool:
     """Whether a paused run has a signal that it has not read."""
-    state = log.state()
     signals = {entry.hash for entry in log.inbox if isinstance(entry.message, Signal)}
     return state.phase == "paused" and not signals <= state.signals
