@@ -67,6 +67,7 @@ class Effects:
         self.wait_until = 0
         calls: list[tuple[str, int]] = []
         for effect in due(self.shell.state):
+            await self.shell.assure()
             match effect:
                 case Make(call, attempt):
                     if (call, attempt) not in self._made:
@@ -130,6 +131,7 @@ class Effects:
             spec = state.workers[known.call.worker]
             if spec.kind == "conductor":
                 start = child_start(state, name)
+                await self.shell.assure()
                 await host.tasks.put(subjects.task(start.priority, start.run), encode(start))
                 continue
             message = CallMessage(
@@ -146,6 +148,7 @@ class Effects:
             subject = subjects.call(spec.name, "normal", state.run, name, attempt)
             messages.append((subject, encode(message), (known.deadline - now) / 1_000))
         if messages:
+            await self.shell.assure()
             await host.calls.send(messages)
         self.recovered = False
 

@@ -96,8 +96,6 @@ class RunShell:
             if not await self._take_over():
                 return
             while True:
-                if not await self._sure():
-                    return
                 await self.effects.start_due()
                 if self.state.phase == "ended" or self._at_rest():
                     break
@@ -140,12 +138,20 @@ class RunShell:
             logger.warning("fenced: run %s went on elsewhere while this process was away", self.run)
             self.abandon()
 
-    async def _sure(self) -> bool:
-        """Whether effects may start: the log was seen to be ours since we were last away."""
-        if self.trusted != self.host.check_beat():
-            await self.reverify()
-            return self.trusted == self.host.check_beat()
-        return True
+    async def assure(self) -> None:
+        """See that the run is still ours: before anything that others could notice.
+
+        Asks the log only if this process was away since it last saw the run to be ours.
+
+        Raises:
+            Fenced: Somebody else has written to its log.
+            Unreachable: Nobody can tell.
+        """
+        while self.trusted != (suspicion := self.host.check_beat()):
+            tail = await self.host.log.tail(self.run)
+            if tail is not None and tail.seq > self.head.seq:
+                raise Fenced(f"run {self.run} went on elsewhere while this process was away")
+            self.trusted = suspicion
 
     async def _close(self) -> None:
         if self._timer is not None:
@@ -159,8 +165,7 @@ class RunShell:
 
     async def _give_back(self) -> None:
         """The run ended or paused and its effects are done: take its task out of the queue."""
-        if not await self._sure():
-            return
+        await self.assure()
         self.host.counts[self.state.outcome or self.state.phase] += 1
         await self.delivery.ack()
         if self.state.phase != "paused":
