@@ -1,6 +1,7 @@
 """What has to be true of a run's log, whatever was killed while it was written."""
 
 from collections import Counter
+from collections.abc import Mapping
 
 import msgspec
 
@@ -77,7 +78,7 @@ def verifies(log: RunLog) -> None:
     assert prev == log.head.hash
 
 
-def command(cause: str, commit: Commit, inbox: dict[str, object]) -> Command:
+def command(cause: str, commit: Commit, inbox: Mapping[str, object]) -> Command:
     """The command that a cause names, from what the log has of it."""
     kind, _, rest = cause.partition(":")
     events = commit.events
