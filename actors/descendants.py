@@ -29,13 +29,17 @@ def adopt() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def pidfds(names: Collection[str]) -> list[int]:
-    """A descriptor for each descendant of such a name: it becomes readable when that ends."""
-    found: list[int] = []
+def pidfds(names: Collection[str], but: Collection[int] = ()) -> dict[int, int]:
+    """The descendants of such a name, except those process ids.
+
+    Returns:
+        By process id, a descriptor that becomes readable when the process ends.
+    """
+    found: dict[int, int] = {}
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error, ProcessLookupError):
-            if child.name() in names:
-                found.append(os.pidfd_open(child.pid))
+            if child.pid not in but and child.name() in names:
+                found[child.pid] = os.pidfd_open(child.pid)
     return found
 
 

@@ -50,6 +50,9 @@ KNOCK_S: Final = 5.0
 OBJECT_STORE_BYTES: Final = 80 * 1024 * 1024
 """Bytes of Ray's object store: close to its minimum, since messages travel over NATS."""
 
+SEEK_S: Final = 0.2
+"""Seconds between two looks for processes of Ray's own while it starts."""
+
 SPARE_CPUS: Final = 4
 """Logical processors beyond one per actor, so that Ray starts enough processes ahead. Our actors
 claim none."""
@@ -70,15 +73,15 @@ def main() -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO)
     asked = msgspec.json.decode(sys.stdin.buffer.readline(), type=Asked)
     descendants.adopt()
+    leaving = threading.Event()
+    if not asked.address:
+        threading.Thread(target=_end_with_ray, args=(leaving,), daemon=True).start()
     try:
         _connect(asked)
     except (OSError, RuntimeError, RayError) as error:
         logger.exception("no cluster")
         _say({"error": f"{type(error).__name__}: {error}"[:MAX_DETAIL_CHARS]})
         return 1
-    leaving = threading.Event()
-    if not asked.address:
-        threading.Thread(target=_end_with_ray, args=(leaving,), daemon=True).start()
     code = _serve(asked)
     leaving.set()
     if code and not asked.address:
@@ -99,7 +102,12 @@ def _serve(asked: Asked) -> int:
 
 def _end_with_ray(leaving: threading.Event) -> None:
     """End at once when a process of Ray's own does: nothing brings it back."""
-    select.select(descendants.pidfds(VITAL), [], [])
+    known: dict[int, int] = {}
+    ended: list[int] = []
+    while not ended:
+        known |= descendants.pidfds(VITAL, but=known)
+        all_there = len(known) == len(VITAL)
+        ended, _, _ = select.select(known.values(), [], [], None if all_there else SEEK_S)
     if not leaving.is_set():
         logger.error("a process of Ray's own ended: the cluster is lost")
         _abandon()
