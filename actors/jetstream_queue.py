@@ -201,11 +201,11 @@ class _Source:
             self.puller.take(message, int(delivered[1]))
             return
         demand = next((d for d in self.demands if d.reply == message.subject), None)
-        if demand is None:
-            self.puller.counts["strange_answers"] += bool(message.reply)
+        status = (message.headers or {}).get("Status", "")
+        if demand is None or not status:  # a demand of before; or a stranger's
+            self.puller.counts["strange_answers"] += not status
             return
         demand.heard = time.monotonic()
-        status = (message.headers or {}).get("Status", "")
         if status == "503":  # there is no such consumer, until somebody makes it again
             self.demands.remove(demand)
             asyncio.get_running_loop().call_later(RECONNECT_S, self.puller.want)

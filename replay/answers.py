@@ -57,7 +57,7 @@ def acknowledgement(data: bytes) -> PubAck | None:
     """The answer to an append, or None if it is none."""
     try:
         ack = _decode_ack(data)
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):  # the latter for what nests too deeply
         return None
     return ack if ack.error is not None or ack.seq > 0 else None
 
@@ -67,7 +67,7 @@ def answer(data: bytes) -> dict[str, Any] | None:
     try:
         error = _decode_answer(data).error
         found: dict[str, Any] = msgspec.json.decode(data)
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):  # the latter for what nests too deeply
         return None
     if error is not None:
         raise Refused(error.err_code, error.description)
@@ -78,6 +78,6 @@ def message(found: dict[str, Any]) -> Stored | None:
     """The message that an answer holds, or None if it holds none."""
     try:
         got = msgspec.convert(found.get("message"), _Got)
-    except msgspec.ValidationError:
+    except ValueError:
         return None
     return Stored(got.seq, got.data)

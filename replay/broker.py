@@ -415,6 +415,7 @@ class Broker:
                 left = headers.get("Nats-Num-Pending", "")
                 future.set_result(int(left) if SEQUENCE.fullmatch(left) else 0)
             else:
+                self.counts["strange_answers"] += not status
                 future.set_exception(Unanswered(f"direct get on {stream}: status {status}"))
 
         body = {"seq": after + 1, "next_by_subj": subject, "batch": READ_BATCH}

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias
 import msgspec
 
 from protocol import subjects
+from protocol.errors import NotFound
 from protocol.limits import MAX_DETAIL_CHARS
 from replay.broker import Refused, persist
 from replay.chain import RunLog, Stored
@@ -191,9 +192,13 @@ class Scrubber:
 
     async def _look(self, run: str) -> bool:
         """Read a run and compare. False if it has to be read again in the next pass."""
-        log = await self.log.read(run)
-        self.read += 1
         kept = self._kept.get(run)
+        try:
+            log = await self.log.read(run)
+        except NotFound:  # its whole shard is gone, or never was and the head is a stranger's
+            self._findings[run] = compare(RunLog(run), kept.head if kept else None)
+            return True
+        self.read += 1
         findings = compare(log, kept.head if kept else None)
         if any(each.kind != "foreign" for each in findings):
             tail = await self.log.tail(run)
@@ -255,7 +260,13 @@ class BrokerLedger:
             info = await self._info(k, {"subjects_filter": f"log.{k}.*.c", "offset": offset})
             page = info["state"].get("subjects") or {}
             runs = {subject.split(".")[2]: count for subject, count in page.items()}
-            counts.update({run: count for run, count in runs.items() if subjects.is_run(run)})
+            counts.update(
+                {
+                    run: count
+                    for run, count in runs.items()
+                    if subjects.is_run(run) and subjects.shard(run) == k
+                }
+            )
             offset += len(page)
             if not page or offset >= info.get("total", 0):
                 return counts
@@ -319,7 +330,7 @@ _MARKS: Final = ("messages", "first_seq", "last_seq", "num_deleted")
 def _head(stored: Stored) -> KeptHead | None:
     try:
         head = msgspec.json.decode(stored.data, type=KeptHead)
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):
         return None
     return head if subjects.is_run(head.run) and head.n > 0 else None
 
