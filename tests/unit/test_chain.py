@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from protocol.actions import Report
 from protocol.codec import Commit, digest, encode
-from protocol.events import RunActivated, RunStarted, SignalReceived
+from protocol.events import AnyEvent, RunActivated, RunStarted, SignalReceived
 from replay.chain import EMPTY, MAX_ASIDE, Head, RunLog, Stored, assemble, extend, verdict
 from replay.scrub import KeptHead, compare, hash_at
 from tests.runs import AT, RUN, begin
@@ -22,10 +22,11 @@ def chained(count: int = COMMITS, mark: str = "") -> list[Stored]:
     started = RunStarted(
         run=RUN, task=start.task, pool=start.pool, policy=start.policy, budget=start.budget, at=AT
     )
-    events = [(started, RunActivated(epoch=1, conductor="a", rules="1"))]
+    activated = RunActivated(epoch=1, conductor="a", rules="1")
+    events: list[tuple[AnyEvent, ...]] = [(started, activated)]
     for number in range(1, count):
-        name = f"{mark}{number}".encode()
-        events.append((SignalReceived(signal=digest(name), kind="pause", by="a"),))  # type: ignore[arg-type]
+        name = digest(f"{mark}{number}".encode())
+        events.append((SignalReceived(signal=name, kind="pause", by="a"),))
     found: list[Stored] = []
     prev = ""
     for number, each in enumerate(events, 1):
