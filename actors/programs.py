@@ -76,6 +76,8 @@ class Health(msgspec.Struct, frozen=True):
     free: int
     """How much more it could take now."""
     connected: bool
+    failed: str = ""
+    """Why it can't work, and what to do about it; empty if it can."""
 
 
 def own_process() -> None:

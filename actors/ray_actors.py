@@ -21,7 +21,7 @@ from actors.jetstream_queue import JetStreamQueue
 from actors.programs import Declared, Health, Program, own_process, start
 from actors.supervisor import PATIENCE_S, Supervisor
 from protocol import subjects
-from protocol.errors import PodiumError
+from protocol.errors import Busy, PodiumError, TimedOut, Unreachable
 from replay.broker import Broker, Refused, Unanswered
 from replay.jetstream_log import JetStreamLog
 from replay.scrub import BrokerLedger
@@ -63,23 +63,40 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
+def _log_to(path: str, name: str) -> None:
+    """Log to a file that many actors share; without one, to where Ray keeps each actor's output."""
+    text = f"%(asctime)s {name} %(message)s"
+    logging.basicConfig(level=logging.INFO, format=text, filename=path or None)
+
+
 class ProgramActor:
     """A conductor or a worker."""
 
-    def __init__(self, encoded: bytes) -> None:
-        logging.basicConfig(level=logging.INFO)
+    def __init__(self, encoded: bytes, log: str) -> None:
         own_process()
         declared = msgspec.json.decode(encoded, type=Declared)
+        _log_to(log, declared.name)
         self._thread = LoopThread(declared.name)
-        self._program: Program = self._thread.call(start(declared), START_S)
+        self._program: Program | None = None
+        self._failed = ""
+        try:
+            self._program = self._thread.call(start(declared), START_S)
+        except (Unreachable, TimedOut, Busy):  # Ray tries again
+            raise
+        except PodiumError as error:  # trying again won't help: be there, and say why
+            self._failed = f"{error.message} {error.hint}".strip()
+            logger.error("actor %s can't work: %s", declared.name, self._failed)
 
     def health(self) -> bytes:
         """How it is doing, asked on the program's own loop: a loop that hangs does not answer."""
+        if self._program is None:
+            return msgspec.json.encode(Health(0, 0, connected=False, failed=self._failed))
         return msgspec.json.encode(self._thread.call(self._program.health(), HEALTH_S))
 
     def stop(self) -> None:
         """Hand everything back."""
-        self._thread.call(self._program.stop(), STOP_S)
+        if self._program is not None:
+            self._thread.call(self._program.stop(), STOP_S)
 
     def pid(self) -> int:
         """The process's id."""
@@ -92,10 +109,11 @@ class RayActors:
     Args:
         env: Environment variables of the actors' processes, for a cluster that was not started
             here.
+        log: File of this machine to which the actors log.
     """
 
-    def __init__(self, env: dict[str, str] | None = None) -> None:
-        self._env = env or {}
+    def __init__(self, env: dict[str, str] | None = None, log: str = "") -> None:
+        self._env, self._log = env or {}, log
         self._brokers: dict[str, Broker] = {}
 
     def handle(self, declared: Declared) -> Any:
@@ -112,7 +130,7 @@ class RayActors:
             max_concurrency=2,
             **options,
         )
-        return remote.remote(msgspec.json.encode(declared))
+        return remote.remote(msgspec.json.encode(declared), self._log)
 
     async def ensure(self, declared: Declared) -> None:
         """See `Actors.ensure`."""
@@ -165,10 +183,10 @@ async def _result(reference: Any) -> Any:
 class SupervisorActor:
     """The supervisor, as an actor of its own: it outlives whoever started it."""
 
-    def __init__(self, encoded: bytes, env: dict[str, str]) -> None:
-        logging.basicConfig(level=logging.INFO)
+    def __init__(self, encoded: bytes, env: dict[str, str], log: str) -> None:
+        _log_to(log, "supervisor")
         self._declared = msgspec.json.decode(encoded, type=list[Declared])
-        self._actors = RayActors(env)
+        self._actors = RayActors(env, log)
         self._supervisor = Supervisor(self._actors, self._declared)
         self._thread = LoopThread("supervisor")
         self._running = asyncio.run_coroutine_threadsafe(self._run(), self._thread.loop)
@@ -193,8 +211,8 @@ class SupervisorActor:
                 logger.exception("the caretaker starts again")
                 await asyncio.sleep(PATIENCE_S)
 
-    def missing(self) -> list[str]:
-        """Names of the actors that have not answered yet."""
+    def missing(self) -> dict[str, str]:
+        """The actors that have not worked yet, and why they can't, where that is known."""
         if self._running.done():
             raise RuntimeError(f"the supervisor ended: {self._running.exception()}")
         return self._supervisor.missing

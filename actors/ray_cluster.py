@@ -44,6 +44,9 @@ VITAL: Final = ("raylet", "gcs_server")
 ANSWER_S: Final = 3.0
 """Seconds that the supervisor may take to answer."""
 
+STOP_S: Final = 30.0
+"""Seconds that all actors together may take to hand back what they have."""
+
 KNOCK_S: Final = 5.0
 """Seconds that the head of a running cluster may take to accept a connection."""
 
@@ -66,6 +69,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     declared: list[Declared]
     address: str = ""
     """Of a running cluster; empty starts one here."""
+    log: str = ""
+    """File of this machine to which the actors log; empty leaves that to Ray."""
 
 
 def main() -> int:
@@ -95,6 +100,8 @@ def main() -> int:
 def _serve(asked: Asked) -> int:
     supervisor = _supervisor(asked)
     if not _await_ready(supervisor):
+        if asked.address:
+            _stop(supervisor)
         return 1
     _say({"ready": True})
     return _watch(supervisor)
@@ -165,12 +172,12 @@ def _supervisor(asked: Asked) -> Any:
         num_cpus=0,
         max_concurrency=4,
     )
-    return remote.remote(msgspec.json.encode(asked.declared), env)
+    return remote.remote(msgspec.json.encode(asked.declared), env, asked.log)
 
 
 def _await_ready(supervisor: Any) -> bool:
     deadline = time.monotonic() + READY_S
-    missing: list[str] = []
+    missing: dict[str, str] = {}
     while time.monotonic() < deadline:
         if _input_ended(0):
             return False
@@ -178,6 +185,9 @@ def _await_ready(supervisor: Any) -> bool:
             missing = ray.get(supervisor.missing.remote(), timeout=ANSWER_S)
             if not missing:
                 return True
+            if failed := [f"{name}: {why}" for name, why in missing.items() if why]:
+                _say({"error": "; ".join(failed)[:MAX_DETAIL_CHARS]})
+                return False
         time.sleep(LOOK_S / 20)
     logger.error("actors that did not start within %g s: %s", READY_S, ", ".join(missing))
     return False
@@ -195,11 +205,15 @@ def _watch(supervisor: Any) -> int:
         if silences >= MAX_SILENCES or not _node_lives():
             logger.error("the cluster is lost")
             return 1
+    _stop(supervisor)
+    return 0
+
+
+def _stop(supervisor: Any) -> None:
     with contextlib.suppress(RayError, GetTimeoutError):
-        ray.get(supervisor.stop.remote(), timeout=30)
+        ray.get(supervisor.stop.remote(), timeout=STOP_S)
     with contextlib.suppress(RayError, ValueError):
         ray.kill(supervisor, no_restart=True)
-    return 0
 
 
 def _node_lives() -> bool:

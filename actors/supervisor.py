@@ -57,6 +57,7 @@ class _Watched:
         self.moved_at = now
         self.replaced_at = now
         self.seen = False
+        self.failed = ""
 
 
 class Supervisor:
@@ -83,9 +84,9 @@ class Supervisor:
         return all(watched.seen for watched in self._watched)
 
     @property
-    def missing(self) -> list[str]:
-        """Names of the actors that have not answered yet."""
-        return [watched.declared.name for watched in self._watched if not watched.seen]
+    def missing(self) -> dict[str, str]:
+        """The actors that have not worked yet, and why they can't, where that is known."""
+        return {each.declared.name: each.failed for each in self._watched if not each.seen}
 
     async def run(self) -> None:
         """Look after the actors until cancelled."""
@@ -114,7 +115,10 @@ class Supervisor:
         if health is None:
             watched.silences += 1
             return "does not answer" if watched.silences >= MAX_SILENCES else ""
-        watched.silences, watched.seen = 0, True
+        watched.silences, watched.failed = 0, health.failed
+        if health.failed:
+            return f"can't work: {health.failed}"
+        watched.seen = True
         now = self.clock()
         if health.progress != watched.progress or not health.connected or health.free <= 0:
             watched.progress, watched.moved_at = health.progress, now

@@ -285,7 +285,9 @@ class Daemon:
                 start_new_session=True,
                 env=_environment(self.config),
             )
-        asked = ClusterAsked(declared=self._declared(), address=self.config.ray.address)
+        address = self.config.ray.address
+        here = "" if address else str(self.folder / LOG)
+        asked = ClusterAsked(declared=self._declared(), address=address, log=here)
         assert self.cluster.stdin is not None
         assert self.cluster.stdout is not None
         self.cluster.stdin.write(msgspec.json.encode(asked) + b"\n")
