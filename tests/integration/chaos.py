@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, get_args
 
@@ -25,8 +25,9 @@ from tests.integration import chaos_pool
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 
-Victim = Literal["conductor", "worker", "nats-server", "raylet", "cluster", "daemon"]
-"""``cluster`` is the process that is Ray's driver, ``daemon`` the one that a person starts."""
+Victim = Literal["conductor", "worker", "nats-server", "raylet", "gcs_server", "cluster", "daemon"]
+"""``raylet`` and ``gcs_server`` are Ray's own; ``cluster`` is the process that is Ray's driver,
+``daemon`` the one that a person starts."""
 
 VICTIMS: Final[tuple[Victim, ...]] = get_args(Victim)
 
@@ -79,7 +80,7 @@ def of_deployment(folder: Path) -> dict[int, str]:
             if process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARK) == str(
                 folder
             ):
-                found[process.pid] = " ".join(process.cmdline())[:120]
+                found[process.pid] = " ".join(process.cmdline())
     return found
 
 
@@ -95,9 +96,15 @@ class Deployment:
 
     async def up(self) -> None:
         """Start it, and return when it works."""
+        with self.marked():
+            await host.up(self.config, self.pool)
+
+    @contextlib.contextmanager
+    def marked(self) -> Iterator[None]:
+        """Have the processes that are started known as the deployment's."""
         os.environ[MARK] = str(self.folder)
         try:
-            await host.up(self.config, self.pool)
+            yield
         finally:
             del os.environ[MARK]
 
@@ -150,6 +157,10 @@ class Deployment:
     def raylet(self) -> int:
         """That of Ray's node."""
         return self._child(lambda process: process.name() == "raylet")
+
+    def gcs_server(self) -> int:
+        """That of Ray's control store."""
+        return self._child(lambda process: process.name() == "gcs_server")
 
     def _child(self, fits: Callable[[psutil.Process], bool]) -> int:
         with contextlib.suppress(psutil.Error):
