@@ -341,6 +341,8 @@ def _retype(r: random.Random, data: bytes) -> bytes:
         value = json.loads(data)
     except (ValueError, RecursionError):
         return _flip(r, data)
+    if not isinstance(value, dict | list):
+        return _flip(r, data)
     node = value
     for _ in range(r.randrange(1, 6)):
         keys = list(node) if isinstance(node, dict) else list(range(len(node)))

@@ -273,7 +273,7 @@ async def flood(deployment: Deployment, count: int) -> dict[str, Any]:
         steps = 2 * HONEST_MORE
         stopped = 0.0
         for step in range(steps):
-            await poured.pour(count // steps)
+            await poured.pour(count * (step + 1) // steps - count * step // steps)
             if step % 2:
                 begun.append(await deployment.submit(1_000 + step))
             if step == HONEST_MORE:
