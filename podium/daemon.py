@@ -102,6 +102,8 @@ class Daemon:
         self.reconnected = asyncio.Event()
         self._started_at = 0.0
         self._label = ""
+        self._url = ""
+        self._since = time.time_ns() // 1_000_000
 
     # ----------------------------------------------------------------------------------------- life
 
@@ -139,7 +141,7 @@ class Daemon:
             workers=self.asked.pool,
             policy=self.asked.policy,
             budget=self.asked.budget,
-            since=time.time_ns() // 1_000_000,
+            since=self._since,
             durability=self._label,
             address=self.config.ray.address,
         )
@@ -167,6 +169,18 @@ class Daemon:
             await self._broker_ended()
             logger.warning("the broker ended: starting it again on the same data")
             await self._start_broker()
+            if self.broker is not None and self._connection("client").url != self._url:
+                await self._move()
+
+    async def _move(self) -> None:
+        """The broker's port was taken meanwhile, and it has another: nobody would find it."""
+        logger.warning("the broker has moved to another port: starting a fresh Ray cluster")
+        old, self.broker = self.broker, None
+        if old is not None:
+            await old.close()
+        await self._prepare()
+        if self.cluster is not None and self.cluster.returncode is None:
+            self.cluster.kill()
 
     async def _keep_prepared(self) -> None:
         """Mend what a broker that is back has lost: the calls' stream, which was in memory."""
@@ -186,6 +200,8 @@ class Daemon:
         while True:
             await self._cluster_ended()
             failures = await self._replace_cluster(failures)
+            if not failures:
+                self._record()
 
     async def _replace_cluster(self, failures: int) -> int:
         """Start a fresh one. Returns how many in a row did not start; raises after too many."""
@@ -229,6 +245,7 @@ class Daemon:
     async def _prepare(self) -> None:
         """Streams, consumers, and a look at what the server really does."""
         if self.broker is None:
+            self._url = self._connection("client").url
             self.broker = await self._connection("conductor").open("daemon")
             self.broker.reconnected.append(self.reconnected.set)
         broker = self.broker

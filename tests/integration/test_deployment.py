@@ -1,6 +1,9 @@
 """Deployments as a command has them: its own, standing, side by side; and what they leave."""
 
 import asyncio
+import os
+import signal
+import socket
 import time
 from pathlib import Path
 from typing import Final
@@ -13,7 +16,7 @@ from podium.host import Host
 from protocol.actions import Pool, WorkerSpec
 from protocol.errors import Conflict, Unreachable, Usage
 from tests.integration import chaos_pool
-from tests.integration.chaos import Deployment, actors, ended, kill, of_deployment
+from tests.integration.chaos import Deployment, actors, ended, eventually, kill, of_deployment
 from tests.integration.chaos_load import BUDGET
 
 POOL: Final = chaos_pool.pool(slots=4)
@@ -136,5 +139,28 @@ async def test_a_worker_that_cannot_be_imported_is_named_with_the_reason(tmp_pat
         assert "deployment.log" in caught.value.hint
         assert "worker-broken-1" in deployment.said()
         await deployment.nothing_left(limit_s=10)
+    finally:
+        await deployment.clear()
+
+
+async def test_a_broker_that_has_lost_its_port_is_found_on_another(tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path / "podium", POOL)
+    try:
+        await deployment.up()
+        record = host.standing(deployment.config)
+        assert record is not None
+        os.kill(record.pid, signal.SIGSTOP)  # else it starts the broker before the port is taken
+        await kill(deployment.server())
+        with socket.create_server(("127.0.0.1", int(record.url.rpartition(":")[2]))):
+            os.kill(record.pid, signal.SIGCONT)
+
+            async def moved() -> bool:
+                there = host.standing(deployment.config)
+                return there is not None and there.url != record.url
+
+            await eventually(moved, "the broker stands elsewhere, and its actors with it")
+            async with deployment.connected() as there:
+                assert await answers(there, 13)
+            await deployment.down()
     finally:
         await deployment.clear()
