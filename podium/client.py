@@ -282,14 +282,16 @@ class Client:
         return (await self.log(run)).state()
 
     async def runs(self, prefix: str = "") -> list[RunRow]:
-        """A row for each run that has a log, the newest first."""
+        """A row for each run that has begun, the newest first."""
         gate = asyncio.Semaphore(READS_AT_ONCE)
 
-        async def one(run: str) -> RunRow:
+        async def one(run: str) -> RunRow | None:
             async with gate:
-                return row(await self._log.read(run))
+                log = await self._log.read(run)
+                return row(log) if log.commits else None
 
-        rows = await asyncio.gather(*(one(run) for run in await self._log.runs(prefix)))
+        found = await asyncio.gather(*(one(run) for run in await self._log.runs(prefix)))
+        rows = (each for each in found if each is not None)
         return sorted(rows, key=lambda each: (-each.started, each.run))
 
     async def follow(self, run: str) -> AsyncGenerator[RunLog, None]:
@@ -448,7 +450,7 @@ def row(log: RunLog) -> RunRow:
         detail=state.pause_detail if state.phase == "paused" else state.detail,
         waits_for=waits_for(state),
         parent=state.parent.run if state.parent else "",
-        aside=len(log.aside),
+        aside=log.set_aside.total(),
     )
 
 

@@ -23,6 +23,7 @@ from protocol import errors, subjects
 from protocol.errors import Conflict, NotFound, PodiumError, TimedOut, Unreachable, Usage
 from replay.broker import Broker
 from replay.durability import Settings
+from replay.foreign import Foreign, foreign
 from replay.jetstream_log import JetStreamLog
 
 READY_S: Final = 180.0
@@ -52,7 +53,12 @@ class Host:
     async def stats(self) -> list[dict[str, Any]]:
         """What each actor says of itself."""
         answers = await NatsBus(self.broker).ask("stats", b"", STATS_S)
-        return [msgspec.json.decode(answer) for answer in answers]
+        found = (_object(answer) for answer in answers)
+        return [answer for answer in found if answer]
+
+    async def foreign(self) -> Foreign:
+        """What stands on the broker and belongs to nobody."""
+        return await foreign(JetStreamLog(self.broker))
 
     async def settings(self) -> Settings | None:
         """What the broker's servers really do."""
@@ -110,6 +116,14 @@ class Host:
         finally:
             if server is not None:
                 await asyncio.to_thread(server.close)
+
+
+def _object(answer: bytes) -> dict[str, Any]:
+    """What an actor said; nothing, if somebody else answered in its place."""
+    try:
+        return msgspec.json.decode(answer, type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError):
+        return {}
 
 
 def _same_workers(there: Record, pool: LoadedPool) -> None:

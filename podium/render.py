@@ -136,7 +136,7 @@ def tree(log: RunLog) -> RunTree:
         rounds=state.round,
         spent=state.spent,
         parent=state.parent.run if state.parent else "",
-        aside=len(log.aside),
+        aside=log.set_aside.total(),
         answer=state.answer,
     )
 

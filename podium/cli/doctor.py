@@ -145,21 +145,31 @@ async def _durability(config: "Config", host: Hosted) -> list[Check]:
 
 
 async def _aside(host: Hosted) -> list[Check]:
-    """Messages that don't count, in the logs and in the queues."""
+    """Messages that don't count, in the logs, the queues and the stores."""
     rows = await host.client.runs()
-    logged = {row.run: row.aside for row in rows if row.aside}
+    found = await host.foreign()
     stats = await host.stats()
-    queued = sum(int((row.get("counts") or {}).get("aside", 0)) for row in stats)
     checks = [Check("log", "ok", count(len(rows), "run"))]
-    if not logged and not queued:
+    parts = [f"{number} in run {run}" for run, number in sorted(found.runs.items())[:5]]
+    if len(found.runs) > len(parts):
+        parts.append(f"more in {len(found.runs) - len(parts)} other runs")
+    elsewhere = {
+        "under ids of no run": found.nowhere + found.heads,
+        "in the queue of tasks": found.tasks,
+        "for workers that nobody hosts": found.calls,
+        "under names of no blob": found.blobs,
+        "taken out of the queues": _counted(stats, "aside"),
+        "in place of answers": _counted(stats, "strange_answers"),
+    }
+    parts += [f"{number} {where}" for where, number in elsewhere.items() if number]
+    if not parts:
         return [*checks, Check("set aside", "ok", "nothing")]
-    parts = [f"{number} in run {run}" for run, number in sorted(logged.items())[:5]]
-    if len(logged) > len(parts):
-        parts.append(f"more in {len(logged) - len(parts)} other runs")
-    if queued:
-        parts.append(f"{queued} in the queues")
-    hint = "somebody else writes to the broker; no run is harmed by it"
+    hint = "somebody else writes to the broker, see docs/foreign-messages.md; no run is harmed"
     return [*checks, Check("set aside", "warning", ", ".join(parts), hint)]
+
+
+def _counted(stats: list[dict[str, Any]], name: str) -> int:
+    return sum(int((row.get("counts") or {}).get(name, 0)) for row in stats)
 
 
 def show_config(*, common: Common = COMMON) -> int:

@@ -163,7 +163,7 @@ def _show_events(output: Output, log: "RunLog") -> None:
         for commit in log.commits
     ]
     picture = table(["n>", "after>", "events"], lines, wide="events")
-    output.read(rows, picture, counts={"commits": len(rows), "aside": len(log.aside)})
+    output.read(rows, picture, counts={"commits": len(rows), "aside": log.set_aside.total()})
 
 
 def _show_tree(output: Output, log: "RunLog", content: bool, served: bool) -> None:

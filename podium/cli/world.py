@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from podium.poolfile import LoadedPool
     from protocol.actions import Pool
     from replay.durability import Settings
+    from replay.foreign import Foreign
 
 
 class Hosted(Protocol):
@@ -35,6 +36,10 @@ class Hosted(Protocol):
 
     async def settings(self) -> "Settings | None":
         """What the broker's servers really do; None where there is no broker."""
+        ...
+
+    async def foreign(self) -> "Foreign":
+        """What stands on the broker and belongs to nobody."""
         ...
 
 

@@ -27,6 +27,7 @@ from protocol import subjects
 from protocol.actions import Pool
 from protocol.decisions import PolicySpec
 from replay.durability import Settings
+from replay.foreign import Foreign
 from replay.memory_log import MemoryLog, MemoryStore
 from tests.world import now_ms
 
@@ -46,9 +47,8 @@ class MemoryHost:
     """A connection to what is in memory."""
 
     def __init__(self, deployments: "MemoryDeployments", bus: MemoryBus) -> None:
-        self._client = Client(
-            MemoryLog(deployments.store), deployments.tasks, by="tester", look_s=0.2
-        )
+        self.log = MemoryLog(deployments.store)
+        self._client = Client(self.log, deployments.tasks, by="tester", look_s=0.2)
         self._bus = bus
 
     @property
@@ -63,6 +63,12 @@ class MemoryHost:
     async def settings(self) -> Settings | None:
         """See `Hosted`."""
         return None
+
+    async def foreign(self) -> Foreign:
+        """See `Hosted`."""
+        logs = [await self.log.read(run) for run in await self.log.runs()]
+        runs = {log.run: log.set_aside.total() for log in logs if log.set_aside}
+        return Foreign(runs=runs)
 
 
 class MemoryDeployments:
