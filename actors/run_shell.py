@@ -82,6 +82,7 @@ class RunShell:
         self._active = False
         """Whether our activation is in the log: only then does a refusal fence us."""
         self._appending = False
+        self._fenced = False
         self._hints: Hints | None = None
         self._task: asyncio.Task[object] | None = None
         self.effects = Effects(self)
@@ -102,8 +103,7 @@ class RunShell:
                 await self._turn(await self._next())
             await self._give_back()
         except Fenced as error:
-            self.host.counts["fenced"] += 1
-            logger.warning("fenced: %s", error)
+            self._note_fenced(error)
         except (InvalidData, NotFound, TooLarge) as error:
             if self._active:
                 raise
@@ -134,8 +134,7 @@ class RunShell:
         if (tail.seq if tail else 0) <= self.head.seq:
             self.trusted = suspicion
         elif not self._appending:
-            self.host.counts["fenced"] += 1
-            logger.warning("fenced: run %s went on elsewhere while this process was away", self.run)
+            self._note_fenced(self._gone())
             self.abandon()
 
     async def assure(self) -> None:
@@ -150,8 +149,17 @@ class RunShell:
         while self.trusted != (suspicion := self.host.check_beat()):
             tail = await self.host.log.tail(self.run)
             if tail is not None and tail.seq > self.head.seq:
-                raise Fenced(f"run {self.run} went on elsewhere while this process was away")
+                raise self._gone()
             self.trusted = suspicion
+
+    def _gone(self) -> Fenced:
+        return Fenced(f"run {self.run} went on elsewhere while this process was away")
+
+    def _note_fenced(self, error: Fenced) -> None:
+        if not self._fenced:  # the heartbeat and the run itself may both notice
+            self._fenced = True
+            self.host.counts["fenced"] += 1
+            logger.warning("fenced: %s", error)
 
     async def _close(self) -> None:
         if self._timer is not None:
@@ -206,6 +214,8 @@ class RunShell:
         try:
             await self._turn([start, Activate(self.host.options.name, RULES)])
         except Fenced:
+            if self._active:
+                raise
             return False
         finally:
             stored = await inbox
