@@ -182,7 +182,7 @@ class Scrubber:
                 done[run] = count
                 return
             async with gate:
-                if await self._look(run):
+                if await self._look(run, count):
                     done[run] = count
 
         runs = counts.keys() | self._done.keys() | self._kept.keys()
@@ -190,8 +190,8 @@ class Scrubber:
         self._seen, self._done = counts, done
         self._settled = len(done) == len(runs)
 
-    async def _look(self, run: str) -> bool:
-        """Read a run and compare. False if it has to be read again in the next pass."""
+    async def _look(self, run: str, count: int) -> bool:
+        """Read a run of so many messages and compare. False if it has to be read again."""
         kept = self._kept.get(run)
         try:
             log = await self.log.read(run)
@@ -208,9 +208,11 @@ class Scrubber:
             self._findings[run] = findings
         else:
             self._findings.pop(run, None)
-        if self._keep and not any(each.kind != "foreign" for each in findings):
-            return await self._advance(log, kept)
-        return True
+        sound = all(each.kind == "foreign" for each in findings)
+        if self._keep and sound and not await self._advance(log, kept):
+            return False
+        # Another number than was counted: the run goes on, or a replica lags behind a cut.
+        return len(log.commits) + log.set_aside["commits"] == count
 
     async def _advance(self, log: RunLog, kept: Kept | None) -> bool:
         """Keep the run's head, unless it is the one that is kept, or one further on is."""
