@@ -19,7 +19,7 @@ from tests.world import World, calls
 
 TOOL: Final = WorkerSpec(name="tool", concurrency=64)
 
-LEASE_S: Final = 0.3
+LEASE_S: Final = 0.5
 """Seconds. Long enough for a busy machine to keep it, short enough to wait for."""
 
 

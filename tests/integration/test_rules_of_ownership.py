@@ -104,7 +104,7 @@ async def test_foreign_messages_are_set_aside_and_the_run_goes_on(world: World) 
         store_of(world).put((run, where), b"noise")
     gate.open.set()
     log = await world.ended(run)  # fenced by the noise; after its lease it takes the run again
-    assert conductor.counts["fenced"] == 1
+    assert conductor.counts["fenced"] >= 1
     assert log.state().answer == "1 of 1"
     assert sorted(each.where for each in log.aside) == ["commits", "inbox"]
     assert one_report_counts(log)

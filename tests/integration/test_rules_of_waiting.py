@@ -151,7 +151,7 @@ async def test_waiting_takes_no_place_so_parents_do_not_starve_their_children(
     world.pool = type(world.pool)((SELF,))
     await world.worker(TOOL, at_once)
     line = Line()
-    conductor = await conductor_on(world, line, "c", max_runs=1)
+    await conductor_on(world, line, "c", max_runs=1)
     starts = [world.start(budget=Budget(depth=2)) for _ in range(3)]
     starts = [msgspec.structs.replace(start, task=Task(text="+")) for start in starts]
     runs = [await world.submit(start) for start in starts]
@@ -159,7 +159,8 @@ async def test_waiting_takes_no_place_so_parents_do_not_starve_their_children(
         log = await world.ended(run)
         assert log.state().answer == "2"
     await empty(world)
-    assert conductor.counts["finished"] == 3 * (1 + 2 + 4)
+    logs = [await world.log.read(run) for run in await world.log.runs()]
+    assert [log.state().outcome for log in logs] == ["finished"] * 3 * (1 + 2 + 4)
 
 
 async def test_a_paused_run_gives_its_task_back_and_a_signal_queues_it_again(
