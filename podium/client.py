@@ -15,11 +15,12 @@ import msgspec
 
 from actors.ports import Clock
 from actors.queues import Queue
+from actors.waking import queue_again
 from protocol import subjects
 from protocol.actions import Pool, Spend
 from protocol.budgets import Budget, Extension, short_of
-from protocol.codec import Commit, digest, encode
-from protocol.commands import Continue, Start
+from protocol.codec import Commit, encode
+from protocol.commands import Start
 from protocol.decisions import PolicySpec, Task
 from protocol.errors import Ambiguous, Conflict, InvalidData, NotFound, TooLarge, Usage
 from protocol.inbox import Signal, SignalKind
@@ -32,9 +33,6 @@ from replay.log import EventLog
 
 LOOK_S: Final = 2.0
 """Seconds after which a watcher looks into the log itself: as late as a lost hint is noticed."""
-
-WAKE_S: Final = 0.2
-"""Seconds before a paused run is queued again that was still being given back."""
 
 READS_AT_ONCE: Final = 16
 """Runs that are read at the same time for a list: enough to hide the round trips to the broker."""
@@ -216,22 +214,8 @@ class Client:
         )
         await self._log.post(run, encode(signal))
         if kind in _WAKES:
-            await self._wake(run, digest(encode(signal)))
+            await queue_again(self._log, self._tasks, run)
         return signal.id
-
-    async def _wake(self, run: str, signal: str) -> None:
-        """Have a paused run taken up again.
-
-        Its task may still be with the conductor that paused it, which need not see the signal: so
-        this is not over before the queue has taken the task, or the log shows the signal.
-        """
-        while True:
-            state = (await self._log.read(run)).state()  # after posting: it may just have paused
-            if state.phase != "paused" or signal in state.signals:
-                return
-            if await self._tasks.put(subjects.task(state.priority, run), encode(Continue(run=run))):
-                return
-            await asyncio.sleep(WAKE_S)
 
     def refuse(self, run: str, kind: SignalKind, state: RunState) -> None:
         """Raise `Conflict` if a run of this state can't be told that."""

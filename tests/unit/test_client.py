@@ -188,6 +188,22 @@ async def test_a_paused_run_is_queued_again_by_a_signal(world: World) -> None:
         assert (await client.result(run)).answer == "done"
 
 
+async def test_a_second_signal_to_a_paused_run_returns_though_nobody_stands(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.waking.WAKE_S", 0.1)
+    client = await started(world)
+    run = await client.submit("x", POOL, POLICY, Budget(rounds=0, on_limit="pause"))
+    await world.until(run, lambda log: log.state().phase == "paused")
+    await world.conductors.pop().stop()
+    async with asyncio.timeout(WITHIN_S):
+        await client.signal(run, "resume")
+        await client.signal(run, "extend", extension=Extension(rounds=3))
+        assert len(world.tasks.items) == 1
+        await world.conductor("c2")
+        assert (await client.result(run)).answer == "done"
+
+
 async def test_a_paused_run_is_not_queued_by_a_second_pause(world: World) -> None:
     client = client_of(world)
     run = await client.submit("x", POOL, POLICY)
