@@ -1,6 +1,6 @@
 """A run as a tree of rounds and calls, made of its log. Pure."""
 
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
@@ -21,6 +21,9 @@ from protocol.events import (
 from protocol.state import CallState, Outcome, Phase, RunState
 from protocol.subjects import child_id
 from replay.chain import RunLog
+
+NAME_CHARS: Final = 64
+"""Characters of a worker's name that are shown: a policy may have named one that is in no pool."""
 
 
 def spend(spent: Spend) -> str:
@@ -187,7 +190,7 @@ def _call(
     value = known.value if report is None else report.value
     return CallNode(
         call=call,
-        worker=known.call.worker,
+        worker=one_line(known.call.worker, NAME_CHARS),
         kind=kind,
         status=known.status or ("running" if known.attempt else "waiting"),
         fault=known.fault,

@@ -310,3 +310,14 @@ def test_small_words() -> None:
     ]
     assert [count(1, "run"), count(2, "run")] == ["1 run", "2 runs"]
     assert [ago(47_900), ago(61_000), ago(7_300_000)] == ["47 s ago", "1 min ago", "2 h ago"]
+
+
+def test_a_workers_name_that_a_model_made_up_steers_no_terminal() -> None:
+    driver = started(planned("\x1b[2J\x1b[31mgone\nforged  OK"))
+    driver.at += 1_000
+    log = log_of(driver)
+    shown = [*story(log, content=True), *tree_lines(tree(log), driver.at, content=True)]
+    shown += picture(tree(log), driver.at).splitlines()
+    named = [line for line in shown if "[2J[31mgone forged OK" in line]
+    assert len(named) >= 3
+    assert not [line for line in shown if "\x1b" in line or "\n" in line]
