@@ -33,7 +33,14 @@ MICRO: Final = 1_000_000
 """Micro-dollars of one US dollar."""
 
 Whole = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
-Positive = Annotated[float, msgspec.Meta(gt=0, le=10**9)]
+
+MIN_LEASE_S: Final = 2
+"""Seconds. An owner learns only after `replay.broker.ANSWER_S` that a request of its is lost; a
+shorter lease is gone by then, and runs change hands although nobody has failed."""
+
+MAX_LEASE_S: Final = 20
+"""Seconds. A run that brings down each of its conductors is stopped, which takes that the next one
+has it within `protocol.limits.IDLE_WINDOW_MS` (30 s): lease and start together."""
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -97,7 +104,7 @@ class Config(_Section, frozen=True, kw_only=True):
     """``rules``, or ``openai:MODEL``; empty takes the pool's own."""
     pool: str = ""
     """Path of a pool file; empty takes the pool that is shipped."""
-    lease_s: Positive = 10.0
+    lease_s: Annotated[float, msgspec.Meta(ge=MIN_LEASE_S, le=MAX_LEASE_S)] = 10.0
     """Seconds after which a silent conductor's runs, and a silent worker's calls, go to another."""
     shards: Annotated[int, msgspec.Meta(ge=1, le=MAX_SHARDS)] = 1
     """Streams over which the runs of a new deployment are spread."""

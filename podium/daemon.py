@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import time
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -271,6 +272,7 @@ class Daemon:
             kind="conductor",
             connection=self._connection("conductor"),
             lease_s=lease_s,
+            policies=tuple(sorted({self.asked.policy, self.config.policy} - {""})),
         )
         workers = [
             Declared(
@@ -304,7 +306,10 @@ class Daemon:
             )
         address = self.config.ray.address
         here = "" if address else str(self.folder / LOG)
-        asked = ClusterAsked(declared=self._declared(), address=address, log=here)
+        deployment = sha256(f"{self.folder}@{self.config.nats.url}".encode()).hexdigest()[:12]
+        asked = ClusterAsked(
+            declared=self._declared(), address=address, deployment=deployment, log=here
+        )
         assert self.cluster.stdin is not None
         assert self.cluster.stdout is not None
         self.cluster.stdin.write(msgspec.json.encode(asked) + b"\n")
@@ -398,7 +403,8 @@ def only_one(folder: Path) -> Any:
         except BlockingIOError:
             raise Conflict(
                 f"a deployment is running in {folder} already",
-                hint="use it (`podium run` attaches by itself), or stop it with `podium down`",
+                hint="another `podium run` hosts this folder: wait for it, use another --folder, "
+                "or `podium up` first, so that several runs share one deployment",
             ) from None
         yield
 

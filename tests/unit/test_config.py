@@ -49,6 +49,8 @@ def test_the_file_can_be_named(tmp_path: Path) -> None:
         ("shards = 0", "Expected `int` >= 1 - at `$.shards`", "Change that value"),
         ('shards = "2"', "got `str` - at `$.shards`", "Change that value"),
         ('durability = "hope"', "'hope' - at `$.durability`", "Change that value"),
+        ("lease_s = 1.9", "Expected `float` >= 2.0 - at `$.lease_s`", "Change that value"),
+        ("lease_s = 30.0", "Expected `float` <= 20.0 - at `$.lease_s`", "Change that value"),
         ("[nats", "podium.toml can't be read: ", "line"),
     ],
 )
