@@ -102,8 +102,9 @@ class Caretaker:
         """Whether the run had to be queued."""
         log = await self.log.read(run)
         state = log.state()
-        if state.phase in ("new", "ended"):
+        if state.phase == "ended":
             self._ended.add(run)
+        if state.phase in ("new", "ended"):
             return False
         skipped = min(2 * self._skipped.get(run, 0) + 1, MAX_SKIPPED)
         self._skipped[run], self._due[run] = skipped, self._round + skipped

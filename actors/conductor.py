@@ -115,13 +115,20 @@ class Conductor:
 
     def redo(self) -> None:
         """Start everything that is due again: after a reconnection nobody knows what was lost."""
+        self.suspicion += 1  # and others may have taken over meanwhile
         for shell in self.runs.values():
             shell.redo()
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self.counts["broken"] += 1
+            logger.error("%s ended", task.get_name(), exc_info=task.exception())
 
     # ------------------------------------------------------------------------------------ ownership
 
@@ -194,15 +201,21 @@ class Conductor:
     async def _heartbeat(self) -> None:
         while True:
             await asyncio.sleep(self.options.lease_s / BEATS_PER_LEASE)
-            suspicion = self.check_beat()
-            doubtful = [s for s in self.runs.values() if s.trusted != suspicion]
-            for start in range(0, len(doubtful), REVERIFY_AT_ONCE):
-                group = doubtful[start : start + REVERIFY_AT_ONCE]
-                await asyncio.gather(*(shell.reverify() for shell in group))
-            self._beat = time.monotonic()
-            for shell in list(self.runs.values()):
-                if shell.trusted == suspicion:
-                    await shell.delivery.progress()
+            try:
+                await self._beat_once()
+            except PodiumError as error:  # the next beat is soon enough
+                logger.warning("a sign of life was not given: %s", error)
+
+    async def _beat_once(self) -> None:
+        suspicion = self.check_beat()
+        doubtful = [s for s in self.runs.values() if s.trusted != suspicion]
+        for start in range(0, len(doubtful), REVERIFY_AT_ONCE):
+            group = doubtful[start : start + REVERIFY_AT_ONCE]
+            await asyncio.gather(*(shell.reverify() for shell in group))
+        self._beat = time.monotonic()
+        for shell in list(self.runs.values()):
+            if shell.trusted == suspicion:
+                await shell.delivery.progress()
 
     def health(self) -> tuple[int, int]:
         """Progress so far, and how many runs more it could take."""

@@ -6,21 +6,27 @@ shell or after a reconnection. Nothing here is recorded; what counts is what com
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from actors.waking import queue_again
 from protocol import subjects
+from protocol.actions import Json
 from protocol.codec import CallMessage, Withdrawal, encode
 from protocol.commands import PolicyReply
 from protocol.decisions import Reply
-from protocol.errors import PodiumError
+from protocol.errors import PodiumError, TooLarge
 from protocol.inbox import Signal
 from protocol.limits import MAX_DETAIL_CHARS
 from protocol.run import Ask, Make, Tell, Wait, Withdraw, due
-from protocol.views import child_report, child_start, view
+from protocol.views import child_report, child_start, short, view
 
 if TYPE_CHECKING:
     from actors.run_shell import RunShell
+
+
+MAX_SEEN_CHARS: Final = 64_000
+"""Characters of what a worker may see of other calls, all of them together, where the whole doesn't
+fit into one message: a character has at most six bytes in JSON."""
 
 
 class Effects:
@@ -134,7 +140,7 @@ class Effects:
                 await self.shell.assure()
                 await host.tasks.put(subjects.task(start.priority, start.run), encode(start))
                 continue
-            message = CallMessage(
+            message = _fitting(
                 run=state.run,
                 call=name,
                 attempt=attempt,
@@ -145,8 +151,8 @@ class Effects:
                 task=state.task.text if spec.kind == "agent" else "",
                 again=self.recovered,
             )
-            subject = subjects.call(spec.name, "normal", state.run, name, attempt)
-            messages.append((subject, encode(message), (known.deadline - now) / 1_000))
+            subject = subjects.call(spec.name, state.priority, state.run, name, attempt)
+            messages.append((subject, message, (known.deadline - now) / 1_000))
         if messages:
             await self.shell.assure()
             await host.calls.send(messages)
@@ -190,3 +196,13 @@ class Effects:
         """Have a paused run delivered to somebody: a signal waits in its inbox."""
         with contextlib.suppress(PodiumError):
             await queue_again(self.shell.host.log, self.shell.host.tasks, self.shell.run)
+
+
+def _fitting(*, sees: dict[str, Json], **fields: Any) -> bytes:
+    """A call message; what the worker may see is cut where the whole would not fit."""
+    try:
+        return encode(CallMessage(sees=sees, **fields))
+    except TooLarge:
+        share = MAX_SEEN_CHARS // len(sees)
+        cut = {call: short(value, share) for call, value in sees.items()}
+        return encode(CallMessage(sees=cut, **fields))

@@ -20,6 +20,7 @@ from actors.worker import Worker, WorkerOptions
 from protocol import subjects
 from protocol.actions import WorkerSpec
 from protocol.decisions import PolicySpec
+from protocol.errors import Denied
 from replay.broker import Broker
 from replay.jetstream_log import JetStreamLog
 
@@ -57,6 +58,9 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     kind: Literal["conductor", "worker"]
     connection: Connection
     lease_s: float
+    policies: tuple[str, ...] = ()
+    """For a conductor: which policies of the user's own it may import. A task names its policy, and
+    whoever may submit must not thereby have any code run where the rights to the log are."""
     spec: WorkerSpec | None = None
     """For a worker: what it hosts."""
 
@@ -133,6 +137,11 @@ async def _conductor(declared: Declared) -> Program:
     cache: dict[str, Policy] = {}
 
     def policy(spec: PolicySpec) -> Policy:
+        if spec.name.startswith("python:") and spec.name not in declared.policies:
+            raise Denied(
+                f"this deployment does not host policy {spec.name!r}",
+                hint="name it in the pool's file or in podium.toml, and start the deployment again",
+            )
         if spec.name not in cache:
             cache[spec.name] = policies.find(spec.name)
         return cache[spec.name]

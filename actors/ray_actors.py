@@ -29,7 +29,7 @@ from replay.scrub import BrokerLedger
 logger = logging.getLogger("podium.ray")
 
 NAMESPACE: Final = "podium"
-"""Ray's namespace of all our actors."""
+"""What Ray's namespaces of our actors begin with; each deployment has its own."""
 
 START_S: Final = 60.0
 """Seconds that a program may take to start: imports on a busy machine, a broker that restarts."""
@@ -107,13 +107,14 @@ class RayActors:
     """`Actors` that are Ray's.
 
     Args:
+        namespace: Ray's namespace of this deployment.
         env: Environment variables of the actors' processes, for a cluster that was not started
             here.
         log: File of this machine to which the actors log.
     """
 
-    def __init__(self, env: dict[str, str] | None = None, log: str = "") -> None:
-        self._env, self._log = env or {}, log
+    def __init__(self, namespace: str, env: dict[str, str] | None = None, log: str = "") -> None:
+        self._namespace, self._env, self._log = namespace, env or {}, log
         self._brokers: dict[str, Broker] = {}
 
     def handle(self, declared: Declared) -> Any:
@@ -121,7 +122,7 @@ class RayActors:
         options: dict[str, Any] = {"runtime_env": {"env_vars": self._env}} if self._env else {}
         remote = ray.remote(ProgramActor).options(
             name=declared.name,
-            namespace=NAMESPACE,
+            namespace=self._namespace,
             lifetime="detached",
             get_if_exists=True,
             max_restarts=-1,
@@ -183,10 +184,11 @@ async def _result(reference: Any) -> Any:
 class SupervisorActor:
     """The supervisor, as an actor of its own: it outlives whoever started it."""
 
-    def __init__(self, encoded: bytes, env: dict[str, str], log: str) -> None:
+    def __init__(self, encoded: bytes, namespace: str, env: dict[str, str], log: str) -> None:
         _log_to(log, "supervisor")
+        self._encoded = encoded
         self._declared = msgspec.json.decode(encoded, type=list[Declared])
-        self._actors = RayActors(env, log)
+        self._actors = RayActors(namespace, env, log)
         self._supervisor = Supervisor(self._actors, self._declared)
         self._thread = LoopThread("supervisor")
         self._running = asyncio.run_coroutine_threadsafe(self._run(), self._thread.loop)
@@ -202,6 +204,7 @@ class SupervisorActor:
     async def _care(self) -> None:
         conductor = next((each for each in self._declared if each.kind == "conductor"), None)
         while conductor is not None:
+            broker: Broker | None = None
             try:
                 broker = await conductor.connection.open("caretaker")
                 log = JetStreamLog(broker)
@@ -209,7 +212,14 @@ class SupervisorActor:
                 await Caretaker(log, BrokerLedger(log), tasks).run()
             except Exception:
                 logger.exception("the caretaker starts again")
-                await asyncio.sleep(PATIENCE_S)
+            finally:
+                if broker is not None:
+                    await broker.close()
+            await asyncio.sleep(PATIENCE_S)
+
+    def is_for(self, encoded: bytes) -> bool:
+        """Whether it looks after just these actors."""
+        return self._encoded == encoded
 
     def missing(self) -> dict[str, str]:
         """The actors that have not worked yet, and why they can't, where that is known."""

@@ -69,8 +69,15 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     declared: list[Declared]
     address: str = ""
     """Of a running cluster; empty starts one here."""
+    deployment: str = ""
+    """What tells this deployment from others on the same cluster."""
     log: str = ""
     """File of this machine to which the actors log; empty leaves that to Ray."""
+
+    @property
+    def namespace(self) -> str:
+        """Ray's namespace of this deployment's actors."""
+        return f"{NAMESPACE}-{self.deployment}" if self.deployment else NAMESPACE
 
 
 def main() -> int:
@@ -135,7 +142,7 @@ def _say(answer: dict[str, Any]) -> None:
 def _connect(asked: Asked) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    options: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False}
+    options: dict[str, Any] = {"namespace": asked.namespace, "log_to_driver": False}
     if asked.address:
         _knock(asked.address)
         ray.init(address=asked.address, **options)
@@ -164,7 +171,7 @@ def _supervisor(asked: Asked) -> Any:
         env = {name: os.environ[name] for name in names if name in os.environ}
     remote = ray.remote(SupervisorActor).options(
         name=SUPERVISOR,
-        namespace=NAMESPACE,
+        namespace=asked.namespace,
         lifetime="detached",
         get_if_exists=True,
         max_restarts=-1,
@@ -172,7 +179,13 @@ def _supervisor(asked: Asked) -> Any:
         num_cpus=0,
         max_concurrency=4,
     )
-    return remote.remote(msgspec.json.encode(asked.declared), env, asked.log)
+    encoded = msgspec.json.encode(asked.declared)
+    supervisor = remote.remote(encoded, asked.namespace, env, asked.log)
+    if asked.address and not ray.get(supervisor.is_for.remote(encoded), timeout=READY_S):
+        logger.warning("the cluster has this deployment's actors of an earlier start: ending them")
+        _stop(supervisor)
+        supervisor = remote.remote(encoded, asked.namespace, env, asked.log)
+    return supervisor
 
 
 def _await_ready(supervisor: Any) -> bool:

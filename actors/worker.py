@@ -19,9 +19,9 @@ from actors.ports import Adapter, Attempt, Clock, Outcome
 from actors.queues import Bus, Delivery, Puller, Queue
 from protocol import subjects
 from protocol.actions import NOTHING, BlobRef, Json, Report, Spend
-from protocol.codec import CallMessage, decode_withdrawal, encode
+from protocol.codec import CallMessage, decode_withdrawal, deeper_than, encode
 from protocol.errors import InvalidData, NotFound, PodiumError
-from protocol.limits import MAX_DETAIL_CHARS, MAX_INLINE_BYTES, MAX_VALUE_BYTES
+from protocol.limits import MAX_DETAIL_CHARS, MAX_INLINE_BYTES, MAX_NESTING, MAX_VALUE_BYTES
 from replay.chain import InboxEntry, read_inbox
 from replay.log import EventLog
 
@@ -252,6 +252,10 @@ class Worker:
             data, failed = b"", f"{self.spec.name} returned what is no JSON: {error}"
         else:
             failed = ""
+            if deeper_than(MAX_NESTING, data):
+                failed = (
+                    f"{self.spec.name} returned a value nested deeper than {MAX_NESTING} levels"
+                )
             if len(data) > MAX_VALUE_BYTES:
                 failed = f"{self.spec.name} returned {len(data)} bytes of {MAX_VALUE_BYTES} at most"
         if failed:

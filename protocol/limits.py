@@ -55,6 +55,9 @@ them; what one process can read, every other must be able to."""
 MAX_DETAIL_CHARS: Final = 2_000
 """Characters of a reason or an error text kept in an event or a report: one screen."""
 
+MAX_NAME_CHARS: Final = 200
+"""Characters of who gave a signal, and why, kept in an event: many fit into one commit."""
+
 MAX_DEPTH: Final = 8
 """Levels of runs below a root run, whatever a budget says. Deeper recursion has never paid in the
 literature."""

@@ -62,6 +62,7 @@ from protocol.limits import (
     FINAL_GRACE_MS,
     MAX_DETAIL_CHARS,
     MAX_IDLE_ACTIVATIONS,
+    MAX_NAME_CHARS,
     MAX_POLICY_FAILURES,
     MAX_REPLY_BYTES,
     POLICY_BACKOFF_MS,
@@ -226,12 +227,13 @@ def _activate(d: Draft, command: Activate) -> None:
 
 def _take_signal(d: Draft, digest: str, signal: Signal) -> None:
     s = d.state
+    by, reason = signal.by[:MAX_NAME_CHARS], signal.reason[:MAX_NAME_CHARS]
     if len(s.signals) >= MAX_SIGNALS and signal.kind != "cancel":
         return
-    d.emit(SignalReceived(signal=digest, kind=signal.kind, by=signal.by, reason=signal.reason))
+    d.emit(SignalReceived(signal=digest, kind=signal.kind, by=by, reason=reason))
     match signal.kind:
         case "cancel":
-            d.emit(RunCancelled(by=signal.by, reason=signal.reason, at=d.at))
+            d.emit(RunCancelled(by=by, reason=reason, at=d.at))
         case "extend":
             if s.parent is not None:
                 return
@@ -240,7 +242,7 @@ def _take_signal(d: Draft, digest: str, signal: Signal) -> None:
                 d.emit(RunResumed(at=d.at))
         case "pause":
             if s.phase != "paused":
-                d.emit(RunPaused(reason="signal", detail=f"by {signal.by}", at=d.at))
+                d.emit(RunPaused(reason="signal", detail=f"by {by}", at=d.at))
         case "resume" | "answer":
             if s.phase == "paused":
                 d.emit(RunResumed(at=d.at))

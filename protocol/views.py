@@ -75,7 +75,7 @@ def compose(shown: View) -> Reply:
     lines: list[str] = []
     room = _COMPOSED_CHARS
     for item in reversed(found):  # what was found last was asked for knowing the rest
-        line = f"{item.call.worker}({_short(item.call.arguments)}): {_short(item.value)}"
+        line = f"{item.call.worker}({short(item.call.arguments)}): {short(item.value)}"
         room -= len(line)
         if room < 0:
             lines.append(f"({len(found) - len(lines)} earlier results are not shown)")
@@ -88,9 +88,10 @@ def compose(shown: View) -> Reply:
     return Reply(decision=Decision(answer=answer), version=COMPOSER)
 
 
-def _short(value: Json) -> str:
+def short(value: Json, chars: int = _SHOWN_CHARS) -> str:
+    """A value as text, cut to so many characters."""
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-    return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…"
+    return text if len(text) <= chars else text[: chars - 1] + "…"
 
 
 def child_start(state: RunState, call: str) -> Start:

@@ -5,18 +5,23 @@ from typing import Any, Final
 
 import msgspec
 
+from protocol.errors import Busy
 from replay.chain import Stored
 
 SEQUENCE: Final = re.compile("[0-9]{1,19}")
 """A sequence, or a count, as headers carry it."""
 
 
-class Refused(Exception):
+class Refused(Busy):
     """The server answered, and the answer was no."""
 
     def __init__(self, code: int, text: str) -> None:
-        super().__init__(f"{text} ({code})")
+        hint = "`podium doctor` shows what the server says of itself"
+        super().__init__(f"the NATS server says no: {text} ({code})", hint=hint)
         self.code, self.text = code, text
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Refused, (self.code, self.text))
 
 
 class Unanswered(Exception):

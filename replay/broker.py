@@ -50,6 +50,9 @@ READ_BATCH: Final = 1_000
 SWEEP_S: Final = 0.25
 """Seconds between two looks for requests without an answer."""
 
+NOT_NOW: Final = frozenset({10008, 10009, 10118, 10119})
+"""Error codes of a server that can't say: no leader yet, a stream or a consumer still offline."""
+
 _EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
 
 
@@ -270,6 +273,7 @@ class Broker:
             self._group_answered(group, message)
 
         def expired() -> None:
+            self.forget(reply)
             for item in group:
                 _fail(item.future)
             self._group_done()
@@ -282,7 +286,9 @@ class Broker:
             last = number == len(group)
             if last:
                 headers["Nats-Batch-Commit"] = "1"
-            await self._publish(item.subject, item.data, reply if last else "", headers, expired)
+            where = reply if last else ""
+            if not await self._publish(item.subject, item.data, where, headers, expired):
+                return  # the server drops what it has staged of an unfinished batch
 
     def _group_answered(self, group: list[_Append], message: Msg) -> None:
         ack = self._ack(message)
@@ -318,7 +324,8 @@ class Broker:
         reply: str,
         headers: dict[str, str] | None,
         failed: Callable[[], None],
-    ) -> None:
+    ) -> bool:
+        """Whether it was sent; if not, ``failed`` has been called."""
         try:
             await self.client.publish(subject, data, reply=reply, headers=headers)
         except (NatsError, OSError) as error:
@@ -326,6 +333,8 @@ class Broker:
             if reply:
                 self.forget(reply)
             failed()
+            return False
+        return True
 
     def _ack(self, message: Msg) -> PubAck | None:
         """What the server says of an append; None if nobody takes it, or the answer is none."""
@@ -357,7 +366,12 @@ class Broker:
         reply = self.expect(answered, lambda: _fail(future), within)
         data = b"" if body is None else msgspec.json.encode(body)
         await self._publish(subject, data, reply, None, lambda: _fail(future))
-        return self._said(answers.answer(await future), subject)
+        try:
+            return self._said(answers.answer(await future), subject)
+        except Refused as error:
+            if error.code in NOT_NOW:
+                raise Unanswered(error.text) from None
+            raise
 
     async def last(self, stream: str, subject: str) -> Stored | None:
         """The subject's last message, read from the stream's leader."""
