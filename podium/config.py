@@ -33,6 +33,7 @@ MICRO: Final = 1_000_000
 """Micro-dollars of one US dollar."""
 
 Whole = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
+Positive = Annotated[float, msgspec.Meta(gt=0, le=10**9)]
 
 MIN_LEASE_S: Final = 2
 """Seconds. An owner learns only after `replay.broker.ANSWER_S` that a request of its is lost; a
