@@ -20,6 +20,7 @@ from podium.config import Config
 from podium.daemon import LOCK, LOG, RECORD, Asked, Record, connection, read_settings
 from podium.poolfile import LoadedPool
 from protocol import errors, subjects
+from protocol.actions import WorkerSpec
 from protocol.errors import Conflict, NotFound, PodiumError, TimedOut, Unreachable, Usage
 from replay.broker import Broker
 from replay.durability import Settings
@@ -39,11 +40,13 @@ DOWN_S: Final = 60.0
 class Host:
     """A connection to a deployment."""
 
-    def __init__(self, config: Config, broker: Broker, server: NatsServer | None) -> None:
+    def __init__(
+        self, config: Config, broker: Broker, server: NatsServer | None, shards: int
+    ) -> None:
         self.config, self.broker, self._server = config, broker, server
         tasks = JetStreamQueue(broker, subjects.TASKS, lease_s=config.lease_s)
         user = os.environ.get("USER") or os.environ.get("LOGNAME") or "user"
-        self._client = Client(JetStreamLog(broker), tasks, by=user, shards=config.shards)
+        self._client = Client(JetStreamLog(broker), tasks, by=user, shards=shards)
 
     @property
     def client(self) -> Client:
@@ -110,7 +113,7 @@ class Host:
         try:
             broker = await connection(config, server, "client").open("client")
             try:
-                yield cls(config, broker, server)
+                yield cls(config, broker, server, await _shards(broker, config))
             finally:
                 await broker.close()
         finally:
@@ -126,14 +129,31 @@ def _object(answer: bytes) -> dict[str, Any]:
         return {}
 
 
+async def _shards(broker: Broker, config: Config) -> int:
+    """How many logs the deployment has: a run in one that isn't there would never begin."""
+    there = await JetStreamLog(broker).shards()
+    unbroken = [k for place, k in enumerate(there) if place == k]
+    return len(unbroken) or config.shards
+
+
 def _same_workers(there: Record, pool: LoadedPool) -> None:
-    hosted = {worker.name for worker in there.workers.workers}
+    """Raise `Usage` unless all of the pool's workers are hosted, and just as the pool has them."""
+    hosted = {worker.name: _written(worker) for worker in there.workers.workers}
     missing = [w.name for w in pool.pool.workers if w.name not in hosted]
-    if missing:
+    other = [w.name for w in pool.pool.workers if hosted.get(w.name, b"") not in (b"", _written(w))]
+    if missing or other:
+        differs = f"without {', '.join(missing)}" if missing else ""
+        if other:
+            differs += f"{' and ' if missing else ''}with another definition of {', '.join(other)}"
         raise Usage(
-            f"the standing deployment hosts pool {there.pool!r}, without {', '.join(missing)}",
+            f"the standing deployment hosts pool {there.pool!r}, {differs}",
             hint="`podium down`, then `podium up --pool FILE`; or leave --pool out to use its own",
         )
+
+
+def _written(worker: WorkerSpec) -> bytes:
+    """A definition as the record has it, to compare one that was never written with one read."""
+    return msgspec.json.encode(worker, order="deterministic")
 
 
 def standing(config: Config) -> Record | None:

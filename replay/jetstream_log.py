@@ -185,7 +185,7 @@ class JetStreamLog:
                     raise full(run, error) from None
                 raise NotFound(
                     f"run {run} would be in shard {k}, and there is no stream {name}",
-                    hint="is the id mistyped? else raise nats.shards to what it was before",
+                    hint="is the id mistyped? else raise `shards` to what it was before",
                 ) from None
             self._there.add(k)
         return name

@@ -45,7 +45,7 @@ def definitions(shards: int, replicas: int) -> list[dict[str, Any]]:
     if not 1 <= shards <= subjects.MAX_SHARDS:
         raise Usage(
             f"{shards} shards are configured; 1 to {subjects.MAX_SHARDS} are possible",
-            hint="set nats.shards in podium.toml",
+            hint="set shards in podium.toml",
         )
     common = {"num_replicas": replicas, "max_msg_size": MAX_MESSAGE_BYTES, "discard": "new"}
     logs = [

@@ -1,0 +1,80 @@
+"""A connection to a deployment: what it takes from the broker, and what it refuses to attach to."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from podium import host
+from podium.config import BudgetTable, Config
+from podium.daemon import LOCK, RECORD, Record, connection, only_one
+from podium.host import Host
+from podium.poolfile import LoadedPool
+from protocol import subjects
+from protocol.actions import Pool, WorkerSpec
+from protocol.errors import PodiumError, Usage
+from replay.streams import definitions, ensure_streams
+from tests.broker import r1
+
+TOOL = WorkerSpec(name="tool", adapter="function:shop:price", options={"sizes": (1, 2)})
+
+
+def loaded(*workers: WorkerSpec) -> LoadedPool:
+    """A pool as it is read from a file."""
+    return LoadedPool(
+        path=Path("shop.toml"),
+        name="shop",
+        pool=Pool(workers),
+        policy="rules",
+        budget=BudgetTable(),
+    )
+
+
+async def test_new_runs_go_to_the_shards_that_are_there(tmp_path: Path) -> None:
+    config = Config(folder=str(tmp_path), shards=8)
+    with r1(folder=tmp_path / "nats") as there:
+        broker = await connection(config, there.server, "conductor").open("test")
+        await ensure_streams(broker, shards=2)
+        await broker.close()
+        async with Host.connect(config) as found:
+            runs = [found.client.new_run() for _ in range(100)]
+    assert {subjects.shard(run) for run in runs} == {0, 1}
+
+
+def test_the_number_of_shards_is_named_by_its_key() -> None:
+    with pytest.raises(Usage) as caught:
+        definitions(0, 1)
+    assert "nats." not in caught.value.hint
+    assert "shards" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("pool", "differs"),
+    [
+        (loaded(TOOL), ""),
+        (loaded(WorkerSpec(name="other")), "without other"),
+        (
+            loaded(msgspec.structs.replace(TOOL, adapter="function:shop:price2")),
+            "with another definition of tool",
+        ),
+        (
+            loaded(msgspec.structs.replace(TOOL, timeout_ms=1), WorkerSpec(name="x")),
+            "without x and with another definition of tool",
+        ),
+    ],
+)
+async def test_a_deployment_of_other_workers_is_not_used(
+    tmp_path: Path, pool: LoadedPool, differs: str
+) -> None:
+    config = Config(folder=str(tmp_path))
+    record = Record(
+        pid=1, url="nats://x", pool="shop", workers=Pool((TOOL,)), since=1, durability="process"
+    )
+    with only_one(tmp_path):
+        (tmp_path / RECORD).write_bytes(msgspec.json.encode(record))
+        assert host.standing(config) is not None
+        message = f"hosts pool 'shop', {differs}" if differs else "there is no deployment in"
+        with pytest.raises(PodiumError, match=message):
+            async with Host.open(config, pool):
+                pass
+    assert (tmp_path / LOCK).exists()
