@@ -55,6 +55,10 @@ SHORT_LIFE_S: Final = 20.0
 MAX_FAILURES: Final = 5
 """Clusters in a row that never became ready before the daemon gives up."""
 
+PREPARE_PAUSE_S: Final = 2.0
+"""Seconds before a broker that is back, and could not be prepared, is tried again: it may still be
+electing leaders, and each try is a handful of requests."""
+
 STOP_S: Final = 45.0
 """Seconds that a cluster may take to hand everything back."""
 
@@ -101,6 +105,10 @@ class Daemon:
         self.broker: Broker | None = None
         self.ending = asyncio.Event()
         self.reconnected = asyncio.Event()
+        self._processes = asyncio.Lock()
+        """Held by whoever starts the broker or ends what is left of a cluster: a broker that is
+        just being started is in no record yet, and would be ended with the rest."""
+        self._preparing = asyncio.Lock()
         self._started_at = 0.0
         self._label = ""
         self._url = ""
@@ -179,7 +187,7 @@ class Daemon:
         old, self.broker = self.broker, None
         if old is not None:
             await old.close()
-        await self._prepare()
+        await self._prepare_until_done()
         if self.cluster is not None and self.cluster.returncode is None:
             self.cluster.kill()
 
@@ -188,10 +196,17 @@ class Daemon:
         while True:
             await self.reconnected.wait()
             self.reconnected.clear()
+            await self._prepare_until_done()
+
+    async def _prepare_until_done(self) -> None:
+        while True:
             try:
                 await self._prepare()
             except PodiumError as error:
-                logger.error("the broker can't be used: %s; %s", error.message, error.hint)
+                logger.error("the broker can't be used yet: %s; %s", error.message, error.hint)
+            else:
+                return
+            await asyncio.sleep(PREPARE_PAUSE_S)
 
     async def _keep_cluster(self) -> None:
         await self._start_cluster()
@@ -224,7 +239,8 @@ class Daemon:
         if self.config.nats.url:
             return
         old, folder = self.server, self.folder / "nats"
-        self.server = await asyncio.to_thread(NatsServer.start, folder, self.config.durability)
+        async with self._processes:
+            self.server = await asyncio.to_thread(NatsServer.start, folder, self.config.durability)
         if old is not None:
             await asyncio.to_thread(old.close)
 
@@ -244,7 +260,11 @@ class Daemon:
         return connection(self.config, self.server, role)
 
     async def _prepare(self) -> None:
-        """Streams, consumers, and a look at what the server really does."""
+        """Streams, consumers, and a look at what the server really does; one at a time."""
+        async with self._preparing:
+            await self._prepare_all()
+
+    async def _prepare_all(self) -> None:
         if self.broker is None:
             self._url = self._connection("client").url
             self.broker = await self._connection("conductor").open("daemon")
@@ -290,7 +310,8 @@ class Daemon:
 
     async def _start_cluster(self) -> None:
         await self._stop_cluster()
-        await asyncio.to_thread(self._clear)
+        async with self._processes:
+            await asyncio.to_thread(self._clear)
         self._started_at = time.monotonic()
         log = (self.folder / LOG).open("ab")
         with log:
