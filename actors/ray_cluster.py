@@ -180,7 +180,7 @@ def _supervisor(asked: Asked) -> Any:
         max_concurrency=4,
     )
     encoded = msgspec.json.encode(asked.declared)
-    supervisor = remote.remote(encoded, asked.namespace, env, asked.log)
+    supervisor: Any = remote.remote(encoded, asked.namespace, env, asked.log)
     if asked.address and not ray.get(supervisor.is_for.remote(encoded), timeout=READY_S):
         logger.warning("the cluster has this deployment's actors of an earlier start: ending them")
         _stop(supervisor)

@@ -11,7 +11,7 @@ import heapq
 import itertools
 import logging
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
@@ -25,6 +25,7 @@ from replay import answers
 from replay.answers import SEQUENCE, PubAck, Refused, Unanswered
 from replay.chain import Stored
 from replay.connection import RECONNECT_S, connect
+from replay.lanes import Append, Lane
 
 logger = logging.getLogger("podium.broker")
 
@@ -32,14 +33,8 @@ ANSWER_S: Final = 2.0
 """Seconds after which a request counts as unanswered. Shorter than any lease, so that its owner can
 still act."""
 
-MAX_GROUP: Final = 400
-"""Appends of one atomic batch; the server takes 1000."""
-
 MIN_GROUP: Final = 12
 """Appends from which on an atomic batch is worth its staging, about 2 ms; fewer go one by one."""
-
-MAX_GROUP_BYTES: Final = 4_194_304
-"""Bytes of one atomic batch: bounds what the server holds in staging."""
 
 MAX_GROUPS_IN_FLIGHT: Final = 2
 """Batches under way at a time. More would make each one smaller, and share fewer fsyncs."""
@@ -63,15 +58,6 @@ Answer = Callable[[Msg], None]
 _T = TypeVar("_T")
 
 
-class _Append:
-    __slots__ = ("data", "expected", "future", "subject")
-
-    def __init__(
-        self, subject: str, data: bytes, expected: int | None, future: "asyncio.Future[int]"
-    ) -> None:
-        self.subject, self.data, self.expected, self.future = subject, data, expected, future
-
-
 class Broker:
     """A connection, and the answers that are waited for on it.
 
@@ -93,10 +79,8 @@ class Broker:
         self._tokens = itertools.count()
         self._answers: dict[str, Answer] = {}
         self._deadlines: list[tuple[float, str, Callable[[], None]]] = []
-        self._queue: deque[_Append] = deque()
+        self._lanes: dict[str, Lane] = {}
         self._wake = asyncio.Event()
-        self._groups = 0
-        self._singles = 0
         self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
@@ -162,8 +146,9 @@ class Broker:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for item in self._queue:
-            _fail(item.future)
+        for lane in self._lanes.values():
+            for item in lane.queue:
+                _fail(item.future)
         for _, token, expired in self._deadlines:
             if token in self._answers:
                 expired()
@@ -220,35 +205,39 @@ class Broker:
             Unanswered: Nobody knows.
         """
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Append(subject, data, expected, future))
+        self._lane(subject).queue.append(Append(subject, data, expected, future))
         self._wake.set()
         return await future
+
+    def _lane(self, subject: str) -> Lane:
+        """The stream that a subject belongs to: the log has one for each shard."""
+        name = subject[: subject.find(".", 4)] if subject.startswith("log.") else subject[:4]
+        lane = self._lanes.get(name)
+        if lane is None:
+            lane = self._lanes[name] = Lane()
+        return lane
 
     async def _send_appends(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._queue:
-                if not self.grouped:
-                    await self._send_one(self._queue.popleft())
-                elif len(self._queue) >= MIN_GROUP and self._groups < MAX_GROUPS_IN_FLIGHT:
-                    await self._send_group(self._take_group())
-                elif not self._groups and not self._singles:
-                    for item in self._take_group():
-                        self._singles += 1
-                        await self._send_one(item, self._single_done)
-                else:  # wait for what is under way: more comes together meanwhile
-                    break
+            for lane in list(self._lanes.values()):
+                await self._send_lane(lane)
 
-    def _take_group(self) -> list[_Append]:
-        group: list[_Append] = []
-        size = 0
-        while self._queue and len(group) < MAX_GROUP and size < MAX_GROUP_BYTES:
-            size += len(self._queue[0].data)
-            group.append(self._queue.popleft())
-        return group
+    async def _send_lane(self, lane: Lane) -> None:
+        while lane.queue:
+            if not self.grouped:
+                await self._send_one(lane.queue.popleft())
+            elif len(lane.queue) >= MIN_GROUP and lane.groups < MAX_GROUPS_IN_FLIGHT:
+                await self._send_group(lane)
+            elif not lane.groups and not lane.singles:
+                for item in lane.take_group():
+                    lane.singles += 1
+                    await self._send_one(item, lambda: self._single_done(lane))
+            else:  # wait for what is under way: more comes together meanwhile
+                return
 
-    async def _send_one(self, item: _Append, done: Callable[[], None] | None = None) -> None:
+    async def _send_one(self, item: Append, done: Callable[[], None] | None = None) -> None:
         def answered(message: Msg) -> None:
             self.forget(message.subject)
             _settle(item, self._ack(message))
@@ -264,19 +253,21 @@ class Broker:
         reply = self.expect(answered, expired)
         await self._publish(item.subject, item.data, reply, headers, expired)
 
-    async def _send_group(self, group: list[_Append]) -> None:
-        self._groups += 1
+    async def _send_group(self, lane: Lane) -> None:
+        group = lane.take_group()
+        lane.groups += 1
         batch = f"{self._prefix[-22:]}-{next(self._tokens)}"
 
         def answered(message: Msg) -> None:
             self.forget(message.subject)
             self._group_answered(group, message)
+            self._group_done(lane)
 
         def expired() -> None:
             self.forget(reply)
             for item in group:
                 _fail(item.future)
-            self._group_done()
+            self._group_done(lane)
 
         reply = self.expect(answered, expired)
         for number, item in enumerate(group, 1):
@@ -290,7 +281,7 @@ class Broker:
             if not await self._publish(item.subject, item.data, where, headers, expired):
                 return  # the server drops what it has staged of an unfinished batch
 
-    def _group_answered(self, group: list[_Append], message: Msg) -> None:
+    def _group_answered(self, group: list[Append], message: Msg) -> None:
         ack = self._ack(message)
         if ack is not None and ack.error is None and ack.count == len(group):
             for offset, item in enumerate(group, ack.seq - len(group) + 1):
@@ -301,20 +292,19 @@ class Broker:
             task = asyncio.create_task(self._send_singly(list(waiting)))
             self._tasks.append(task)
             task.add_done_callback(self._tasks.remove)
-        self._group_done()
 
-    async def _send_singly(self, items: list[_Append]) -> None:
+    async def _send_singly(self, items: list[Append]) -> None:
         for item in items:
             await self._send_one(item)
 
-    def _single_done(self) -> None:
-        self._singles -= 1
-        if self._queue and not self._singles:
+    def _single_done(self, lane: Lane) -> None:
+        lane.singles -= 1
+        if lane.queue and not lane.singles:
             self._wake.set()
 
-    def _group_done(self) -> None:
-        self._groups -= 1
-        if self._queue:
+    def _group_done(self, lane: Lane) -> None:
+        lane.groups -= 1
+        if lane.queue:
             self._wake.set()
 
     async def _publish(
@@ -447,7 +437,7 @@ def _status(message: Msg) -> str:
     return (message.headers or {}).get("Status", "")
 
 
-def _settle(item: _Append, ack: PubAck | None) -> None:
+def _settle(item: Append, ack: PubAck | None) -> None:
     if item.future.done():
         return
     if ack is None:
