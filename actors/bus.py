@@ -10,13 +10,15 @@ from nats.errors import Error as NatsError
 
 from actors.queues import Listener
 from replay.broker import Broker
+from replay.connection import inbox
 
 MAX_ANSWERS: Final = 10_000
 """Answers to one question that are collected: more actors than one deployment has."""
 
 
-_INBOX: Final = "_INBOX."
-"""Where answers go. Anywhere else, whoever asks would write with the rights of whoever answers."""
+_INBOXES: Final = tuple(f"{inbox(user)}." for user in (None, "client", "conductor"))
+"""Where answers go: to those who may ask. Anywhere else, whoever asks would write with the
+rights of whoever answers."""
 
 
 class NatsBus:
@@ -35,7 +37,7 @@ class NatsBus:
 
         async def heard(message: Msg) -> None:
             answer = await listener(message.data)
-            if answer is not None and message.reply.startswith(_INBOX):
+            if answer is not None and message.reply.startswith(_INBOXES):
                 await self.publish(message.reply, answer)
 
         await self.broker.client.subscribe(subject, cb=heard)

@@ -27,6 +27,15 @@ RECONNECT_S: Final = 0.25
 _VERSION: Final = b"NATS/1.0"
 
 
+def inbox(user: str | None) -> str:
+    """The first token of the subjects on which ``user`` hears answers.
+
+    A user of the embedded broker has one that nobody else may hear: who hears a request knows where
+    its answer goes. Without a name (a credentials file of somebody's cluster) it is NATS's own.
+    """
+    return f"_INBOX_{user}" if user else "_INBOX"
+
+
 def parse_headers(block: bytes) -> dict[str, str]:
     """The headers of a message, as far as they are some.
 
@@ -94,6 +103,7 @@ async def connect(
         password=password,
         user_credentials=credentials,
         name=name,
+        inbox_prefix=inbox(user),
         error_cb=failed,
         reconnected_cb=again,
         connect_timeout=int(CONNECT_S),

@@ -23,6 +23,7 @@ from nats.aio.client import Client
 
 from actors.embedded import NatsServer, Role, guard, launch
 from actors.embedded.nats_config import Member, Tokens, new_tokens, render, write_config
+from replay.connection import inbox
 from replay.durability import Durability
 
 ELECTION_LIMIT_S: Final = 60.0
@@ -78,7 +79,11 @@ class _Connecting:
         async def unheard(_error: Exception) -> None:
             """Silent: nats-py would log what tests provoke on purpose."""
 
-        settings: dict[str, Any] = {"error_cb": unheard, "connect_timeout": 5} | options
+        settings: dict[str, Any] = {
+            "error_cb": unheard,
+            "connect_timeout": 5,
+            "inbox_prefix": inbox(user),
+        } | options
         client = await nats.connect(
             (url or self.url).split(","), user=user, password=password, **settings
         )

@@ -1,14 +1,14 @@
 """The broker's configuration: who may say what, and how durable an acknowledgement is.
 
 One account, ``PODIUM``, holds the streams; ``SYS`` is the system account, through which a server's
-real settings are read. Every role has a token of its own. The rule that matters: only a conductor
-publishes commits (``log.*.*.c``).
+real settings are read. Every role has a token of its own. The rules that matter: only a conductor
+publishes commits (``log.*.*.c``), and nobody else hears what is said to a stream or to a conductor,
+since who hears a request could answer it before the broker does.
 """
 
 import json
 import os
 import secrets
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
@@ -18,6 +18,7 @@ from actors.embedded.guard import CONFIG_FILE, write_atomically
 from protocol.actions import Json
 from protocol.errors import InvalidData
 from protocol.limits import MAX_MESSAGE_BYTES
+from replay.connection import inbox
 from replay.durability import Durability
 
 Role: TypeAlias = Literal["system", "conductor", "worker", "client"]
@@ -69,17 +70,21 @@ CLIENT_PUBLISHES: Final = (
     "$JS.API.CONSUMER.NAMES.>",
     "$JS.API.CONSUMER.LIST.>",
     "$JS.API.CONSUMER.INFO.>",
-    "$JS.API.STREAM.PURGE.TASKS",
-    "$JS.API.STREAM.PURGE.CALLS",
 )
-"""What a client publishes: tasks, signals and labels; and the purges of a cancel."""
+"""What a client publishes: tasks, signals and labels, and the question how all are."""
+
+WORKER_HEARS: Final = (f"{inbox('worker')}.>", "withdraw.>", "stats")
+"""What a worker hears: answers and calls, what to stop, and the question how it is."""
+
+CLIENT_HEARS: Final = (f"{inbox('client')}.>", "hint.>", "live.>")
+"""What a client hears: answers, what was stored, and progress."""
 
 NOBODY_PUBLISHES: Final = ("hint.>",)
 """What only the server itself says: its republication of what it has stored."""
 
 REPLIES: Final = {"max": 1, "expires": "2m"}
-"""One answer to each request received, within two minutes. Publishing to ``_INBOX.>`` instead
-would let a worker forge the broker's acknowledgements to a conductor."""
+"""A worker's right to answer ``stats``: once to each that it hears, within two minutes. The right
+to publish to a client's inbox instead would let it forge the broker's answers there."""
 
 
 class Tokens(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -139,12 +144,30 @@ def load_tokens(folder: Path) -> Tokens:
         ) from error
 
 
-def _user(role: Role, tokens: Tokens, publishes: Sequence[str] = ()) -> dict[str, Json]:
+def _permissions(role: Role) -> dict[str, Json]:
+    """What ``role`` may say and hear. A conductor hears everything: it could write it, too."""
+    match role:
+        case "system":
+            return {}
+        case "conductor":
+            return {"publish": {"deny": list(NOBODY_PUBLISHES)}}
+        case "worker":
+            return {
+                "publish": {"allow": list(WORKER_PUBLISHES)},
+                "subscribe": {"allow": list(WORKER_HEARS)},
+                "allow_responses": REPLIES,
+            }
+        case "client":
+            return {
+                "publish": {"allow": list(CLIENT_PUBLISHES)},
+                "subscribe": {"allow": list(CLIENT_HEARS)},
+            }
+
+
+def _user(role: Role, tokens: Tokens) -> dict[str, Json]:
     user: dict[str, Json] = {"user": role, "password": tokens.of(role)}
-    if publishes:
-        user["permissions"] = {"publish": {"allow": list(publishes)}, "allow_responses": REPLIES}
-    elif role == "conductor":
-        user["permissions"] = {"publish": {"deny": list(NOBODY_PUBLISHES)}}
+    if permissions := _permissions(role):
+        user["permissions"] = permissions
     return user
 
 
@@ -188,8 +211,8 @@ def render(
                 "jetstream": "enabled",
                 "users": [
                     _user("conductor", tokens),
-                    _user("worker", tokens, WORKER_PUBLISHES),
-                    _user("client", tokens, CLIENT_PUBLISHES),
+                    _user("worker", tokens),
+                    _user("client", tokens),
                 ],
             },
         },

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 from nats.aio.msg import Msg
+from nats.errors import NoRespondersError
+from nats.errors import TimeoutError as NatsTimeout
 from nats.js.api import ConsumerConfig
 from nats.js.errors import APIError
 
@@ -15,6 +17,9 @@ from tests.broker import One, r1
 ANSWER_LIMIT_S = 10.0
 """Seconds for the broker to answer a ping on a busy machine."""
 
+UNHEARD_S = 0.2
+"""Seconds for an answer to a question that the broker refuses to hear: there is none."""
+
 
 @pytest.fixture(scope="module")
 def broker() -> Iterator[One]:
@@ -22,8 +27,8 @@ def broker() -> Iterator[One]:
         yield one
 
 
-def refused(broker: One, role: Role, subject: str) -> bool:
-    """Whether the broker refuses a message of ``role``. It complains before it answers the ping."""
+def refused(broker: One, role: Role, said: str) -> bool:
+    """Whether the broker refuses what ``role`` says. It complains before it answers the ping."""
     host, _, port = broker.url.removeprefix("nats://").partition(":")
     user, password = broker.credentials(role)
     login = json.dumps({"user": user, "pass": password, "verbose": False, "pedantic": False})
@@ -32,10 +37,10 @@ def refused(broker: One, role: Role, subject: str) -> bool:
         link.makefile("rb") as lines,
     ):
         assert lines.readline().startswith(b"INFO")
-        link.sendall(f"CONNECT {login}\r\nPUB {subject} 0\r\n\r\nPING\r\n".encode())
+        link.sendall(f"CONNECT {login}\r\n{said}\r\nPING\r\n".encode())
         for line in lines:
             if line.startswith(b"-ERR"):
-                assert b"Permissions Violation for Publish" in line
+                assert b"Permissions Violation for" in line
                 return True
             if line.startswith(b"PONG"):
                 return False
@@ -59,11 +64,7 @@ WORKERS_OWN = (
     "$JS.ACK.CALLS.w.1.1.1.1.0",
 )
 
-CLIENTS_OWN = (
-    "tasks.normal.run",
-    "$JS.API.STREAM.PURGE.TASKS",
-    "$JS.API.STREAM.PURGE.CALLS",
-)
+CLIENTS_OWN = ("tasks.normal.run", "stats")
 
 CONDUCTORS_OWN = (
     "log.0.run.c",
@@ -73,6 +74,8 @@ CONDUCTORS_OWN = (
     "$JS.API.STREAM.CREATE.LOG-0",
     "$JS.API.STREAM.UPDATE.LOG-0",
     "$JS.API.STREAM.PURGE.LOG-0",
+    "$JS.API.STREAM.PURGE.TASKS",
+    "$JS.API.STREAM.PURGE.CALLS",
     "$JS.API.STREAM.DELETE.LOG-0",
     "$JS.API.STREAM.MSG.DELETE.LOG-0",
     "$JS.API.CONSUMER.CREATE.TASKS.c",
@@ -80,6 +83,9 @@ CONDUCTORS_OWN = (
     "$JS.API.CONSUMER.DELETE.CALLS.w",
     "$JS.ACK.TASKS.c.1.1.1.1.0",
     "_INBOX.somebody",
+    "_INBOX_conductor.somebody",
+    "_INBOX_worker.somebody",
+    "_INBOX_client.somebody",
 )
 
 NOBODYS_OWN = ("hint.run.i",)
@@ -96,7 +102,83 @@ MAY: dict[Role, tuple[str, ...]] = {
 )
 @pytest.mark.parametrize("role", list(MAY))
 def test_each_role_may_say_its_own_and_nothing_else(broker: One, role: Role, subject: str) -> None:
-    assert refused(broker, role, subject) is (subject not in MAY[role])
+    said = f"PUB {subject} 0\r\n"
+    assert refused(broker, role, said) is (subject not in MAY[role])
+
+
+WORKERS_HEAR = ("_INBOX_worker.one.*", "withdraw.add", "stats")
+
+CLIENTS_HEAR = ("_INBOX_client.one.*", "hint.run.i", "hint.*.c", "live.run")
+
+CONDUCTORS_HEAR = (
+    ">",
+    "*",
+    "*.>",
+    "log.>",
+    "tasks.>",
+    "calls.>",
+    "blobs.>",
+    "heads.>",
+    "$JS.>",
+    "$JS.API.>",
+    "$JS.ACK.TASKS.>",
+    "$JS.ACK.CALLS.>",
+    "_INBOX.>",
+    "_INBOX_conductor.>",
+    "_INBOX_conductor.one.*",
+)
+
+HEARS: dict[Role, tuple[str, ...]] = {
+    "conductor": WORKERS_HEAR + CLIENTS_HEAR + CONDUCTORS_HEAR,
+    "worker": WORKERS_HEAR,
+    "client": CLIENTS_HEAR,
+}
+
+
+@pytest.mark.parametrize("subject", WORKERS_HEAR + CLIENTS_HEAR + CONDUCTORS_HEAR)
+@pytest.mark.parametrize("role", list(HEARS))
+def test_each_role_hears_its_own_and_nothing_else(broker: One, role: Role, subject: str) -> None:
+    assert refused(broker, role, f"SUB {subject} 1") is (subject not in HEARS[role])
+
+
+@pytest.mark.parametrize("role", ["worker", "client"])
+async def test_nobody_answers_a_conductors_append_in_the_streams_place(
+    broker: One, role: Role
+) -> None:
+    """Without a stream there: only a forger could answer."""
+    async with broker.connect("conductor") as conductor, broker.connect(role) as forger:
+
+        async def forge(message: Msg) -> None:
+            await message.respond(b'{"stream": "LOG-9", "seq": 1}')
+
+        await forger.subscribe("log.>", cb=forge)
+        await forger.flush()
+        with pytest.raises(NoRespondersError):
+            await conductor.request("log.9.run.c", b"commit", timeout=ANSWER_LIMIT_S)
+
+
+@pytest.mark.parametrize("role", ["worker", "client"])
+async def test_nobody_acknowledges_a_task_in_its_conductors_place(broker: One, role: Role) -> None:
+    async with broker.connect("conductor") as conductor, broker.connect(role) as forger:
+        streams = conductor.jetstream()
+        await streams.add_stream(name="TASKS", subjects=["tasks.>"], retention="workqueue")
+        heard = await forger.subscribe(">")  # a second ear would use up the right to answer once
+        await forger.flush()
+        await streams.publish("tasks.normal.run", b"task")
+        taking = await streams.pull_subscribe("tasks.>", durable="tasks", stream="TASKS")
+        (task,) = await taking.fetch(1, timeout=ANSWER_LIMIT_S)
+        await forger.flush()  # all that was sent to it is here
+        while heard.pending_msgs:
+            if place := (await heard.next_msg()).reply:
+                await forger.publish(place, b"+ACK")
+        await forger.publish(task.reply, b"+ACK")  # even if it knew where
+        await forger.flush()
+        await conductor.request(task.reply, b"+WPI", timeout=ANSWER_LIMIT_S)  # after all before it
+        assert (await taking.consumer_info()).num_ack_pending == 1
+        assert (await streams.stream_info("TASKS")).state.messages == 1
+        await task.ack_sync(timeout=ANSWER_LIMIT_S)
+        assert (await streams.stream_info("TASKS")).state.messages == 0
+        await streams.delete_stream("TASKS")
 
 
 async def test_only_a_conductors_commit_is_stored(broker: One) -> None:
@@ -135,7 +217,7 @@ async def test_a_worker_can_take_a_call_report_and_acknowledge(broker: One) -> N
         assert (await streams.stream_info("CALLS")).state.messages == 0
 
 
-async def test_a_client_can_ask_watch_and_cancel(broker: One) -> None:
+async def test_a_client_can_ask_and_watch_and_purges_nothing(broker: One) -> None:
     async with broker.connect("conductor") as conductor, broker.connect("client") as client:
         streams, mine = conductor.jetstream(), client.jetstream()
         await streams.add_stream(name="TASKS", subjects=["tasks.>"])
@@ -144,19 +226,22 @@ async def test_a_client_can_ask_watch_and_cancel(broker: One) -> None:
         await mine.publish("tasks.normal.run", b"task")
         await conductor.publish("live.run", b"progress")
         assert (await watching.next_msg(timeout=ANSWER_LIMIT_S)).data == b"progress"
-        await mine.purge_stream("TASKS", subject="tasks.normal.run")
-        assert (await mine.stream_info("TASKS")).state.messages == 0
+        with pytest.raises(NatsTimeout):
+            await client.jetstream(timeout=UNHEARD_S).purge_stream("TASKS")
+        assert (await mine.stream_info("TASKS")).state.messages == 1
+        await streams.delete_stream("TASKS")
 
 
-async def test_a_worker_answers_whoever_asked(broker: One) -> None:
-    async with broker.connect("conductor") as conductor, broker.connect("worker") as worker:
+@pytest.mark.parametrize("role", ["client", "conductor"])
+async def test_a_worker_answers_whoever_asked_how_it_is(broker: One, role: Role) -> None:
+    async with broker.connect(role) as asking, broker.connect("worker") as worker:
 
         async def answer(message: Msg) -> None:
             await message.respond(b"here")
 
-        await worker.subscribe("live.ask", cb=answer)
+        await worker.subscribe("stats", cb=answer)
         await worker.flush()
-        reply = await conductor.request("live.ask", b"", timeout=ANSWER_LIMIT_S)
+        reply = await asking.request("stats", b"", timeout=ANSWER_LIMIT_S)
         assert reply.data == b"here"
 
 

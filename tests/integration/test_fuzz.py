@@ -29,6 +29,7 @@ from protocol.codec import decode_commit
 from protocol.errors import InvalidData
 from protocol.state import RunState
 from replay.broker import Broker
+from replay.connection import inbox
 from replay.foreign import Foreign, foreign
 from replay.jetstream_log import JetStreamLog
 from replay.scrub import BrokerLedger, Scrubber
@@ -134,7 +135,7 @@ class Deployment:
         kind: Kind | None = _KINDS.get(head)
         if head == "log":
             kind = "commits" if rest.endswith(".c") else "inbox"
-        if head == "_INBOX" and not message.subject.startswith(self.own):
+        if head == inbox("conductor") and not message.subject.startswith(self.own):
             self.answers.append(message.subject)
             del self.answers[:-500]
         if self.recording and kind is not None:
