@@ -54,7 +54,22 @@ class Nats(_Section, frozen=True, kw_only=True):
     url: str = ""
     """Of a running broker, such as ``nats://host:4222``; empty starts one in ``folder``."""
     credentials: str = ""
-    """Path of a credentials file for that broker."""
+    """Path of a credentials file for that broker: of a user that may do what a conductor does."""
+    worker_credentials: str = ""
+    """Of a user that may do what a worker does; empty for the same as ``credentials``."""
+    client_credentials: str = ""
+    """Of a user that may do what a client does; empty for the same as ``credentials``."""
+    system_credentials: str = ""
+    """Of a user of its system account, by whom its durability is read; empty if there is none."""
+
+    def credentials_of(self, role: str) -> str:
+        """The path for ``conductor``, ``worker``, ``client`` or ``system``."""
+        own = {
+            "worker": self.worker_credentials,
+            "client": self.client_credentials,
+            "system": self.system_credentials,
+        }
+        return own.get(role) or self.credentials
 
 
 class RayCluster(_Section, frozen=True, kw_only=True):

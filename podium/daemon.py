@@ -33,6 +33,7 @@ from protocol import subjects
 from protocol.actions import Pool
 from protocol.errors import Conflict, PodiumError, Unreachable
 from replay import durability
+from replay.address import shown
 from replay.broker import Broker
 from replay.streams import ensure_streams
 
@@ -145,7 +146,7 @@ class Daemon:
     def _record(self) -> Record:
         record = Record(
             pid=os.getpid(),
-            url=self._connection("client").url,
+            url=shown(self._connection("client").url),
             pool=self.asked.pool_name,
             workers=self.asked.pool,
             policy=self.asked.policy,
@@ -280,7 +281,7 @@ class Daemon:
         self._label = await self._check_durability(broker)
 
     async def _check_durability(self, broker: Broker) -> str:
-        settings = await read_settings(broker, self.server)
+        settings = await read_settings(self.config, broker, self.server)
         return durability.require(settings, self.config.durability)
 
     # -------------------------------------------------------------------------------------- cluster
@@ -396,18 +397,20 @@ def connection(config: Config, server: NatsServer | None, role: Any) -> Connecti
     """How to reach the broker in a role: the embedded one's own, or the configured one's."""
     grouped = config.durability != "process"
     if server is None:
-        credentials = config.nats.credentials
-        return Connection(url=config.nats.url, credentials=credentials, grouped=grouped)
+        return Connection(
+            url=config.nats.url, credentials=config.nats.credentials_of(role), grouped=grouped
+        )
     user, password = server.credentials(role)
     return Connection(url=server.url, user=user, password=password, grouped=grouped)
 
 
-async def read_settings(broker: Broker, server: NatsServer | None) -> durability.Settings:
-    """What the broker's servers really do; through the system account, where there is one."""
-    if server is None:
+async def read_settings(
+    config: Config, broker: Broker, server: NatsServer | None
+) -> durability.Settings:
+    """What the broker's servers really do; through the system account, where it may be used."""
+    if server is None and not config.nats.system_credentials:
         return await durability.read(broker.client, None)
-    user, password = server.credentials("system")
-    system = await Broker.connect(server.url, user=user, password=password, name="system")
+    system = await connection(config, server, "system").open("system")
     try:
         return await durability.read(broker.client, system.client)
     finally:

@@ -26,6 +26,7 @@ from replay.broker import Broker
 from replay.durability import Settings
 from replay.foreign import Foreign, foreign
 from replay.jetstream_log import JetStreamLog
+from replay.scrub import BrokerLedger, Finding, Scrubber
 
 READY_S: Final = 180.0
 """Seconds that a deployment may take to start: a first start on a busy machine."""
@@ -65,7 +66,12 @@ class Host:
 
     async def settings(self) -> Settings | None:
         """What the broker's servers really do."""
-        return await read_settings(self.broker, self._server)
+        return await read_settings(self.config, self.broker, self._server)
+
+    async def findings(self) -> list[Finding]:
+        """What is wrong with the runs' logs, as far as one look shows; changes nothing."""
+        log = JetStreamLog(self.broker)
+        return await Scrubber(log, BrokerLedger(log), keep=False).scrub()
 
     @classmethod
     @contextlib.asynccontextmanager

@@ -17,6 +17,7 @@ import msgspec
 from podium.poolfile import LoadedPool, PoolFile, build, policy_spec, read
 from protocol.actions import WorkerSpec
 from protocol.errors import Denied, PodiumError, Unreachable, Usage
+from replay.address import shown
 
 ENDPOINT_LIMIT_S: Final = 20.0
 """Seconds that an endpoint may take for one word: a cold model loads in that time."""
@@ -120,7 +121,7 @@ async def listens(who: str, url: str | None) -> None:
         why = os.strerror(number) if number and number > 0 else str(error)
         why = why or f"no connection within {CONNECT_LIMIT_S:g} s"
         raise Unreachable(
-            f"{who} uses the endpoint {url or where.geturl()}, which refuses: {why}.",
+            f"{who} uses the endpoint {shown(where.geturl())}, which refuses: {why}.",
             hint=f"Start the server, or correct base_url in the pool file ({URL_ENV} otherwise).",
         ) from None
     writer.close()

@@ -154,8 +154,8 @@ _UNVERIFIED: Final = Weakness(
     "the broker",
     "its real settings can't be read without credentials of its system account",
     "a user of the system account",
-    "system_account: SYS, accounts { SYS { users: [{ user: system, password: ... }] } }, and give"
-    " that user to Podium",
+    "system_account: SYS, accounts { SYS { users: [...] } }, and name that user's credentials file:"
+    " `system_credentials` under [nats] in podium.toml",
 )
 
 

@@ -10,6 +10,7 @@ from podium.cli.output import Output, iso
 from podium.cli.world import Standing, current
 from podium.render_text import duration
 from protocol.errors import Conflict
+from replay.address import shown
 
 if TYPE_CHECKING:
     from podium.config import Config
@@ -46,7 +47,9 @@ def up(*, dry_run: DryRun = False, hosting: Hosting = HOSTING) -> int:
             standing = asyncio.run(start())
     else:
         standing = asyncio.run(start())
-    detail = f"a deployment of {workers} workers stands (process {standing.pid}, {standing.url})"
+    detail = (
+        f"a deployment of {workers} workers stands (process {standing.pid}, {shown(standing.url)})"
+    )
     output.mutation(target, detail)
     output.hint('use it: podium run "…"   stop it: podium down')
     return 0
@@ -94,7 +97,7 @@ def status(*, common: Common = COMMON) -> int:
     if standing is not None:
         stands = duration(output.world.now() - standing.since)
         output.hint(
-            f"pool {standing.pool}, broker {standing.url}, process {standing.pid}, "
+            f"pool {standing.pool}, broker {shown(standing.url)}, process {standing.pid}, "
             f"stands since {iso(standing.since)} ({stands})"
         )
     return 0

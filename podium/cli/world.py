@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from protocol.actions import Pool
     from replay.durability import Settings
     from replay.foreign import Foreign
+    from replay.scrub import Finding
 
 
 class Hosted(Protocol):
@@ -40,6 +41,10 @@ class Hosted(Protocol):
 
     async def foreign(self) -> "Foreign":
         """What stands on the broker and belongs to nobody."""
+        ...
+
+    async def findings(self) -> "list[Finding]":
+        """What is wrong with the runs' logs: cut, broken, or written to by strangers."""
         ...
 
 

@@ -29,6 +29,7 @@ from protocol.decisions import PolicySpec
 from replay.durability import Settings
 from replay.foreign import Foreign
 from replay.memory_log import MemoryLog, MemoryStore
+from replay.scrub import Finding, MemoryLedger, Scrubber
 from tests.world import now_ms
 
 
@@ -49,7 +50,7 @@ class MemoryHost:
     def __init__(self, deployments: "MemoryDeployments", bus: MemoryBus) -> None:
         self.log = MemoryLog(deployments.store)
         self._client = Client(self.log, deployments.tasks, by="tester", look_s=0.2)
-        self._bus = bus
+        self._bus, self._ledger = bus, deployments.ledger
 
     @property
     def client(self) -> Client:
@@ -70,12 +71,17 @@ class MemoryHost:
         runs = {log.run: log.set_aside.total() for log in logs if log.set_aside}
         return Foreign(runs=runs)
 
+    async def findings(self) -> list[Finding]:
+        """See `Hosted`."""
+        return await Scrubber(self.log, self._ledger, keep=False).scrub()
+
 
 class MemoryDeployments:
     """See `Deployments`."""
 
     def __init__(self) -> None:
         self.store = MemoryStore()
+        self.ledger = MemoryLedger(self.store)
         self.tasks = MemoryQueue(consumers_of("tasks"))
         self.up_record: Record | None = None
         self.failure: Exception | None = None

@@ -1,6 +1,7 @@
 """What single commands do, over a deployment in memory."""
 
 import io
+import re
 import sys
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from protocol import subjects
 from protocol.codec import encode
 from protocol.errors import Busy
 from protocol.inbox import Signal
-from tests.e2e.memory_host import Shell
+from replay.memory_log import MemoryLog
+from replay.scrub import Scrubber
+from tests.e2e.memory_host import Record, Shell
 
 CHAD = "How large is Chad?"
 
@@ -229,6 +232,33 @@ def test_doctor_shows_what_was_set_aside(shell: Shell) -> None:
     assert (row["state"], row["found"]) == ("warning", f"2 in run {run}")
     (shown,) = shell("runs", "show", run, "--json").json()["rows"]
     assert shown["aside"] == 2
+
+
+def test_doctor_names_a_run_whose_log_was_cut(shell: Shell) -> None:
+    import asyncio
+
+    run, store = shell.begin(), shell.deployments.store
+    assert asyncio.run(Scrubber(MemoryLog(store), shell.deployments.ledger).scrub()) == []
+    sound = shell("doctor", "--json").json()
+    (row,) = [row for row in sound["rows"] if row["check"] == "logs"]
+    assert (row["state"], row["found"]) == ("ok", "none is cut or broken")
+    del store.messages[run, "c"][1:]
+    said = shell("doctor", "--json")
+    assert said.code == 1
+    (row,) = [row for row in said.json()["rows"] if row["check"] == "logs"]
+    assert row["state"] == "failed"
+    assert row["found"].startswith(f"run {run} is cut: the log ends with commit 1; it once had")
+
+
+def test_no_password_of_a_url_is_shown(shell: Shell) -> None:
+    url = "nats://anna:s3cret@one:4222,t0ken@two:4222"
+    shell.deployments.up_record = Record(url=url)
+    for command in ("doctor", "status", "config show"):
+        for form in ((), ("--json",)):
+            said = shell(*command.split(), "--nats", url, *form)
+            assert not {"s3cret", "t0ken"} & set(re.findall(r"\w+", said.out + said.err))
+    rows = shell("config", "show", "--nats", url, "--json").json()["rows"]
+    assert {"nats://one:4222,two:4222"} == {r["value"] for r in rows if r["key"] == "nats.url"}
 
 
 def test_worker_check_ends_with_2(shell: Shell, tmp_path: Path) -> None:

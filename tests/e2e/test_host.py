@@ -13,6 +13,7 @@ from podium.poolfile import LoadedPool
 from protocol import subjects
 from protocol.actions import Pool, WorkerSpec
 from protocol.errors import PodiumError, Usage
+from replay.scrub import KeptHead
 from replay.streams import definitions, ensure_streams
 from tests.broker import r1
 
@@ -28,6 +29,21 @@ def loaded(*workers: WorkerSpec) -> LoadedPool:
         policy="rules",
         budget=BudgetTable(),
     )
+
+
+async def test_a_user_may_look_for_cut_logs(tmp_path: Path) -> None:
+    config = Config(folder=str(tmp_path))
+    with r1(folder=tmp_path / "nats") as there:
+        broker = await connection(config, there.server, "conductor").open("test")
+        await ensure_streams(broker)
+        run = subjects.run_id(bytes(8))
+        await broker.append(
+            subjects.head(run), msgspec.json.encode(KeptHead(run=run, n=3, hash="0" * 64))
+        )
+        await broker.close()
+        async with Host.connect(config) as found:
+            (finding,) = await found.findings()
+    assert (finding.run, finding.kind) == (run, "cut")
 
 
 async def test_new_runs_go_to_the_shards_that_are_there(tmp_path: Path) -> None:

@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 
 from podium.config import BudgetTable, Config, load
+from podium.daemon import connection
 from protocol.budgets import Budget
 from protocol.errors import NotFound, Usage
+
+ROLES = ("conductor", "worker", "client", "system")
 
 
 def test_each_layer_overrides_the_one_before(tmp_path: Path) -> None:
@@ -96,3 +99,13 @@ def test_a_budget_keeps_what_is_not_given() -> None:
     budget = given.over(Budget(calls=7))
     assert (budget.rounds, budget.calls, budget.cost) == (2, 7, 250_000)
     assert (budget.wall_ms, budget.on_limit, budget.tokens) == (1_500, "pause", Budget().tokens)
+
+
+def test_each_role_has_its_own_credentials_or_the_common_ones(tmp_path: Path) -> None:
+    (tmp_path / "podium.toml").write_text(
+        '[nats]\nurl = "nats://x"\ncredentials = "c"\nclient_credentials = "u"\n'
+        'system_credentials = "s"\n'
+    )
+    config = load(tmp_path, {}).config
+    used = {role: connection(config, None, role).credentials for role in ROLES}
+    assert used == {"conductor": "c", "worker": "c", "client": "u", "system": "s"}
