@@ -15,6 +15,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from protocol.errors import Denied, Unreachable
+from replay.address import shown
 
 logger = logging.getLogger("podium.broker")
 
@@ -116,11 +117,11 @@ async def connect(
     except (OSError, TimeoutError, NatsError) as error:
         if "authorization" in str(error).lower():
             raise Denied(
-                f"the NATS server at {url} refuses user {user!r}",
+                f"the NATS server at {shown(url)} refuses user {user!r}",
                 hint="check the credentials under [nats] in podium.toml",
             ) from None
         raise Unreachable(
-            f"no NATS server answers at {url}",
+            f"no NATS server answers at {shown(url)}",
             hint="start one with `podium up`, or name a running one with --nats",
         ) from None
     return client

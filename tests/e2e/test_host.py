@@ -6,13 +6,13 @@ import msgspec
 import pytest
 
 from podium import host
-from podium.config import BudgetTable, Config
+from podium.config import BudgetTable, Config, Nats
 from podium.daemon import LOCK, RECORD, Record, connection, only_one
 from podium.host import Host
 from podium.poolfile import LoadedPool
 from protocol import subjects
 from protocol.actions import Pool, WorkerSpec
-from protocol.errors import PodiumError, Usage
+from protocol.errors import PodiumError, Unreachable, Usage
 from replay.scrub import KeptHead
 from replay.streams import definitions, ensure_streams
 from tests.broker import r1
@@ -44,6 +44,14 @@ async def test_a_user_may_look_for_cut_logs(tmp_path: Path) -> None:
         async with Host.connect(config) as found:
             (finding,) = await found.findings()
     assert (finding.run, finding.kind) == (run, "cut")
+
+
+async def test_an_error_shows_no_password() -> None:
+    config = Config(nats=Nats(url="nats://anna:s3cret@127.0.0.1:1"))
+    with pytest.raises(Unreachable, match=r"answers at nats://127\.0\.0\.1:1$") as caught:
+        async with Host.connect(config):
+            pass
+    assert "s3cret" not in str(caught.value) + caught.value.hint
 
 
 async def test_new_runs_go_to_the_shards_that_are_there(tmp_path: Path) -> None:
