@@ -39,7 +39,8 @@ class Wire:
         if reply and self.heard is not None:
             count = int((headers or {}).get("Nats-Batch-Sequence", "1"))
             ack = {"stream": "LOG-0", "seq": self.sent, "count": count}
-            await self.heard(Msg(self, reply, "", json.dumps(ack).encode()))  # type: ignore[arg-type]
+            message = Msg(self, reply, "", json.dumps(ack).encode())  # type: ignore[arg-type]
+            await self.heard(message)
 
     async def drain(self) -> None:
         self.is_closed = True
