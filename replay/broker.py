@@ -10,6 +10,7 @@ import contextlib
 import heapq
 import itertools
 import logging
+import secrets
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -41,6 +42,9 @@ MAX_GROUPS_IN_FLIGHT: Final = 2
 
 READ_BATCH: Final = 1_000
 """Messages of one batched read."""
+
+BATCH_NAME_BYTES: Final = 11
+"""Random bytes in the names of one connection's batches: no two connections share one."""
 
 SWEEP_S: Final = 0.25
 """Seconds between two looks for requests without an answer."""
@@ -76,6 +80,8 @@ class Broker:
         """``strange_answers``: what came in answer to a question and was no answer;
         ``late_answers``: what came when nobody asked any more."""
         self._prefix = ""
+        self._batch = secrets.token_hex(BATCH_NAME_BYTES)
+        self._batches = itertools.count()
         self._tokens = itertools.count()
         self._answers: dict[str, Answer] = {}
         self._deadlines: list[tuple[float, str, Callable[[], None]]] = []
@@ -256,7 +262,7 @@ class Broker:
     async def _send_group(self, lane: Lane) -> None:
         group = lane.take_group()
         lane.groups += 1
-        batch = f"{self._prefix[-22:]}-{next(self._tokens)}"
+        batch = f"{self._batch}-{next(self._batches)}"
 
         def answered(message: Msg) -> None:
             self.forget(message.subject)

@@ -77,6 +77,7 @@ class Stage:
         declared = Declared(
             name=name,
             kind=role,
+            policies=(chaos_pool.POLICY.name,),
             connection=connection(self.config, self.server, role),
             lease_s=LEASE_S,
             spec=self.pool.get(worker),

@@ -96,7 +96,12 @@ class Deployment:
         await calls.ensure(consumers_of("grow"))
         await self.broker.client.subscribe(">", cb=self._overhear)
         (spec,) = fuzz_pool.pool().workers
-        await self._start("conductor", Declared(**self._common("conductor"), kind="conductor"))
+        await self._start(
+            "conductor",
+            Declared(
+                **self._common("conductor"), kind="conductor", policies=(fuzz_pool.POLICY.name,)
+            ),
+        )
         await self._start("worker", Declared(**self._common("worker"), kind="worker", spec=spec))
 
     def _common(self, name: str) -> dict[str, Any]:
