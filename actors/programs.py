@@ -25,8 +25,8 @@ from replay.broker import Broker
 from replay.jetstream_log import JetStreamLog
 
 GC_OBJECTS: Final = 50_000
-"""New objects between two looks for cycles. Python's 700 are made by a few messages, and those leave
-no cycles behind."""
+"""New objects between two looks for cycles. Python's 700 are made by a few messages, and messages
+leave no cycles behind."""
 
 
 class Connection(msgspec.Struct, frozen=True, kw_only=True):
