@@ -13,7 +13,7 @@ from protocol.actions import Json
 from protocol.errors import InvalidData
 
 _CACHED_SCHEMAS = 4_096
-"""Compiled validators kept: all workers of many pools, at about 10 KB each."""
+"""Compiled validators kept: all workers of many pools."""
 
 
 _SHOWN_ERRORS = 3
