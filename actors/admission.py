@@ -9,7 +9,7 @@ from typing import Any, Final
 from protocol import subjects
 from protocol.actions import MAX_COUNT, WorkerSpec
 from protocol.codec import CallMessage, decode_call, decode_task
-from protocol.commands import Start, TaskMessage
+from protocol.commands import Fork, Start, TaskMessage
 from protocol.errors import InvalidData
 
 _NUMBERS: Final = ("concurrency", "replicas", "timeout_ms", "wait_ms", "attempts")
@@ -23,6 +23,8 @@ def admit_task(subject: str, data: bytes) -> TaskMessage:
         raise InvalidData(f"the task message on {subject} names run {message.run!r}")
     if isinstance(message, Start):
         _admit_start(message)
+    elif isinstance(message, Fork):
+        _admit_fork(message)
     return message
 
 
@@ -35,6 +37,19 @@ def _admit_start(start: Start) -> None:
     _count(start.depth, f"{what}: depth")
     if start.parent is not None:
         _place(start.parent.run, start.parent.call, start.parent.attempt, f"{what}: its parent")
+
+
+def _admit_fork(fork: Fork) -> None:
+    what = f"the task message of run {fork.run}"
+    for spec in fork.workers:
+        subjects.check_name(spec.name, what)
+        _admit_worker(spec, what)
+    if fork.policy is not None:
+        _count(fork.policy.timeout_ms, f"{what}: the policy's timeout_ms")
+    if not subjects.is_run(fork.origin.run) or fork.origin.run == fork.run:
+        raise InvalidData(f"{what}: {fork.origin.run!r} is no run to fork")
+    for number in (fork.origin.events, fork.origin.commit, fork.origin.at):
+        _count(number, f"{what}: its origin")
 
 
 def _admit_worker(spec: WorkerSpec, what: str) -> None:

@@ -14,6 +14,7 @@ from protocol.actions import Json
 from protocol.codec import CallMessage, Withdrawal, encode
 from protocol.commands import PolicyReply
 from protocol.decisions import Reply
+from protocol.dialects import to_prompt
 from protocol.errors import PodiumError, TooLarge
 from protocol.inbox import Signal
 from protocol.limits import MAX_DETAIL_CHARS
@@ -116,7 +117,7 @@ class Effects:
             shown = view(shell.state, shell.values, effect.limited_by)
             try:
                 async with asyncio.timeout(spec.timeout_ms / 1_000):
-                    reply = await policy.ask(shown)
+                    reply = to_prompt(await policy.ask(shown), spec.dialect, shown)
             except TimeoutError:
                 text = f"no reply within {spec.timeout_ms} ms"
                 reply = Reply(status="TIMEOUT", error=text, spend=spec.reserve)

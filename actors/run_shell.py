@@ -21,19 +21,23 @@ from protocol.commands import (
     Command,
     Continue,
     Deadline,
+    Fork,
     Inbox,
     PolicyReply,
     Start,
     TaskMessage,
 )
-from protocol.decisions import Reply, View
-from protocol.errors import Fenced, InvalidData, NotFound, PodiumError, TooLarge
+from protocol.decisions import Dialect, Reply, View
+from protocol.dialects import to_prompt
+from protocol.errors import Fenced, InvalidData, NotFound, PodiumError, TooLarge, Usage
 from protocol.limits import MAX_COMMANDS_PER_TURN, MAX_DETAIL_CHARS
 from protocol.rules import Draft
 from protocol.run import RULES, feed, step
 from protocol.state import RunState
 from protocol.views import compose, view
+from replay import forks
 from replay.chain import EMPTY, Aside, Head, RunLog, Stored, read_inbox
+from replay.history import reports
 from replay.log import Hints
 
 if TYPE_CHECKING:
@@ -104,7 +108,7 @@ class RunShell:
             await self._give_back()
         except Fenced as error:
             self._note_fenced(error)
-        except (InvalidData, NotFound, TooLarge) as error:
+        except (InvalidData, NotFound, TooLarge, Usage) as error:
             if self._active:
                 raise
             await self.host.set_aside(self.delivery, error)
@@ -191,12 +195,9 @@ class RunShell:
         for _ in range(MAX_TAKEOVERS):
             log = await self.host.log.read(self.run)
             self.host.counts["aside_commits"] += log.set_aside["commits"]
-            state = log.state()
-            if state.phase == "new" and isinstance(self.message, Continue):
-                raise NotFound(f"run {self.run} is to go on, but never began")
-            self.state, self.head = state, log.head
+            self.state, self.head = await self._found(log), log.head
             await self._remember(log)
-            if state.phase == "ended":
+            if self.state.phase == "ended":
                 return True
             try:
                 await self._activate(log)
@@ -228,10 +229,22 @@ class RunShell:
             await self._turn(self._taken())
         return True
 
+    async def _found(self, log: RunLog) -> RunState:
+        """The state to go on from; of a fork without a log of its own, that of its origin."""
+        match self.message:
+            case Fork(origin=origin) if not log.commits:
+                log.origin = await forks.begin(self.host.log, self.run, origin)
+                return log.origin.state(origin.events)
+            case Continue() if not log.commits:
+                raise NotFound(f"run {self.run} is to go on, but never began")
+        if log.set_aside["origin"]:
+            raise InvalidData(log.aside[-1].why)
+        return log.state()
+
     async def _activate(self, log: RunLog) -> None:
         activate = Activate(self.host.options.name, RULES)
         commands: list[Command] = [activate]
-        if self.state.phase == "new" and isinstance(self.message, Start):
+        if not log.commits and isinstance(self.message, Start | Fork):
             commands = [self.message, activate]
         known = self._read_before()
         unread = [command for command in log.commands() if command.hash not in known]
@@ -249,9 +262,8 @@ class RunShell:
         return known
 
     async def _remember(self, log: RunLog) -> None:
-        for entry in log.inbox:
-            if isinstance(entry.message, Report):
-                await self._keep(entry.hash, entry.message)
+        for known, report in reports(log).items():
+            await self._keep(known, report)
         self._inbox_seq = self._read_seq = log.inbox_seq
         self._hear_early()
 
@@ -324,6 +336,7 @@ class RunShell:
             return
         shown = view(draft.state, self.values, asked.limited_by)
         policy = self._policy(draft.state)
+        dialect: Dialect = "decision" if asked.asker == "composer" else draft.state.policy.dialect
         if asked.asker == "composer":
             reply = compose(shown)
         elif isinstance(policy, Reply):
@@ -332,7 +345,7 @@ class RunShell:
             reply = _decided(policy.decide, shown)
         else:
             return
-        feed(draft, [PolicyReply(asked.turn, reply)])
+        feed(draft, [PolicyReply(asked.turn, to_prompt(reply, dialect, shown))])
 
     def _instant(self, state: RunState) -> bool:
         """Whether a question is open whose reply needs no waiting."""

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         Command,
         Continue,
         Deadline,
+        Fork,
         Inbox,
         PolicyReply,
         Start,
@@ -77,7 +78,7 @@ if TYPE_CHECKING:
         View,
     )
     from protocol.errors import PodiumError
-    from protocol.events import AnyEvent, Event
+    from protocol.events import AnyEvent, Edit, Event, Origin
     from protocol.inbox import Label, Message, Reward, Signal
     from protocol.run import (
         RULES,
@@ -112,10 +113,12 @@ __all__ = [
     "Continue",
     "Deadline",
     "Decision",
+    "Edit",
     "Effect",
     "Event",
     "Extension",
     "Fault",
+    "Fork",
     "Inbox",
     "Json",
     "Kind",
@@ -124,6 +127,7 @@ __all__ = [
     "Make",
     "Message",
     "Observation",
+    "Origin",
     "PlannedCall",
     "PodiumError",
     "PolicyReply",
@@ -180,6 +184,7 @@ _HOMES: Final = {
         "Command",
         "Continue",
         "Deadline",
+        "Fork",
         "Inbox",
         "PolicyReply",
         "Start",
@@ -198,7 +203,7 @@ _HOMES: Final = {
         "View",
     ),
     "errors": ("PodiumError",),
-    "events": ("AnyEvent", "Event"),
+    "events": ("AnyEvent", "Edit", "Event", "Origin"),
     "inbox": ("Label", "Message", "Reward", "Signal"),
     "run": (
         "RULES",

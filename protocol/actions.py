@@ -94,6 +94,13 @@ class Pool(msgspec.Struct, frozen=True):
         """The worker of that name, or None."""
         return next((worker for worker in self.workers if worker.name == name), None)
 
+    def by_name(self) -> dict[str, WorkerSpec]:
+        """The workers by name; the first of a name counts, as in `get`."""
+        found: dict[str, WorkerSpec] = {}
+        for worker in self.workers:
+            found.setdefault(worker.name, worker)
+        return found
+
 
 class Call(msgspec.Struct, frozen=True, omit_defaults=True):
     """One subtask given to one worker."""

@@ -9,6 +9,7 @@ rebuilt out of the log.
 cause                     command                                     where its content stands
 ========================  ==========================================  ==========================
 ``start``                 `Start`                                     the `RunStarted` event
+``fork``                  `Fork`                                      the `RunForked` event
 ``activation``            `Activate`                                  the `RunActivated` event
 ``policy:<turn>``         `PolicyReply`                               the `PolicyReplied` event
 ``inbox:<hash>``          `Inbox`                                     the inbox message
@@ -20,10 +21,10 @@ from typing import TypeAlias
 
 import msgspec
 
-from protocol.actions import Pool, Report
+from protocol.actions import Pool, Report, WorkerSpec
 from protocol.budgets import Budget
-from protocol.decisions import PolicySpec, Reply, Task
-from protocol.events import Parent
+from protocol.decisions import PolicySpec, Rejection, Reply, Task
+from protocol.events import Edit, Origin, Parent
 from protocol.inbox import Message, Signal
 from protocol.subjects import Priority
 
@@ -53,7 +54,24 @@ class Continue(msgspec.Struct, frozen=True, kw_only=True, tag="continue"):
     run: str
 
 
-TaskMessage: TypeAlias = Start | Continue
+class Fork(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="fork"):
+    """A run to begin where another one stood: the whole of what `RunForked` needs.
+
+    It is decided on in the state that the origin's events lead to.
+    """
+
+    run: str
+    origin: Origin
+    policy: PolicySpec | None = None
+    workers: tuple[WorkerSpec, ...] = ()
+    reopened: tuple[str, ...] = ()
+    edits: tuple[Edit, ...] = ()
+    priority: Priority = "normal"
+    by: str = ""
+    reason: str = ""
+
+
+TaskMessage: TypeAlias = Start | Fork | Continue
 """What stands in the task queue."""
 
 
@@ -69,6 +87,8 @@ class PolicyReply(msgspec.Struct, frozen=True):
 
     turn: int
     reply: Reply
+    refused: Rejection | None = None
+    """Why the log could not keep all of it; given only when it is decided on again."""
 
 
 class Inbox(msgspec.Struct, frozen=True):
@@ -82,7 +102,7 @@ class Deadline(msgspec.Struct, frozen=True):
     """Time has passed. The inbox has been looked into just before."""
 
 
-Command: TypeAlias = Start | Activate | PolicyReply | Inbox | Deadline
+Command: TypeAlias = Start | Fork | Activate | PolicyReply | Inbox | Deadline
 
 
 def cause(command: Command) -> str:
@@ -90,6 +110,8 @@ def cause(command: Command) -> str:
     match command:
         case Start():
             return "start"
+        case Fork():
+            return "fork"
         case Activate():
             return "activation"
         case PolicyReply(turn):
@@ -105,6 +127,7 @@ __all__ = [
     "Command",
     "Continue",
     "Deadline",
+    "Fork",
     "Inbox",
     "PolicyReply",
     "Report",

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from protocol.actions import NOTHING, Fault, Json, Pool, Spend, Status
+from protocol.actions import NOTHING, Fault, Json, Pool, Spend, Status, WorkerSpec
 from protocol.budgets import Budget, Extension, Limit
 from protocol.decisions import Decision, PolicySpec, Task, ToolCall
 from protocol.inbox import SignalKind
@@ -36,6 +36,30 @@ class Parent(msgspec.Struct, frozen=True):
     attempt: int
 
 
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of another run's log with which a fork begins: shared, never copied."""
+
+    run: str
+    """Whose log."""
+    events: int
+    """How many of its events, from the first on."""
+    commit: int
+    """Number, in that run's own log, of the commit in which the last of them stands."""
+    hash: str
+    """Hash of that commit: what a fork shares can't be changed without being found out."""
+    at: int
+    """When that commit was made, milliseconds since the epoch: the fork's time goes on from
+    here."""
+
+
+class Edit(msgspec.Struct, frozen=True):
+    """Something of a fork's state that is replaced, see `edits`."""
+
+    path: str
+    """Such as ``calls.1-0.value`` or ``task.text``."""
+    value: Json
+
+
 class RunStarted(Event, frozen=True, kw_only=True, tag="RunStarted"):
     """A run begins: everything that its rules will ever need to know of the outside."""
 
@@ -51,6 +75,29 @@ class RunStarted(Event, frozen=True, kw_only=True, tag="RunStarted"):
     """Levels above this run."""
     priority: Priority = "normal"
     """Its place in the task queue."""
+
+
+class RunForked(Event, frozen=True, kw_only=True, tag="RunForked"):
+    """A run begins where another one stood, with something changed.
+
+    The first event of its own log. All ids of its effects derive from its own id, so it never meets
+    the calls of the run it was forked from.
+    """
+
+    run: str
+    origin: Origin
+    at: int
+    """Milliseconds since the epoch. The time since the origin's last commit doesn't count."""
+    policy: PolicySpec | None = None
+    """Who decides from here on, if somebody else."""
+    workers: tuple[WorkerSpec, ...] = ()
+    """Workers that take the place of those of the same name, or are added."""
+    reopened: tuple[str, ...] = ()
+    """Settled calls of the open round that are to be made again."""
+    edits: tuple[Edit, ...] = ()
+    priority: Priority = "normal"
+    by: str = ""
+    reason: str = ""
 
 
 class RunActivated(Event, frozen=True, kw_only=True, tag="RunActivated"):
@@ -233,6 +280,7 @@ class UnknownEvent(Event, frozen=True, kw_only=True, tag="UnknownEvent"):
 
 AnyEvent: TypeAlias = (
     RunStarted
+    | RunForked
     | RunActivated
     | PolicyAsked
     | PolicyReplied

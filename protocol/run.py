@@ -13,6 +13,7 @@ three functions.
 How a run moves::
 
     new --RunStarted--> deciding --RoundPlanned--> working --RoundClosed--> deciding
+    deciding, working, paused --RunForked--> where it was, as another run
     deciding, working --RunPaused--> paused --RunResumed--> where it was
     deciding --RunFinished, RunFailed--> ended;  anywhere but new --RunCancelled--> ended
 
@@ -31,6 +32,7 @@ from protocol.commands import (
     Activate,
     Command,
     Deadline,
+    Fork,
     Inbox,
     PolicyReply,
     Start,
@@ -52,6 +54,7 @@ from protocol.events import (
     RunCancelled,
     RunFailed,
     RunFinished,
+    RunForked,
     RunPaused,
     RunResumed,
     RunStarted,
@@ -163,16 +166,18 @@ def _take(d: Draft, command: Command) -> None:
         case Inbox(digest, Signal() as signal):
             if signal.run == d.state.run and digest not in d.state.signals:
                 _take_signal(d, digest, signal)
-        case PolicyReply(turn, reply):
+        case PolicyReply(turn, reply, refused):
             asked = d.state.asked
             if asked is not None and asked.turn == turn:
-                _take_reply(d, reply, asked)
+                _take_reply(d, reply, asked, refused)
         case Activate():
             _activate(d, command)
+        case Fork() if command.run != d.state.run:
+            _fork_run(d, command)
         case Deadline():
             settle_overdue(d)
             give_up_question(d)
-        case _:  # a second start; rewards and labels, which no rule looks at
+        case _:  # a second start or fork; rewards and labels, which no rule looks at
             pass
 
 
@@ -215,6 +220,27 @@ def _start_run(d: Draft, start: Start) -> None:
     )
 
 
+def _fork_run(d: Draft, fork: Fork) -> None:
+    d.emit(
+        RunForked(
+            run=fork.run,
+            origin=fork.origin,
+            at=d.at,
+            policy=fork.policy,
+            workers=fork.workers,
+            reopened=fork.reopened,
+            edits=fork.edits,
+            priority=fork.priority,
+            by=fork.by[:MAX_NAME_CHARS],
+            reason=fork.reason[:MAX_NAME_CHARS],
+        )
+    )
+    s = d.state
+    if s.decision is not None and (problem := unacceptable(s.decision, s)):
+        detail = problem.detail[:MAX_DETAIL_CHARS]
+        d.emit(DecisionRejected(turn=s.turn, reason=problem.reason, detail=detail))
+
+
 def _activate(d: Draft, command: Activate) -> None:
     s = d.state
     d.emit(
@@ -248,9 +274,12 @@ def _take_signal(d: Draft, digest: str, signal: Signal) -> None:
                 d.emit(RunResumed(at=d.at))
 
 
-def _take_reply(d: Draft, reply: Reply, asked: PolicyAsked) -> None:
+def _take_reply(
+    d: Draft, reply: Reply, asked: PolicyAsked, problem: Rejection | None = None
+) -> None:
     s = d.state
-    reply, size, problem = as_recorded(reply, asked.reserve)
+    reply, size, unreadable = as_recorded(reply, asked.reserve)
+    problem = problem or unreadable
     fits = size <= MAX_REPLY_BYTES
     failed = reply.status != "OK"
     decision: Decision | None = None

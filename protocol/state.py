@@ -11,7 +11,7 @@ import msgspec
 from protocol.actions import NOTHING, Call, Fault, Json, Pool, Spend, Status, WorkerSpec
 from protocol.budgets import Budget, Limit
 from protocol.decisions import Decision, PolicySpec, Rejection, Task
-from protocol.events import FailReason, Parent, PauseReason, PolicyAsked
+from protocol.events import FailReason, Origin, Parent, PauseReason, PolicyAsked
 from protocol.subjects import Priority
 
 Phase: TypeAlias = Literal["new", "deciding", "working", "paused", "ended"]
@@ -69,6 +69,8 @@ class RunState(msgspec.Struct):
     policy: PolicySpec = NO_POLICY
     budget: Budget = DEFAULT_BUDGET
     parent: Parent | None = None
+    origin: Origin | None = None
+    """What it shares with the run it was forked from, if it was."""
     depth: int = 0
     priority: Priority = "normal"
     started_at: int = 0

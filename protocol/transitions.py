@@ -8,7 +8,8 @@ from typing import Final, assert_never
 
 import msgspec
 
-from protocol.actions import NOTHING, Call, Spend
+from protocol import edits
+from protocol.actions import NOTHING, Call, Pool, Spend, WorkerSpec
 from protocol.budgets import extended
 from protocol.decisions import Rejection
 from protocol.events import (
@@ -29,6 +30,7 @@ from protocol.events import (
     RunCancelled,
     RunFailed,
     RunFinished,
+    RunForked,
     RunPaused,
     RunResumed,
     RunStarted,
@@ -43,6 +45,7 @@ _ALIVE: Final = frozenset[Phase]({"deciding", "working", "paused"})
 
 LEGAL: Final[dict[type[Event], frozenset[Phase]]] = {
     RunStarted: frozenset({"new"}),
+    RunForked: _ALIVE,
     RunActivated: _ALIVE,
     PolicyAsked: frozenset({"deciding"}),
     PolicyReplied: frozenset({"deciding", "paused"}),
@@ -96,6 +99,8 @@ def apply(s: RunState, event: AnyEvent) -> None:
             _ended(s, "finished", event.at)
         case RunStarted():
             _run_started(s, event)
+        case RunForked():
+            _run_forked(s, event)
         case RunActivated():
             _run_activated(s, event)
         case SignalReceived() | RunPaused() | RunResumed() | BudgetExtended():
@@ -116,14 +121,65 @@ def apply(s: RunState, event: AnyEvent) -> None:
 
 def _run_started(s: RunState, event: RunStarted) -> None:
     s.run, s.task, s.pool, s.policy = event.run, event.task, event.pool, event.policy
-    # The first of a name counts, as in `Pool.get`.
-    s.workers = {}
-    for worker in event.pool.workers:
-        s.workers.setdefault(worker.name, worker)
+    s.workers = event.pool.by_name()
     s.budget, s.parent, s.depth = event.budget, event.parent, event.depth
     s.priority = event.priority
     s.started_at, s.wall_deadline = event.at, event.at + event.budget.wall_ms
     s.phase = "deciding"
+
+
+def _run_forked(s: RunState, event: RunForked) -> None:
+    """The same run under another id, as if no time had passed and nobody had been asked."""
+    s.run, s.origin, s.parent, s.priority = event.run, event.origin, None, event.priority
+    s.epoch = s.activated_at = s.idle_activations = 0
+    s.failures = s.retry_at = 0
+    s.started_at = event.at
+    left = event.origin.at
+    if s.phase == "paused":
+        left = s.paused_at
+        s.phase = "working" if s.current else "deciding"
+        s.pause_reason = s.pause_detail = ""
+    later = max(0, event.at - left)
+    s.wall_deadline += later
+    for name in s.open:
+        call = s.calls[name]
+        s.calls[name] = msgspec.structs.replace(call, deadline=call.deadline + later)
+    s.strays.clear()  # whoever works on them answers another run
+    _unask(s)
+    if event.policy is not None:
+        s.policy = event.policy
+    if event.workers:
+        _replace_workers(s, event.workers)
+    for name in event.reopened:
+        _reopen(s, name)
+    for edit in event.edits:
+        edits.apply(s, edit)
+
+
+def _unask(s: RunState) -> None:
+    """Take an open question back: it is asked again, under the same number."""
+    if s.asked is None:
+        return
+    asked, s.asked = s.asked, None
+    s.turn = asked.turn - 1
+    _release(s, "", asked.turn, NOTHING)
+    if asked.limited_by and asked.limited_by != "signal":
+        s.final = ""
+
+
+def _replace_workers(s: RunState, workers: tuple[WorkerSpec, ...]) -> None:
+    others = {worker.name: worker for worker in workers}
+    kept = [others.pop(worker.name, worker) for worker in s.pool.workers]
+    s.pool = Pool((*kept, *others.values()))
+    s.workers = s.pool.by_name()
+
+
+def _reopen(s: RunState, name: str) -> None:
+    old = s.calls.get(name)
+    if old is None or old.status is None or name not in s.current:
+        return
+    s.calls[name] = CallState(old.call, old.attempt, noted=old.noted)
+    s.unsettled += 1
 
 
 def _run_activated(s: RunState, event: RunActivated) -> None:

@@ -1,1 +1,12 @@
-"""Podium: replay."""
+"""The event log, and all that reads it. A replay never causes an effect.
+
+::
+
+    log                           the port; memory_log and jetstream_log implement it
+    chain                         what counts of a run's messages; RunLog, a run as its log has it
+    history                       its events, numbered from 1
+    forks                         runs that begin with the events of another
+    redecide                      the recorded causes through the rules of today
+    streams, broker, connection   JetStream, and one connection to it
+    durability, scrub, foreign    what the broker really does, and what is wrong with what it holds
+"""

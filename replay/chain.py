@@ -5,7 +5,8 @@ aside, and said so.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -13,7 +14,7 @@ import msgspec
 from protocol.codec import Commit, decode_commit, decode_message, digest
 from protocol.commands import Inbox
 from protocol.errors import InvalidData
-from protocol.events import RunActivated
+from protocol.events import AnyEvent, RunActivated, RunForked
 from protocol.inbox import Message
 from protocol.run import fold
 from protocol.state import RunState
@@ -57,7 +58,7 @@ class Aside(NamedTuple):
     """A message that doesn't count, and why."""
 
     seq: int
-    where: Literal["commits", "inbox"]
+    where: Literal["commits", "inbox", "origin"]
     why: str
 
 
@@ -75,11 +76,39 @@ class RunLog(msgspec.Struct):
     aside: list[Aside] = msgspec.field(default_factory=list)
     """What doesn't count, the first `MAX_ASIDE` one by one."""
     set_aside: Counter[str] = msgspec.field(default_factory=Counter)
-    """How many messages don't count, of the ``commits`` and of the ``inbox``."""
+    """How many messages don't count, of the ``commits`` and of the ``inbox``; and
+    whether the ``origin`` can't be had."""
+    origin: "RunLog | None" = None
+    """For a fork: the log with whose first events it begins, as `forks.attach` found it."""
 
-    def state(self) -> RunState:
-        """The run, folded."""
-        return fold(RunState(), (event for commit in self.commits for event in commit.events))
+    @property
+    def forked(self) -> RunForked | None:
+        """For a fork: the event that says so."""
+        first = self.commits[0].events[0] if self.commits and self.commits[0].events else None
+        return first if isinstance(first, RunForked) else None
+
+    @property
+    def shared(self) -> int:
+        """How many events it shares with its origin."""
+        return self.forked.origin.events if self.forked and self.origin else 0
+
+    def events(self) -> Iterator[AnyEvent]:
+        """Every event, those that a fork shares first."""
+        if self.origin is not None:
+            yield from islice(self.origin.events(), self.shared)
+        for commit in self.commits:
+            yield from commit.events
+
+    def state(self, at: int | None = None) -> RunState:
+        """The run, folded; after so many of its events, if it is said."""
+        return fold(RunState(), islice(self.events(), at))
+
+    def lineage(self) -> "Iterator[RunLog]":
+        """This log, and those that it was forked from, the nearest first."""
+        log: RunLog | None = self
+        while log is not None:
+            yield log
+            log = log.origin
 
     def commands(self) -> list[Inbox]:
         """The inbox, as the rules take it."""
@@ -154,6 +183,13 @@ def _set_aside(log: RunLog, aside: Aside) -> None:
     log.set_aside[aside.where] += 1
     if len(log.aside) < MAX_ASIDE:
         log.aside.append(aside)
+
+
+def hash_at(log: RunLog, n: int) -> str:
+    """The hash of a counted commit, from 1; "" for one that the log doesn't have."""
+    if not 1 <= n <= log.head.n:
+        return ""
+    return log.head.hash if n == log.head.n else log.commits[n].prev
 
 
 Verdict: TypeAlias = Literal["done", "retry", "fenced"]

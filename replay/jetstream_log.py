@@ -21,6 +21,7 @@ from protocol.limits import BLOB_CHUNK_BYTES, MAX_MESSAGE_BYTES, MAX_VALUE_BYTES
 from replay.broker import Broker, Refused, Unanswered, persist
 from replay.chain import Head, RunLog, Stored, assemble, extend, verdict
 from replay.connection import RECONNECT_S
+from replay.forks import attach
 from replay.log import HintHandler
 
 SETTLE_S: Final = 30.0
@@ -125,12 +126,21 @@ class JetStreamLog:
 
     # ----------------------------------------------------------------------------------------- read
 
-    async def read(self, run: str) -> RunLog:
+    async def read(self, run: str, least: int = 0) -> RunLog:
         """See `EventLog.read`."""
+        found = await self._own(run, least)
+        await attach(self._own, found)
+        return found
+
+    async def _own(self, run: str, least: int) -> RunLog:
+        """The run's own messages; from the leader, if fewer commits than that were found."""
         commits, inbox = await asyncio.gather(
             self._read(run, subjects.commits(run), 0), self.inbox(run)
         )
         log = assemble(run, commits, inbox)
+        if log.head.n < least:
+            commits = await self._leader(run, subjects.commits(run), 0)
+            log = assemble(run, commits, inbox)
         if _missing(log):
             log = assemble(run, commits, await self._leader(run, subjects.inbox(run), 0))
         return log
@@ -142,6 +152,7 @@ class JetStreamLog:
             self._read(run, subjects.commits(run), log.head.seq), self.inbox(run, log.inbox_seq)
         )
         extend(log, commits, inbox)
+        await attach(self._own, log)
 
     async def inbox(self, run: str, after: int = 0) -> list[Stored]:
         """See `EventLog.inbox`."""

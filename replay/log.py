@@ -48,8 +48,16 @@ class EventLog(Protocol):
         """
         ...
 
-    async def read(self, run: str) -> RunLog:
-        """All of the run: counted commits, inbox, what was set aside. Empty for an unknown run."""
+    async def read(self, run: str, least: int = 0) -> RunLog:
+        """All of the run: counted commits, inbox, what was set aside. Empty for an unknown run.
+
+        Of a fork, `RunLog.origin` holds the log whose beginning it shares.
+
+        Args:
+            run: Its id.
+            least: Commits that somebody knows it to have; a replica that lags behind is not
+                believed.
+        """
         ...
 
     async def read_on(self, log: RunLog) -> None:

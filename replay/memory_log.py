@@ -14,6 +14,7 @@ from protocol.codec import Commit, blob_ref, digest, encode
 from protocol.errors import Fenced, InvalidData, NotFound, TooLarge
 from protocol.limits import MAX_MESSAGE_BYTES, MAX_VALUE_BYTES
 from replay.chain import Head, RunLog, Stored, assemble, extend
+from replay.forks import attach
 from replay.log import HintHandler, Hints
 
 _Subject = tuple[str, Literal["c", "i"]]
@@ -77,14 +78,20 @@ class MemoryLog:
             )
         return _head(commit, data, self.store.put(subject, data))
 
-    async def read(self, run: str) -> RunLog:
+    async def read(self, run: str, least: int = 0) -> RunLog:
         """See `EventLog.read`."""
+        found = await self._own(run, least)
+        await attach(self._own, found)
+        return found
+
+    async def _own(self, run: str, _least: int) -> RunLog:
         return assemble(run, self.store.after((run, "c"), 0), self.store.after((run, "i"), 0))
 
     async def read_on(self, log: RunLog) -> None:
         """See `EventLog.read_on`."""
         commits = self.store.after((log.run, "c"), log.head.seq)
         extend(log, commits, self.store.after((log.run, "i"), log.inbox_seq))
+        await attach(self._own, log)
 
     async def tail(self, run: str) -> Stored | None:
         """See `EventLog.tail`."""

@@ -17,7 +17,7 @@ from protocol import subjects
 from protocol.errors import NotFound
 from protocol.limits import MAX_DETAIL_CHARS
 from replay.broker import Refused, persist
-from replay.chain import RunLog, Stored
+from replay.chain import RunLog, Stored, hash_at
 from replay.jetstream_log import WRONG_SEQUENCE, JetStreamLog, full
 from replay.log import EventLog
 from replay.memory_log import MemoryStore
@@ -118,13 +118,6 @@ def _break(log: RunLog, kept: KeptHead) -> str:
         f" set aside: {first.why}"
     )
     return text[:MAX_DETAIL_CHARS]
-
-
-def hash_at(log: RunLog, n: int) -> str:
-    """The hash of a counted commit, from 1; "" for one that the log doesn't have."""
-    if not 1 <= n <= log.head.n:
-        return ""
-    return log.head.hash if n == log.head.n else log.commits[n].prev
 
 
 # ---------------------------------------------------------------------------------------- scrubber

@@ -159,10 +159,10 @@ class LineLog(MemoryLog):
         self.line.demand("log.tail")
         return await super().tail(run)
 
-    async def read(self, run: str) -> RunLog:
+    async def read(self, run: str, least: int = 0) -> RunLog:
         """See `EventLog.read`."""
         self.line.demand("log.read")
-        return await super().read(run)
+        return await super().read(run, least)
 
     async def inbox(self, run: str, after: int = 0) -> list[Stored]:
         """See `EventLog.inbox`."""

@@ -16,7 +16,7 @@ from protocol.decisions import Decision, Dialect, Rejection, Reply, View
 from protocol.dialects import openai
 from protocol.dialects.openai import UNREADABLE, cut
 
-__all__ = ["UNREADABLE", "parse", "prompt", "prompt_hash"]
+__all__ = ["UNREADABLE", "parse", "prompt", "prompt_hash", "to_prompt"]
 
 
 def parse(dialect: Dialect, reply: Reply, pool: Pool) -> Decision | Rejection:
@@ -50,3 +50,8 @@ def prompt(dialect: Dialect, view: View) -> bytes:
 def prompt_hash(dialect: Dialect, view: View) -> str:
     """SHA-256 (hex) of `prompt`: two replies with the same hash answered the same question."""
     return hashlib.sha256(prompt(dialect, view)).hexdigest()
+
+
+def to_prompt(reply: Reply, dialect: Dialect, view: View) -> Reply:
+    """The reply, with the hash of the prompt that it answers."""
+    return msgspec.structs.replace(reply, prompt=prompt_hash(dialect, view))

@@ -9,8 +9,18 @@ from hypothesis import strategies as st
 from protocol.actions import Report
 from protocol.codec import Commit, digest, encode
 from protocol.events import AnyEvent, RunActivated, RunStarted, SignalReceived
-from replay.chain import EMPTY, MAX_ASIDE, Head, RunLog, Stored, assemble, extend, verdict
-from replay.scrub import KeptHead, compare, hash_at
+from replay.chain import (
+    EMPTY,
+    MAX_ASIDE,
+    Head,
+    RunLog,
+    Stored,
+    assemble,
+    extend,
+    hash_at,
+    verdict,
+)
+from replay.scrub import KeptHead, compare
 from tests.runs import AT, RUN, begin
 
 COMMITS: Final = 6

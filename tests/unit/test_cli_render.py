@@ -14,38 +14,13 @@ from podium.render_rich import run_picture, table
 from podium.render_text import ago, clean, count, duration, money, one_line, value_text
 from protocol.actions import Spend
 from protocol.budgets import Budget
-from protocol.codec import Commit, digest, encode
-from protocol.commands import Inbox
 from protocol.decisions import Reply
 from protocol.subjects import child_id
-from replay.chain import Head, InboxEntry, RunLog
+from replay.chain import RunLog
+from tests.logs import log_of
 from tests.runs import RUN, Driver, answer, begin, failure, plan, planned, started
 
 WIDTH = 100
-
-
-def log_of(driver: Driver) -> RunLog:
-    """The driver's run as a log."""
-    log = RunLog(driver.state.run)
-    for _, commands, draft in driver.steps:
-        for command in commands:
-            if isinstance(command, Inbox):
-                seq = len(log.inbox) + 1
-                log.inbox.append(InboxEntry(seq, command.hash, command.message))
-        if not draft.events:
-            continue
-        commit = Commit(
-            run=log.run,
-            n=log.head.n + 1,
-            epoch=draft.state.epoch,
-            at=draft.at,
-            causes=tuple(draft.causes),
-            events=tuple(draft.events),
-            prev=log.head.hash,
-        )
-        log.commits.append(commit)
-        log.head = Head(commit.n, digest(encode(commit)), commit.n, commit.epoch, commit.at)
-    return log
 
 
 def picture(run: RunTree, now: int, *, content: bool = True, height: int | None = None) -> str:
