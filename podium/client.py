@@ -16,18 +16,19 @@ import msgspec
 from actors.ports import Clock
 from actors.queues import Queue
 from actors.waking import queue_again
+from podium.checks import check_fork, check_run, check_start, in_range
 from protocol import subjects
-from protocol.actions import Pool, Spend
-from protocol.budgets import Budget, Extension, short_of
+from protocol.actions import BlobRef, Pool, Spend, WorkerSpec
+from protocol.budgets import Budget, Extension
 from protocol.codec import Commit, encode
-from protocol.commands import Start
+from protocol.commands import Fork, Start
 from protocol.decisions import PolicySpec, Task
-from protocol.errors import Ambiguous, Conflict, InvalidData, NotFound, TooLarge, Usage
+from protocol.errors import Ambiguous, Conflict, NotFound, Usage
+from protocol.events import Edit
 from protocol.inbox import Signal, SignalKind
-from protocol.limits import MAX_POOL_BYTES, MAX_TASK_BYTES, MAX_WORKERS
-from protocol.schemas import check_schema
 from protocol.state import Outcome, Phase, RunState
 from protocol.subjects import Priority
+from replay import forks
 from replay.chain import RunLog
 from replay.log import EventLog
 
@@ -39,6 +40,10 @@ READS_AT_ONCE: Final = 16
 
 MAX_AMBIGUOUS: Final = 8
 """Run ids that are named when a prefix fits several."""
+
+MAX_FORKS: Final = 1_000
+"""Forks that are queued at a time: enough to compare two policies, few enough to be a mistake in
+the command no more than once."""
 
 Randomness = Callable[[int], bytes]
 """So many random bytes."""
@@ -170,6 +175,58 @@ class Client:
         await self._tasks.put(subjects.task(priority, start.run), encode(start))
         return start.run
 
+    async def fork(
+        self,
+        run: str,
+        at: int,
+        *,
+        policy: PolicySpec | None = None,
+        workers: tuple[WorkerSpec, ...] = (),
+        edits: tuple[Edit, ...] = (),
+        reopened: tuple[str, ...] = (),
+        times: int = 1,
+        reason: str = "",
+    ) -> list[str]:
+        """Queue runs that go on from where another stood, and return their ids.
+
+        The other one may still be at work, and never changes.
+
+        Args:
+            run: The other run.
+            at: The event after which they go on.
+            policy: Who decides in them; None for the same.
+            workers: Workers that replace those of their name, or are added.
+            edits: What else is replaced, see `protocol.edits`.
+            reopened: Settled calls of the open round that are made again.
+            times: How many.
+            reason: Why, for whoever looks at them later.
+
+        Raises:
+            Usage: There is no such event, nothing can go on from it, or an edit can't be made.
+            Unreachable, Busy: The queue does not take it.
+        """
+        check_run(run)
+        if not 1 <= times <= MAX_FORKS:
+            raise Usage(f"{times} forks at a time; 1 to {MAX_FORKS} are possible")
+        log = await self._log.read(run)
+        made = [
+            Fork(
+                run=self.new_run(),
+                origin=forks.origin_at(log, at),
+                policy=policy,
+                workers=workers,
+                reopened=reopened,
+                edits=edits,
+                by=self.by,
+                reason=reason,
+            )
+            for _ in range(times)
+        ]
+        check_fork(log.state(at), made[0])
+        for fork in made:
+            await self._tasks.put(subjects.task(fork.priority, fork.run), encode(fork))
+        return [fork.run for fork in made]
+
     def new_run(self) -> str:
         """An id for a run that is about to be submitted."""
         shard = self._randomness(1)[0] % self._shards
@@ -261,6 +318,10 @@ class Client:
         check_run(run)
         return await self._log.read(run)
 
+    async def blob(self, ref: BlobRef) -> bytes:
+        """The bytes of a value that is too large for a message. Raises `NotFound`."""
+        return await self._log.get_blob(ref)
+
     async def state(self, run: str) -> RunState:
         """The run, folded from its log; of phase ``new`` if no conductor has taken it yet."""
         return (await self.log(run)).state()
@@ -332,83 +393,6 @@ async def _within(waiting: Awaitable[_T], seconds: float) -> None:
             await waiting
     except TimeoutError:
         pass
-
-
-# ------------------------------------------------------------------------- checks
-
-
-def check_run(run: str) -> None:
-    """Raise `InvalidData` unless the text is a run's whole id."""
-    if not subjects.is_run(run):
-        raise InvalidData(
-            f"{run!r} is no run's id",
-            hint=f"an id has {subjects.RUN_ID_CHARS} of the characters {subjects.ALPHABET}",
-        )
-
-
-def check_start(start: Start) -> None:
-    """Raise unless a conductor could begin this run."""
-    check_run(start.run)
-    if not start.task.text.strip():
-        raise Usage("The task has no text.", hint='Ask something: podium run "…"')
-    _fits(start.task, MAX_TASK_BYTES, "the task", "put large inputs into a document")
-    check_pool(start.pool)
-    if not start.policy.name:
-        raise InvalidData("the policy has no name", hint="use 'rules' or 'openai:MODEL'")
-    in_range(start.policy, "the policy")
-    budget = in_range(start.budget, "the budget")
-    reserve = start.policy.reserve
-    short = short_of(budget, Spend(), reserve, kept=reserve)
-    if short:
-        raise Usage(
-            f"The budget of {short} can't pay for one reply of the policy {start.policy.name} "
-            "and the final answer.",
-            hint=f"A reply may spend {reserve.tokens:,} tokens and ${reserve.cost / 1e6:g}: "
-            f"give at least twice as much.",
-        )
-
-
-def check_pool(pool: Pool) -> None:
-    """Raise unless every worker has a name of its own, a schema and sensible numbers."""
-    if not pool.workers:
-        raise Usage("The pool has no workers.", hint="Name a pool file with --pool.")
-    if len(pool.workers) > MAX_WORKERS:
-        raise Usage(f"The pool has {len(pool.workers)} workers; at most {MAX_WORKERS} are possible")
-    seen: set[str] = set()
-    for spec in pool.workers:
-        subjects.check_name(spec.name, "a worker of the pool")
-        if spec.name in seen:
-            raise Usage(
-                f"The worker name {spec.name!r} is used twice in the pool.",
-                hint="A policy calls a worker by its name: give each its own.",
-            )
-        seen.add(spec.name)
-        in_range(spec, f"the worker {spec.name!r}")
-        check_schema(spec.parameters, f"the worker {spec.name!r}")
-        for field in ("concurrency", "replicas", "timeout_ms", "wait_ms", "attempts"):
-            if getattr(spec, field) < 1:
-                raise InvalidData(
-                    f"the worker {spec.name!r} has {field} = {getattr(spec, field)}",
-                    hint="it must be at least 1",
-                )
-    _fits(pool, MAX_POOL_BYTES, "the pool", "shorten descriptions and schemas")
-
-
-_Struct = TypeVar("_Struct", bound=msgspec.Struct)
-
-
-def in_range(value: _Struct, what: str) -> _Struct:
-    """The value, if every reader of the log would take it: msgspec checks only what it decodes."""
-    try:
-        return msgspec.json.decode(msgspec.json.encode(value), type=type(value))
-    except (msgspec.MsgspecError, TypeError, ValueError) as error:
-        raise InvalidData(f"{what}: {error}", hint="change that value") from None
-
-
-def _fits(value: msgspec.Struct, limit: int, what: str, hint: str) -> None:
-    size = len(msgspec.json.encode(in_range(value, what)))
-    if size > limit:
-        raise TooLarge(f"{what} has {size:,} bytes; at most {limit:,} are possible", hint=hint)
 
 
 # ------------------------------------------------------------------------- what is shown

@@ -21,6 +21,7 @@ from protocol.events import (
 from protocol.state import CallState, Outcome, Phase, RunState
 from protocol.subjects import child_id
 from replay.chain import RunLog
+from replay.history import entries, reports
 
 NAME_CHARS: Final = 64
 """Characters of a worker's name that are shown: a policy may have named one that is in no pool."""
@@ -105,6 +106,8 @@ class RunTree(msgspec.Struct, kw_only=True):
     rounds: int
     spent: Spend
     parent: str
+    forked_from: str
+    """``RUN@EVENT``, for a fork."""
     aside: int
     answer: str
 
@@ -113,10 +116,10 @@ def tree(log: RunLog) -> RunTree:
     """The tree of a run."""
     state = log.state()
     begun, settled, signals, turns = _times(log)
-    reports = {e.hash: e.message for e in log.inbox if isinstance(e.message, Report)}
+    known_reports = reports(log)
     by_round: dict[str, list[CallNode]] = {}
     for call, known in state.calls.items():
-        report = reports.get(known.report)
+        report = known_reports.get(known.report)
         node = _call(state, call, known, report, (begun.get(call, 0), settled.get(call, 0)))
         by_round.setdefault(call.partition("-")[0], []).append(node)
     for turn in turns:
@@ -139,6 +142,7 @@ def tree(log: RunLog) -> RunTree:
         rounds=state.round,
         spent=state.spent,
         parent=state.parent.run if state.parent else "",
+        forked_from=f"{state.origin.run}@{state.origin.events}" if state.origin else "",
         aside=log.set_aside.total(),
         answer=state.answer,
     )
@@ -152,25 +156,26 @@ def _times(
     settled: dict[str, int] = {}
     signals: list[str] = []
     turns: list[TurnNode] = []
-    for commit in log.commits:
-        for event in commit.events:
-            match event:
-                case AttemptStarted():
-                    begun.setdefault(event.call, commit.at)
-                case CallSettled():
-                    settled[event.call] = commit.at
-                case SignalReceived():
-                    signals.append(signal_text(event))
-                case PolicyAsked():
-                    turns.append(TurnNode(turn=event.turn, asker=event.asker, asked=commit.at))
-                case PolicyReplied() if turns:
-                    _replied(turns[-1], event, commit)
-                case DecisionRejected() if turns:
-                    turns[-1].reason, turns[-1].detail = event.reason, event.detail
-                case RoundPlanned() if turns:
-                    turns[-1].round = event.round
-                case _:
-                    pass
+    for entry in entries(log):
+        match entry.event:
+            case AttemptStarted() as event:
+                begun.setdefault(event.call, entry.at)
+            case CallSettled() as event:
+                settled[event.call] = entry.at
+            case SignalReceived() as event:
+                signals.append(signal_text(event))
+            case PolicyAsked() as event:
+                if turns and not turns[-1].replied and turns[-1].turn == event.turn:
+                    turns.pop()  # a fork asks again what its origin had asked
+                turns.append(TurnNode(turn=event.turn, asker=event.asker, asked=entry.at))
+            case PolicyReplied() as event if turns:
+                _replied(turns[-1], event, entry.commit)
+            case DecisionRejected() as event if turns:
+                turns[-1].reason, turns[-1].detail = event.reason, event.detail
+            case RoundPlanned() as event if turns:
+                turns[-1].round = event.round
+            case _:
+                pass
     return begun, settled, signals, turns
 
 

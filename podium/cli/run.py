@@ -116,7 +116,7 @@ class _Run:
 
     def _check(self, task: "Task") -> None:
         """Refuse before anything is started what would be refused afterwards."""
-        from podium.client import check_start
+        from podium.checks import check_start
         from protocol.commands import Start
         from protocol.subjects import run_id
 

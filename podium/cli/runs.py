@@ -207,6 +207,7 @@ def tree_json(run: "RunTree", content: bool) -> dict[str, Any]:
         "ended": iso(run.ended),
         **{key: value for key, value in done(run).items() if key not in ("run_id", "answer")},
         "parent": run.parent or None,
+        "forked_from": run.forked_from or None,
         "aside": run.aside,
         "signals": run.signals,
         "turns": [_turn_json(turn, content) for turn in run.turns],

@@ -1,0 +1,147 @@
+"""What a client checks before it says anything: a conductor can go on with what is let through.
+
+Each check raises an error that names what is wrong, and what to do about it.
+"""
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+import msgspec
+
+from protocol import edits, subjects
+from protocol.actions import Pool, Spend, WorkerSpec
+from protocol.budgets import Budget, short_of
+from protocol.commands import Fork, Start
+from protocol.decisions import PolicySpec
+from protocol.edits import MAX_EDITS
+from protocol.errors import InvalidData, TooLarge, Usage
+from protocol.events import RunForked
+from protocol.limits import MAX_POOL_BYTES, MAX_TASK_BYTES, MAX_WORKERS
+from protocol.run import evolve
+from protocol.schemas import check_schema
+from protocol.state import RunState
+
+
+def check_run(run: str) -> None:
+    """Raise `InvalidData` unless the text is a run's whole id."""
+    if not subjects.is_run(run):
+        raise InvalidData(
+            f"{run!r} is no run's id",
+            hint=f"an id has {subjects.RUN_ID_CHARS} of the characters {subjects.ALPHABET}",
+        )
+
+
+def check_start(start: Start) -> None:
+    """Raise unless a conductor could begin this run."""
+    check_run(start.run)
+    if not start.task.text.strip():
+        raise Usage("The task has no text.", hint='Ask something: podium run "…"')
+    _fits(start.task, MAX_TASK_BYTES, "the task", "put large inputs into a document")
+    check_pool(start.pool)
+    if not start.policy.name:
+        raise InvalidData("the policy has no name", hint="use 'rules' or 'openai:MODEL'")
+    in_range(start.policy, "the policy")
+    budget = in_range(start.budget, "the budget")
+    reserve = start.policy.reserve
+    short = short_of(budget, Spend(), reserve, kept=reserve)
+    if short:
+        raise Usage(
+            f"The budget of {short} can't pay for one reply of the policy {start.policy.name} "
+            "and the final answer.",
+            hint=f"A reply may spend {reserve.tokens:,} tokens and ${reserve.cost / 1e6:g}: "
+            f"give at least twice as much.",
+        )
+
+
+def check_pool(pool: Pool) -> None:
+    """Raise unless every worker has a name of its own, a schema and sensible numbers."""
+    if not pool.workers:
+        raise Usage("The pool has no workers.", hint="Name a pool file with --pool.")
+    if len(pool.workers) > MAX_WORKERS:
+        raise Usage(f"The pool has {len(pool.workers)} workers; at most {MAX_WORKERS} are possible")
+    seen: set[str] = set()
+    for spec in pool.workers:
+        subjects.check_name(spec.name, "a worker of the pool")
+        if spec.name in seen:
+            raise Usage(
+                f"The worker name {spec.name!r} is used twice in the pool.",
+                hint="A policy calls a worker by its name: give each its own.",
+            )
+        seen.add(spec.name)
+        in_range(spec, f"the worker {spec.name!r}")
+        check_schema(spec.parameters, f"the worker {spec.name!r}")
+        for field in ("concurrency", "replicas", "timeout_ms", "wait_ms", "attempts"):
+            if getattr(spec, field) < 1:
+                raise InvalidData(
+                    f"the worker {spec.name!r} has {field} = {getattr(spec, field)}",
+                    hint="it must be at least 1",
+                )
+    _fits(pool, MAX_POOL_BYTES, "the pool", "shorten descriptions and schemas")
+
+
+_Struct = TypeVar("_Struct", bound=msgspec.Struct)
+
+
+def in_range(value: _Struct, what: str) -> _Struct:
+    """The value, if every reader of the log would take it: msgspec checks only what it decodes."""
+    try:
+        return msgspec.json.decode(msgspec.json.encode(value), type=type(value))
+    except (msgspec.MsgspecError, TypeError, ValueError) as error:
+        raise InvalidData(f"{what}: {error}", hint="change that value") from None
+
+
+def _fits(value: msgspec.Struct, limit: int, what: str, hint: str) -> None:
+    size = len(msgspec.json.encode(in_range(value, what)))
+    if size > limit:
+        raise TooLarge(f"{what} has {size:,} bytes; at most {limit:,} are possible", hint=hint)
+
+
+def check_fork(state: RunState, fork: Fork) -> None:
+    """Raise unless a conductor could go on from this state as that fork."""
+    check_run(fork.run)
+    if len(fork.edits) > MAX_EDITS:
+        raise Usage(f"{len(fork.edits)} edits; at most {MAX_EDITS} are possible")
+    bare = RunForked(
+        run=fork.run,
+        origin=fork.origin,
+        at=fork.origin.at,
+        policy=fork.policy,
+        workers=fork.workers,
+        reopened=fork.reopened,
+    )
+    forked = evolve(state, bare)
+    for edit in fork.edits:
+        if problem := edits.problem(forked, edit):
+            raise Usage(
+                f"run {fork.origin.run}, event {fork.origin.events}: {problem}",
+                hint=f"what there is: podium state {fork.origin.run} --at {fork.origin.events}",
+            )
+        edits.apply(forked, edit)
+    if not forked.task.text.strip():
+        raise Usage("The task has no text.", hint="Set another with --set task.text=…")
+    check_pool(forked.pool)
+    _replaced(state, fork.workers)
+    if fork.policy is not None:
+        in_range(fork.policy, "the policy")
+    _affords(forked.budget, forked.committed, forked.policy)
+
+
+def _replaced(state: RunState, workers: Iterable[WorkerSpec]) -> None:
+    """A conductor among the workers answers with a run, and nothing else can take its place."""
+    for worker in workers:
+        old = state.workers.get(worker.name)
+        if old is not None and (old.kind == "conductor") != (worker.kind == "conductor"):
+            raise Usage(
+                f"The worker {worker.name!r} is a {old.kind}; no {worker.kind} can take its place.",
+                hint="Add it under a name of its own.",
+            )
+
+
+def _affords(budget: Budget, committed: Spend, policy: PolicySpec) -> None:
+    reserve = policy.reserve
+    if short := short_of(budget, committed, reserve):
+        raise Usage(
+            f"What is left of the budget of {short} can't pay for one reply of the policy "
+            f"{policy.name}.",
+            hint=f"Raise it: --set budget.{short}=…",
+        )
