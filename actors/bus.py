@@ -10,7 +10,7 @@ from nats.errors import Error as NatsError
 
 from actors.queues import Listener
 from replay.broker import Broker
-from replay.connection import inbox
+from replay.connection import Heard, inbox
 
 MAX_ANSWERS: Final = 10_000
 """Answers to one question that are collected: more actors than one deployment has."""
@@ -46,7 +46,7 @@ class NatsBus:
         """See `Bus.ask`."""
         answers: list[bytes] = []
 
-        def answered(message: Msg) -> None:
+        def answered(message: Heard) -> None:
             if message.data and len(answers) < MAX_ANSWERS:
                 answers.append(message.data)
 

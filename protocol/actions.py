@@ -32,7 +32,7 @@ ANY_OBJECT: Final[dict[str, Json]] = {"type": "object"}
 """The schema of a worker that declares no parameters of its own."""
 
 
-class Spend(msgspec.Struct, frozen=True, omit_defaults=True):
+class Spend(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What was, or may be, spent. Integers only: sums are exact on every machine."""
 
     tokens: Count = 0
@@ -102,7 +102,7 @@ class Pool(msgspec.Struct, frozen=True):
         return found
 
 
-class Call(msgspec.Struct, frozen=True, omit_defaults=True):
+class Call(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One subtask given to one worker."""
 
     id: str
@@ -118,7 +118,7 @@ class Call(msgspec.Struct, frozen=True, omit_defaults=True):
     shown."""
 
 
-class BlobRef(msgspec.Struct, frozen=True):
+class BlobRef(msgspec.Struct, frozen=True, gc=False):
     """A value too large for a message: where its encoded JSON is, by content."""
 
     sha256: str
@@ -127,7 +127,7 @@ class BlobRef(msgspec.Struct, frozen=True):
     """Bytes."""
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="report"):
+class Report(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="report"):
     """What a worker says of one attempt. Stored in the run's inbox before anybody hears of it."""
 
     run: str

@@ -28,7 +28,7 @@ Number: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
 """The place of a commit in its run's log."""
 
 
-class Commit(msgspec.Struct, frozen=True, kw_only=True):
+class Commit(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The events of one transition, appended as one message: all of them or none."""
 
     run: str

@@ -22,7 +22,7 @@ class PolicySpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Milliseconds that one reply may take."""
 
 
-class PlannedCall(msgspec.Struct, frozen=True, omit_defaults=True):
+class PlannedCall(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A call as a policy asks for it, before the rules have given it an id."""
 
     worker: str
@@ -35,14 +35,14 @@ class PlannedCall(msgspec.Struct, frozen=True, omit_defaults=True):
     """The policy's own id of the call, if it has one."""
 
 
-class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
+class Decision(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A policy's reply, parsed. Calls or an answer: exactly one of the two is given."""
 
     calls: tuple[PlannedCall, ...] = ()
     answer: str | None = None
 
 
-class Rejection(msgspec.Struct, frozen=True):
+class Rejection(msgspec.Struct, frozen=True, gc=False):
     """A reply that is no decision."""
 
     reason: str
@@ -51,7 +51,7 @@ class Rejection(msgspec.Struct, frozen=True):
     """What is wrong and how to mend it, as the policy is shown it."""
 
 
-class ToolCall(msgspec.Struct, frozen=True):
+class ToolCall(msgspec.Struct, frozen=True, gc=False):
     """A native tool call, as the model wrote it."""
 
     id: str

@@ -24,7 +24,9 @@ NotedReason: TypeAlias = Literal["late", "retried"]
 FailReason: TypeAlias = Literal["no_answer"]
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
+class Event(
+    msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag_field="type"
+):
     """The base of all events. Field names are wire format."""
 
 

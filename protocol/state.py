@@ -20,7 +20,7 @@ Phase: TypeAlias = Literal["new", "deciding", "working", "paused", "ended"]
 Outcome: TypeAlias = Literal["", "finished", "failed", "cancelled"]
 
 
-class CallState(msgspec.Struct, frozen=True):
+class CallState(msgspec.Struct, frozen=True, gc=False):
     """One call of the run."""
 
     call: Call
@@ -41,7 +41,7 @@ class CallState(msgspec.Struct, frozen=True):
     """Hashes of all its reports that are billed."""
 
 
-class TurnState(msgspec.Struct, frozen=True):
+class TurnState(msgspec.Struct, frozen=True, gc=False):
     """One reply of the policy and what came of it."""
 
     text: str = ""

@@ -18,14 +18,13 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from protocol.errors import Unreachable
 from replay import answers
 from replay.answers import SEQUENCE, PubAck, Refused, Unanswered
 from replay.chain import Stored
-from replay.connection import RECONNECT_S, connect
+from replay.connection import RECONNECT_S, Heard, connect, listen
 from replay.lanes import Append, Lane
 
 logger = logging.getLogger("podium.broker")
@@ -57,7 +56,7 @@ _EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
 
 __all__ = ["Broker", "Refused", "Unanswered", "persist"]
 
-Answer = Callable[[Msg], None]
+Answer = Callable[[Heard], None]
 
 _T = TypeVar("_T")
 
@@ -136,12 +135,7 @@ class Broker:
     async def open(self) -> None:
         """Begin to listen for answers."""
         self._prefix = self.client.new_inbox()
-        await self.client.subscribe(
-            f"{self._prefix}.*",
-            cb=self._answered,
-            pending_msgs_limit=-1,
-            pending_bytes_limit=-1,
-        )
+        await listen(self.client, f"{self._prefix}.*", self._answered)
         self._tasks = [
             asyncio.create_task(self._send_appends(), name="broker-appends"),
             asyncio.create_task(self._sweep(), name="broker-sweep"),
@@ -176,7 +170,7 @@ class Broker:
         """Expect nothing more on that reply subject."""
         self._answers.pop(reply.rpartition(".")[2], None)
 
-    async def _answered(self, message: Msg) -> None:
+    def _answered(self, message: Heard) -> None:
         answer = self._answers.get(message.subject.rpartition(".")[2])
         if answer is not None:
             answer(message)
@@ -244,7 +238,7 @@ class Broker:
                 return
 
     async def _send_one(self, item: Append, done: Callable[[], None] | None = None) -> None:
-        def answered(message: Msg) -> None:
+        def answered(message: Heard) -> None:
             self.forget(message.subject)
             _settle(item, self._ack(message))
             if done:
@@ -264,7 +258,7 @@ class Broker:
         lane.groups += 1
         batch = f"{self._batch}-{next(self._batches)}"
 
-        def answered(message: Msg) -> None:
+        def answered(message: Heard) -> None:
             self.forget(message.subject)
             self._group_answered(group, message)
             self._group_done(lane)
@@ -287,7 +281,7 @@ class Broker:
             if not await self._publish(item.subject, item.data, where, headers, expired):
                 return  # the server drops what it has staged of an unfinished batch
 
-    def _group_answered(self, group: list[Append], message: Msg) -> None:
+    def _group_answered(self, group: list[Append], message: Heard) -> None:
         ack = self._ack(message)
         if ack is not None and ack.error is None and ack.count == len(group):
             for offset, item in enumerate(group, ack.seq - len(group) + 1):
@@ -332,9 +326,9 @@ class Broker:
             return False
         return True
 
-    def _ack(self, message: Msg) -> PubAck | None:
+    def _ack(self, message: Heard) -> PubAck | None:
         """What the server says of an append; None if nobody takes it, or the answer is none."""
-        if _status(message):
+        if message.status:
             return None
         ack = answers.acknowledgement(message.data)
         self.counts["strange_answers"] += ack is None
@@ -351,10 +345,10 @@ class Broker:
         """
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
-        def answered(message: Msg) -> None:
+        def answered(message: Heard) -> None:
             self.forget(message.subject)
             if not future.done():
-                if _status(message) == "503":
+                if message.status == "503":
                     future.set_exception(Unanswered(f"nobody answers on {subject}"))
                 else:
                     future.set_result(message.data)
@@ -412,17 +406,17 @@ class Broker:
         page: list[Stored] = []
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
-        def answered(message: Msg) -> None:
-            status, headers = _status(message), message.headers or {}
-            seq = headers.get("Nats-Sequence", "")
+        def answered(message: Heard) -> None:
+            seq = message.header("Nats-Sequence")
             if SEQUENCE.fullmatch(seq):  # stored: whatever else its headers say, its writer said
                 page.append(Stored(int(seq), message.data))
                 return
             self.forget(message.subject)
             if future.done():
                 return
+            status = message.status
             if status in ("204", "404"):
-                left = headers.get("Nats-Num-Pending", "")
+                left = message.header("Nats-Num-Pending")
                 future.set_result(int(left) if SEQUENCE.fullmatch(left) else 0)
             else:
                 self.counts["strange_answers"] += not status
@@ -437,10 +431,6 @@ class Broker:
 
 
 _NO_MESSAGE: Final = 10037
-
-
-def _status(message: Msg) -> str:
-    return (message.headers or {}).get("Status", "")
 
 
 def _settle(item: Append, ack: PubAck | None) -> None:

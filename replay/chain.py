@@ -161,9 +161,12 @@ def stranger(run: str, commit: Commit, head: Head) -> str:
         return f"commit {commit.n} follows {commit.prev or 'nothing'}, not {head.hash or 'nothing'}"
     if commit.at < head.at:
         return f"commit {commit.n} is older than the one before it"
-    activated = [e.epoch for e in commit.events if isinstance(e, RunActivated)]
-    epoch = activated[-1] if activated else head.epoch
-    if commit.epoch != epoch or (activated and min(activated) <= head.epoch):
+    epoch, rises = head.epoch, True
+    for event in commit.events:
+        if isinstance(event, RunActivated):
+            rises = rises and event.epoch > head.epoch
+            epoch = event.epoch
+    if commit.epoch != epoch or not rises:
         return f"commit {commit.n} is of epoch {commit.epoch}, and the run is in epoch {head.epoch}"
     return ""
 

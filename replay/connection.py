@@ -26,6 +26,8 @@ RECONNECT_S: Final = 0.25
 """Seconds between two tries to reconnect; a restarted server is found soon, and nobody flooded."""
 
 _VERSION: Final = b"NATS/1.0"
+_MESSAGE: Final = b"NATS/1.0\r"
+"""How the headers of a message begin; those of the server's own word go on with a status."""
 
 
 def inbox(user: str | None) -> str:
@@ -56,8 +58,59 @@ def parse_headers(block: bytes) -> dict[str, str]:
     return headers
 
 
+class Heard:
+    """A message as `listen` hands it on.
+
+    Its headers are looked at only when one is asked for: most of the time of a long read would go
+    into headers that nobody wants.
+    """
+
+    __slots__ = ("_block", "data", "subject")
+
+    def __init__(self, subject: str, data: bytes, block: bytes | None) -> None:
+        self.subject, self.data, self._block = subject, data, block
+
+    @property
+    def status(self) -> str:
+        """The server's own word, such as ``404``; "" for a message."""
+        if self._block is None or self._block.startswith(_MESSAGE):
+            return ""
+        return parse_headers(self._block).get("Status", "")
+
+    def header(self, name: str) -> str:
+        """The last header of that name, which is the server's if it added one; "" for none."""
+        if self._block is None:
+            return ""
+        mark = f"\r\n{name}:".encode()
+        start = self._block.rfind(mark)
+        if start < 0:
+            return ""
+        start += len(mark)
+        end = self._block.find(b"\r\n", start)
+        return self._block[start : end if end >= 0 else None].strip().decode(errors="replace")
+
+
 class Forgiving(Client):
     """The library's client, reading every message that the server delivers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listeners: dict[int, Callable[[Heard], None]] = {}
+        """Who is called at once with each message, by the subscription's id."""
+
+    async def _process_msg(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
+    ) -> None:
+        listener = self.listeners.get(sid)
+        if listener is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+            return
+        self.stats["in_msgs"] += 1
+        self.stats["in_bytes"] += len(data)
+        try:
+            listener(Heard(subject.decode(errors="replace"), data, headers))
+        except Exception:  # else the library stops reading
+            logger.exception("a message on %r was not taken", subject)
 
     async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
         return parse_headers(headers) if headers else None
@@ -73,6 +126,25 @@ class Forgiving(Client):
             _client=self,
             _sid=sid,
         )
+
+
+async def listen(client: Client, subject: str, listener: Callable[[Heard], None]) -> None:
+    """Have a function called with each message on a subject, for as long as the client is open.
+
+    It must not block, and nothing waits between it and the network.
+    """
+
+    async def heard(message: Msg) -> None:
+        lines = [f"{name}: {value}" for name, value in (message.headers or {}).items()]
+        status = (message.headers or {}).get("Status", "")
+        block = "\r\n".join([f"NATS/1.0 {status}".strip(), *lines, "", ""]).encode()
+        listener(Heard(message.subject, message.data, block))
+
+    subscription = await client.subscribe(
+        subject, cb=heard, pending_msgs_limit=-1, pending_bytes_limit=-1
+    )
+    if isinstance(client, Forgiving):
+        client.listeners[subscription._id] = listener
 
 
 async def connect(
