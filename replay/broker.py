@@ -407,9 +407,8 @@ class Broker:
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
         def answered(message: Heard) -> None:
-            seq = message.header("Nats-Sequence")
-            if SEQUENCE.fullmatch(seq):  # stored: whatever else its headers say, its writer said
-                page.append(Stored(int(seq), message.data))
+            if seq := message.seq:  # stored: whatever else its headers say, its writer said
+                page.append(Stored(seq, message.data))
                 return
             self.forget(message.subject)
             if future.done():

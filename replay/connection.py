@@ -28,6 +28,9 @@ RECONNECT_S: Final = 0.25
 _VERSION: Final = b"NATS/1.0"
 _MESSAGE: Final = b"NATS/1.0\r"
 """How the headers of a message begin; those of the server's own word go on with a status."""
+_SEQUENCE: Final = b"\r\nNats-Sequence:"
+_SEQUENCE_DIGITS: Final = 19
+"""Digits of the largest sequence."""
 
 
 def inbox(user: str | None) -> str:
@@ -77,17 +80,24 @@ class Heard:
             return ""
         return parse_headers(self._block).get("Status", "")
 
+    @property
+    def seq(self) -> int:
+        """Where a stored message stands, as the server says; 0 for any other message."""
+        value = self._last(_SEQUENCE)
+        return int(value) if value.isdigit() and len(value) <= _SEQUENCE_DIGITS else 0
+
     def header(self, name: str) -> str:
         """The last header of that name, which is the server's if it added one; "" for none."""
-        if self._block is None:
-            return ""
-        mark = f"\r\n{name}:".encode()
-        start = self._block.rfind(mark)
-        if start < 0:
-            return ""
+        return self._last(f"\r\n{name}:".encode()).decode(errors="replace")
+
+    def _last(self, mark: bytes) -> bytes:
+        block = self._block
+        start = block.rfind(mark) if block is not None else -1
+        if block is None or start < 0:
+            return b""
         start += len(mark)
-        end = self._block.find(b"\r\n", start)
-        return self._block[start : end if end >= 0 else None].strip().decode(errors="replace")
+        end = block.find(b"\r\n", start)
+        return block[start : end if end >= 0 else None].strip()
 
 
 class Forgiving(Client):

@@ -31,5 +31,6 @@ def test_no_bytes_break_it(data: bytes) -> None:
 
 def test_the_last_of_two_is_the_servers() -> None:
     heard = Heard("a", b"", block("NATS/1.0", ["Nats-Sequence: 7", "Nats-Sequence: 8"]))
-    assert heard.header("Nats-Sequence") == "8"
+    assert (heard.header("Nats-Sequence"), heard.seq) == ("8", 8)
+    assert Heard("a", b"", block("NATS/1.0", ["Nats-Sequence: " + "9" * 20])).seq == 0
     assert (Heard("a", b"", None).header("x"), Heard("a", b"", None).status) == ("", "")
