@@ -22,6 +22,7 @@ from actors.run_shell import RunShell
 from protocol import subjects
 from protocol.decisions import PolicySpec
 from protocol.errors import InvalidData, PodiumError
+from protocol.redaction import Redactor
 from replay.log import EventLog
 
 logger = logging.getLogger("podium.conductor")
@@ -58,6 +59,7 @@ class Conductor:
             had.
         clock: Milliseconds since the epoch.
         options: See `ConductorOptions`.
+        redactor: Takes secrets out of what a policy says; by default those of well-known forms.
     """
 
     def __init__(
@@ -70,7 +72,9 @@ class Conductor:
         policies: Callable[[PolicySpec], Policy],
         clock: Clock,
         options: ConductorOptions,
+        redactor: Redactor | None = None,
     ) -> None:
+        self.redactor = redactor or Redactor()
         self.log, self.tasks, self.calls, self.bus = log, tasks, calls, bus
         self.policies, self.clock, self.options = policies, clock, options
         self.runs: dict[str, RunShell] = {}

@@ -6,28 +6,23 @@ shell or after a reconnection. Nothing here is recorded; what counts is what com
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
+from actors.attempts import call_message
 from actors.waking import queue_again
 from protocol import subjects
-from protocol.actions import Json
-from protocol.codec import CallMessage, Withdrawal, encode
+from protocol.codec import Withdrawal, encode
 from protocol.commands import PolicyReply
 from protocol.decisions import Reply
 from protocol.dialects import to_prompt
-from protocol.errors import PodiumError, TooLarge
+from protocol.errors import PodiumError
 from protocol.inbox import Signal
 from protocol.limits import MAX_DETAIL_CHARS
 from protocol.run import Ask, Make, Tell, Wait, Withdraw, due
-from protocol.views import child_report, child_start, short, view
+from protocol.views import child_report, child_start, view
 
 if TYPE_CHECKING:
     from actors.run_shell import RunShell
-
-
-MAX_SEEN_CHARS: Final = 64_000
-"""Characters of what a worker may see of other calls, all of them together, where the whole doesn't
-fit into one message: a character has at most six bytes in JSON."""
 
 
 class Effects:
@@ -124,7 +119,7 @@ class Effects:
             except Exception as error:
                 text = f"{type(error).__name__}: {error}"[:MAX_DETAIL_CHARS]
                 reply = Reply(status="EXEC_ERR", error=text, spend=spec.reserve)
-        shell.push(PolicyReply(effect.turn, reply))
+        shell.push(PolicyReply(effect.turn, shell.host.redactor.reply(reply)))
 
     # ------------------------------------------------------------------------------------- attempts
 
@@ -141,31 +136,13 @@ class Effects:
                 await self.shell.assure()
                 await host.tasks.put(subjects.task(start.priority, start.run), encode(start))
                 continue
-            message = _fitting(
-                run=state.run,
-                call=name,
-                attempt=attempt,
-                worker=spec.name,
-                arguments=known.call.arguments,
-                timeout_ms=spec.timeout_ms,
-                sees=self._seen(known.call.sees),
-                task=state.task.text if spec.kind == "agent" else "",
-                again=self.recovered,
-            )
+            message = call_message(state, self.shell.values, name, attempt, again=self.recovered)
             subject = subjects.call(spec.name, state.priority, state.run, name, attempt)
             messages.append((subject, message, (known.deadline - now) / 1_000))
         if messages:
             await self.shell.assure()
             await host.calls.send(messages)
         self.recovered = False
-
-    def _seen(self, calls: tuple[str, ...]) -> dict[str, object]:
-        state, values = self.shell.state, self.shell.values
-        known = {call: state.calls[call] for call in calls}
-        return {
-            call: values.get(item.report) if item.report else item.value
-            for call, item in known.items()
-        }
 
     async def _withdraw(self, call: str, attempt: int) -> None:
         self._withdrawn.add((call, attempt))
@@ -197,13 +174,3 @@ class Effects:
         """Have a paused run delivered to somebody: a signal waits in its inbox."""
         with contextlib.suppress(PodiumError):
             await queue_again(self.shell.host.log, self.shell.host.tasks, self.shell.run)
-
-
-def _fitting(*, sees: dict[str, Json], **fields: Any) -> bytes:
-    """A call message; what the worker may see is cut where the whole would not fit."""
-    try:
-        return encode(CallMessage(sees=sees, **fields))
-    except TooLarge:
-        share = MAX_SEEN_CHARS // len(sees)
-        cut = {call: short(value, share) for call, value in sees.items()}
-        return encode(CallMessage(sees=cut, **fields))

@@ -16,11 +16,14 @@ from actors.bus import NatsBus
 from actors.conductor import Conductor, ConductorOptions
 from actors.jetstream_queue import JetStreamQueue, consumers_of
 from actors.ports import Policy
+from actors.secrets import Secrets, ambient, named_keys
 from actors.worker import Worker, WorkerOptions
+from actors.workers.chat import KEY_ENV, key_from
 from protocol import subjects
 from protocol.actions import WorkerSpec
 from protocol.decisions import PolicySpec
-from protocol.errors import Denied
+from protocol.errors import Denied, PodiumError
+from protocol.redaction import EVERYTHING, Redaction, Redactor
 from replay.broker import Broker
 from replay.jetstream_log import JetStreamLog
 
@@ -64,6 +67,11 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     whoever may submit must not thereby have any code run where the rights to the log are."""
     spec: WorkerSpec | None = None
     """For a worker: what it hosts."""
+    redact: Redaction = EVERYTHING
+    """What is taken for a secret, and never stored."""
+    secrets: str = ""
+    """For a worker: the folder or file with the secrets that it declares, besides its
+    environment."""
 
     @property
     def consumers(self) -> list[tuple[str, str]]:
@@ -94,6 +102,16 @@ def own_process() -> None:
 def now_ms() -> int:
     """Milliseconds since the epoch."""
     return time.time_ns() // 1_000_000
+
+
+def known_to(declared: Declared) -> dict[str, str]:
+    """The secrets that an actor's process holds, by what is said in their place."""
+    if declared.spec is None:
+        return ambient() | named_keys(KEY_ENV, key_from(KEY_ENV))
+    try:
+        return Secrets.of(declared.spec, Redactor(declared.redact), declared.secrets).known
+    except PodiumError:  # said when the worker starts
+        return ambient()
 
 
 class Program:
@@ -156,6 +174,7 @@ async def _conductor(declared: Declared) -> Program:
         policies=policy,
         clock=now_ms,
         options=ConductorOptions(name=declared.name, lease_s=declared.lease_s),
+        redactor=Redactor(declared.redact, known_to(declared)),
     )
     waiting: set[asyncio.Task[None]] = set()
 
@@ -182,7 +201,8 @@ async def _send_again(conductor: Conductor, calls: JetStreamQueue) -> None:
 
 
 async def _worker(declared: Declared, spec: WorkerSpec) -> Program:
-    adapter = workers.host(spec)
+    secrets = Secrets.of(spec, Redactor(declared.redact), declared.secrets)
+    adapter = workers.host(secrets.options(spec))
     broker = await declared.connection.open(declared.name)
     worker = Worker(
         adapter=adapter,
@@ -191,6 +211,7 @@ async def _worker(declared: Declared, spec: WorkerSpec) -> Program:
         bus=NatsBus(broker),
         clock=now_ms,
         options=WorkerOptions(replica=declared.name, lease_s=declared.lease_s),
+        secrets=secrets,
     )
     broker.counts = worker.counts
     await worker.start()

@@ -18,10 +18,12 @@ from ray.exceptions import RayError
 
 from actors.caretaker import Caretaker
 from actors.jetstream_queue import JetStreamQueue
-from actors.programs import Declared, Health, Program, own_process, start
+from actors.logs import log_to
+from actors.programs import Declared, Health, Program, known_to, own_process, start
 from actors.supervisor import PATIENCE_S, Supervisor
 from protocol import subjects
 from protocol.errors import Busy, PodiumError, TimedOut, Unreachable
+from protocol.redaction import EVERYTHING
 from replay.broker import Broker, Refused, Unanswered
 from replay.jetstream_log import JetStreamLog
 from replay.scrub import BrokerLedger
@@ -63,19 +65,13 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-def _log_to(path: str, name: str) -> None:
-    """Log to a file that many actors share; without one, to where Ray keeps each actor's output."""
-    text = f"%(asctime)s {name} %(message)s"
-    logging.basicConfig(level=logging.INFO, format=text, filename=path or None)
-
-
 class ProgramActor:
     """A conductor or a worker."""
 
     def __init__(self, encoded: bytes, log: str) -> None:
         own_process()
         declared = msgspec.json.decode(encoded, type=Declared)
-        _log_to(log, declared.name)
+        log_to(log, declared.name, declared.redact, known_to(declared))
         self._thread = LoopThread(declared.name)
         self._program: Program | None = None
         self._failed = ""
@@ -185,9 +181,10 @@ class SupervisorActor:
     """The supervisor, as an actor of its own: it outlives whoever started it."""
 
     def __init__(self, encoded: bytes, namespace: str, env: dict[str, str], log: str) -> None:
-        _log_to(log, "supervisor")
         self._encoded = encoded
         self._declared = msgspec.json.decode(encoded, type=list[Declared])
+        redact = self._declared[0].redact if self._declared else EVERYTHING
+        log_to(log, "supervisor", redact)
         self._actors = RayActors(namespace, env, log)
         self._supervisor = Supervisor(self._actors, self._declared)
         self._thread = LoopThread("supervisor")

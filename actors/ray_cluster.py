@@ -22,9 +22,11 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 
 from actors import descendants
+from actors.logs import log_to
 from actors.programs import Declared
 from actors.ray_actors import NAMESPACE, SupervisorActor
 from protocol.limits import MAX_DETAIL_CHARS
+from protocol.redaction import EVERYTHING
 
 logger = logging.getLogger("podium.ray")
 
@@ -82,8 +84,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 def main() -> int:
     """Be the driver until the input ends (0) or the cluster is lost (1)."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO)
     asked = msgspec.json.decode(sys.stdin.buffer.readline(), type=Asked)
+    log_to("", redaction=asked.declared[0].redact if asked.declared else EVERYTHING)
     descendants.adopt()
     leaving = threading.Event()
     if not asked.address:

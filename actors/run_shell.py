@@ -59,7 +59,8 @@ class RunShell:
     """One run, while this conductor owns it."""
 
     def __init__(self, host: "Conductor", delivery: Delivery, message: TaskMessage) -> None:
-        self.host, self.delivery, self.message = host, delivery, message
+        self.host, self.delivery = host, delivery
+        self.message = host.redactor.task_message(message)
         self.run = message.run
         self.over = asyncio.Event()
         self.trusted = host.check_beat()
@@ -345,7 +346,8 @@ class RunShell:
             reply = _decided(policy.decide, shown)
         else:
             return
-        feed(draft, [PolicyReply(asked.turn, to_prompt(reply, dialect, shown))])
+        reply = self.host.redactor.reply(to_prompt(reply, dialect, shown))
+        feed(draft, [PolicyReply(asked.turn, reply)])
 
     def _instant(self, state: RunState) -> bool:
         """Whether a question is open whose reply needs no waiting."""

@@ -15,13 +15,16 @@ from typing import Any, Final
 import msgspec
 
 from actors.admission import admit_call
-from actors.ports import Adapter, Attempt, Clock, Outcome
+from actors.attempts import attempt_of
+from actors.ports import Adapter, Clock, Outcome
 from actors.queues import Bus, Delivery, Puller, Queue
+from actors.secrets import Secrets
+from actors.work import presentable, work_on
 from protocol import subjects
 from protocol.actions import NOTHING, BlobRef, Json, Report, Spend
-from protocol.codec import CallMessage, decode_withdrawal, deeper_than, encode
+from protocol.codec import CallMessage, decode_withdrawal, encode
 from protocol.errors import InvalidData, NotFound, PodiumError
-from protocol.limits import MAX_DETAIL_CHARS, MAX_INLINE_BYTES, MAX_NESTING, MAX_VALUE_BYTES
+from protocol.limits import MAX_INLINE_BYTES
 from replay.chain import InboxEntry, read_inbox
 from replay.log import EventLog
 
@@ -68,6 +71,7 @@ class Worker:
         bus: For what need not be stored.
         clock: Milliseconds since the epoch.
         options: See `WorkerOptions`.
+        secrets: Those that it may be given; by default none, and well-known ones are redacted.
     """
 
     def __init__(
@@ -79,7 +83,9 @@ class Worker:
         bus: Bus,
         clock: Clock,
         options: WorkerOptions,
+        secrets: Secrets | None = None,
     ) -> None:
+        self.secrets = secrets or Secrets()
         self.adapter, self.spec = adapter, adapter.spec
         self.log, self.calls, self.bus = log, calls, bus
         self.clock, self.options = clock, options
@@ -208,7 +214,7 @@ class Worker:
         else:
             async with self._slots:
                 started = time.monotonic()
-                outcome = await self._outcome(message)
+                outcome = await work_on(attempt_of(message), self.adapter, self.secrets)
         outcome, value, blob = await self._stored(outcome)
         return Report(
             run=message.run,
@@ -223,44 +229,9 @@ class Worker:
             by=self.options.replica,
         )
 
-    async def _outcome(self, message: CallMessage) -> Outcome:
-        timeout_s = message.timeout_ms / 1_000
-        attempt = Attempt(
-            run=message.run,
-            call=message.call,
-            attempt=message.attempt,
-            arguments=message.arguments,
-            timeout_s=timeout_s,
-            sees=message.sees,
-            task=message.task,
-        )
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await self.adapter.run(attempt)
-        except TimeoutError:
-            text = f"{self.spec.name} took longer than {timeout_s:g} s."
-            return Outcome(status="TIMEOUT", fault="worker", value=text, spend=self.spec.reserve)
-        except Exception as error:
-            text = f"{type(error).__name__}: {error}"[:MAX_DETAIL_CHARS]
-            return Outcome(status="EXEC_ERR", fault="worker", value=text)
-
     async def _stored(self, outcome: Outcome) -> tuple[Outcome, Json, BlobRef | None]:
         """The value as the report carries it: inline, or by reference when it is large."""
-        try:
-            data = msgspec.json.encode(outcome.value)
-        except (TypeError, ValueError, RecursionError) as error:
-            data, failed = b"", f"{self.spec.name} returned what is no JSON: {error}"
-        else:
-            failed = ""
-            if deeper_than(MAX_NESTING, data):
-                failed = (
-                    f"{self.spec.name} returned a value nested deeper than {MAX_NESTING} levels"
-                )
-            if len(data) > MAX_VALUE_BYTES:
-                failed = f"{self.spec.name} returned {len(data)} bytes of {MAX_VALUE_BYTES} at most"
-        if failed:
-            outcome = Outcome(status="EXEC_ERR", fault="worker", value=failed, spend=outcome.spend)
-            return outcome, outcome.value, None
+        outcome, data = await presentable(outcome, self.spec, self.secrets.redactor)
         if len(data) <= MAX_INLINE_BYTES:
             return outcome, outcome.value, None
         return outcome, None, await self.log.put_blob(data)

@@ -26,6 +26,7 @@ from protocol.decisions import PolicySpec, Task
 from protocol.errors import Ambiguous, Conflict, NotFound, Usage
 from protocol.events import Edit
 from protocol.inbox import Signal, SignalKind
+from protocol.redaction import Redactor
 from protocol.state import Outcome, Phase, RunState
 from protocol.subjects import Priority
 from replay import forks
@@ -120,6 +121,7 @@ class Client:
         randomness: Random bytes, for the ids of runs and signals.
         shards: Streams over which new runs are spread; as many as the deployment has.
         look_s: Seconds between two looks of a watcher that hears nothing.
+        redactor: Takes secrets out of what is said; by default those of well-known forms.
     """
 
     def __init__(
@@ -132,7 +134,10 @@ class Client:
         randomness: Randomness = os.urandom,
         shards: int = 1,
         look_s: float = LOOK_S,
+        redactor: Redactor | None = None,
     ) -> None:
+        self._redactor = redactor or Redactor()
+        self._pool: tuple[Pool, Pool] | None = None
         self._log, self._tasks = log, tasks
         self.by = by
         self._clock, self._randomness = clock, randomness
@@ -162,8 +167,8 @@ class Client:
         """
         start = Start(
             run=self.new_run() if run is None else run,
-            task=Task(text=task) if isinstance(task, str) else task,
-            pool=pool,
+            task=self._redactor.task(Task(text=task) if isinstance(task, str) else task),
+            pool=self._without_secrets(pool),
             policy=policy,
             budget=Budget() if budget is None else budget,
             by=self.by,
@@ -227,6 +232,12 @@ class Client:
             await self._tasks.put(subjects.task(fork.priority, fork.run), encode(fork))
         return [fork.run for fork in made]
 
+    def _without_secrets(self, pool: Pool) -> Pool:
+        """The pool as runs record it; that of the run before is at hand."""
+        if self._pool is None or self._pool[0] is not pool:
+            self._pool = (pool, self._redactor.pool(pool))
+        return self._pool[1]
+
     def new_run(self) -> str:
         """An id for a run that is about to be submitted."""
         shard = self._randomness(1)[0] % self._shards
@@ -266,7 +277,7 @@ class Client:
             run=run,
             kind=kind,
             by=by or self.by,
-            reason=reason,
+            reason=self._redactor.text(reason),
             extension=extension,
         )
         await self._log.post(run, encode(signal))

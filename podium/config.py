@@ -13,7 +13,8 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from protocol.budgets import Budget, OnLimit
-from protocol.errors import NotFound, Usage
+from protocol.errors import InvalidData, NotFound, Usage
+from protocol.redaction import Redaction
 from protocol.subjects import MAX_SHARDS
 from replay.durability import Durability
 
@@ -28,6 +29,9 @@ FILE_VARIABLE: Final = "PODIUM_CONFIG"
 
 OTHER_VARIABLES: Final = frozenset({FILE_VARIABLE, "PODIUM_DOCUMENTS"})
 """Variables with our prefix that are no fields of the configuration."""
+
+SECRETS: Final = "PODIUM_SECRET_"
+"""What variables begin with that hold secrets, and configure nothing."""
 
 MICRO: Final = 1_000_000
 """Micro-dollars of one US dollar."""
@@ -79,6 +83,17 @@ class RayCluster(_Section, frozen=True, kw_only=True):
     """Of a running cluster, such as ``ray://host:10001`` or ``auto``; empty starts one here."""
 
 
+class SecretsTable(_Section, frozen=True, kw_only=True):
+    """Where workers find the secrets that they declare, besides their environment."""
+
+    path: str = ""
+    """A folder with a file for each, or a file with lines ``NAME=value``, where the workers run."""
+
+    def place(self) -> str:
+        """`path`, absolute; "" for none."""
+        return str(Path(self.path).expanduser().absolute()) if self.path else ""
+
+
 class BudgetTable(_Section, frozen=True, kw_only=True):
     """What a run may spend, in the units that people use. What is not given is not changed."""
 
@@ -112,6 +127,9 @@ class Config(_Section, frozen=True, kw_only=True):
     ray: RayCluster = RayCluster()
     budget: BudgetTable = BudgetTable()
     """Over what the pool's file says, under the flags."""
+    redact: Redaction = Redaction()
+    """What is taken for a secret besides what the pool's file says."""
+    secrets: SecretsTable = SecretsTable()
     folder: str = ".podium"
     """Where the embedded broker keeps its data, and a standing deployment its record."""
     durability: Durability = "process"
@@ -166,7 +184,7 @@ def load(
         table = _checked(_read(file), str(file), strict=True)
         _merge(tree, table, str(file), origins)
     for name in sorted(variables):
-        if name.startswith(PREFIX) and name not in OTHER_VARIABLES:
+        if name.startswith(PREFIX) and not name.startswith(SECRETS) and name not in OTHER_VARIABLES:
             _merge(tree, _from_variable(name, variables[name]), name, origins)
     for path, value in (flags or {}).items():
         if value is not None and value != "":
@@ -200,9 +218,12 @@ def _read(file: Path) -> Tree:
 def _checked(table: Tree, where: str, *, strict: bool) -> Tree:
     """The table, if it fits `Config`; its values as they stand there."""
     try:
-        msgspec.convert(table, Config, strict=strict)
+        made = msgspec.convert(table, Config, strict=strict)
+        made.redact.check()
     except msgspec.ValidationError as error:
         raise Usage(f"{where}: {error}", hint=cure(str(error), Config)) from None
+    except InvalidData as error:
+        raise Usage(f"{where}: {error.message}", hint=error.hint) from None
     return table
 
 

@@ -26,12 +26,14 @@ from actors import descendants
 from actors.embedded import NatsServer
 from actors.embedded.launch import read_record
 from actors.jetstream_queue import JetStreamQueue, consumers_of
+from actors.logs import log_to
 from actors.programs import Connection, Declared
 from actors.ray_cluster import Asked as ClusterAsked
 from podium.config import BudgetTable, Config
 from protocol import subjects
 from protocol.actions import Pool
 from protocol.errors import Conflict, PodiumError, Unreachable
+from protocol.redaction import Redaction
 from replay import durability
 from replay.address import shown
 from replay.broker import Broker
@@ -87,6 +89,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     workers: Pool
     policy: str = ""
     budget: BudgetTable = BudgetTable()
+    redact: Redaction = Redaction()
+    """What its processes take for a secret, and so must whoever gives it tasks."""
     since: int
     """Milliseconds since the epoch."""
     durability: str
@@ -151,6 +155,7 @@ class Daemon:
             workers=self.asked.pool,
             policy=self.asked.policy,
             budget=self.asked.budget,
+            redact=self.config.redact,
             since=self._since,
             durability=self._label,
             address=self.config.ray.address,
@@ -294,6 +299,7 @@ class Daemon:
             connection=self._connection("conductor"),
             lease_s=lease_s,
             policies=tuple(sorted({self.asked.policy, self.config.policy} - {""})),
+            redact=self.config.redact,
         )
         workers = [
             Declared(
@@ -302,6 +308,8 @@ class Daemon:
                 connection=self._connection("worker"),
                 lease_s=lease_s,
                 spec=spec,
+                redact=self.config.redact,
+                secrets=self.config.secrets.place(),
             )
             for spec in self.asked.pool.workers
             if spec.kind != "conductor"
@@ -447,7 +455,7 @@ def main() -> int:
         with only_one(folder):
             (folder / RECORD).unlink(missing_ok=True)  # of a daemon that was killed
             log = folder / LOG
-            logging.basicConfig(filename=log, level=logging.INFO, format="%(asctime)s %(message)s")
+            log_to(str(log), redaction=asked.config.redact)
             asyncio.run(Daemon(asked).run())
     except PodiumError as error:
         logger.error("%s; %s", error.message, error.hint)

@@ -15,6 +15,7 @@ import msgspec
 from actors.bus import NatsBus
 from actors.embedded import NatsServer
 from actors.jetstream_queue import JetStreamQueue
+from actors.secrets import ambient
 from podium.client import Client
 from podium.config import Config
 from podium.daemon import LOCK, LOG, RECORD, Asked, Record, connection, read_settings
@@ -22,6 +23,7 @@ from podium.poolfile import LoadedPool
 from protocol import errors, subjects
 from protocol.actions import WorkerSpec
 from protocol.errors import Conflict, NotFound, PodiumError, TimedOut, Unreachable, Usage
+from protocol.redaction import Redaction, Redactor
 from replay.broker import Broker
 from replay.durability import Settings
 from replay.foreign import Foreign, foreign
@@ -47,7 +49,10 @@ class Host:
         self.config, self.broker, self._server = config, broker, server
         tasks = JetStreamQueue(broker, subjects.TASKS, lease_s=config.lease_s)
         user = os.environ.get("USER") or os.environ.get("LOGNAME") or "user"
-        self._client = Client(JetStreamLog(broker), tasks, by=user, shards=shards)
+        redactor = Redactor(config.redact, ambient())
+        self._client = Client(
+            JetStreamLog(broker), tasks, by=user, shards=shards, redactor=redactor
+        )
 
     @property
     def client(self) -> Client:
@@ -82,6 +87,7 @@ class Host:
             Usage: The standing deployment hosts other workers.
             Unreachable, Denied, ...: It can't be started; the message says why.
         """
+        config = _redacting(config, pool.redact)
         there = standing(config)
         if there is not None:
             _same_workers(there, pool)
@@ -105,6 +111,8 @@ class Host:
         Raises:
             NotFound: There is no broker, and never was one in this folder.
         """
+        if (there := standing(config)) is not None:
+            config = _redacting(config, there.redact)
         server: NatsServer | None = None
         if not config.nats.url:
             folder = config.path() / "nats"
@@ -125,6 +133,11 @@ class Host:
         finally:
             if server is not None:
                 await asyncio.to_thread(server.close)
+
+
+def _redacting(config: Config, redact: Redaction) -> Config:
+    """The configuration, in which that is a secret, too."""
+    return msgspec.structs.replace(config, redact=config.redact.plus(redact))
 
 
 def _object(answer: bytes) -> dict[str, Any]:
@@ -234,6 +247,7 @@ async def down(config: Config) -> bool:
 
 async def _start(config: Config, pool: LoadedPool, *, tied: bool) -> asyncio.subprocess.Process:
     """Start a daemon and wait until it works. Raises what it says."""
+    config = _redacting(config, pool.redact)
     folder = config.path()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (folder / LOG).open("ab") as log:

@@ -36,8 +36,10 @@ import msgspec
 from podium.config import MICRO, BudgetTable, Positive, Whole, cure
 from protocol.actions import Json, Pool, Spend, WorkerSpec
 from protocol.decisions import PolicySpec
-from protocol.errors import NotFound, PodiumError, Usage
+from protocol.errors import InvalidData, NotFound, PodiumError, Usage
 from protocol.limits import MAX_POOL_BYTES, MAX_WORKERS
+from protocol.redaction import Redaction, Redactor
+from protocol.references import is_name, referred
 from protocol.schemas import check_schema
 from protocol.subjects import check_name
 
@@ -64,6 +66,16 @@ CONDUCTOR_PARAMETERS: Final[dict[str, Json]] = {
     "additionalProperties": False,
 }
 """What a call of a conductor takes."""
+
+FIELDS: Final = (
+    "description",
+    "parameters",
+    "concurrency",
+    "replicas",
+    "attempts",
+    "secrets",
+)
+"""What a worker's table says just as `WorkerSpec` does."""
 
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
 
@@ -102,6 +114,8 @@ class WorkerTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     reserve_tokens: Whole | None = None
     """The most that one attempt may spend; held back from the budget while it works."""
     reserve_cost_usd: Annotated[float, msgspec.Meta(ge=0, le=10**6)] | None = None
+    secrets: tuple[str, ...] | None = None
+    """Names of the secrets that may be resolved for it: ``${secret:NAME}``."""
 
 
 class PoolFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -110,6 +124,7 @@ class PoolFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     pool: PoolTable = PoolTable()
     worker: tuple[WorkerTable, ...] = ()
     budget: BudgetTable = BudgetTable()
+    redact: Redaction = Redaction()
 
 
 class LoadedPool(msgspec.Struct, frozen=True):
@@ -121,6 +136,7 @@ class LoadedPool(msgspec.Struct, frozen=True):
     policy: str
     """``rules``, ``openai:MODEL``."""
     budget: BudgetTable
+    redact: Redaction = Redaction()
 
     @property
     def folder(self) -> Path:
@@ -149,7 +165,11 @@ def read(path: Path) -> PoolFile:
     except ValueError as error:
         raise Usage(f"{path} is no TOML: {error}", hint="Mend the line it names.") from None
     try:
-        return msgspec.convert(table, PoolFile)
+        file = msgspec.convert(table, PoolFile)
+        file.redact.check()
+        return file
+    except InvalidData as error:
+        raise Usage(f"{path}: {error.message}", hint=error.hint) from None
     except msgspec.ValidationError as error:
         raise Usage(
             f"{path}: {_named(str(error), table)}", hint=cure(str(error), PoolFile)
@@ -179,7 +199,12 @@ def load(path: str | Path) -> LoadedPool:
     if len(workers) > MAX_WORKERS:
         raise Usage(f"{path}: {len(workers)} workers; a pool has at most {MAX_WORKERS}.")
     return LoadedPool(
-        path, file.pool.name, Pool(tuple(workers)), file.pool.policy or RULES, file.budget
+        path,
+        file.pool.name,
+        Pool(tuple(workers)),
+        file.pool.policy or RULES,
+        file.budget,
+        file.redact,
     )
 
 
@@ -220,9 +245,7 @@ def worker(table: WorkerTable, function: WorkerSpec | None, folder: Path) -> Wor
     check_name(table.name, "the worker's name")
     base = function if function is not None and not table.adapter else _base(table, folder)
     given: dict[str, Any] = {
-        name: value
-        for name in ("description", "parameters", "concurrency", "replicas", "attempts")
-        if (value := getattr(table, name)) is not None
+        name: value for name in FIELDS if (value := getattr(table, name)) is not None
     }
     for seconds, field in ((table.timeout_s, "timeout_ms"), (table.wait_s, "wait_ms")):
         if seconds is not None:
@@ -235,7 +258,32 @@ def worker(table: WorkerTable, function: WorkerSpec | None, folder: Path) -> Wor
         )
     spec = msgspec.structs.replace(base, name=table.name, options=table.options, **given)
     check_schema(spec.parameters, f"the worker {spec.name!r}")
+    check_secrets(spec)
     return spec
+
+
+def check_secrets(spec: WorkerSpec) -> None:
+    """Raise `Usage` if a worker's options hold a secret, or name one not declared."""
+    for name in spec.secrets:
+        if not is_name(name):
+            raise Usage(
+                f"secrets: {name!r} is no secret's name",
+                hint="letters, digits and _ make a name, and a letter begins it",
+            )
+    for name in referred(spec.options):
+        if name not in spec.secrets:
+            raise Usage(
+                f"its options refer to the secret {name!r}, which it does not declare",
+                hint=f'add secrets = ["{name}"]',
+            )
+    redactor = Redactor()
+    for option, value in spec.options.items():
+        if redactor.value({option: value}) != {option: value}:
+            raise Usage(
+                f"its option {option!r} holds a secret, which every run would record",
+                hint='put ${secret:NAME} in its place, add secrets = ["NAME"], and set '
+                "PODIUM_SECRET_NAME where the workers run",
+            )
 
 
 class _NoAdapter(Usage):

@@ -71,6 +71,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     options: dict[str, Json] = {}
     """What its adapter needs besides: an endpoint, a model, a role prompt. Secrets are references,
     never values."""
+    secrets: tuple[str, ...] = ()
+    """Names of the secrets that may be resolved for it, in its options and in its arguments."""
     reserve: Spend = NOTHING
     """The most that one attempt may spend: reserved when it starts, released by its report."""
     concurrency: int = 16

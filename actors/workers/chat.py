@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from actors.workers.outcomes import clean
+from actors.workers.outcomes import clean, redacted
 from protocol.actions import NOTHING, Fault, Json, Spend, Status
 from protocol.decisions import ToolCall
 
@@ -194,7 +194,8 @@ class Endpoint:
         return Spend(tokens=read + written, cost=round(cost))
 
     def _refused(self, code: int, message: str) -> Failed:
-        text = f"{self._where()} refused with HTTP {code}: {message[:ERROR_CHARS]}"
+        said = redacted(message)[:ERROR_CHARS]
+        text = f"{self._where()} refused with HTTP {code}: {said}"
         if code in (401, 403):
             return self._failed("infrastructure", f"{text}. {self._cure()}")
         if code == 404:

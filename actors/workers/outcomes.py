@@ -2,13 +2,27 @@
 
 import math
 import traceback
+from contextvars import ContextVar
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from actors.ports import Outcome
 from protocol.actions import NOTHING, Fault, Json, Spend, Status
 from protocol.limits import MAX_DETAIL_CHARS
+from protocol.redaction import Redactor
+
+leaving: Final[ContextVar[Redactor | None]] = ContextVar("leaving", default=None)
+"""What takes secrets out of the texts of the attempt that is worked on: before one is cut, since
+half a secret is known to nobody any more."""
+
+_WELL_KNOWN: Final = Redactor()
+
+
+def redacted(text: str) -> str:
+    """``text`` without the secrets of the attempt that is worked on."""
+    return (leaving.get() or _WELL_KNOWN).text(text)
 
 
 class Unrepresentable(ValueError):
@@ -20,7 +34,7 @@ def failure(status: Status, fault: Fault, text: str, spend: Spend = NOTHING) -> 
 
     A text that is too long keeps its beginning and, since errors name their cause last, its end.
     """
-    text = clean(text)
+    text = redacted(clean(text))
     if len(text) > MAX_DETAIL_CHARS:
         half = MAX_DETAIL_CHARS // 2 - 20
         text = f"{text[:half]}\n… [cut: {len(text)} characters]\n{text[-half:]}"

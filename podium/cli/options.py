@@ -149,6 +149,7 @@ def load_pool(loaded: "Loaded", there: "Standing | None" = None) -> "LoadedPool"
     from podium import poolfile
     from podium.config import BudgetTable
     from podium.pools import OFFLINE
+    from protocol.redaction import Redaction
 
     if loaded.config.pool or there is None:
         return poolfile.load(loaded.config.pool or OFFLINE)
@@ -158,6 +159,7 @@ def load_pool(loaded: "Loaded", there: "Standing | None" = None) -> "LoadedPool"
         pool=there.workers,
         policy=getattr(there, "policy", "") or poolfile.RULES,
         budget=getattr(there, "budget", None) or BudgetTable(),
+        redact=getattr(there, "redact", None) or Redaction(),
     )
 
 

@@ -1,0 +1,69 @@
+"""One attempt, worked on: secrets put in, the adapter run within its time, the outcome made fit.
+
+What a worker does for a call is here, without queue and log, so that a call can be reproduced just
+as it was made.
+"""
+
+import asyncio
+from typing import Final
+
+import msgspec
+
+from actors.ports import Adapter, Attempt, Outcome
+from actors.secrets import Secrets
+from actors.workers.outcomes import failure, leaving
+from protocol.actions import WorkerSpec
+from protocol.codec import deeper_than
+from protocol.limits import MAX_NESTING, MAX_VALUE_BYTES
+from protocol.redaction import Redactor
+
+THREAD_BYTES: Final = 1_048_576
+"""Bytes of a value above which secrets are looked for beside the event loop: a worker that gives no
+sign of life loses its calls to another, and 64 MiB may take seconds."""
+
+
+async def work_on(attempt: Attempt, adapter: Adapter, secrets: Secrets) -> Outcome:
+    """What the adapter makes of an attempt. Only cancellation is an exception."""
+    spec, timeout_s = adapter.spec, attempt.timeout_s
+    leaving.set(secrets.redactor)
+    filled = secrets.attempt(attempt, spec.name)
+    if isinstance(filled, Outcome):
+        return filled
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await adapter.run(filled)
+    except TimeoutError:
+        text = f"{spec.name} took longer than {timeout_s:g} s."
+        return Outcome(status="TIMEOUT", fault="worker", value=text, spend=spec.reserve)
+    except Exception as error:
+        return failure("EXEC_ERR", "worker", f"{type(error).__name__}: {error}")
+
+
+async def presentable(
+    outcome: Outcome, spec: WorkerSpec, redactor: Redactor
+) -> tuple[Outcome, bytes]:
+    """The outcome as it may leave the worker, and its value's bytes: JSON, within limits."""
+    try:
+        data = msgspec.json.encode(outcome.value)
+    except (TypeError, ValueError, RecursionError) as error:
+        return _failed(outcome, redactor, f"{spec.name} returned what is no JSON: {error}")
+    if deeper_than(MAX_NESTING, data):
+        text = f"{spec.name} returned a value nested deeper than {MAX_NESTING} levels"
+        return _failed(outcome, redactor, text)
+    if len(data) > MAX_VALUE_BYTES:
+        text = f"{spec.name} returned {len(data)} bytes of {MAX_VALUE_BYTES} at most"
+        return _failed(outcome, redactor, text)
+    if redactor.suspects(data):
+        if len(data) > THREAD_BYTES:
+            value = await asyncio.to_thread(redactor.value, outcome.value)
+        else:
+            value = redactor.value(outcome.value)
+        outcome = msgspec.structs.replace(outcome, value=value)
+        data = msgspec.json.encode(value)
+    return outcome, data
+
+
+def _failed(outcome: Outcome, redactor: Redactor, text: str) -> tuple[Outcome, bytes]:
+    value = redactor.text(text)
+    failed = Outcome(status="EXEC_ERR", fault="worker", value=value, spend=outcome.spend)
+    return failed, msgspec.json.encode(value)

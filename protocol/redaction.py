@@ -1,0 +1,456 @@
+"""Redaction: secrets are taken out of whatever a run says, before anybody acts on it.
+
+Whoever first says a thing redacts it: the client a task, the worker a report, the conductor a
+policy's reply. So what is stored is what is used: a run that is recovered, replayed or forked sees
+the same texts as the one that ran. `Redactor` does it; `Redaction` says what besides the well-known
+is a secret, in the configuration.
+
+A secret is found by the name under which it stands (``password``, ``X-Api-Key``), by its form (a
+key of a known provider, a token in a header, a password in a URL), and by its value, where this
+process knows it (a secret that it has resolved). What is put in its place says what it was:
+``[redacted:api_key]``, or the reference ``${secret:NAME}``.
+"""
+
+import json
+import re
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from typing import Final, TypeVar
+from urllib.parse import quote, quote_plus
+
+import msgspec
+
+from protocol.actions import Json, Pool, WorkerSpec
+from protocol.commands import Start, TaskMessage
+from protocol.decisions import Decision, Reply, Task, ToolCall
+from protocol.errors import InvalidData
+from protocol.inbox import Label, Message, Signal
+from protocol.limits import MAX_NESTING
+from protocol.references import REFERENCE
+from protocol.secret_forms import FORMS, HEADERS, NAMES, QUERY, UNTOUCHED, Form, naming, words
+
+MIN_SECRET_CHARS: Final = 6
+"""Characters of the shortest secret that is looked for by its value. A shorter one stands in half
+of all texts by chance."""
+
+MAX_LEVELS: Final = MAX_NESTING + 16
+"""Levels of lists and objects that are looked into. Nothing that nests deeper is stored."""
+
+MAX_KEY_CHARS: Final = 128
+"""Characters of the longest key that is taken for the name of a secret."""
+
+MAX_ROUNDS: Final = 8
+"""Looks at one text. A second one hardly ever finds anything, a third one only in texts that are
+made for it."""
+
+MARKER: Final = re.compile(r"\[redacted:[^\[\]\s]{1,80}\]")
+"""What stands in the place of a secret."""
+
+_ONLY_STANDINS: Final = re.compile(
+    r"(?:[A-Za-z][A-Za-z0-9-]{0,20} +)?"
+    rf"(?:(?:[\w.-]{{1,80}}=)?(?:{MARKER.pattern}|{REFERENCE.pattern})[;,:]?\s*)+"
+)
+"""A value in which no secret is left: references and markers, perhaps after a scheme's name."""
+
+_WORD: Final = r"[^\s\"'<>,;&()\[\]{}\\]"
+"""A character of a value that stands in a text without quotes."""
+
+_QUOTED: Final = re.compile(
+    r"[bru]{0,2}(?P<quote>\\{0,3}[\"'])(?P<secret>(?:(?!(?P=quote))[^\r\n])*+)(?P=quote)"
+)
+_SCHEME: Final = re.compile(
+    r"(?i:basic|bearer|token|digest|negotiate|apikey|aws4-hmac-sha256)[ \t]{1,4}"
+    rf"(?P<secret>{UNTOUCHED}[^\s\"'<>\\]{{4,}}+)"
+)
+_PLAIN: Final = re.compile(
+    rf"(?P<secret>{UNTOUCHED}(?={_WORD}{{0,120}}[0-9])(?={_WORD}{{0,120}}[A-Za-z])"
+    rf"{_WORD}{{8,}}+)(?![(\[{{])"
+)
+_COOKIES: Final = re.compile(
+    rf"(?P<secret>(?!\[redacted:)[\w.-]{{1,80}}+={UNTOUCHED}[^\s;\"']++(?:;[ \t]*[^\r\n;\"']++)*+)"
+)
+_NUMBER: Final = re.compile(r"(?P<secret>-?[0-9]{1,40}(?:\.[0-9]{1,20})?)(?![\w.])")
+
+_T = TypeVar("_T", bound=msgspec.Struct)
+
+
+class Redaction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is taken for a secret, as the configuration says it (``[redact]``)."""
+
+    names: tuple[str, ...] = ()
+    """Further names under which secrets stand, in keys, headers and parameters."""
+    patterns: tuple[str, ...] = ()
+    """Further forms of secrets: regular expressions. Of one with a group ``secret``, that group is
+    replaced, and else the whole match."""
+    defaults: bool = True
+    """Whether the well-known names and forms are looked for, too."""
+
+    def plus(self, other: "Redaction") -> "Redaction":
+        """What either says."""
+        return Redaction(
+            names=tuple(dict.fromkeys((*self.names, *other.names))),
+            patterns=tuple(dict.fromkeys((*self.patterns, *other.patterns))),
+            defaults=self.defaults and other.defaults,
+        )
+
+    def check(self) -> None:
+        """Raise `InvalidData`, naming the place, if a name or a pattern is none."""
+        for index, name in enumerate(self.names):
+            if not words(name) or len(name) > MAX_KEY_CHARS:
+                raise InvalidData(
+                    f"redact.names[{index}]: {name!r} is no name",
+                    hint="give words, such as 'pin' or 'customer_id'",
+                )
+        for index, pattern in enumerate(self.patterns):
+            place = f"redact.patterns[{index}]: {pattern!r}"
+            try:
+                found = re.compile(pattern)
+            except (re.error, RecursionError, OverflowError) as error:
+                raise InvalidData(
+                    f"{place} is no regular expression: {error}",
+                    hint="write it as for Python's re module, between single quotes in TOML",
+                ) from None
+            if found.search(""):
+                raise InvalidData(
+                    f"{place} fits an empty text, and so would be everywhere",
+                    hint="have it need a character: + in place of *",
+                )
+
+
+EVERYTHING: Final = Redaction()
+"""The well-known names and forms."""
+
+
+class Redactor:
+    """Takes secrets out of texts and JSON values. Pure, total, and done when done once.
+
+    Args:
+        redaction: What is taken for a secret.
+        values: Secrets that this process holds, by what is put in their place.
+
+    Raises:
+        InvalidData: A pattern of ``redaction`` is none.
+    """
+
+    def __init__(
+        self, redaction: Redaction = EVERYTHING, values: Mapping[str, str] | None = None
+    ) -> None:
+        redaction.check()
+        self.redaction = redaction
+        shipped = NAMES if redaction.defaults else ()
+        self._forms = FORMS if redaction.defaults else ()
+        self._own = [
+            (re.compile(each), f"pattern_{number}")
+            for number, each in enumerate(redaction.patterns, 1)
+        ]
+        names = naming(redaction.names, shipped)
+        self._key = re.compile(rf"(?i:{names})\Z")
+        self._header = re.compile(rf"(?i:{naming(redaction.names, HEADERS if shipped else ())})\Z")
+        self._head = re.compile(
+            rf"(?P<name>(?i:{names}))(?:\\{{0,3}}[\"'])?+[ \t]{{0,4}}+[:=](?!=)[ \t]{{0,4}}+"
+        )
+        query = naming((*QUERY, *redaction.names) if shipped else redaction.names, shipped)
+        self._query = re.compile(
+            rf"[?&;](?P<prefix>[A-Za-z0-9_.-]{{0,40}}?)(?P<name>(?i:{query}))="
+            rf"(?P<secret>{UNTOUCHED}[^&\s#\"'<>\\;]++)"
+        )
+        self._values = _variants(values or {})
+        self._numbers = {value: stand_in for value, stand_in in self._values if value.isdigit()}
+        self._anchors = _anchors(self._forms, [value for value, _ in self._values])
+        self._flat = _flat_anchors((*shipped, *redaction.names), QUERY if shipped else ())
+        self._named = lru_cache(4_096)(self._name_of)
+
+    def suspects(self, data: bytes) -> bool:
+        """Whether JSON with these bytes may hold a secret. Quick, and never wrong in saying no."""
+        if self._own:
+            return True
+        text = data.decode("utf-8", "replace")  # a text is searched far quicker than bytes
+        for anchor in self._anchors:
+            if anchor in text:
+                return True
+        return self._may_name(data)
+
+    def _may_name(self, data: bytes) -> bool:
+        text = data.translate(_LOWER, b"-_. ").decode("utf-8", "replace")
+        for name in self._flat:  # noqa: SIM110 - twice as fast as any()
+            if name in text:
+                return True
+        return False
+
+    def text(self, text: str) -> str:
+        """The text without secrets."""
+        for _ in range(MAX_ROUNDS):
+            before, text = text, self._once(text)
+            if text == before:  # what was taken out may have hidden the end of something else
+                break
+        return text
+
+    def _once(self, text: str) -> str:
+        for value, stand_in in self._values:
+            if value in text:
+                text = text.replace(value, stand_in)
+        for form in self._forms:
+            if any(anchor in text for anchor in form.anchors):
+                text = form.pattern.sub(_replacing(form.what), text)
+        if ("=" in text or ":" in text) and self._may_name(text.encode("utf-8", "replace")):
+            text = self._query.sub(_replacing(""), text)
+            text = self._pairs(text)
+        for pattern, what in self._own:
+            text = pattern.sub(_replacing(what), text)
+        return text
+
+    def value(self, value: Json) -> Json:
+        """The JSON value without secrets: lists and objects as they were, texts redacted.
+
+        Numbers go only where they stand under the name of a secret, or are one.
+        """
+        return self._walk(value, "", 0)
+
+    # ------------------------------------------------------------------------- JSON
+
+    def _name_of(self, key: str) -> str:
+        found = self._key.search(key)
+        return _label(found[0]) if found else ""
+
+    def name_of(self, key: object) -> str:
+        """What a key names, if it is the name of a secret; else ""."""
+        return self._named(key) if isinstance(key, str) and len(key) <= MAX_KEY_CHARS else ""
+
+    def _walk(self, value: Json, name: str, depth: int) -> Json:
+        match value:
+            case str():
+                return self._under(value, name) if name else self.text(value)
+            case bool() | None:
+                return value
+            case int() | float():
+                if name:
+                    return f"[redacted:{name}]"
+                return self._numbers.get(str(value), value) if self._numbers else value
+            case dict():
+                return self._object(value, name, depth)
+            case list() | tuple():
+                return self._list(value, name, depth)
+            case _:
+                return value
+
+    def _under(self, text: str, name: str) -> str:
+        """A text that stands under the name of a secret."""
+        for value, stand_in in self._values:
+            text = text.replace(value, stand_in)
+        if not text or _ONLY_STANDINS.fullmatch(text):
+            return text
+        return f"[redacted:{name}]"
+
+    def _object(self, value: dict[Json, Json], name: str, depth: int) -> Json:
+        if depth > MAX_LEVELS:
+            return "[redacted:too_deep]"
+        jar = name if name.startswith("cookie") else ""
+        made: dict[Json, Json] = {}
+        for key, item in value.items():
+            new = self.text(key) if isinstance(key, str) else key
+            named = self.name_of(new)
+            while new in made:
+                new = f"{new}#"
+            made[new] = self._walk(item, named or jar, depth + 1)
+        # An object that says a name and a value, as tools that record HTTP do.
+        named = self.name_of(value.get("name") or value.get("key"))
+        if named and isinstance(value.get("value"), str):
+            made["value"] = self._under(value["value"], named)
+        return made
+
+    def _list(self, value: list[Json] | tuple[Json, ...], name: str, depth: int) -> Json:
+        if depth > MAX_LEVELS:
+            return "[redacted:too_deep]"
+        match value:
+            case [str() as head, str() as item] if not name and self._header.search(
+                head[:MAX_KEY_CHARS]
+            ):
+                return [head, self._under(item, self.name_of(head) or _label(head))]
+            case _:
+                return [self._walk(item, name, depth + 1) for item in value]
+
+    # ------------------------------------------------------------------------- names in texts
+
+    def _pairs(self, text: str) -> str:
+        """``name=value``, ``"name": "value"`` and the like, wherever they stand in a text."""
+        parts: list[str] = []
+        done = 0
+        for head in self._head.finditer(text):
+            if head.start() < done:
+                continue
+            found = _value_after(text, head)
+            if found is None:
+                continue
+            begin, end = found.span("secret")
+            if _ONLY_STANDINS.fullmatch(found["secret"]) or not found["secret"]:
+                continue
+            parts += [text[done:begin], f"[redacted:{_label(head['name'])}]"]
+            done = end
+        return "".join([*parts, text[done:]]) if parts else text
+
+    # ------------------------------------------------------------------------- messages
+
+    def task(self, task: Task) -> Task:
+        """A task, its check included."""
+        return self._struct(
+            task,
+            lambda: Task(
+                text=self.text(task.text),
+                inputs=self._mapping(task.inputs),
+                check=self.value(task.check),
+            ),
+        )
+
+    def start(self, start: Start) -> Start:
+        """A run to begin: its task, and the descriptions and options of its pool."""
+        return msgspec.structs.replace(
+            start, task=self.task(start.task), pool=self.pool(start.pool)
+        )
+
+    def task_message(self, message: TaskMessage) -> TaskMessage:
+        """What a conductor takes: its task only. Whoever made the run has looked at the pool."""
+        if isinstance(message, Start):
+            return msgspec.structs.replace(message, task=self.task(message.task))
+        return message
+
+    def pool(self, pool: Pool) -> Pool:
+        """A pool as a run records it. In schemas names are names of parameters, not of secrets."""
+        return self._struct(pool, lambda: Pool(tuple(map(self._worker, pool.workers))))
+
+    def _worker(self, spec: WorkerSpec) -> WorkerSpec:
+        return msgspec.structs.replace(
+            spec,
+            description=self.text(spec.description),
+            options=self._mapping(spec.options),
+        )
+
+    def reply(self, reply: Reply) -> Reply:
+        """A policy's reply: text, arguments, decision, error."""
+        return self._struct(
+            reply,
+            lambda: msgspec.structs.replace(
+                reply,
+                error=self.text(reply.error),
+                text=self.text(reply.text),
+                tool_calls=tuple(map(self._tool_call, reply.tool_calls)),
+                decision=reply.decision and self._decision(reply.decision),
+                version=self.text(reply.version),
+            ),
+        )
+
+    def _tool_call(self, call: ToolCall) -> ToolCall:
+        try:
+            arguments = json.loads(call.arguments)
+        except (ValueError, RecursionError):
+            return msgspec.structs.replace(call, arguments=self.text(call.arguments))
+        made = self.value(arguments)
+        if made == arguments:
+            return call
+        return msgspec.structs.replace(call, arguments=msgspec.json.encode(made).decode())
+
+    def _decision(self, decision: Decision) -> Decision:
+        calls = tuple(
+            msgspec.structs.replace(call, arguments=self._mapping(call.arguments))
+            for call in decision.calls
+        )
+        answer = None if decision.answer is None else self.text(decision.answer)
+        return Decision(calls=calls, answer=answer)
+
+    def message(self, message: Message) -> Message:
+        """What a person says to a run: a signal's reason, a label's value."""
+        match message:
+            case Signal():
+                return msgspec.structs.replace(message, reason=self.text(message.reason))
+            case Label():
+                value = self._walk(message.value, self.name_of(message.key), 0)
+                return msgspec.structs.replace(message, value=value)
+            case _:
+                return message
+
+    def _mapping(self, value: dict[str, Json]) -> dict[str, Json]:
+        made = self.value(value)
+        return made if isinstance(made, dict) else value
+
+    def _struct(self, value: _T, redacted: Callable[[], _T]) -> _T:
+        """The struct itself, where its bytes show that nothing has to be taken out."""
+        try:
+            data = msgspec.json.encode(value)
+        except (TypeError, ValueError, RecursionError):  # refused where it is written
+            return redacted()
+        return redacted() if self.suspects(data) else value
+
+
+def _value_after(text: str, head: re.Match[str]) -> re.Match[str] | None:
+    """The secret after a name, if there is one: in quotes, after a scheme, or by its looks."""
+    place = head.end()
+    if found := _QUOTED.match(text, place):
+        return found
+    if found := _SCHEME.match(text, place):
+        return found
+    if head["name"].lower().startswith("cookie"):
+        return _COOKIES.match(text, place)
+    quoted = head[0].rstrip(" \t:=")[-1:] in "\"'"
+    return _PLAIN.match(text, place) or (_NUMBER.match(text, place) if quoted else None)
+
+
+def _replacing(what: str) -> Callable[[re.Match[str]], str]:
+    def replaced(match: re.Match[str]) -> str:
+        group = "secret" if "secret" in match.re.groupindex and match["secret"] is not None else 0
+        secret = match[group]
+        if not secret or _ONLY_STANDINS.fullmatch(secret):
+            return match[0]
+        begin, end = (place - match.start() for place in match.span(group))
+        label = what or _label(match["name"])
+        return f"{match[0][:begin]}[redacted:{label}]{match[0][end:]}"
+
+    return replaced
+
+
+def _label(name: str) -> str:
+    """How a name stands in a marker."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "secret"
+
+
+def _variants(values: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Each secret in the forms in which programs write it, the longest first."""
+    found: dict[str, str] = {}
+    for stand_in, value in values.items():
+        if len(value) < MIN_SECRET_CHARS:
+            continue
+        raw = value.encode("utf-8", "surrogatepass")
+        forms = {
+            value,
+            json.dumps(value)[1:-1],
+            json.dumps(value, ensure_ascii=False)[1:-1],
+            repr(value)[1:-1],
+            quote(raw, safe=""),
+            quote(raw),
+            quote_plus(raw),
+            b64encode(raw).decode(),
+        }
+        for form in forms:
+            found.setdefault(form, stand_in)
+    return sorted(found.items(), key=lambda item: (-len(item[0]), item[0]))
+
+
+def _anchors(forms: tuple[Form, ...], values: list[str]) -> list[str]:
+    """Texts of which JSON that holds a form or a value has at least one."""
+    texts = [anchor for form in forms for anchor in form.anchors]
+    texts += [msgspec.json.encode(value)[1:-1].decode() for value in values]
+    return _shortest(texts)
+
+
+def _flat_anchors(names: tuple[str, ...], parameters: tuple[str, ...]) -> list[str]:
+    """Likewise for names, in small letters and without the marks between words."""
+    texts = [*names, *(f"{name}=" for name in parameters)]
+    return _shortest(re.sub(r"[-_. ]", "", text.lower()) for text in texts)
+
+
+def _shortest(texts: Iterable[str]) -> list[str]:
+    """The texts, but for those that hold another of them."""
+    every = list(dict.fromkeys(texts))
+    return [text for text in every if not any(o != text and o in text for o in every)]
+
+
+_LOWER: Final = bytes(byte + 32 if 65 <= byte <= 90 else byte for byte in range(256))
