@@ -187,6 +187,9 @@ async def _conductor(declared: Declared) -> Program:
         for task in waiting:
             task.cancel()
         await conductor.stop()
+        for each in cache.values():
+            if (close := getattr(each, "close", None)) is not None:
+                await close()
 
     broker.reconnected.append(again)
     broker.counts = conductor.counts

@@ -17,6 +17,7 @@ import msgspec
 from podium.poolfile import LoadedPool, PoolFile, build, policy_spec, read
 from protocol.actions import WorkerSpec
 from protocol.errors import Denied, PodiumError, Unreachable, Usage
+from protocol.redaction import Redactor
 from replay.address import shown
 
 ENDPOINT_LIMIT_S: Final = 20.0
@@ -39,8 +40,12 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     hint: str = ""
 
 
-async def check(path: Path) -> list[Finding]:
+async def check(path: Path, secrets: str = "") -> list[Finding]:
     """Load a pool file and try each of its workers, and its policy.
+
+    Args:
+        path: The pool file.
+        secrets: Folder or file with the secrets that workers declare, besides the environment.
 
     Raises:
         NotFound: There is no such file.
@@ -51,7 +56,7 @@ async def check(path: Path) -> list[Finding]:
         Finding(worker=place, adapter="", state="failed", found=error.message, hint=error.hint)
         for place, error in problems.items()
     ]
-    findings += await asyncio.gather(*(_try(spec) for spec in workers))
+    findings += await asyncio.gather(*(_try(spec, secrets) for spec in workers))
     if not findings:
         findings.append(
             Finding(
@@ -73,13 +78,16 @@ def _built(path: Path) -> tuple[PoolFile, list[WorkerSpec], dict[str, Usage]]:
     return (file, *build(path, file))
 
 
-async def preflight(loaded: LoadedPool, policy: str) -> None:
-    """Look for keys and listening endpoints, before anything is started.
+async def preflight(loaded: LoadedPool, policy: str, secrets: str = "") -> None:
+    """Look for keys, secrets and listening endpoints, before anything is started.
 
     Raises:
-        Denied: A key is absent.
+        Denied: A key or a secret is absent.
+        InvalidData: A secret is none that could be kept out of the log.
         Unreachable: Nothing listens at an endpoint's address.
     """
+    for spec in loaded.pool.workers:
+        need_secrets(spec, secrets)
     endpoints = [
         (f"The worker {spec.name!r}", *_address(spec))
         for spec in loaded.pool.workers
@@ -138,15 +146,33 @@ def _address(spec: WorkerSpec) -> tuple[str | None, str]:
     return options.base_url or url_from_environment(), options.api_key_env
 
 
-async def _try(spec: WorkerSpec) -> Finding:
+async def _try(spec: WorkerSpec, secrets: str) -> Finding:
     """One worker, tried for real."""
+    from actors.secrets import Secrets
+
     try:
-        state, found, hint = await _tried(spec)
+        need_secrets(spec, secrets)
+        filled = Secrets.of(spec, Redactor(), secrets).options(spec)
+        state, found, hint = await _tried(filled)
     except PodiumError as error:
         # The table's first column says whose it is.
         found = error.message.removeprefix(f"The worker {spec.name!r} ")
         state, hint = "failed", error.hint
     return Finding(worker=spec.name, adapter=spec.adapter, state=state, found=found, hint=hint)
+
+
+def need_secrets(spec: WorkerSpec, path: str) -> None:
+    """Raise `Denied` if a secret that a worker declares has no value here, or no good one."""
+    from actors.secrets import PREFIX, find, usable
+
+    for name in spec.secrets:
+        value = find(name, path)
+        if value is None:
+            raise Denied(
+                f"The worker {spec.name!r} declares the secret {name}, which has no value here.",
+                hint=f"export {PREFIX}{name}=...   (or put it where [secrets] path says)",
+            )
+        usable(name, value)
 
 
 async def _tried(spec: WorkerSpec) -> tuple[State, str, str]:

@@ -27,7 +27,7 @@ from protocol.decisions import Decision, Reply, Task, ToolCall
 from protocol.errors import InvalidData
 from protocol.inbox import Label, Message, Signal
 from protocol.limits import MAX_NESTING
-from protocol.references import REFERENCE
+from protocol.references import MAX_REFERENCE_CHARS, OPENING, REFERENCE
 from protocol.secret_forms import FORMS, HEADERS, NAMES, QUERY, UNTOUCHED, Form, naming, words
 
 MIN_SECRET_CHARS: Final = 6
@@ -398,13 +398,21 @@ def _replacing(what: str) -> Callable[[re.Match[str]], str]:
     def replaced(match: re.Match[str]) -> str:
         group = "secret" if "secret" in match.re.groupindex and match["secret"] is not None else 0
         secret = match[group]
-        if not secret or _ONLY_STANDINS.fullmatch(secret):
+        if not secret or _ONLY_STANDINS.fullmatch(secret) or _cuts(match, group):
             return match[0]
         begin, end = (place - match.start() for place in match.span(group))
         label = what or _label(match["name"])
         return f"{match[0][:begin]}[redacted:{label}]{match[0][end:]}"
 
     return replaced
+
+
+def _cuts(match: re.Match[str], group: str | int) -> bool:
+    """Whether what was found begins within a reference."""
+    begin = match.start(group)
+    opened = match.string.rfind(OPENING, max(0, begin - MAX_REFERENCE_CHARS), begin)
+    found = REFERENCE.match(match.string, opened) if opened >= 0 else None
+    return found is not None and found.end() > begin
 
 
 def _label(name: str) -> str:

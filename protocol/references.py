@@ -17,6 +17,9 @@ NAME_PATTERN: Final = r"[A-Za-z][A-Za-z0-9_]{0,63}"
 
 OPENING: Final = "${secret:"
 
+MAX_REFERENCE_CHARS: Final = 216
+"""Characters of the longest text that is taken for a reference, whatever it names."""
+
 REFERENCE: Final = re.compile(r"\$\{secret:([^{}]{0,200})\}")
 """A reference; its group is what should be a name."""
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from protocol.references import OPENING
+from protocol.references import OPENING, REFERENCE
 
 NAMES: Final = (
     "password",
@@ -126,7 +126,7 @@ FORMS: Final = (
     _form(
         "url_password",
         "@",
-        rf"://[^\s/?#@:\"'<>]{{0,128}}+:(?P<secret>{UNTOUCHED}[^\s/?#@\"'<>]{{1,256}}+)@",
+        rf"://(?:{REFERENCE.pattern}|[^\s/?#@:\"'<>{{\[]){{0,128}}+:(?P<secret>{UNTOUCHED}[^\s/?#@\"'<>]{{1,256}}+)@",
     ),
 )
 """In the order in which they are looked for: the finer before the coarser."""

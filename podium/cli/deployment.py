@@ -39,7 +39,7 @@ def up(*, dry_run: DryRun = False, hosting: Hosting = HOSTING) -> int:
     async def start() -> Standing:
         from podium.poolcheck import preflight
 
-        await preflight(pool, loaded.config.policy or pool.policy)
+        await preflight(pool, loaded.config.policy or pool.policy, loaded.config.secrets.place())
         return await deployments.up(loaded.config, pool)
 
     if output.lively():

@@ -49,6 +49,7 @@ def doctor(*, hosting: Hosting = HOSTING) -> int:
     output = Output(hosting.json)
     loaded = hosting.load()
     checks = [*_versions(), _disk(loaded.config), _sandbox(), _ray(loaded.config)]
+    checks += _secrets(loaded.config)
     checks += asyncio.run(_broker(loaded.config))
     counts = {state: sum(each.state == state for each in checks) for state in STATES}
     from podium.render_rich import table
@@ -115,6 +116,32 @@ def _ray(config: "Config") -> Check:
     if config.ray.address:
         return Check("ray", "ok", f"the cluster at {config.ray.address} (podium status asks it)")
     return Check("ray", "ok", "embedded: started with a run, or by podium up")
+
+
+def _secrets(config: "Config") -> Iterator[Check]:
+    """What is taken for a secret, and whether others could read the file with the workers' own."""
+    from protocol.secret_forms import FORMS, NAMES
+
+    names, patterns = len(config.redact.names), len(config.redact.patterns)
+    own = f"{count(names, 'name')} and {count(patterns, 'pattern')} of your own"
+    if config.redact.defaults:
+        found = f"redacted: {len(NAMES)} well-known names, {len(FORMS)} forms of keys; {own}"
+        yield Check("secrets", "ok", found)
+    else:
+        hint = "remove defaults = false from [redact], unless you know what your tools say"
+        yield Check("secrets", "warning", f"well-known secrets are not redacted; {own}", hint)
+    place = config.secrets.place()
+    if not place:
+        return
+    path = Path(place)
+    if not path.exists():
+        hint = "correct path in [secrets]; workers may run where it is there"
+        yield Check("secrets path", "warning", f"{place} is not there", hint)
+    elif path.stat().st_mode & 0o077:
+        hint = f"chmod {'700' if path.is_dir() else '600'} {place}"
+        yield Check("secrets path", "warning", f"others can read {place}", hint)
+    else:
+        yield Check("secrets path", "ok", place)
 
 
 async def _broker(config: "Config") -> list[Check]:

@@ -163,7 +163,7 @@ class _Run:
             if self.deployments.standing(self.config) is None and not self.config.ray.address:
                 from podium.poolcheck import preflight
 
-                await preflight(self.pool, self.policy)
+                await preflight(self.pool, self.policy, self.config.secrets.place())
             if dry_run:
                 return self._would(task)
             ended = await interrupts.unless(self._hosted(task, "", interrupts))

@@ -26,7 +26,7 @@ def check(
     from podium.render_rich import table
 
     output = Output(common.json)
-    findings = asyncio.run(poolcheck.check(file))
+    findings = asyncio.run(poolcheck.check(file, common.load().config.secrets.place()))
     counts = {"ok": 0, "warning": 0, "failed": 0}
     for finding in findings:
         counts[finding.state] += 1

@@ -284,3 +284,33 @@ def test_errors_are_cleaned_too() -> None:
     output = Output(False, World(stdout=io.StringIO(), stderr=err))
     output.error(Busy("full of \x1b[2J[bold]x[/]", hint="wait\x07"))
     assert err.getvalue() == "error: full of [2J[bold]x[/]\n  try: wait\n"
+
+
+def test_doctor_says_what_is_taken_for_a_secret(shell: Shell) -> None:
+    def found() -> dict[str, dict[str, str]]:
+        rows = shell("doctor", "--json").json()["rows"]
+        return {row["check"]: row for row in rows if row["check"].startswith("secrets")}
+
+    assert found()["secrets"]["state"] == "ok"
+    config, file = shell.folder / "podium.toml", shell.folder / "mine.env"
+    config.write_text(f'[redact]\nnames = ["pin"]\ndefaults = false\n[secrets]\npath = "{file}"\n')
+    assert found()["secrets"]["state"] == "warning"
+    assert "1 name and 0 patterns of your own" in found()["secrets"]["found"]
+    assert "is not there" in found()["secrets path"]["found"]
+    file.write_text("DB=x")
+    file.chmod(0o644)
+    assert "chmod 600" in found()["secrets path"]["hint"]
+    file.chmod(0o600)
+    assert found()["secrets path"]["state"] == "ok"
+    config.write_text("[redact]\npatterns = ['(']\n")
+    said = shell("doctor")
+    assert said.code == 2
+    assert "redact.patterns[0]" in said.err
+
+
+def test_a_task_is_stored_without_its_secrets(shell: Shell) -> None:
+    key = "sk-proj-" + "PLANTED0aBcDeFgHiJkLmNoP"
+    run = shell.begin(f"How large is Chad? {key}")
+    said = shell("runs", "show", run, "--content")
+    assert "[redacted:openai_key]" in said.out
+    assert key not in said.out

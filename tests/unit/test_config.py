@@ -109,3 +109,15 @@ def test_each_role_has_its_own_credentials_or_the_common_ones(tmp_path: Path) ->
     config = load(tmp_path, {}).config
     used = {role: connection(config, None, role).credentials for role in ROLES}
     assert used == {"conductor": "c", "worker": "c", "client": "u", "system": "s"}
+
+
+def test_a_pattern_that_is_none_is_named_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "podium.toml").write_text("[redact]\npatterns = ['ok+', '(']\n")
+    with pytest.raises(Usage, match=r"podium.toml: redact.patterns\[1\]: '\(' is no regular"):
+        load(tmp_path, {})
+
+
+def test_variables_that_hold_secrets_configure_nothing(tmp_path: Path) -> None:
+    loaded = load(tmp_path, {"PODIUM_SECRET_DB": "x", "PODIUM_SECRETS__PATH": "here"})
+    assert loaded.config.secrets.path == "here"
+    assert "x" not in str(loaded)

@@ -372,3 +372,35 @@ def test_check_of_names_used_twice_is_one_finding(tmp_path: Path) -> None:
     table = '[[worker]]\nname = "a"\nadapter = "python"\n'
     (finding,) = asyncio.run(poolcheck.check(write(tmp_path, table + table)))
     assert "used 2 times" in finding.found
+
+
+def agent_with(options: str, more: str = "") -> str:
+    table = f'[[worker]]\nname = "a"\nadapter = "openai"\n{more}\n'
+    return f'{table}[worker.options]\nmodel = "m"\n{options}\n'
+
+
+def test_secrets_are_declared_and_referred_to(tmp_path: Path) -> None:
+    url = 'base_url = "https://u:${secret:DB}@h/v1"'
+    loaded = poolfile.load(write(tmp_path, agent_with(url, 'secrets = ["DB"]')))
+    assert loaded.pool.workers[0].secrets == ("DB",)
+    with pytest.raises(Denied, match="the secret DB, which has no value here"):
+        asyncio.run(poolcheck.preflight(loaded, "rules"))
+    finding = asyncio.run(poolcheck.check(loaded.path))[0]
+    assert finding.hint.startswith("export PODIUM_SECRET_DB=")
+
+
+@pytest.mark.parametrize(
+    ("pool", "says", "cure"),
+    [
+        (agent_with('role = "${secret:DB}"'), "refer to the secret 'DB'", 'secrets = ["DB"]'),
+        (agent_with("", 'secrets = ["a b"]'), "no secret's name", "letters, digits"),
+        (agent_with('base_url = "https://u:pw@h"'), "'base_url' holds a secret", "${secret:NAME}"),
+        ("[redact]\npatterns = ['(']\n", "redact.patterns[0]", "regular|re module"),
+        ("[redact]\nnames = ['-']\n", "redact.names[0]", "words"),
+    ],
+)
+def test_a_pool_holds_no_secret(tmp_path: Path, pool: str, says: str, cure: str) -> None:
+    with pytest.raises(Usage) as raised:
+        poolfile.load(write(tmp_path, pool))
+    assert says in raised.value.message
+    assert any(word in raised.value.hint for word in cure.split("|"))

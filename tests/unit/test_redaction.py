@@ -40,6 +40,7 @@ KEYS: Final = {
 
 SECRET_TEXTS: Final = [
     ("https://user:hunter2@db.example.com/x", "hunter2"),
+    ("https://${secret:USER}:hunter2@h", "hunter2"),
     ("redis://:hunter2@cache:6379/0", "hunter2"),
     ("GET https://x.example/a?page=2&api_key=hunter2&b=1", "hunter2"),
     ("https://blob.example/f?sv=1&sig=aGVsbG8%3D", "aGVsbG8"),
@@ -71,6 +72,7 @@ INNOCENT: Final = [
     "AKIA is a prefix; ASIANCONTINENTALAREAS1 is none",
     "https://u:${secret:DB}@db/ with Authorization: Bearer ${secret:T}",
     "the secretary: Anna12345678",
+    "https://${secret:TOKEN}@h and ftp://${secret:USER}:${secret:DB}@h",
     "sk-SK is a locale, eyJ is how JSON begins",
 ]
 
