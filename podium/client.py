@@ -215,15 +215,17 @@ class Client:
             raise Usage(f"{times} forks at a time; 1 to {MAX_FORKS} are possible")
         log = await self._log.read(run)
         made = [
-            Fork(
-                run=self.new_run(),
-                origin=forks.origin_at(log, at),
-                policy=policy,
-                workers=workers,
-                reopened=reopened,
-                edits=edits,
-                by=self.by,
-                reason=reason,
+            self._redactor.fork(
+                Fork(
+                    run=self.new_run(),
+                    origin=forks.origin_at(log, at),
+                    policy=policy,
+                    workers=workers,
+                    reopened=reopened,
+                    edits=edits,
+                    by=self.by,
+                    reason=reason,
+                )
             )
             for _ in range(times)
         ]

@@ -22,9 +22,10 @@ from urllib.parse import quote, quote_plus
 import msgspec
 
 from protocol.actions import Json, Pool, WorkerSpec
-from protocol.commands import Start, TaskMessage
+from protocol.commands import Fork, Start, TaskMessage
 from protocol.decisions import Decision, Reply, Task, ToolCall
 from protocol.errors import InvalidData
+from protocol.events import Edit
 from protocol.inbox import Label, Message, Signal
 from protocol.limits import MAX_NESTING
 from protocol.references import MAX_REFERENCE_CHARS, OPENING, REFERENCE
@@ -310,9 +311,29 @@ class Redactor:
 
     def task_message(self, message: TaskMessage) -> TaskMessage:
         """What a conductor takes: its task only. Whoever made the run has looked at the pool."""
-        if isinstance(message, Start):
-            return msgspec.structs.replace(message, task=self.task(message.task))
-        return message
+        match message:
+            case Start():
+                return msgspec.structs.replace(message, task=self.task(message.task))
+            case Fork():
+                return self.fork(message)
+            case _:
+                return message
+
+    def fork(self, fork: Fork) -> Fork:
+        """A fork to begin: its reason, what is replaced, and the workers that are."""
+        return self._struct(
+            fork,
+            lambda: msgspec.structs.replace(
+                fork,
+                reason=self.text(fork.reason),
+                workers=tuple(map(self._worker, fork.workers)),
+                edits=tuple(map(self._edit, fork.edits)),
+            ),
+        )
+
+    def _edit(self, edit: Edit) -> Edit:
+        name = self.name_of(edit.path.rpartition(".")[2])
+        return Edit(edit.path, self._walk(edit.value, name, 0))
 
     def pool(self, pool: Pool) -> Pool:
         """A pool as a run records it. In schemas names are names of parameters, not of secrets."""

@@ -126,7 +126,8 @@ FORMS: Final = (
     _form(
         "url_password",
         "@",
-        rf"://(?:{REFERENCE.pattern}|[^\s/?#@:\"'<>{{\[]){{0,128}}+:(?P<secret>{UNTOUCHED}[^\s/?#@\"'<>]{{1,256}}+)@",
+        rf"://(?:{REFERENCE.pattern}|[^\s/?#@:\"'<>{{\[]){{0,128}}+:"
+        rf"(?P<secret>{UNTOUCHED}[^\s/?#@\"'<>]{{1,256}}+)@",
     ),
 )
 """In the order in which they are looked for: the finer before the coarser."""

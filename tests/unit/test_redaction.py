@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.actions import Pool, WorkerSpec
-from protocol.commands import Start
+from protocol.commands import Fork, Start
 from protocol.decisions import Decision, PlannedCall, PolicySpec, Reply, Task, ToolCall
 from protocol.errors import InvalidData
+from protocol.events import Edit, Origin
 from protocol.inbox import Label, Signal
 from protocol.redaction import MARKER, Redaction, Redactor
 from protocol.references import filled, referred
@@ -212,7 +213,14 @@ def test_messages_are_redacted_in_every_part() -> None:
     )
     signal = Signal(id="1", run="r", kind="cancel", by="me", reason=key)
     label = Label(run="r", key="password", value="x", by="me")
-    made: list[Any] = [REDACTOR.start(start), REDACTOR.reply(reply)]
+    fork = Fork(
+        run="f",
+        origin=Origin(run="r", events=3, commit=1, hash="h", at=0),
+        workers=(spec,),
+        edits=(Edit("calls.1-0.value", key), Edit("task.inputs.password", "x")),
+        reason=key,
+    )
+    made: list[Any] = [REDACTOR.start(start), REDACTOR.reply(reply), REDACTOR.task_message(fork)]
     made += [REDACTOR.message(signal), REDACTOR.message(label)]
     data = msgspec.json.encode(made).decode()
     assert key not in data
