@@ -60,6 +60,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     value: Json = None
     """The result (JSON only), or the text of the error."""
     spend: Spend = NOTHING
+    record: Json = None
+    """What was exchanged with a model, `exchanges.Exchange` by exchange: kept beside the report, so
+    that the attempt can be reproduced."""
 
 
 class Adapter(Protocol):

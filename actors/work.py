@@ -11,6 +11,7 @@ import msgspec
 
 from actors.ports import Adapter, Attempt, Outcome
 from actors.secrets import Secrets
+from actors.workers.exchanges import exchanges, hashed
 from actors.workers.outcomes import failure, leaving
 from protocol.actions import WorkerSpec
 from protocol.codec import deeper_than
@@ -61,6 +62,22 @@ async def presentable(
         outcome = msgspec.structs.replace(outcome, value=value)
         data = msgspec.json.encode(value)
     return outcome, data
+
+
+def record_of(outcome: Outcome, redactor: Redactor) -> bytes:
+    """The record that is kept beside the report, encoded: no secrets, and hashes of the requests.
+
+    Empty if there is none.
+    """
+    if outcome.record is None:
+        return b""
+    record = outcome.record
+    if redactor.suspects(msgspec.json.encode(record)):
+        record = redactor.value(record)
+    kept = [
+        msgspec.structs.replace(each, request=hashed(each.request)) for each in exchanges(record)
+    ]
+    return msgspec.json.encode(kept)
 
 
 def _failed(outcome: Outcome, redactor: Redactor, text: str) -> tuple[Outcome, bytes]:

@@ -19,12 +19,12 @@ from actors.attempts import attempt_of
 from actors.ports import Adapter, Clock, Outcome
 from actors.queues import Bus, Delivery, Puller, Queue
 from actors.secrets import Secrets
-from actors.work import presentable, work_on
+from actors.work import presentable, record_of, work_on
 from protocol import subjects
 from protocol.actions import NOTHING, BlobRef, Json, Report, Spend
 from protocol.codec import CallMessage, decode_withdrawal, encode
 from protocol.errors import InvalidData, NotFound, PodiumError
-from protocol.limits import MAX_INLINE_BYTES
+from protocol.limits import MAX_INLINE_BYTES, MAX_RECORD_BYTES
 from replay.chain import InboxEntry, read_inbox
 from replay.log import EventLog
 
@@ -216,6 +216,7 @@ class Worker:
                 started = time.monotonic()
                 outcome = await work_on(attempt_of(message), self.adapter, self.secrets)
         outcome, value, blob = await self._stored(outcome)
+        record, record_blob = await self._recorded(outcome)
         return Report(
             run=message.run,
             call=message.call,
@@ -227,6 +228,8 @@ class Worker:
             spend=outcome.spend,
             latency_ms=round((time.monotonic() - started) * 1_000),
             by=self.options.replica,
+            record=record,
+            record_blob=record_blob,
         )
 
     async def _stored(self, outcome: Outcome) -> tuple[Outcome, Json, BlobRef | None]:
@@ -235,6 +238,13 @@ class Worker:
         if len(data) <= MAX_INLINE_BYTES:
             return outcome, outcome.value, None
         return outcome, None, await self.log.put_blob(data)
+
+    async def _recorded(self, outcome: Outcome) -> tuple[Json, BlobRef | None]:
+        """What was exchanged with a model, as the report carries it."""
+        data = record_of(outcome, self.secrets.redactor)
+        if len(data) <= MAX_RECORD_BYTES:
+            return (msgspec.json.decode(data) if data else None), None
+        return None, await self.log.put_blob(data)
 
     # ------------------------------------------------------------------------------------- liveness
 

@@ -145,3 +145,7 @@ class Report(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=
     """Milliseconds of work, queueing not counted."""
     by: str = ""
     """The replica that worked, for the person who looks for it."""
+    record: Json = None
+    """What an agent's attempt exchanged with its model, so that it can be reproduced; no rule and
+    no policy looks at it. None where ``record_blob`` names it, or there is nothing."""
+    record_blob: BlobRef | None = None

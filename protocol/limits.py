@@ -18,6 +18,10 @@ MAX_INLINE_BYTES: Final = 65_536
 """Bytes of a report's encoded value kept in the message; a larger one goes to a blob and is named
 by its hash."""
 
+MAX_RECORD_BYTES: Final = 4_096
+"""Bytes of an attempt's record kept in its report; a larger one goes to a blob. Conductors read
+every report, and need no record."""
+
 MAX_VALUE_BYTES: Final = 67_108_864
 """Bytes of one value, inline or blob. A worker that returns more has failed: nothing downstream
 could hold it."""

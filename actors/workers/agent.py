@@ -13,6 +13,7 @@ import msgspec
 
 from actors.ports import Attempt, Outcome
 from actors.workers.chat import KEY_ENV, Endpoint, Failed, Said, key_from, url_from_environment
+from actors.workers.exchanges import Asks, Exchange, parts
 from actors.workers.outcomes import failure
 from protocol.actions import Json, Spend, WorkerSpec
 from protocol.dialects.openai import Message, cut
@@ -89,7 +90,7 @@ class OpenAIAdapter:
     def __init__(self, spec: WorkerSpec) -> None:
         self.spec = spec
         self.options = _options(spec.options, spec.name)
-        self._endpoint = Endpoint(
+        self.endpoint: Asks = Endpoint(
             self.options.model,
             base_url=self.options.base_url or url_from_environment(),
             api_key=key_from(self.options.api_key_env),
@@ -119,22 +120,23 @@ class OpenAIAdapter:
 
     async def run(self, attempt: Attempt) -> Outcome:
         """Ask the agent once. Its text is the value."""
-        extra = (
+        extra: dict[str, Json] = (
             {} if self.options.temperature is None else {"temperature": self.options.temperature}
         )
-        said = await self._endpoint.ask(
-            messages(self.options.role, attempt),
-            timeout_s=attempt.timeout_s,
-            max_tokens=self.options.max_tokens,
-            extra=extra,
+        prompt, most = messages(self.options.role, attempt), self.options.max_tokens
+        said = await self.endpoint.ask(
+            prompt, timeout_s=attempt.timeout_s, max_tokens=most, extra=extra
         )
         if isinstance(said, Failed):
-            return failure(said.status, said.fault, said.text)
-        return _outcome(said)
+            outcome = failure(said.status, said.fault, said.text)
+        else:
+            outcome = _outcome(said)
+        exchange = Exchange(parts(self.endpoint.model, prompt, most, extra), said)
+        return msgspec.structs.replace(outcome, record=msgspec.to_builtins([exchange]))
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._endpoint.close()
+        await self.endpoint.close()
 
 
 def messages(role: str, attempt: Attempt) -> list[Message]:

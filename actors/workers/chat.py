@@ -35,7 +35,7 @@ MAX_TOKENS: Final = 1_000_000_000
 """Tokens of one request that are believed; an endpoint that claims more miscounts."""
 
 
-class Said(msgspec.Struct, frozen=True, kw_only=True):
+class Said(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="said"):
     """What the endpoint answered."""
 
     text: str = ""
@@ -48,7 +48,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     """The model that answered, and the fingerprint of its system if there is one."""
 
 
-class Failed(msgspec.Struct, frozen=True, kw_only=True):
+class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     """Why the endpoint did not answer."""
 
     status: Status

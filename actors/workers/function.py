@@ -9,8 +9,8 @@ import functools
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeVar, overload
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, TypeAlias, TypeVar, overload
 
 import msgspec
 
@@ -23,6 +23,9 @@ from protocol.errors import InvalidData, NotFound
 from protocol.limits import NAME_PATTERN
 
 F = TypeVar("F", bound=Callable[..., object])
+
+Here: TypeAlias = Callable[[Callable[..., Any], dict[str, Any]], Awaitable[object]]
+"""Calls a function with arguments, and gives its result."""
 
 KIND: Final = "function"
 """The adapter's kind: what stands before the first colon of ``WorkerSpec.adapter``."""
@@ -200,6 +203,8 @@ class FunctionAdapter:
         self._threads = Threads(spec.concurrency, f"podium-{spec.name}")
         meta = getattr(self._function, _MARK, None)
         self._spend = _cost(meta) if isinstance(meta, ToolMeta) else NOTHING
+        self.here: Here | None = None
+        """Calls the function in place of a thread or the loop: a debugger."""
 
     @staticmethod
     def draft(adapter: str, options: Mapping[str, Json]) -> WorkerSpec:
@@ -237,6 +242,8 @@ class FunctionAdapter:
         self._threads.close()
 
     async def _called(self, arguments: dict[str, Any]) -> object:
+        if self.here is not None:
+            return await self.here(self._function, arguments)
         call = functools.partial(self._function, **arguments)
         value = call() if self._is_async else await self._threads.run(call)
         return await value if inspect.isawaitable(value) else value

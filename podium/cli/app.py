@@ -20,6 +20,7 @@ Try:
 
 WORK: Final = Group("Runs", sort_key=1)
 DEPLOY: Final = Group("Deployment", sort_key=2)
+DEBUG: Final = Group("Debug", sort_key=2)
 OWN: Final = Group("Your own", sort_key=3)
 
 
@@ -66,6 +67,8 @@ def make() -> App:
     )
     for each in (runs, worker, config):
         app.command(each)
+    for verb, say in DEBUGGING.items():
+        app.command(f"podium.cli.{verb}:{verb}", name=verb, help=say, group=DEBUG)
     for verb, say in DEPLOYMENT.items():
         app.command(f"podium.cli.deployment:{verb}", name=verb, help=say, group=DEPLOY)
     app.command(
@@ -111,6 +114,10 @@ SIGNALS: Final = {
     "resume": "Let a paused run go on.",
     "answer": "Have a run answer now, with what it has.",
     "extend": "Let a run spend more.",
+}
+
+DEBUGGING: Final = {
+    "reproduce": "One call of a run again, here, also under a debugger; and compare.",
 }
 
 DEPLOYMENT: Final = {

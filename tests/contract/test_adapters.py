@@ -267,9 +267,9 @@ def test_no_adapter_is_left_out() -> None:
 @every_adapter
 async def test_what_works_is_ok_and_billed(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with hosted(kind, monkeypatch) as case:
-        assert await worked(case.adapter, attempt(case.ask("ok"))) == Outcome(
-            value=case.value, spend=case.spend
-        )
+        outcome = await worked(case.adapter, attempt(case.ask("ok")))
+        assert (outcome.status, outcome.fault) == ("OK", "none")
+        assert (outcome.value, outcome.spend) == (case.value, case.spend)
 
 
 @every_adapter

@@ -1,0 +1,201 @@
+"""One call of a run made again in this process, with what its log recorded; nothing is written.
+
+The arguments, what the worker saw of other calls, the secrets, the time-out and the redaction are
+those of the worker, by the same code. An agent is given its model's recorded replies, unless the
+model is to be asked anew.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import msgspec
+
+from actors import workers
+from actors.attempts import attempt_of, call_message
+from actors.ports import Adapter, Attempt, Outcome
+from actors.secrets import Secrets
+from actors.work import presentable, work_on
+from actors.workers.agent import OpenAIAdapter
+from actors.workers.exchanges import Replay, exchanges
+from actors.workers.function import FunctionAdapter, Here, find, is_tool
+from protocol.actions import BlobRef, Json, Report, WorkerSpec
+from protocol.codec import decode_call, decode_value
+from protocol.errors import Conflict, Denied, NotFound, Usage
+from protocol.redaction import Redactor
+from protocol.subjects import child_id
+from replay.chain import RunLog
+from replay.history import reports
+from replay.reproduce import Result, Tried
+
+Fetch = Callable[[BlobRef], Awaitable[bytes]]
+"""The bytes of a blob."""
+
+HERE_S: Final = 86_400.0
+"""Seconds of an attempt under a debugger: nobody is hurried there."""
+
+
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """An attempt that is ready to be made again."""
+
+    tried: Tried
+    spec: WorkerSpec
+    attempt: Attempt
+    recorded: Result | None
+    """What the worker said; None if it never did."""
+    record: Json
+    """What an agent's model said, see `exchanges`; None if nothing is recorded."""
+
+
+class Reproduced(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of it."""
+
+    made: Result
+    prompts: tuple[str, ...] = ()
+    """Parts of an agent's requests that are not those of the record."""
+
+
+async def prepare(log: RunLog, tried: Tried, fetch: Fetch) -> Prepared:
+    """Fetch what the attempt needs.
+
+    Raises:
+        Usage: It is a call of a conductor, or one whose worker was never started.
+        NotFound: A value that it needs is not there any more.
+    """
+    spec = tried.spec
+    if spec is None or not tried.attempt:
+        raise Usage(
+            f"the worker of call {tried.place} was never started",
+            hint=f"see why: podium runs show {log.run} --content",
+        )
+    if spec.kind == "conductor":
+        child = child_id(tried.state.run, tried.call.id, tried.attempt)
+        raise Usage(
+            f"call {tried.place} is a run of its own, {child}",
+            hint=f"look at it: podium runs show {child}",
+        )
+    known = reports(log)
+    values: dict[str, Json] = {}
+    for call in tried.call.sees:
+        digest = tried.state.calls[call].report
+        if digest in known:
+            values[digest] = await value_of(known[digest], fetch)
+    message = call_message(tried.state, values, tried.call.id, tried.attempt)
+    recorded, record = None, None
+    if (report := tried.report) is not None:
+        value = await value_of(report, fetch)
+        recorded = Result(status=report.status, fault=report.fault, value=value)
+        record = report.record
+        if report.record_blob is not None:
+            record = decode_value(await fetch(report.record_blob))
+    return Prepared(
+        tried=tried,
+        spec=spec,
+        attempt=attempt_of(decode_call(message)),
+        recorded=recorded,
+        record=record,
+    )
+
+
+async def value_of(report: Report, fetch: Fetch) -> Json:
+    """The value of a report, wherever it stands."""
+    return report.value if report.blob is None else decode_value(await fetch(report.blob))
+
+
+def untrusted(spec: WorkerSpec, own: tuple[WorkerSpec, ...], *, live: bool) -> str:
+    """Why a worker that a log names is not hosted here; "" if it may be.
+
+    A log may have come from anywhere: what it names must not have any function called, code run
+    without walls, or a key sent somewhere.
+
+    Args:
+        spec: The worker, as the log has it.
+        own: The workers of a pool of this user's.
+        live: Whether its model is to be asked.
+    """
+    kind = spec.adapter.partition(":")[0]
+    alike = [each for each in own if each.adapter == spec.adapter]
+    if kind == "function":
+        if alike or is_tool(find(spec.adapter)):
+            return ""
+        return f"{spec.adapter} is no @podium.tool"
+    names = {"python": ("isolation",), "openai": ("base_url", "api_key_env") if live else ()}
+    asked = [spec.options.get(name) for name in names.get(kind, ())]
+    if any(asked) and asked not in ([each.options.get(n) for n in names[kind]] for each in alike):
+        return f"{spec.name} was recorded with options of its own ({', '.join(names[kind])})"
+    return ""
+
+
+class Hosting:
+    """The worker of an attempt, in this process.
+
+    Args:
+        prepared: The attempt.
+        redactor: What is taken for a secret.
+        secrets: Where secrets are, besides the environment.
+        own: The workers of a pool of this user's.
+        live: Whether an agent's model is asked anew.
+
+    Raises:
+        NotFound, InvalidData: The worker can't be hosted here; the hint says what to do.
+        Denied: It is not trusted, or a secret of its options is missing.
+        Conflict: It is an agent's, and nothing of its model's replies was recorded.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        redactor: Redactor,
+        secrets: str = "",
+        own: tuple[WorkerSpec, ...] = (),
+        *,
+        live: bool = False,
+    ) -> None:
+        self.prepared = prepared
+        place, spec = prepared.tried.place, prepared.spec
+        again = f"name the file of its pool: podium reproduce {place} --pool FILE"
+        try:
+            if why := untrusted(spec, own, live=live):
+                raise Denied(f"the worker of {place} is not hosted here: {why}", hint=again)
+            self.secrets = Secrets.of(spec, redactor, secrets)
+            self.adapter: Adapter = workers.host(self.secrets.options(spec))
+        except NotFound as error:
+            raise NotFound(error.message, hint=again) from None
+        self.replay: Replay | None = None
+        if isinstance(self.adapter, OpenAIAdapter) and not live:
+            if prepared.record is None:
+                raise Conflict(
+                    f"no reply of the model is recorded for {place}",
+                    hint=f"ask it anew: podium reproduce {place} --live",
+                )
+            model = self.adapter.endpoint.model
+            self.replay = Replay(model, exchanges(prepared.record))
+            self.adapter.endpoint = self.replay
+
+    async def run(self) -> Reproduced:
+        """Make the attempt as a worker does."""
+        outcome = await work_on(self.prepared.attempt, self.adapter, self.secrets)
+        return await self._finished(outcome)
+
+    async def run_here(self, call: Here) -> Reproduced:
+        """Make the attempt without a time limit, the function called by ``call`` in this thread.
+
+        Raises:
+            Usage: What stands behind the worker is no function.
+        """
+        if not isinstance(self.adapter, FunctionAdapter):
+            raise Usage(
+                f"{self.prepared.spec.name} is no Python function, which a debugger could follow",
+                hint="leave out --pdb and --break",
+            )
+        self.adapter.here = call
+        attempt = msgspec.structs.replace(self.prepared.attempt, timeout_s=HERE_S)
+        return await self._finished(await work_on(attempt, self.adapter, self.secrets))
+
+    async def _finished(self, outcome: Outcome) -> Reproduced:
+        outcome, data = await presentable(outcome, self.prepared.spec, self.secrets.redactor)
+        made = Result(status=outcome.status, fault=outcome.fault, value=decode_value(data))
+        return Reproduced(made=made, prompts=tuple(self.replay.changed) if self.replay else ())
+
+    async def close(self) -> None:
+        """Release what the worker holds."""
+        await self.adapter.close()
