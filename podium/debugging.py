@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pdb import Pdb
-from types import CodeType, TracebackType
+from types import CodeType, FrameType, TracebackType
 from typing import Any, Final
 
 _LIBRARIES: Final = tuple(
@@ -58,18 +58,41 @@ class Debugger:
         if not self._stop:
             yield
             return
-        code = inspect.unwrap(function).__code__
-        debugger = Pdb(nosigint=True)
-        debugger.reset()
-        debugger.botframe = sys._getframe()
-        debugger.set_break(code.co_filename, first_line(code))
-        debugger.set_continue()
+        debugger = _FromFunction(inspect.unwrap(function).__code__)
+        debugger.begin()
         sys.settrace(debugger.trace_dispatch)
         try:
             yield
         finally:
             sys.settrace(None)
             debugger.clear_all_breaks()
+
+
+class _FromFunction(Pdb):
+    """Pdb that runs until a function's first line, and shows no stack above it."""
+
+    def __init__(self, code: CodeType) -> None:
+        super().__init__(nosigint=True)
+        self._code = code
+
+    def begin(self) -> None:
+        """Be ready to follow.
+
+        Our own frame is where stepping ends: pdb wants one, and no coroutine's.
+        """
+        self.reset()
+        self.botframe = sys._getframe()
+        self.set_break(self._code.co_filename, first_line(self._code))
+        self.set_continue()
+
+    def get_stack(
+        self, f: FrameType | None, t: TracebackType | None
+    ) -> tuple[list[tuple[FrameType, int]], int]:
+        """The stack from the function on."""
+        stack, place = super().get_stack(f, t)
+        ours = (number for number, (frame, _) in enumerate(stack) if frame.f_code is self._code)
+        above = next(ours, 0)
+        return stack[above:], place - above
 
 
 def look_around(error: BaseException) -> None:

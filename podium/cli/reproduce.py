@@ -70,6 +70,7 @@ class _Reproduce:
     def __init__(self, output: Output, common: Common, pool: str | None, live: bool) -> None:
         self.output, self.common, self.live = output, common, live
         self.config = common.load(pool=pool).config
+        self.pool = f" --pool {pool}" if pool else ""
 
     async def run(self, run: str, call: str, attempt: int | None, *, pdb: bool, stop: bool) -> int:
         """Make it again, and say what came of it."""
@@ -188,7 +189,8 @@ class _Reproduce:
         elif not made.prompts:
             self.output.say("the same as recorded")
         if made.made.status == "EXEC_ERR" and prepared.spec.adapter.startswith("function:"):
-            self.output.hint(f"look around where it raised: podium reproduce {place} --pdb")
+            again = f"podium reproduce {place}{self.pool} --pdb"
+            self.output.hint(f"look around where it raised: {again}")
 
     def _row(self, prepared: "Prepared", made: "Reproduced") -> dict[str, Any]:
         recorded = prepared.recorded

@@ -17,6 +17,7 @@ from actors.conductor import Conductor, ConductorOptions
 from actors.jetstream_queue import consumers_of
 from actors.memory_queue import MemoryQueue
 from actors.ports import Policy
+from actors.secrets import Secrets
 from actors.worker import Worker, WorkerOptions
 from podium.cli import main
 from podium.cli.world import World
@@ -26,6 +27,7 @@ from podium.poolfile import LoadedPool
 from protocol import subjects
 from protocol.actions import Pool
 from protocol.decisions import PolicySpec
+from protocol.redaction import Redactor
 from replay.durability import Settings
 from replay.foreign import Foreign
 from replay.memory_log import MemoryLog, MemoryStore
@@ -110,13 +112,17 @@ class MemoryDeployments:
         running: list[Worker] = []
         for spec in pool.pool.workers:
             calls.filters.update(consumers_of(spec.name))
+            if spec.kind == "conductor":
+                continue
+            secrets = Secrets.of(spec, Redactor(config.redact), config.secrets.place())
             worker = Worker(
-                adapter=workers.host(spec),
+                adapter=workers.host(secrets.options(spec)),
                 log=log,
                 calls=calls,
                 bus=bus,
                 clock=now_ms,
                 options=WorkerOptions(replica=f"{spec.name}-1"),
+                secrets=secrets,
             )
             await worker.start()
             running.append(worker)

@@ -50,6 +50,9 @@ CASES: Final[list[tuple[str, list[str], int]]] = [
     ("read", ["worker", "check", OFFLINE], 0),
     ("error", ["worker", "check", "nowhere.toml"], 4),
     ("read", ["config", "show"], 0),
+    ("read", ["reproduce", f"{RUN}/1-0"], 0),
+    ("error", ["reproduce", f"{RUN}/9-0"], 4),
+    ("error", ["reproduce", RUN], 2),
     ("error", ["runs", "list", "--colour"], 2),
     ("error", ["sing"], 2),
 ]
@@ -64,12 +67,14 @@ def shell(tmp_path: Path) -> Shell:
 def fill(shell: Shell, arguments: list[str]) -> list[str]:
     """Put real ids in."""
     ids = {}
-    if RUN in arguments or arguments[:2] == ["runs", "list"]:
+    if any(RUN in each for each in arguments) or arguments[:2] == ["runs", "list"]:
         ids[RUN] = shell.begin()
     if PAUSED in arguments:
         shell("run", "--rounds", "0", "--on-limit", "pause", "--json", "How large is Chad?")
         ids[PAUSED] = shell("runs", "--json", "--status", "paused").json()["rows"][0]["run"]
-    return [ids.get(each, each) for each in arguments]
+    for name, run in ids.items():
+        arguments = [each.replace(name, run) for each in arguments]
+    return arguments
 
 
 @pytest.mark.parametrize(("shape", "arguments", "code"), CASES, ids=str)
