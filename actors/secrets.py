@@ -15,8 +15,9 @@ from actors.ports import Attempt, Outcome
 from actors.workers.outcomes import failure
 from protocol.actions import WorkerSpec
 from protocol.errors import Denied, InvalidData
-from protocol.redaction import MIN_SECRET_CHARS, Redactor
+from protocol.redaction import Redactor
 from protocol.references import filled, is_name, reference, referred
+from protocol.secret_search import MIN_SECRET_CHARS
 
 PREFIX: Final = "PODIUM_SECRET_"
 """Of the environment variables that hold secrets."""

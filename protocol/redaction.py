@@ -13,11 +13,9 @@ process knows it (a secret that it has resolved). What is put in its place says 
 
 import json
 import re
-from base64 import b64encode
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Final, TypeVar
-from urllib.parse import quote, quote_plus
 
 import msgspec
 
@@ -29,11 +27,8 @@ from protocol.events import Edit
 from protocol.inbox import Label, Message, Signal
 from protocol.limits import MAX_NESTING
 from protocol.references import MAX_REFERENCE_CHARS, OPENING, REFERENCE
-from protocol.secret_forms import FORMS, HEADERS, NAMES, QUERY, UNTOUCHED, Form, naming, words
-
-MIN_SECRET_CHARS: Final = 6
-"""Characters of the shortest secret that is looked for by its value. A shorter one stands in half
-of all texts by chance."""
+from protocol.secret_forms import FORMS, HEADERS, NAMES, QUERY, UNTOUCHED, naming, words
+from protocol.secret_search import anchors, flat_anchors, flattened, holds, variants
 
 MAX_LEVELS: Final = MAX_NESTING + 16
 """Levels of lists and objects that are looked into. Nothing that nests deeper is stored."""
@@ -156,28 +151,21 @@ class Redactor:
             rf"[?&;](?P<prefix>[A-Za-z0-9_.-]{{0,40}}?)(?P<name>(?i:{query}))="
             rf"(?P<secret>{UNTOUCHED}[^&\s#\"'<>\\;]++)"
         )
-        self._values = _variants(values or {})
+        self._values = variants(values or {})
         self._numbers = {value: stand_in for value, stand_in in self._values if value.isdigit()}
-        self._anchors = _anchors(self._forms, [value for value, _ in self._values])
-        self._flat = _flat_anchors((*shipped, *redaction.names), QUERY if shipped else ())
+        self._anchors = anchors(self._forms, [value for value, _ in self._values])
+        self._flat = flat_anchors((*shipped, *redaction.names), QUERY if shipped else ())
         self._named = lru_cache(4_096)(self._name_of)
 
     def suspects(self, data: bytes) -> bool:
         """Whether JSON with these bytes may hold a secret. Quick, and never wrong in saying no."""
         if self._own:
             return True
-        text = data.decode("utf-8", "replace")  # a text is searched far quicker than bytes
-        for anchor in self._anchors:
-            if anchor in text:
-                return True
-        return self._may_name(data)
+        # A text is searched far quicker than bytes.
+        return holds(data.decode("utf-8", "replace"), self._anchors) or self._may_name(data)
 
     def _may_name(self, data: bytes) -> bool:
-        text = data.translate(_LOWER, b"-_. ").decode("utf-8", "replace")
-        for name in self._flat:  # noqa: SIM110 - twice as fast as any()
-            if name in text:
-                return True
-        return False
+        return holds(flattened(data), self._flat)
 
     def text(self, text: str) -> str:
         """The text without secrets."""
@@ -439,47 +427,3 @@ def _cuts(match: re.Match[str], group: str | int) -> bool:
 def _label(name: str) -> str:
     """How a name stands in a marker."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "secret"
-
-
-def _variants(values: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Each secret in the forms in which programs write it, the longest first."""
-    found: dict[str, str] = {}
-    for stand_in, value in values.items():
-        if len(value) < MIN_SECRET_CHARS:
-            continue
-        raw = value.encode("utf-8", "surrogatepass")
-        forms = {
-            value,
-            json.dumps(value)[1:-1],
-            json.dumps(value, ensure_ascii=False)[1:-1],
-            repr(value)[1:-1],
-            quote(raw, safe=""),
-            quote(raw),
-            quote_plus(raw),
-            b64encode(raw).decode(),
-        }
-        for form in forms:
-            found.setdefault(form, stand_in)
-    return sorted(found.items(), key=lambda item: (-len(item[0]), item[0]))
-
-
-def _anchors(forms: tuple[Form, ...], values: list[str]) -> list[str]:
-    """Texts of which JSON that holds a form or a value has at least one."""
-    texts = [anchor for form in forms for anchor in form.anchors]
-    texts += [msgspec.json.encode(value)[1:-1].decode() for value in values]
-    return _shortest(texts)
-
-
-def _flat_anchors(names: tuple[str, ...], parameters: tuple[str, ...]) -> list[str]:
-    """Likewise for names, in small letters and without the marks between words."""
-    texts = [*names, *(f"{name}=" for name in parameters)]
-    return _shortest(re.sub(r"[-_. ]", "", text.lower()) for text in texts)
-
-
-def _shortest(texts: Iterable[str]) -> list[str]:
-    """The texts, but for those that hold another of them."""
-    every = list(dict.fromkeys(texts))
-    return [text for text in every if not any(o != text and o in text for o in every)]
-
-
-_LOWER: Final = bytes(byte + 32 if 65 <= byte <= 90 else byte for byte in range(256))

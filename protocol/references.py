@@ -36,9 +36,24 @@ def is_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
+def refers(value: Json, depth: int = 0) -> bool:
+    """Whether there may be a reference in a JSON value."""
+    match value:
+        case str():
+            return OPENING in value
+        case dict() if depth <= MAX_NESTING:
+            return any(refers(item, depth + 1) for item in value.values())
+        case list() | tuple() if depth <= MAX_NESTING:
+            return any(refers(item, depth + 1) for item in value)
+        case _:
+            return False
+
+
 def referred(value: Json) -> list[str]:
     """What the references in a JSON value name, in order, each once; also what is no name."""
     found: dict[str, None] = {}
+    if not refers(value):
+        return []
 
     def note(name: str) -> str:
         found[name] = None

@@ -160,6 +160,12 @@ def test_a_value_too_short_to_be_found_again_is_not_looked_for() -> None:
     assert Redactor(values={"${secret:N}": "1"}).text("1 of 21") == "1 of 21"
 
 
+def test_a_value_that_is_no_text_is_no_trouble() -> None:
+    odd = Redactor(values={"${secret:N}": "bytes-\udcff-odd"})
+    assert odd.text("bytes-?-odd") == "bytes-?-odd"
+    assert not odd.suspects(b'"bytes"')
+
+
 def test_own_names_and_patterns() -> None:
     own = Redactor(
         Redaction(names=("pin", "customer id"), patterns=(r"EMP-\d+", r"id:(?P<secret>\w+)"))
