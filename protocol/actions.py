@@ -149,3 +149,8 @@ class Report(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=
     """What an agent's attempt exchanged with its model, so that it can be reproduced; no rule and
     no policy looks at it. None where ``record_blob`` names it, or there is nothing."""
     record_blob: BlobRef | None = None
+
+    @property
+    def blobs(self) -> tuple[BlobRef, ...]:
+        """All that it refers to: what has to be kept wherever it is kept."""
+        return tuple(ref for ref in (self.blob, self.record_blob) if ref is not None)

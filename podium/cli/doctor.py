@@ -18,6 +18,7 @@ from protocol.errors import PodiumError
 
 if TYPE_CHECKING:
     from podium.config import Config
+    from protocol.redaction import Redaction
 
 LOW_DISK_BYTES: Final = 1 << 30
 """Bytes free below which the disk is a warning: an embedded log of many runs fits into one GiB."""
@@ -118,13 +119,26 @@ def _ray(config: "Config") -> Check:
     return Check("ray", "ok", "embedded: started with a run, or by podium up")
 
 
+def _redaction(config: "Config") -> "Redaction":
+    """What is in force: what the configuration says, and the pool's file or the deployment."""
+    redact = config.redact
+    if config.pool:
+        from podium import poolfile
+
+        redact = redact.plus(poolfile.read(Path(config.pool).expanduser()).redact)
+    standing = current().deployments.standing(config)
+    theirs = getattr(standing, "redact", None)
+    return redact if theirs is None else redact.plus(theirs)
+
+
 def _secrets(config: "Config") -> Iterator[Check]:
     """What is taken for a secret, and whether others could read the file with the workers' own."""
     from protocol.secret_forms import FORMS, NAMES
 
-    names, patterns = len(config.redact.names), len(config.redact.patterns)
+    redact = _redaction(config)
+    names, patterns = len(redact.names), len(redact.patterns)
     own = f"{count(names, 'name')} and {count(patterns, 'pattern')} of your own"
-    if config.redact.defaults:
+    if redact.defaults:
         found = f"redacted: {len(NAMES)} well-known names, {len(FORMS)} forms of keys; {own}"
         yield Check("secrets", "ok", found)
     else:

@@ -297,6 +297,10 @@ def test_doctor_says_what_is_taken_for_a_secret(shell: Shell) -> None:
     assert found()["secrets"]["state"] == "warning"
     assert "1 name and 0 patterns of your own" in found()["secrets"]["found"]
     assert "is not there" in found()["secrets path"]["found"]
+    pool = shell.folder / "pool.toml"
+    pool.write_text("[redact]\npatterns = ['a+']\n")
+    rows = shell("doctor", "--json", "--pool", str(pool)).json()["rows"]
+    assert any("1 name and 1 pattern of your own" in row["found"] for row in rows)
     file.write_text("DB=x")
     file.chmod(0o644)
     assert "chmod 600" in found()["secrets path"]["hint"]

@@ -10,7 +10,7 @@ from actors.ports import Outcome
 from actors.work import record_of
 from actors.workers.chat import Failed, Said
 from actors.workers.exchanges import Exchange, Replay, changed, exchanges, hashed, parts
-from protocol.actions import Spend
+from protocol.actions import BlobRef, Report, Spend
 from protocol.codec import Commit, encode
 from protocol.errors import InvalidData, NotFound
 from protocol.redaction import Redactor
@@ -141,6 +141,13 @@ def test_a_record_holds_hashes_and_no_secret() -> None:
     clean = parts("m", [{"role": "user", "content": "use [redacted:openai_key]"}], None, None)
     assert changed({k: str(v) for k, v in kept.request.items()}, clean) == []
     assert record_of(Outcome(), Redactor()) == b""
+
+
+def test_a_report_names_all_that_has_to_be_kept_with_it() -> None:
+    value, record = BlobRef("v", 1), BlobRef("r", 2)
+    report = Report(run="r", call="1-0", attempt=1, status="OK")
+    assert report.blobs == ()
+    assert msgspec.structs.replace(report, blob=value, record_blob=record).blobs == (value, record)
 
 
 def test_a_record_that_is_none_is_refused() -> None:

@@ -1,11 +1,13 @@
 """A worker's secrets: where they come from, who may have them, and that none leaves."""
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from actors.logs import RedactingFormatter
 from actors.ports import Attempt, Outcome
 from actors.secrets import Secrets, ambient, find, usable
 from actors.work import presentable, work_on
@@ -134,3 +136,15 @@ def test_a_secret_must_be_long_enough_to_be_found_again() -> None:
 def test_ambient_secrets_are_those_with_a_name() -> None:
     variables = {"PODIUM_SECRET_A": "one", "PODIUM_SECRET_": "x", "PODIUM_SECRET_1": "x", "A": "x"}
     assert ambient(variables) == {"${secret:A}": "one"}
+
+
+def test_what_is_logged_has_no_secret_either(tmp_path: Path) -> None:
+    formatter = RedactingFormatter("%(message)s", Redactor(values={"${secret:DB}": VALUE}))
+    try:
+        raise ValueError(f"with {VALUE} at https://u:{VALUE}x@h")
+    except ValueError as error:
+        record = logging.LogRecord("x", 40, __file__, 1, "call %s", (VALUE,), None)
+        record.exc_info = (type(error), error, error.__traceback__)
+    said = formatter.format(record)
+    assert said.startswith("call ${secret:DB}\nTraceback")
+    assert VALUE not in said
