@@ -9,7 +9,7 @@ from typing import Protocol
 
 import msgspec
 
-from protocol.actions import NOTHING, Fault, Json, Spend, Status, WorkerSpec
+from protocol.actions import NOTHING, UNKNOWN_USAGE, Fault, Json, Spend, Status, Usage, WorkerSpec
 from protocol.decisions import PolicySpec, Reply, View
 
 
@@ -63,6 +63,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     record: Json = None
     """What was exchanged with a model, `exchanges.Exchange` by exchange: kept beside the report, so
     that the attempt can be reproduced."""
+    usage: Usage = UNKNOWN_USAGE
+    """The tokens in ``spend``, told apart, where they are known."""
 
 
 class Adapter(Protocol):

@@ -230,6 +230,7 @@ class Worker:
             by=self.options.replica,
             record=record,
             record_blob=record_blob,
+            usage=outcome.usage,
         )
 
     async def _stored(self, outcome: Outcome) -> tuple[Outcome, Json, BlobRef | None]:

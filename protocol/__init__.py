@@ -13,6 +13,8 @@ Read `run` first: it is the whole idea in one file. The rest, in the order in wh
     redaction          what is a secret, and what stands in its place (secret_forms, references)
     codec              bytes to messages and back: Commit and what stands in the queues
     subjects           names on the broker, ids of runs
+    traces             ids of spans, and the context that travels with a call
+    semconv            every name that a trace or a metric has
     state              a run, folded
     transitions        what each event changes, and when it is legal
     rules              the rules, one small function each

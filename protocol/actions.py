@@ -52,6 +52,19 @@ class Spend(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 NOTHING: Final = Spend()
 
 
+class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The tokens of a model's replies, told apart; for those who look. Budgets go by `Spend`."""
+
+    input: Count = 0
+    """Tokens read."""
+    output: Count = 0
+    """Tokens written."""
+
+
+UNKNOWN_USAGE: Final = Usage()
+"""Of what says nothing of it."""
+
+
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Everything that a run needs to know of one worker.
 
@@ -149,6 +162,8 @@ class Report(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=
     """What an agent's attempt exchanged with its model, so that it can be reproduced; no rule and
     no policy looks at it. None where ``record_blob`` names it, or there is nothing."""
     record_blob: BlobRef | None = None
+    usage: Usage = UNKNOWN_USAGE
+    """Of an agent: the tokens in ``spend``, told apart, where it knows."""
 
     @property
     def blobs(self) -> tuple[BlobRef, ...]:

@@ -46,6 +46,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="
     """Who asked for it."""
     priority: Priority = "normal"
     """Its place in the task queue. Recorded: a run has one place, whoever queues it again."""
+    traceparent: str = ""
+    """The span of whoever wants the run (W3C). What is none counts as none."""
 
 
 class Continue(msgspec.Struct, frozen=True, kw_only=True, tag="continue"):

@@ -4,7 +4,17 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from protocol.actions import NOTHING, Call, Fault, Json, Pool, Spend, Status
+from protocol.actions import (
+    NOTHING,
+    UNKNOWN_USAGE,
+    Call,
+    Fault,
+    Json,
+    Pool,
+    Spend,
+    Status,
+    Usage,
+)
 
 Dialect: TypeAlias = Literal["decision", "openai"]
 """How a policy speaks: decisions as they are (rules, scripts), or OpenAI's native tool calls."""
@@ -80,6 +90,10 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Hash of the rendered prompt, for policies that have one."""
     retry: bool = True
     """For a failure: False when asking again can't help, as with a refused key."""
+    usage: Usage = UNKNOWN_USAGE
+    """The tokens in ``spend``, told apart, where the endpoint does."""
+    finish: str = ""
+    """Why the model stopped, in its endpoint's word: ``stop``, ``length``, ``tool_calls``."""
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

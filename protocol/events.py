@@ -10,7 +10,17 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from protocol.actions import NOTHING, Fault, Json, Pool, Spend, Status, WorkerSpec
+from protocol.actions import (
+    NOTHING,
+    UNKNOWN_USAGE,
+    Fault,
+    Json,
+    Pool,
+    Spend,
+    Status,
+    Usage,
+    WorkerSpec,
+)
 from protocol.budgets import Budget, Extension, Limit
 from protocol.decisions import Decision, PolicySpec, Task, ToolCall
 from protocol.inbox import SignalKind
@@ -77,6 +87,8 @@ class RunStarted(Event, frozen=True, kw_only=True, tag="RunStarted"):
     """Levels above this run."""
     priority: Priority = "normal"
     """Its place in the task queue."""
+    traceparent: str = ""
+    """The span under which the run's spans hang (W3C); empty for a trace of its own."""
 
 
 class RunForked(Event, frozen=True, kw_only=True, tag="RunForked"):
@@ -144,6 +156,10 @@ class PolicyReplied(Event, frozen=True, kw_only=True, tag="PolicyReplied"):
     retry_at: int = 0
     """After a failure: when the policy may be asked again, milliseconds since the epoch; 0 for
     never."""
+    usage: Usage = UNKNOWN_USAGE
+    """The tokens in ``spend``, told apart, where they are known."""
+    finish: str = ""
+    """Why the model stopped, in its endpoint's word."""
 
 
 class DecisionRejected(Event, frozen=True, kw_only=True, tag="DecisionRejected"):

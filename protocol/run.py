@@ -26,6 +26,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from protocol import traces
 from protocol.actions import Report
 from protocol.budgets import Limit
 from protocol.commands import (
@@ -205,6 +206,7 @@ def _advance(d: Draft) -> None:
 
 
 def _start_run(d: Draft, start: Start) -> None:
+    above = traces.parse(start.traceparent)
     d.emit(
         RunStarted(
             run=start.run,
@@ -216,6 +218,7 @@ def _start_run(d: Draft, start: Start) -> None:
             parent=start.parent,
             depth=start.depth,
             priority=start.priority,
+            traceparent=above.traceparent if above else "",
         )
     )
 
@@ -305,6 +308,8 @@ def _take_reply(
             version=reply.version[:MAX_DETAIL_CHARS],
             prompt=reply.prompt[:MAX_DETAIL_CHARS],
             retry_at=retry_at,
+            usage=reply.usage,
+            finish=reply.finish[:MAX_NAME_CHARS],
         )
     )
     if problem is not None and not failed:

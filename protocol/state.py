@@ -73,6 +73,8 @@ class RunState(msgspec.Struct):
     """What it shares with the run it was forked from, if it was."""
     depth: int = 0
     priority: Priority = "normal"
+    traceparent: str = ""
+    """The span under which the run's own hangs (W3C); empty for none."""
     started_at: int = 0
     wall_deadline: int = 0
     """When the wall-clock budget is used up, milliseconds since the epoch; moved by pauses and

@@ -123,7 +123,7 @@ def _run_started(s: RunState, event: RunStarted) -> None:
     s.run, s.task, s.pool, s.policy = event.run, event.task, event.pool, event.policy
     s.workers = event.pool.by_name()
     s.budget, s.parent, s.depth = event.budget, event.parent, event.depth
-    s.priority = event.priority
+    s.priority, s.traceparent = event.priority, event.traceparent
     s.started_at, s.wall_deadline = event.at, event.at + event.budget.wall_ms
     s.phase = "deciding"
 

@@ -17,6 +17,7 @@ from protocol.events import Parent
 from protocol.rules import child_budget
 from protocol.state import RunState
 from protocol.subjects import child_id
+from protocol.traces import attempt_context
 
 Values = Mapping[str, Json]
 """Values by the hash of the report that carries them."""
@@ -99,6 +100,7 @@ def child_start(state: RunState, call: str) -> Start:
     known = state.calls[call]
     arguments = known.call.arguments
     text, inputs = arguments.get("task"), arguments.get("inputs")
+    above = attempt_context(state.run, call, known.attempt, state.traceparent)
     return Start(
         run=child_id(state.run, call, known.attempt),
         task=msgspec.structs.replace(
@@ -114,6 +116,7 @@ def child_start(state: RunState, call: str) -> Start:
         depth=state.depth + 1,
         by=f"run:{state.run}",
         priority="high",
+        traceparent=above.traceparent,
     )
 
 

@@ -92,6 +92,8 @@ class OpenAIPolicy:
             spend=said.spend,
             latency_ms=latency_ms,
             version=said.version,
+            usage=said.usage,
+            finish=said.finish,
         )
 
     async def close(self) -> None:

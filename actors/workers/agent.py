@@ -175,4 +175,4 @@ def _outcome(said: Said) -> Outcome:
     if not said.text.strip():
         why = "it used up its tokens" if said.finish == "length" else "its reply was empty"
         return failure("EXEC_ERR", "worker", f"The agent did not answer: {why}.", said.spend)
-    return Outcome(value=said.text, spend=said.spend)
+    return Outcome(value=said.text, spend=said.spend, usage=said.usage)

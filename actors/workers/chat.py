@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from actors.workers.outcomes import clean, redacted
-from protocol.actions import NOTHING, Fault, Json, Spend, Status
+from protocol.actions import NOTHING, UNKNOWN_USAGE, Fault, Json, Spend, Status, Usage
 from protocol.decisions import ToolCall
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="s
     spend: Spend = NOTHING
     version: str = ""
     """The model that answered, and the fingerprint of its system if there is one."""
+    usage: Usage = UNKNOWN_USAGE
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
@@ -171,6 +172,7 @@ class Endpoint:
             for call in message.tool_calls or ()
             if call.type == "function"
         )
+        usage = _usage(completion)
         fingerprint = _text(getattr(completion, "system_fingerprint", None))
         version = _text(completion.model) or self.model
         return Said(
@@ -178,20 +180,14 @@ class Endpoint:
             tool_calls=calls,
             finish=_text(choice.finish_reason),
             refusal=_text(getattr(message, "refusal", None)),
-            spend=self._spend(completion),
+            spend=self._spend(usage),
+            usage=usage,
             version=f"{version}@{fingerprint}" if fingerprint else version,
         )
 
-    def _spend(self, completion: "ChatCompletion") -> Spend:
-        usage = completion.usage
-        if usage is None:
-            return NOTHING
-        read, written = (
-            min(MAX_TOKENS, max(0, count or 0))
-            for count in (usage.prompt_tokens, usage.completion_tokens)
-        )
-        cost = read * self._prices[0] + written * self._prices[1]
-        return Spend(tokens=read + written, cost=round(cost))
+    def _spend(self, usage: Usage) -> Spend:
+        cost = usage.input * self._prices[0] + usage.output * self._prices[1]
+        return Spend(tokens=usage.input + usage.output, cost=round(cost))
 
     def _refused(self, code: int, message: str) -> Failed:
         said = redacted(message)[:ERROR_CHARS]
@@ -216,6 +212,14 @@ class Endpoint:
 
     def _where(self) -> str:
         return f"The endpoint {self.base_url or OPENAI_HOST} (model {self.model})"
+
+
+def _usage(completion: "ChatCompletion") -> Usage:
+    said = completion.usage
+    if said is None:
+        return UNKNOWN_USAGE
+    counts = (said.prompt_tokens, said.completion_tokens)
+    return Usage(*(min(MAX_TOKENS, max(0, count or 0)) for count in counts))
 
 
 def _text(value: object) -> str:

@@ -9,7 +9,7 @@ import pytest
 from actors.ports import Attempt, Outcome
 from actors.workers import draft, host
 from actors.workers.agent import ROLE, SEEN_CHARS
-from protocol.actions import Json, Spend
+from protocol.actions import Json, Spend, Usage
 from protocol.errors import InvalidData
 from tests.endpoint import Endpoint
 
@@ -64,6 +64,7 @@ def test_it_is_told_its_role_and_its_subtask(endpoint: Endpoint) -> None:
     )
     assert (outcome.status, outcome.value) == ("OK", "Lima")
     assert outcome.spend == Spend(tokens=110, cost=120)
+    assert outcome.usage == Usage(100, 10)
     body = endpoint.requests[0].body
     assert body["messages"] == [
         {"role": "system", "content": "You know capitals."},

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from actors.policies.openai import OpenAIPolicy, from_env
-from protocol.actions import Call, Pool, Spend, WorkerSpec
+from protocol.actions import Call, Pool, Spend, Usage, WorkerSpec
 from protocol.decisions import Decision, Observation, Reply, Task, ToolCall, Turn, View
 from protocol.dialects import parse
 from protocol.errors import Denied
@@ -62,6 +62,8 @@ def test_a_reply_has_calls_usage_cost_latency_and_version(endpoint: Endpoint) ->
         spend=Spend(tokens=1_100, cost=3_000),
         latency_ms=250,
         version="m-7@fp1",
+        usage=Usage(1_000, 100),
+        finish="tool_calls",
     )
     decision = parse("openai", reply, POOL)
     assert isinstance(decision, Decision)

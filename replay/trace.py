@@ -1,0 +1,365 @@
+"""The trace of a run as a projection of its log: the same log gives the same spans, every time.
+
+::
+
+    invoke_workflow {policy}             a run, from its first commit to its end
+    ├─ plan conductor                    a question to the policy
+    │  └─ chat {model}                   the model's part of it, where the policy is a model
+    ├─ execute_tool {worker}             an attempt; each further one is a span of its own
+    ├─ invoke_agent {worker}             an attempt of an agent
+    └─ invoke_agent {worker}             an attempt of a conductor
+       └─ invoke_workflow {policy}       the child run that answers it
+
+A `Projector` takes commits one by one and gives the spans that have ended, so an export of a whole
+log and one that follows the log live give the same. What only a report knows (how long the work
+took, who did it) is read from the report that counts. A run that goes on has no span of its own
+yet, and its attempts that are open have none.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from protocol import semconv
+from protocol.actions import Kind, Report, Spend, Status
+from protocol.codec import Commit
+from protocol.decisions import Decision
+from protocol.events import (
+    AnswerGiven,
+    AnyEvent,
+    AttemptStarted,
+    BudgetExtended,
+    CallSettled,
+    DecisionRejected,
+    PolicyAsked,
+    PolicyReplied,
+    ReportNoted,
+    RoundClosed,
+    RoundPlanned,
+    RunActivated,
+    RunCancelled,
+    RunFailed,
+    RunFinished,
+    RunPaused,
+    RunResumed,
+    RunStarted,
+    SignalReceived,
+)
+from protocol.traces import parse, run_context
+from replay.chain import RunLog
+from replay.spans import Attributes, Happening, Span, in_order
+from replay.trace_parts import Called, Question, Tried, attempt, chat, message, plan
+from replay.trace_scene import Scene, messages, said, spent
+
+MAX_HAPPENINGS: Final = 128
+"""What is told within one span, as OpenTelemetry's SDKs limit it; beyond that it is counted."""
+
+MAX_REPORTS: Final = 32
+"""Reports of one open attempt that are kept until one counts: more are somebody's noise."""
+
+
+class _Open(msgspec.Struct):
+    """An attempt that is waited for."""
+
+    number: int
+    at: int
+    reports: dict[str, Report]
+
+
+class Projector:
+    """One run's spans, as they end.
+
+    Args:
+        run: Its id.
+        content: Whether what users and agents wrote is told, too.
+        messages: Whether each attempt has the spans of its message: published, processed.
+    """
+
+    def __init__(self, run: str, *, content: bool = False, messages: bool = False) -> None:
+        self.ended = False
+        self.number = 0
+        """Events seen so far; the number of the last one."""
+        self._messages = messages
+        self._scene = Scene(run, run_context(run), content)
+        self._above = ""
+        self._started: RunStarted | None = None
+        self._begun = 0
+        self._kinds: dict[str, Kind] = {}
+        self._decision: Decision | None = None
+        self._replied = 0
+        self._question: Question | None = None
+        self._calls: dict[str, Called] = {}
+        self._open: dict[tuple[str, int], _Open] = {}
+        self._happenings: list[Happening] = []
+        self._dropped = 0
+        self._spent = Spend()
+        self._attempts = self._turns = self._chats = 0
+        self._limited = self._answer = ""
+        self._done: list[Span] = []
+
+    # ------------------------------------------------------------------------------------ to feed
+
+    def report(self, known: str, report: Report) -> None:
+        """A report stands in the inbox under this hash; a commit may say later that it counts."""
+        waiting = self._open.get((report.call, report.attempt))
+        if waiting is not None and len(waiting.reports) < MAX_REPORTS:
+            content = self._scene.content
+            slim = report if content else msgspec.structs.replace(report, value=None)
+            waiting.reports[known] = slim
+
+    def commit(self, commit: Commit) -> list[Span]:
+        """The spans that end with this commit."""
+        for event in commit.events:
+            self.number += 1
+            self._take(event, commit.at)
+        done, self._done = self._done, []
+        return done
+
+    def _take(self, event: AnyEvent, at: int) -> None:
+        match event:
+            case RunStarted():
+                self._run_started(event)
+            case PolicyAsked():
+                self._forget_question(at)
+                self._question = Question(event, self.number, at)
+            case PolicyReplied():
+                self._replied_to(event, at)
+            case DecisionRejected():
+                self._rejected(event)
+            case RoundPlanned():
+                self._planned(event)
+            case AttemptStarted():
+                self._attempts += 1
+                self._open[event.call, event.attempt] = _Open(self.number, at, {})
+            case CallSettled():
+                self._settled(event, at)
+            case ReportNoted():
+                self._noted(event, at)
+            case RoundClosed():
+                self._calls.clear()
+            case AnswerGiven():
+                self._limited = event.limited_by
+                decided = self._decision
+                self._answer = (decided.answer or "") if decided and self._scene.content else ""
+            case RunFinished() | RunFailed() | RunCancelled():
+                self._ended(event)
+            case _:
+                self._told(event, at)
+
+    def _told(self, event: AnyEvent, at: int) -> None:
+        """What happens within the run's own span."""
+        match event:
+            case RunActivated():
+                self._scene.conductor, self._scene.rules = event.conductor, event.rules
+                if event.epoch > 1:
+                    self._forget_question(at)
+                    taken: Attributes = {semconv.EPOCH: event.epoch}
+                    self._tell(semconv.ACTIVATED, at, taken | {semconv.ACTOR_ID: event.conductor})
+            case RunPaused():
+                self._tell(semconv.PAUSED, at, {semconv.REASON: event.reason})
+            case RunResumed():
+                self._tell(semconv.RESUMED, at)
+            case SignalReceived():
+                signal: Attributes = {semconv.SIGNAL_KIND: event.kind, semconv.BY: event.by}
+                if self._scene.content and event.reason:
+                    signal[semconv.DETAIL] = event.reason
+                self._tell(semconv.SIGNALLED, at, signal)
+            case BudgetExtended():
+                self._tell(semconv.EXTENDED, at)
+            case _:  # it tells of nothing that takes time
+                pass
+
+    def _tell(self, name: str, at: int, attributes: Attributes | None = None) -> None:
+        if len(self._happenings) < MAX_HAPPENINGS:
+            self._happenings.append(self._scene.happening(name, at, self.number, attributes))
+        else:
+            self._dropped += 1
+
+    # ------------------------------------------------------------------------------------ questions
+
+    def _replied_to(self, event: PolicyReplied, at: int) -> None:
+        question, self._question = self._question, None
+        self._decision, self._replied = event.decision, self.number
+        self._spent += event.spend
+        self._scene.version = event.version or self._scene.version
+        if question is None:
+            return
+        self._turns += 1
+        self._done.append(plan(self._scene, question, at, _failed(event.status)))
+        if self._scene.policy.dialect != "decision" and question.asked.asker == "policy":
+            self._chats += 1
+            self._done.append(chat(self._scene, question, event, at))
+
+    def _rejected(self, event: DecisionRejected) -> None:
+        """The reply that stands just before is none to follow: its question has failed."""
+        self._decision = None
+        for index, span in enumerate(self._done):
+            turn = span.attributes.get(semconv.TURN)
+            if turn == event.turn and span.name.startswith(semconv.PLAN) and not span.error:
+                self._done[index] = msgspec.structs.replace(
+                    span,
+                    error=event.reason,
+                    message=event.reason,
+                    attributes=span.attributes | {semconv.ERROR_TYPE: event.reason},
+                )
+
+    def _forget_question(self, at: int) -> None:
+        """Whoever asked is gone, and the reply with it."""
+        question, self._question = self._question, None
+        if question is not None:
+            self._done.append(plan(self._scene, question, at, semconv.ABANDONED))
+
+    # ------------------------------------------------------------------------------------- attempts
+
+    def _planned(self, event: RoundPlanned) -> None:
+        self._scene.round = event.round
+        cause = self._scene.event(self._replied)
+        for index, call in enumerate(self._decision.calls if self._decision else ()):
+            arguments = call.arguments if self._scene.content else None
+            kind = self._kinds.get(call.worker, "tool")
+            self._calls[f"{event.round}-{index}"] = Called(
+                call.worker, kind, call.ref, arguments, cause
+            )
+        self._decision = None
+
+    def _settled(self, event: CallSettled, at: int) -> None:
+        self._spent += event.spend
+        waiting = [key for key in self._open if key[0] == event.call]
+        for call, number in waiting:
+            if event.attempt in (0, number):
+                self._over(call, number, at, event)
+            else:  # an earlier attempt has reported after all
+                self._over(call, number, at, _lost(call), semconv.CANCELLED)
+        if event.attempt == 0 and not waiting:
+            self._attempted(Tried(event.call, 0, self.number, at, at, event, None))
+        elif event.attempt and (event.call, event.attempt) not in waiting:
+            self._late(event.call, event.attempt, at, event.spend)
+
+    def _noted(self, event: ReportNoted, at: int) -> None:
+        self._spent += event.spend
+        waiting = self._open.get((event.call, event.attempt))
+        if event.why == "late" or waiting is None:
+            self._late(event.call, event.attempt, at, event.spend)
+            return
+        report = waiting.reports.get(event.report)
+        ended = CallSettled(
+            call=event.call,
+            attempt=event.attempt,
+            status=report.status if report else "EXEC_ERR",
+            fault=report.fault if report else "infrastructure",
+            report=event.report,
+            spend=event.spend,
+        )
+        self._over(event.call, event.attempt, at, ended)
+
+    def _over(self, call: str, number: int, at: int, ended: CallSettled, error: str = "") -> None:
+        """Nobody waits for this attempt any more."""
+        waiting = self._open.pop((call, number))
+        report = waiting.reports.get(ended.report)
+        self._attempted(Tried(call, number, waiting.number, waiting.at, at, ended, report, error))
+
+    def _attempted(self, tried: Tried) -> None:
+        called = self._calls.get(tried.call, Called("", "tool", "", None, ""))
+        parent = self._scene.context.span
+        if self._messages and tried.attempt:
+            published, processed = message(self._scene, called, tried)
+            self._done += [published, processed]
+            parent = processed.id
+        self._done.append(attempt(self._scene, called, tried, parent))
+        cause = self._scene.event(self.number)
+        self._calls[tried.call] = msgspec.structs.replace(called, cause=cause)
+
+    def _late(self, call: str, number: int, at: int, spend: Spend) -> None:
+        """A report of an attempt whose span has ended: it is billed all the same."""
+        told: Attributes = {semconv.CALL_ID: call, semconv.ATTEMPT: number}
+        self._tell(semconv.LATE_REPORT, at, told | spent(spend))
+
+    # ------------------------------------------------------------------------------------- the run
+
+    def _run_started(self, event: RunStarted) -> None:
+        scene = self._scene
+        above = parse(event.traceparent)
+        scene.context = run_context(scene.run, event.traceparent)
+        scene.policy, scene.priority = event.policy, event.priority
+        self._above = above.span if above else ""
+        self._begun = self.number
+        for worker in event.pool.workers:
+            self._kinds.setdefault(worker.name, worker.kind)
+        task = event.task if scene.content else msgspec.structs.replace(event.task, text="")
+        slim = msgspec.structs.replace(event.pool, workers=())
+        self._started = msgspec.structs.replace(
+            event, pool=slim, task=msgspec.structs.replace(task, inputs={}, check=None)
+        )
+
+    def _ended(self, event: RunFinished | RunFailed | RunCancelled) -> None:
+        self._forget_question(event.at)
+        for call, number in list(self._open):
+            self._over(call, number, event.at, _lost(call), semconv.CANCELLED)
+        self.ended = True
+        if self._started is not None:
+            self._done.append(self._root(self._started, event))
+
+    def _root(self, started: RunStarted, event: RunFinished | RunFailed | RunCancelled) -> Span:
+        outcome, error = "finished", ""
+        if isinstance(event, RunFailed):
+            outcome, error = "failed", event.reason
+        elif isinstance(event, RunCancelled):
+            outcome, error = "cancelled", semconv.CANCELLED
+        above = started.parent
+        cause = f"{above.run}/{above.call}/{above.attempt}" if above else ""
+        attributes = self._scene.common(self._begun, cause) | {
+            semconv.OPERATION_NAME: semconv.INVOKE_WORKFLOW,
+            semconv.WORKFLOW_NAME: started.policy.name,
+            semconv.OUTCOME: outcome,
+            semconv.LIMITED_BY: self._limited,
+            semconv.DEPTH: started.depth,
+            semconv.TURNS: self._turns,
+            semconv.CALLS: self._attempts,
+            **spent(self._spent),
+        }
+        if self._chats:
+            attributes[semconv.MODEL_CALLS] = self._chats
+        if self._dropped:
+            attributes[semconv.DROPPED] = self._dropped
+        if self._scene.content:
+            attributes[semconv.INPUT_MESSAGES] = messages("user", [said(started.task.text)])
+            if self._answer:
+                attributes[semconv.OUTPUT_MESSAGES] = messages("assistant", [said(self._answer)])
+        return self._scene.span(
+            self._scene.context.span,
+            f"{semconv.INVOKE_WORKFLOW} {started.policy.name}",
+            (started.at, event.at),
+            attributes,
+            parent=self._above,
+            error=error,
+            happenings=tuple(self._happenings),
+        )
+
+
+def _failed(status: Status) -> str:
+    return "" if status == "OK" else status
+
+
+def _lost(call: str) -> CallSettled:
+    """An attempt that has no end of its own."""
+    return CallSettled(call=call, status="EXEC_ERR")
+
+
+def of_run(log: RunLog, *, content: bool = False, messages: bool = False) -> list[Span]:
+    """The spans of one run that have ended, in order."""
+    projector = Projector(log.run, content=content, messages=messages)
+    found: list[Span] = []
+    reports = {each.hash: each.message for each in log.inbox if isinstance(each.message, Report)}
+    for commit in log.commits:
+        for event in commit.events:
+            if isinstance(event, CallSettled | ReportNoted) and event.report in reports:
+                projector.report(event.report, reports[event.report])
+        found += projector.commit(commit)
+    return in_order(found)
+
+
+def spans(logs: Iterable[RunLog], *, content: bool = False, messages: bool = False) -> list[Span]:
+    """The spans of several runs, such as one and those below it, in order."""
+    found = (span for log in logs for span in of_run(log, content=content, messages=messages))
+    return in_order(found)

@@ -1,0 +1,216 @@
+"""The spans of a run's questions and attempts, one function each: the parts of `trace`."""
+
+import msgspec
+
+from protocol import semconv, subjects
+from protocol.actions import Json, Kind, Report
+from protocol.events import CallSettled, PolicyAsked, PolicyReplied
+from protocol.traces import attempt_context, span_id
+from replay.spans import Attributes, Link, Span
+from replay.trace_scene import CONDUCTOR, WORKER, Scene, messages, said, spent, text
+
+
+class Question(msgspec.Struct, frozen=True):
+    """A question that is open."""
+
+    asked: PolicyAsked
+    number: int
+    """Of the event that asked it."""
+    at: int
+
+
+class Called(msgspec.Struct, frozen=True):
+    """A call of the open round."""
+
+    worker: str
+    kind: Kind
+    ref: str
+    arguments: Json
+    """None unless content is told."""
+    cause: str
+    """Id of the event that planned it, or that ended its last attempt."""
+
+
+class Tried(msgspec.Struct, frozen=True):
+    """An attempt that is over."""
+
+    call: str
+    attempt: int
+    """0 for a call that was settled without one."""
+    number: int
+    """Of the event that started it."""
+    queued: int
+    """When that was, milliseconds since the epoch."""
+    ended: int
+    settled: CallSettled
+    """How it ended, whether or not its call did with it."""
+    report: Report | None
+    error: str = ""
+    """Why nobody waited for it any more, if so."""
+
+    def began(self, kind: Kind) -> int:
+        """When the work began, as far as the report tells."""
+        if self.report is None or kind == CONDUCTOR:  # a child run has a start of its own
+            return self.queued
+        return max(self.queued, self.ended - self.report.latency_ms)
+
+
+def plan(scene: Scene, question: Question, at: int, error: str) -> Span:
+    """A question to the policy or the composer, until the reply or its loss."""
+    asked = question.asked
+    agent = CONDUCTOR if asked.asker == "policy" else asked.asker
+    attributes = scene.common(question.number, scene.event(question.number - 1)) | {
+        semconv.OPERATION_NAME: semconv.PLAN,
+        semconv.AGENT_NAME: agent,
+        semconv.TURN: asked.turn,
+        semconv.LIMITED_BY: asked.limited_by,
+    }
+    return scene.span(
+        span_id(scene.event(question.number)),
+        f"{semconv.PLAN} {agent}",
+        (question.at, at),
+        attributes,
+        parent=scene.context.span,
+        error=error,
+    )
+
+
+def chat(scene: Scene, question: Question, reply: PolicyReplied, at: int) -> Span:
+    """The model's part of a question."""
+    provider, _, model = scene.policy.name.partition(":")
+    model = model or provider
+    asked_by = scene.event(question.number)
+    attributes = scene.common(question.number, asked_by) | {
+        semconv.OPERATION_NAME: semconv.CHAT,
+        semconv.PROVIDER_NAME: provider,
+        semconv.REQUEST_MODEL: model,
+        semconv.RESPONSE_MODEL: reply.version.partition("@")[0],
+        **spent(reply.spend),
+    }
+    if reply.finish:
+        attributes[semconv.FINISH_REASONS] = (reply.finish,)
+    if reply.usage.input or reply.usage.output:
+        attributes[semconv.INPUT_TOKENS] = reply.usage.input
+        attributes[semconv.OUTPUT_TOKENS] = reply.usage.output
+    if scene.content:
+        attributes[semconv.OUTPUT_MESSAGES] = _reply(reply)
+    end = min(at, question.at + reply.latency_ms) if reply.latency_ms else at
+    return scene.span(
+        span_id(f"{asked_by}/{semconv.CHAT}"),
+        f"{semconv.CHAT} {model}",
+        (question.at, end),
+        attributes,
+        parent=span_id(asked_by),
+        kind="client",
+        error=reply.status if reply.status != "OK" else "",
+    )
+
+
+def _reply(reply: PolicyReplied) -> str:
+    decided = reply.decision
+    answer = decided.answer if decided is not None and decided.answer is not None else ""
+    parts = [said(each) for each in dict.fromkeys((reply.text, answer)) if each]
+    for call in decided.calls if decided is not None else ():
+        part = {"type": "tool_call", "name": call.worker, "arguments": call.arguments}
+        parts.append(part | ({"id": call.ref} if call.ref else {}))
+    return messages("assistant", parts, reply.finish)
+
+
+def attempt(scene: Scene, called: Called, tried: Tried, parent: str) -> Span:
+    """One attempt of a call, from the start of the work to its end."""
+    kind, start = called.kind, tried.began(called.kind)
+    operation = semconv.EXECUTE_TOOL if kind == "tool" else semconv.INVOKE_AGENT
+    attributes = _of_attempt(scene, called, tried) | {semconv.OPERATION_NAME: operation}
+    if start > tried.queued:
+        attributes[semconv.QUEUE_WAIT_MS] = start - tried.queued
+    status, fault = tried.settled.status, tried.settled.fault
+    error = tried.error or ("" if status == "OK" else status)
+    links: tuple[Link, ...] = ()
+    if tried.attempt > 1:
+        before = attempt_context(scene.run, tried.call, tried.attempt - 1)
+        links = (Link(scene.context.trace, before.span, semconv.RETRIES),)
+    return scene.span(
+        attempt_context(scene.run, tried.call, tried.attempt).span,
+        f"{operation} {called.worker}",
+        (start, tried.ended),
+        attributes,
+        parent=parent,
+        error=error,
+        message=f"{error} (fault: {fault})" if error and fault != "none" else error,
+        links=links,
+    )
+
+
+def _of_attempt(scene: Scene, called: Called, tried: Tried) -> Attributes:
+    settled, report = tried.settled, tried.report
+    found = scene.common(tried.number, called.cause) | {
+        semconv.CALL_ID: tried.call,
+        semconv.ATTEMPT: tried.attempt,
+        semconv.ROUND: scene.round,
+        semconv.STATUS: settled.status if not tried.error else "",
+        semconv.FAULT: settled.fault if settled.fault != "none" else "",
+        semconv.ACTOR_ROLE: WORKER,
+        semconv.ACTOR_ID: report.by if report is not None else "",
+        **spent(settled.spend),
+    }
+    if called.kind == "tool":
+        found[semconv.TOOL_NAME] = called.worker
+        found[semconv.TOOL_TYPE] = semconv.FUNCTION
+        found[semconv.TOOL_CALL_ID] = called.ref or tried.call
+    else:
+        found[semconv.AGENT_NAME] = called.worker
+    if report is not None and (report.usage.input or report.usage.output):
+        found[semconv.INPUT_TOKENS] = report.usage.input
+        found[semconv.OUTPUT_TOKENS] = report.usage.output
+    if report is not None and report.blob is not None:
+        found[semconv.CONTENT_REF] = f"sha256:{report.blob.sha256}"
+    if scene.content:
+        value = report.value if report is not None else settled.value
+        found[semconv.TOOL_CALL_ARGUMENTS] = text(called.arguments)
+        found[semconv.TOOL_CALL_RESULT] = text(value) if value is not None else ""
+    return found
+
+
+def message(scene: Scene, called: Called, tried: Tried) -> tuple[Span, Span]:
+    """The spans of an attempt's message: published by the conductor, processed by a worker."""
+    identity = f"{scene.run}/{tried.call}/{tried.attempt}"
+    if called.kind == CONDUCTOR:
+        place = subjects.task("high", subjects.child_id(scene.run, tried.call, tried.attempt))
+        template, queue, group = "tasks.{priority}.{run}", "tasks", "tasks-high"
+    else:
+        place = subjects.call(called.worker, scene.priority, scene.run, tried.call, tried.attempt)
+        template = "calls.{worker}.{priority}.{run}.{call}.{attempt}"
+        queue, group = f"calls.{called.worker}", f"calls-{called.worker}-{scene.priority}"
+    attributes = scene.common(tried.number, called.cause) | {
+        semconv.MESSAGING_SYSTEM: semconv.NATS,
+        semconv.DESTINATION_NAME: place,
+        semconv.DESTINATION_TEMPLATE: template,
+        semconv.MESSAGE_ID: identity,
+        semconv.CONVERSATION_ID: scene.run,
+    }
+    published = scene.span(
+        span_id(f"{identity}/publish"),
+        f"publish {queue}",
+        (tried.queued, tried.queued),
+        attributes
+        | {
+            semconv.MESSAGING_OPERATION_NAME: "publish",
+            semconv.MESSAGING_OPERATION_TYPE: semconv.SEND,
+        },
+        parent=scene.context.span,
+        kind="producer",
+    )
+    processed = scene.span(
+        span_id(f"{identity}/process"),
+        f"process {queue}",
+        (tried.began(called.kind), tried.ended),
+        attributes
+        | {
+            semconv.MESSAGING_OPERATION_NAME: semconv.PROCESS,
+            semconv.MESSAGING_OPERATION_TYPE: semconv.PROCESS,
+            semconv.CONSUMER_GROUP: group,
+        },
+        parent=published.id,
+        kind="consumer",
+    )
+    return published, processed
