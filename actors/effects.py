@@ -9,6 +9,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from actors.attempts import call_message
+from actors.queues import Outgoing
 from actors.waking import queue_again
 from protocol import subjects
 from protocol.codec import Withdrawal, encode
@@ -19,6 +20,7 @@ from protocol.errors import PodiumError
 from protocol.inbox import Signal
 from protocol.limits import MAX_DETAIL_CHARS
 from protocol.run import Ask, Make, Tell, Wait, Withdraw, due
+from protocol.traces import TRACEPARENT, attempt_context
 from protocol.views import child_report, child_start, view
 
 if TYPE_CHECKING:
@@ -126,7 +128,7 @@ class Effects:
     async def _make(self, calls: list[tuple[str, int]]) -> None:
         state, host = self.shell.state, self.shell.host
         now = host.clock()
-        messages: list[tuple[str, bytes, float]] = []
+        messages: list[Outgoing] = []
         for name, attempt in calls:
             self._made.add((name, attempt))
             known = state.calls[name]
@@ -134,11 +136,17 @@ class Effects:
             if spec.kind == "conductor":
                 start = child_start(state, name)
                 await self.shell.assure()
-                await host.tasks.put(subjects.task(start.priority, start.run), encode(start))
+                await host.tasks.put(
+                    subjects.task(start.priority, start.run),
+                    encode(start),
+                    {TRACEPARENT: start.traceparent},
+                )
                 continue
             message = call_message(state, self.shell.values, name, attempt, again=self.recovered)
             subject = subjects.call(spec.name, state.priority, state.run, name, attempt)
-            messages.append((subject, message, (known.deadline - now) / 1_000))
+            above = attempt_context(state.run, name, attempt, state.traceparent)
+            headers = {TRACEPARENT: above.traceparent}
+            messages.append(Outgoing(subject, message, (known.deadline - now) / 1_000, headers))
         if messages:
             await self.shell.assure()
             await host.calls.send(messages)

@@ -11,7 +11,7 @@ import logging
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from nats.aio.client import Client
@@ -19,7 +19,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
-from actors.queues import Delivery
+from actors.queues import Delivery, Outgoing
 from protocol import subjects
 from protocol.errors import Busy
 from replay.broker import Broker, Refused, Unanswered, persist
@@ -100,10 +100,16 @@ class JetStreamQueue:
                 return
             await asyncio.sleep(RECONNECT_S)
 
-    async def put(self, subject: str, data: bytes) -> bool:
+    async def put(
+        self, subject: str, data: bytes, headers: Mapping[str, str] | None = None
+    ) -> bool:
         """See `Queue.put`."""
         try:
-            await persist(lambda: self.broker.append(subject, data), PUT_S, f"queue {self.stream}")
+            await persist(
+                lambda: self.broker.append(subject, data, headers=headers),
+                PUT_S,
+                f"queue {self.stream}",
+            )
         except Refused as error:
             if error.code == _SAME_SUBJECT and _MANY in error.text:
                 return False
@@ -113,10 +119,10 @@ class JetStreamQueue:
             ) from None
         return True
 
-    async def send(self, messages: Iterable[tuple[str, bytes, float]]) -> None:
+    async def send(self, messages: Iterable[Outgoing]) -> None:
         """See `Queue.send`."""
-        for subject, data, ttl_s in messages:
-            headers = {"Nats-TTL": str(max(1, round(ttl_s)))}
+        for subject, data, ttl_s, more in messages:
+            headers = {**more, "Nats-TTL": str(max(1, round(ttl_s)))}
             with contextlib.suppress(NatsError, OSError):
                 await self.broker.client.publish(subject, data, headers=headers)
 
@@ -138,11 +144,12 @@ class JetStreamQueue:
 
 
 class _Delivery:
-    __slots__ = ("_client", "_reply", "data", "delivered", "subject")
+    __slots__ = ("_client", "_reply", "data", "delivered", "headers", "subject")
 
     def __init__(self, client: Client, message: Msg, delivered: int) -> None:
         self._client, self._reply = client, message.reply
         self.data, self.subject, self.delivered = message.data, message.subject, delivered
+        self.headers: Mapping[str, str] = message.headers or {}
 
     async def ack(self) -> None:
         await self._say(b"+ACK")

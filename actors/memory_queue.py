@@ -2,9 +2,9 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
-from actors.queues import Delivery
+from actors.queues import Delivery, Outgoing
 
 
 def matches(pattern: str, subject: str) -> bool:
@@ -19,8 +19,8 @@ def matches(pattern: str, subject: str) -> bool:
 
 
 class _Item:
-    def __init__(self, subject: str, data: bytes) -> None:
-        self.subject, self.data = subject, data
+    def __init__(self, subject: str, data: bytes, headers: Mapping[str, str]) -> None:
+        self.subject, self.data, self.headers = subject, data, dict(headers)
         self.delivered = 0
         self.in_flight = False
         self.timer: asyncio.TimerHandle | None = None
@@ -37,6 +37,7 @@ class _Delivery:
     def __init__(self, queue: "MemoryQueue", item: _Item) -> None:
         self._queue, self._item = queue, item
         self.data, self.subject, self.delivered = item.data, item.subject, item.delivered
+        self.headers: Mapping[str, str] = item.headers
 
     async def ack(self) -> None:
         self._queue.remove(self._item)
@@ -84,19 +85,21 @@ class MemoryQueue:
         self.pullers: list[_Puller] = []
         self._waking = False
 
-    async def put(self, subject: str, data: bytes) -> bool:
+    async def put(
+        self, subject: str, data: bytes, headers: Mapping[str, str] | None = None
+    ) -> bool:
         """See `Queue.put`."""
         if subject in self.items:
             return False
-        self.items[subject] = _Item(subject, data)
+        self.items[subject] = _Item(subject, data, headers or {})
         self.wake()
         return True
 
-    async def send(self, messages: Iterable[tuple[str, bytes, float]]) -> None:
+    async def send(self, messages: Iterable[Outgoing]) -> None:
         """See `Queue.send`."""
         loop = asyncio.get_running_loop()
-        for subject, data, ttl_s in messages:
-            if await self.put(subject, data):
+        for subject, data, ttl_s, headers in messages:
+            if await self.put(subject, data, headers):
                 item = self.items[subject]
                 item.end = loop.call_later(ttl_s, self.remove, item)
 

@@ -5,13 +5,14 @@ Plain Python: `ray_actors` gives each program a Ray actor, tests run them in the
 
 import asyncio
 import gc
+import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final, Literal
 
 import msgspec
 
-from actors import policies, workers
+from actors import policies, tracing, workers
 from actors.bus import NatsBus
 from actors.conductor import Conductor, ConductorOptions
 from actors.jetstream_queue import JetStreamQueue, consumers_of
@@ -72,6 +73,9 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     secrets: str = ""
     """For a worker: the folder or file with the secrets that it declares, besides its
     environment."""
+    variables: dict[str, str] = {}
+    """For a worker: environment variables that its process gets, unless it has them: those by which
+    OpenTelemetry is configured, also on another machine."""
 
     @property
     def consumers(self) -> list[tuple[str, str]]:
@@ -204,8 +208,11 @@ async def _send_again(conductor: Conductor, calls: JetStreamQueue) -> None:
 
 
 async def _worker(declared: Declared, spec: WorkerSpec) -> Program:
+    for name, value in declared.variables.items():
+        os.environ.setdefault(name, value)
     secrets = Secrets.of(spec, Redactor(declared.redact), declared.secrets)
     adapter = workers.host(secrets.options(spec))
+    flush = tracing.set_up(declared.name)  # after the user's modules, which may do it themselves
     broker = await declared.connection.open(declared.name)
     worker = Worker(
         adapter=adapter,
@@ -217,5 +224,10 @@ async def _worker(declared: Declared, spec: WorkerSpec) -> Program:
         secrets=secrets,
     )
     broker.counts = worker.counts
+
+    async def stop() -> None:
+        await worker.stop()
+        await asyncio.to_thread(flush)
+
     await worker.start()
-    return Program(broker, worker.health, worker.stop)
+    return Program(broker, worker.health, stop)

@@ -4,8 +4,8 @@ A queue says a thing once: it keeps one message per subject and refuses a second
 or in flight. What is not acknowledged within its lease is delivered again, to anybody.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import NamedTuple, Protocol
 
 
 class Delivery(Protocol):
@@ -15,6 +15,8 @@ class Delivery(Protocol):
     subject: str
     delivered: int
     """How many times it has been delivered, this time included."""
+    headers: Mapping[str, str]
+    """What travels beside the message, such as ``traceparent``; anybody may have written it."""
 
     async def ack(self) -> None:
         """Done: take it out of the queue."""
@@ -41,10 +43,22 @@ class Puller(Protocol):
         ...
 
 
+class Outgoing(NamedTuple):
+    """A message that is about to be queued."""
+
+    subject: str
+    data: bytes
+    ttl_s: float
+    """Seconds after which it is dropped undelivered."""
+    headers: Mapping[str, str] = {}
+
+
 class Queue(Protocol):
     """One work queue."""
 
-    async def put(self, subject: str, data: bytes) -> bool:
+    async def put(
+        self, subject: str, data: bytes, headers: Mapping[str, str] | None = None
+    ) -> bool:
         """Queue a message, durably. Returns False if that subject has one already.
 
         Raises:
@@ -53,13 +67,10 @@ class Queue(Protocol):
         """
         ...
 
-    async def send(self, messages: Iterable[tuple[str, bytes, float]]) -> None:
+    async def send(self, messages: Iterable[Outgoing]) -> None:
         """Queue messages, and don't wait to hear whether they arrived.
 
         For what is looked after anyway.
-
-        Args:
-            messages: Subject, bytes, and seconds after which the message is dropped undelivered.
         """
         ...
 

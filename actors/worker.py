@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from actors import tracing
 from actors.admission import admit_call
 from actors.attempts import attempt_of
 from actors.ports import Adapter, Clock, Outcome
@@ -25,6 +26,7 @@ from protocol.actions import NOTHING, BlobRef, Json, Report, Spend
 from protocol.codec import CallMessage, decode_withdrawal, encode
 from protocol.errors import InvalidData, NotFound, PodiumError
 from protocol.limits import MAX_INLINE_BYTES, MAX_RECORD_BYTES
+from protocol.traces import TRACEPARENT, attempt_context
 from replay.chain import InboxEntry, read_inbox
 from replay.log import EventLog
 
@@ -53,6 +55,7 @@ class _Job:
     def __init__(self, delivery: Delivery) -> None:
         self.deliveries = [delivery]
         self.delivered = delivery.delivered
+        self.traceparent = delivery.headers.get(TRACEPARENT, "")
         self.task: asyncio.Task[None] | None = None
         self.withdrawn = False
 
@@ -214,7 +217,11 @@ class Worker:
         else:
             async with self._slots:
                 started = time.monotonic()
-                outcome = await work_on(attempt_of(message), self.adapter, self.secrets)
+                span = attempt_context(
+                    message.run, message.call, message.attempt, job.traceparent
+                )
+                with tracing.under(span):
+                    outcome = await work_on(attempt_of(message), self.adapter, self.secrets)
         outcome, value, blob = await self._stored(outcome)
         record, record_blob = await self._recorded(outcome)
         return Report(

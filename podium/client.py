@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from actors import tracing
 from actors.ports import Clock
 from actors.queues import Queue
 from actors.waking import queue_again
@@ -156,7 +157,8 @@ class Client:
     ) -> str:
         """Queue a run and return its id. Everything is checked before anything is queued.
 
-        Submitting the same ``run`` again begins nothing again.
+        Submitting the same ``run`` again begins nothing again. The run's trace hangs under the span
+        that is current here (OpenTelemetry), if one is.
 
         Raises:
             Usage: The task is empty, the pool has no workers or a name twice, the budget can't pay
@@ -173,6 +175,7 @@ class Client:
             budget=Budget() if budget is None else budget,
             by=self.by,
             priority=priority,
+            traceparent=tracing.caller(),
         )
         check_start(start)
         if priority not in subjects.PRIORITIES:

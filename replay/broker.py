@@ -13,7 +13,7 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -188,7 +188,13 @@ class Broker:
 
     # -------------------------------------------------------------------------------------- appends
 
-    async def append(self, subject: str, data: bytes, expected: int | None = None) -> int:
+    async def append(
+        self,
+        subject: str,
+        data: bytes,
+        expected: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> int:
         """Append a message to whatever stream has the subject.
 
         Args:
@@ -196,6 +202,7 @@ class Broker:
             data: The bytes.
             expected: Sequence that the subject's last message must have, 0 for none; None for no
                 condition.
+            headers: What travels beside the message.
 
         Returns:
             Its sequence, once it is durable.
@@ -205,7 +212,7 @@ class Broker:
             Unanswered: Nobody knows.
         """
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._lane(subject).queue.append(Append(subject, data, expected, future))
+        self._lane(subject).queue.append(Append(subject, data, expected, future, headers))
         self._wake.set()
         return await future
 
@@ -249,9 +256,11 @@ class Broker:
             if done:
                 done()
 
-        headers = None if item.expected is None else {_EXPECTED: str(item.expected)}
+        headers = dict(item.headers or {})
+        if item.expected is not None:
+            headers[_EXPECTED] = str(item.expected)
         reply = self.expect(answered, expired)
-        await self._publish(item.subject, item.data, reply, headers, expired)
+        await self._publish(item.subject, item.data, reply, headers or None, expired)
 
     async def _send_group(self, lane: Lane) -> None:
         group = lane.take_group()
@@ -271,7 +280,8 @@ class Broker:
 
         reply = self.expect(answered, expired)
         for number, item in enumerate(group, 1):
-            headers = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
+            headers = dict(item.headers or {})
+            headers |= {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
             if item.expected is not None:
                 headers[_EXPECTED] = str(item.expected)
             last = number == len(group)
@@ -396,19 +406,27 @@ class Broker:
         """
         found: list[Stored] = []
         while True:
-            page, pending = await self._page(stream, subject, after)
+            page, pending = await self.page(stream, subject, after, _stored)
             found += page
             if not pending or not page:
                 return found
             after = page[-1].seq
 
-    async def _page(self, stream: str, subject: str, after: int) -> tuple[list[Stored], int]:
-        page: list[Stored] = []
+    async def page(
+        self,
+        stream: str,
+        subject: str,
+        after: int,
+        keep: Callable[[Heard, int], _T],
+        most_bytes: int = 0,
+    ) -> tuple[list[_T], int]:
+        """What is kept of the next messages, and how many more there are. As `read` else."""
+        page: list[_T] = []
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
         def answered(message: Heard) -> None:
             if seq := message.seq:  # stored: whatever else its headers say, its writer said
-                page.append(Stored(seq, message.data))
+                page.append(keep(message, seq))
                 return
             self.forget(message.subject)
             if future.done():
@@ -422,6 +440,7 @@ class Broker:
                 future.set_exception(Unanswered(f"direct get on {stream}: status {status}"))
 
         body = {"seq": after + 1, "next_by_subj": subject, "batch": READ_BATCH}
+        body |= {"max_bytes": most_bytes} if most_bytes else {}
         reply = self.expect(answered, lambda: _fail(future))
         data = msgspec.json.encode(body)
         subject = f"$JS.API.DIRECT.GET.{stream}"
@@ -430,6 +449,10 @@ class Broker:
 
 
 _NO_MESSAGE: Final = 10037
+
+
+def _stored(message: Heard, seq: int) -> Stored:
+    return Stored(seq, message.data)
 
 
 def _settle(item: Append, ack: PubAck | None) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping
 from typing import Final
 
 MAX_GROUP: Final = 400
@@ -14,12 +15,18 @@ MAX_GROUP_BYTES: Final = 4_194_304
 class Append:
     """One append, and who waits for it."""
 
-    __slots__ = ("data", "expected", "future", "subject")
+    __slots__ = ("data", "expected", "future", "headers", "subject")
 
     def __init__(
-        self, subject: str, data: bytes, expected: int | None, future: "asyncio.Future[int]"
+        self,
+        subject: str,
+        data: bytes,
+        expected: int | None,
+        future: "asyncio.Future[int]",
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.subject, self.data, self.expected, self.future = subject, data, expected, future
+        self.headers = headers
 
 
 class Lane:

@@ -73,8 +73,14 @@ class Span(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def in_order(spans: Iterable[Span]) -> list[Span]:
-    """By start, the longer first where some start together: parents before their children."""
-    return sorted(spans, key=lambda span: (span.start_ns, -span.end_ns, span.trace, span.id))
+    """By start, the longer first where some start together, then as they stand in the log."""
+    return sorted(spans, key=_place)
+
+
+def _place(span: Span) -> tuple[int, int, str, int, bool, str]:
+    seq = span.attributes.get(semconv.EVENT_SEQ, 0)
+    assert isinstance(seq, int)
+    return span.start_ns, -span.end_ns, span.trace, seq, span.kind != "internal", span.id
 
 
 def tree(spans: Iterable[Span]) -> Iterator[tuple[int, Span]]:

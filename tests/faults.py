@@ -5,13 +5,13 @@ some of it, or all: then the process is as good as dead to the others, and doesn
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Literal
 
 from actors.bus import MemoryBus
 from actors.conductor import Conductor, ConductorOptions
 from actors.memory_queue import MemoryQueue
-from actors.queues import Delivery, Listener, Puller
+from actors.queues import Delivery, Listener, Outgoing, Puller
 from actors.worker import Worker, WorkerOptions
 from protocol.actions import WorkerSpec
 from protocol.codec import Commit
@@ -78,7 +78,7 @@ class _Delivery:
     def __init__(self, line: Line, name: str, delivery: Delivery) -> None:
         self._line, self._name, self._delivery = line, name, delivery
         self.data, self.subject = delivery.data, delivery.subject
-        self.delivered = delivery.delivered
+        self.delivered, self.headers = delivery.delivered, delivery.headers
 
     async def ack(self) -> None:
         if self._line.carries(f"{self._name}.ack"):
@@ -99,12 +99,14 @@ class LineQueue:
     def __init__(self, queue: MemoryQueue, line: Line, name: str) -> None:
         self.queue, self.line, self.name = queue, line, name
 
-    async def put(self, subject: str, data: bytes) -> bool:
+    async def put(
+        self, subject: str, data: bytes, headers: Mapping[str, str] | None = None
+    ) -> bool:
         """See `Queue.put`."""
         self.line.demand(f"{self.name}.put")
-        return await self.queue.put(subject, data)
+        return await self.queue.put(subject, data, headers)
 
-    async def send(self, messages: Iterable[tuple[str, bytes, float]]) -> None:
+    async def send(self, messages: Iterable[Outgoing]) -> None:
         """See `Queue.send`."""
         if self.line.carries(f"{self.name}.send"):
             await self.queue.send(messages)

@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from actors.jetstream_queue import consumers_of
-from actors.queues import Delivery, Puller, Queue
+from actors.queues import Delivery, Outgoing, Puller, Queue
 from protocol import subjects
 from tests.broker import LOOK_S
 from tests.places import WITHIN_S, Place, new_run, new_worker
@@ -138,13 +138,31 @@ async def test_a_queue_says_a_thing_once(place: Place, taker: Makes) -> None:
     await busy.next()
     assert delivery.data == b"first"
     assert not await queue.put(subject, b"third")  # in flight
-    await queue.send([(subject, b"fourth", LONG_S)])
+    await queue.send([Outgoing(subject, b"fourth", LONG_S)])
     assert not await queue.put(subject, b"fifth")
     await delivery.ack()
     await until_accepted(queue, subject, b"sixth")
     again = await busy.next()
     assert (again.data, again.delivered) == (b"sixth", 1)
     await busy.nothing_within(QUIET_S)
+
+
+async def test_headers_travel_beside_a_message_however_it_is_queued(
+    place: Place, taker: Makes
+) -> None:
+    worker = new_worker()
+    queue = await place.queue(worker, LONG_S)
+    put, sent, bare = subject_of(worker), subject_of(worker), subject_of(worker)
+    assert await queue.put(put, b"x", {"traceparent": "of what was put"})
+    await queue.send([Outgoing(sent, b"x", LONG_S, {"traceparent": "of what was sent"})])
+    assert await queue.put(bare, b"x")
+    busy = await taker().open(queue, worker)
+    found = [await busy.next() for _ in range(3)]
+    assert {each.subject: each.headers.get("traceparent") for each in found} == {
+        put: "of what was put",
+        sent: "of what was sent",
+        bare: None,
+    }
 
 
 async def test_of_many_who_put_the_same_one_is_accepted(place: Place) -> None:
@@ -260,7 +278,7 @@ async def test_what_is_sent_lives_as_long_as_it_is_wanted(place: Place, taker: M
     worker = new_worker()
     queue = await place.queue(worker, LONG_S)
     short, long = subject_of(worker), subject_of(worker)
-    await queue.send([(short, b"short", 1.0), (long, b"long", LONG_S)])
+    await queue.send([Outgoing(short, b"short", 1.0), Outgoing(long, b"long", LONG_S)])
     await until_dropped(queue, short)
     busy = await taker().open(queue, worker)
     assert {(await busy.next()).data for _ in range(2)} == {b"long", b"probe"}

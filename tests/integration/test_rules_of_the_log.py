@@ -6,7 +6,7 @@ holds to is in `tests/contract`; ownership in `test_rules_of_ownership`.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Final
 
 import pytest
@@ -66,7 +66,13 @@ class FaultyBroker(Broker):
         self.sent: list[tuple[bytes, int | None]] = []
         self.late: asyncio.Task[int] | None = None
 
-    async def append(self, subject: str, data: bytes, expected: int | None = None) -> int:
+    async def append(
+        self,
+        subject: str,
+        data: bytes,
+        expected: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> int:
         """See `Broker.append`."""
         self.sent.append((data, expected))
         fault = self.faults.pop(0) if self.faults else ""
@@ -77,7 +83,7 @@ class FaultyBroker(Broker):
         if fault == "late":  # the first copy arrives after the second
             self.late = asyncio.create_task(self._late(subject, data, expected))
             raise Unanswered("not there yet")
-        seq = await super().append(subject, data, expected)
+        seq = await super().append(subject, data, expected, headers)
         if fault == "lost-after":
             raise Unanswered("lost on the way back")
         return seq

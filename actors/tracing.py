@@ -1,0 +1,135 @@
+"""OpenTelemetry inside a worker: whatever a user's own code traces hangs under its call.
+
+A call's span is projected from the log, by another process and later. What is set here while an
+adapter works is only the *context* of that span, so that an instrumented HTTP client or database
+finds it and passes it on. OpenTelemetry is optional: nothing of it is imported unless it is asked
+for (`wanted`), or the user's code has imported it.
+"""
+
+import contextlib
+import importlib.util
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Final
+
+from protocol import semconv
+from protocol.traces import Context
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
+
+logger = logging.getLogger("podium.tracing")
+
+PREFIX: Final = "OTEL_"
+"""Of the variables that configure OpenTelemetry everywhere."""
+
+FLUSH_MS: Final = 3_000
+"""Milliseconds that a worker that stops may take to send the spans it still has."""
+
+_ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+
+
+def wanted(environment: Mapping[str, str] = os.environ, signal: str = "traces") -> bool:
+    """Whether the standard variables ask for spans (or ``metrics``) to be sent."""
+    if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return False
+    exporter = environment.get(f"OTEL_{signal.upper()}_EXPORTER", "").strip().lower()
+    if exporter and exporter != "otlp":
+        return False
+    endpoints = (_ENDPOINTS[0], f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT")
+    return exporter == "otlp" or any(environment.get(name, "").strip() for name in endpoints)
+
+
+def installed() -> bool:
+    """Whether the packages are there that send spans."""
+    try:
+        return importlib.util.find_spec("opentelemetry.exporter.otlp.proto.http") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def variables(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The variables by which the user configures OpenTelemetry, for another process."""
+    return {name: value for name, value in environment.items() if name.startswith(PREFIX)}
+
+
+@contextlib.contextmanager
+def under(context: Context) -> Iterator[None]:
+    """Make a span the current one, in this task and in whatever it starts.
+
+    Does nothing where nobody in this process could notice.
+    """
+    if "opentelemetry.trace" not in sys.modules:
+        yield
+        return
+    from opentelemetry import context as current
+    from opentelemetry import trace
+
+    flags = trace.TraceFlags.SAMPLED if context.sampled else trace.TraceFlags.DEFAULT
+    span = trace.SpanContext(
+        trace_id=int(context.trace, 16),
+        span_id=int(context.span, 16),
+        is_remote=True,
+        trace_flags=trace.TraceFlags(flags),
+    )
+    token = current.attach(trace.set_span_in_context(trace.NonRecordingSpan(span)))
+    try:
+        yield
+    finally:
+        current.detach(token)
+
+
+def caller() -> str:
+    """The traceparent of the span that is current in this program; empty without one."""
+    if "opentelemetry.trace" not in sys.modules:
+        return ""
+    from opentelemetry import trace
+
+    span = trace.get_current_span().get_span_context()
+    if not span.is_valid:
+        return ""
+    ids = trace.format_trace_id(span.trace_id), trace.format_span_id(span.span_id)
+    return Context(*ids, sampled=span.trace_flags.sampled).traceparent
+
+
+def resource(more: Mapping[str, str] | None = None) -> "Resource":
+    """Who we are: as ``OTEL_SERVICE_NAME`` and ``OTEL_RESOURCE_ATTRIBUTES`` say; or ``podium``."""
+    from opentelemetry.sdk.resources import Resource
+
+    base = Resource.create()
+    if str(base.attributes.get(semconv.SERVICE_NAME, "")).startswith("unknown_service"):
+        base = base.merge(Resource({semconv.SERVICE_NAME: semconv.SERVICE}))
+    return base.merge(Resource(dict(more or {})))
+
+
+def set_up(actor: str) -> Callable[[], None]:
+    """Have this process's own spans sent, if the variables ask for it and the user hasn't done so.
+
+    Args:
+        actor: The name of the actor whose process this is.
+
+    Returns:
+        What sends the rest, to be called at the end; takes up to `FLUSH_MS`.
+    """
+    if not wanted() or not installed():
+        return lambda: None
+    from opentelemetry import trace
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        return lambda: None
+    provider = TracerProvider(resource=resource({semconv.ACTOR_ID: actor}), shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(provider)
+
+    def flush() -> None:
+        try:
+            provider.force_flush(FLUSH_MS)
+        except Exception as error:  # whatever an exporter does, the worker hands back its calls
+            logger.warning("spans of %s are lost: %s", actor, error)
+
+    return flush

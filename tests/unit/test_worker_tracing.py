@@ -1,0 +1,183 @@
+"""Inside a worker the current span is the call's, so that a user's own code hangs under it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from opentelemetry import propagate, trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from actors import tracing, workers
+from actors.ports import Attempt, Outcome
+from actors.workers.function import tool
+from podium.client import Client
+from protocol import subjects
+from protocol.actions import Json, WorkerSpec
+from protocol.budgets import Budget
+from protocol.decisions import Decision, View
+from protocol.traces import Context, attempt_context, parse, run_context
+from replay.chain import RunLog
+from replay.trace import of_run, spans
+from tests.runs import RUN
+from tests.traces import ABOVE, named
+from tests.world import World, calls
+
+SPEC = WorkerSpec(name="probe")
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    made = World()
+    yield made
+    await made.close()
+
+
+def injected() -> str:
+    """What an instrumented client would send along."""
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    return carrier.get("traceparent", "")
+
+
+@tool
+def in_a_thread() -> str:
+    """What an instrumented client would send along, asked in a thread."""
+    return injected()
+
+
+@tool
+async def on_the_loop() -> str:
+    """What an instrumented client would send along, asked on the loop."""
+    return injected()
+
+
+@pytest.mark.parametrize("function", ["in_a_thread", "on_the_loop"])
+async def test_a_tool_is_under_its_calls_span(world: World, function: str) -> None:
+    adapter = workers.host(WorkerSpec(name="probe", adapter=f"function:{__name__}:{function}"))
+
+    def decide(view: View) -> Decision:
+        return Decision(answer=str(view.turns[0].observations[0].value)) if view.turns else plan
+
+    plan = calls(("probe", {}))
+    world.policy(decide)
+    await world.worker(SPEC, adapter.run)
+    await world.conductor()
+    log = await world.ended(await world.submit(world.start()))
+    await adapter.close()
+    context = parse(log.state().answer)
+    assert context == attempt_context(log.run, "1-0", 1)
+    (span,) = named(of_run(log), "execute_tool probe")
+    assert (span.trace, span.id) == context[:2]
+
+
+async def run_below(world: World, traceparent: str) -> tuple[RunLog, RunLog, list[str]]:
+    """A run that has a child, whose tool says what it sees."""
+    seen: list[str] = []
+
+    async def probe(_: Attempt) -> Outcome:
+        seen.append(injected())
+        return Outcome(value=1)
+
+    def decide(view: View) -> Decision:
+        if view.turns:
+            return Decision(answer="done")
+        return calls(("child", {"task": "below"})) if "test" in view.task.text else calls(SEEN)
+
+    world.policy(decide)
+    world.pool = type(world.pool)((WorkerSpec(name="child", kind="conductor", attempts=1),))
+    await world.worker(SPEC, probe)
+    await world.conductor()
+    start = world.start(budget=Budget(depth=2))
+    run = await world.submit(start if not traceparent else replaced(start, traceparent))
+    log = await world.ended(run)
+    return log, await world.log.read(subjects.child_id(run, "1-0", 1)), seen
+
+
+SEEN: tuple[str, dict[str, Json]] = ("probe", {})
+
+
+def replaced(start: Any, traceparent: str) -> Any:
+    import msgspec
+
+    return msgspec.structs.replace(start, traceparent=traceparent)
+
+
+@pytest.mark.parametrize("above", ["", ABOVE, ABOVE[:-1] + "0", "00-nonsense", "x" * 9_999])
+async def test_one_trace_across_runs_whatever_a_stranger_says(world: World, above: str) -> None:
+    parent, child, seen = await run_below(world, above)
+    root = run_context(parent.run, above)
+    found = spans([parent, child])
+    assert {span.trace for span in found} == {root.trace}
+    (agent,), (below,) = named(found, "invoke_agent child"), named(found, "execute_tool probe")
+    runs = named(found, "invoke_workflow script")
+    assert [span.parent for span in runs] == [ABOVE[36:52] if above[:4] == "00-a" else "", agent.id]
+    assert seen == [Context(root.trace, below.id, root.sampled).traceparent]
+
+
+async def test_a_client_hangs_the_run_under_its_own_span(world: World) -> None:
+    world.policy(lambda _: Decision(answer="done"))
+    await world.worker(SPEC, never)
+    await world.conductor()
+    client = Client(world.log, world.tasks, look_s=0.1)
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    with provider.get_tracer("test").start_as_current_span("the caller's") as mine:
+        run = await client.submit("a test", world.pool, world.policies["script"].spec)
+    log = await world.ended(run)
+    root = of_run(log)[0]
+    assert root.parent == trace.format_span_id(mine.get_span_context().span_id)
+    assert root.trace == trace.format_trace_id(mine.get_span_context().trace_id)
+    outside = await client.submit("a test", world.pool, world.policies["script"].spec)
+    assert of_run(await world.ended(outside))[0].parent == ""
+
+
+async def never(_: Attempt) -> Outcome:
+    raise AssertionError("nobody calls it")
+
+
+def test_the_context_ends_with_the_call() -> None:
+    with tracing.under(attempt_context(RUN, "1-0", 1)):
+        assert parse(injected()) == attempt_context(RUN, "1-0", 1)
+        assert tracing.caller() == injected()
+    assert injected() == tracing.caller() == ""
+
+
+@pytest.mark.parametrize(
+    ("variables", "traces", "metrics"),
+    [
+        ({}, False, False),
+        ({"OTEL_SERVICE_NAME": "x"}, False, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x"}, True, True),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://x"}, True, False),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, True, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x", "OTEL_TRACES_EXPORTER": "none"}, False, True),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x", "OTEL_SDK_DISABLED": "true"}, False, False),
+    ],
+)
+def test_the_standard_variables_decide(
+    variables: dict[str, str], traces: bool, metrics: bool
+) -> None:
+    assert tracing.wanted(variables) is traces
+    assert tracing.wanted(variables, "metrics") is metrics
+
+
+def test_nothing_of_opentelemetry_is_loaded_unless_it_is_asked_for() -> None:
+    code = """if 1:
+        import sys
+        import actors.programs, actors.tracing, podium.client, podium.cli.app, replay.trace
+        actors.tracing.set_up("worker-x-1")()
+        with actors.tracing.under(__import__("protocol").traces.run_context("r")): pass
+        assert actors.tracing.caller() == ""
+        print(sorted(name for name in sys.modules if name.startswith("opentelemetry")))
+    """
+    environment = {name: os.environ[name] for name in os.environ if not name.startswith("OTEL_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout.strip() == "[]"
