@@ -212,7 +212,8 @@ async def _worker(declared: Declared, spec: WorkerSpec) -> Program:
         os.environ.setdefault(name, value)
     secrets = Secrets.of(spec, Redactor(declared.redact), declared.secrets)
     adapter = workers.host(secrets.options(spec))
-    flush = tracing.set_up(declared.name)  # after the user's modules, which may do it themselves
+    # After the user's modules were imported, which may do it themselves.
+    flush = tracing.set_up(declared.name) if declared.variables else None
     broker = await declared.connection.open(declared.name)
     worker = Worker(
         adapter=adapter,
@@ -227,7 +228,8 @@ async def _worker(declared: Declared, spec: WorkerSpec) -> Program:
 
     async def stop() -> None:
         await worker.stop()
-        await asyncio.to_thread(flush)
+        if flush is not None:
+            await asyncio.to_thread(flush)
 
     await worker.start()
     return Program(broker, worker.health, stop)

@@ -71,6 +71,7 @@ class Nats(_Section, frozen=True, kw_only=True):
         own = {
             "worker": self.worker_credentials,
             "client": self.client_credentials,
+            "tracer": self.client_credentials,
             "system": self.system_credentials,
         }
         return own.get(role) or self.credentials
@@ -120,11 +121,27 @@ class BudgetTable(_Section, frozen=True, kw_only=True):
         return msgspec.structs.replace(budget, **given)
 
 
+class Trace(_Section, frozen=True, kw_only=True):
+    """Traces and metrics by OpenTelemetry. Everything else about it: the ``OTEL_*`` variables."""
+
+    enabled: bool = True
+    """False exports nothing, whatever the variables say."""
+    endpoint: str = ""
+    """Where an OTLP backend takes HTTP, such as ``http://localhost:4318``; empty for what
+    ``OTEL_EXPORTER_OTLP_ENDPOINT`` says, and for nothing if it says nothing."""
+    content: bool = False
+    """Whether tasks, arguments, results and answers are part of the spans."""
+    messages: bool = False
+    """Whether each attempt has the spans of its message, too: published, processed."""
+    metrics: bool = True
+
+
 class Config(_Section, frozen=True, kw_only=True):
     """All that can be configured."""
 
     nats: Nats = Nats()
     ray: RayCluster = RayCluster()
+    trace: Trace = Trace()
     budget: BudgetTable = BudgetTable()
     """Over what the pool's file says, under the flags."""
     redact: Redaction = Redaction()

@@ -30,6 +30,7 @@ from actors.logs import log_to
 from actors.programs import Connection, Declared
 from actors.ray_cluster import Asked as ClusterAsked
 from podium.config import BudgetTable, Config
+from podium.tracing.keeper import Keeper
 from protocol import subjects
 from protocol.actions import Pool
 from protocol.errors import Conflict, PodiumError, Unreachable
@@ -108,6 +109,7 @@ class Daemon:
         self.server: NatsServer | None = None
         self.cluster: asyncio.subprocess.Process | None = None
         self.broker: Broker | None = None
+        self.tracer = Keeper(self.config, self.folder / LOG, lambda: self._connection("tracer"))
         self.ending = asyncio.Event()
         self.reconnected = asyncio.Event()
         self._processes = asyncio.Lock()
@@ -132,9 +134,11 @@ class Daemon:
         try:
             await self._start_broker()
             await self._prepare()
+            await self.tracer.start()
             await self._keep_going()
         finally:
             await self._stop_cluster()
+            await self.tracer.stop()
             if not self.asked.tied:
                 (self.folder / RECORD).unlink(missing_ok=True)
             if self.broker is not None:
@@ -170,7 +174,12 @@ class Daemon:
     async def _keep_going(self) -> None:
         """Keep broker and cluster going, each by itself: one may die while the other starts."""
         ending = asyncio.create_task(self.ending.wait())
-        keepers = (self._keep_broker(), self._keep_prepared(), self._keep_cluster())
+        keepers = (
+            self._keep_broker(),
+            self._keep_prepared(),
+            self._keep_cluster(),
+            self.tracer.keep(),
+        )
         tasks = {ending, *(asyncio.create_task(keeper) for keeper in keepers)}
         done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in rest:
@@ -194,6 +203,7 @@ class Daemon:
         if old is not None:
             await old.close()
         await self._prepare_until_done()
+        self.tracer.renew()
         if self.cluster is not None and self.cluster.returncode is None:
             self.cluster.kill()
 
@@ -310,6 +320,7 @@ class Daemon:
                 spec=spec,
                 redact=self.config.redact,
                 secrets=self.config.secrets.place(),
+                variables=self.tracer.variables,
             )
             for spec in self.asked.pool.workers
             if spec.kind != "conductor"
@@ -361,7 +372,8 @@ class Daemon:
     def _clear(self) -> None:
         """End what a cluster that was killed has left: actors of the same names."""
         guard = read_record(self.folder / "nats") if self.server is not None else None
-        if left := descendants.kill(but={guard.guard} if guard is not None else ()):
+        spared = self.tracer.pids | ({guard.guard} if guard is not None else set())
+        if left := descendants.kill(but=spared):
             logger.warning("killed %d processes that the last Ray cluster had left", left)
 
     async def _cluster_ended(self) -> None:

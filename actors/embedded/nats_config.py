@@ -21,7 +21,7 @@ from protocol.limits import MAX_MESSAGE_BYTES
 from replay.connection import inbox
 from replay.durability import Durability
 
-Role: TypeAlias = Literal["system", "conductor", "worker", "client"]
+Role: TypeAlias = Literal["system", "conductor", "worker", "client", "tracer"]
 """Who connects. ``system`` reads the server's settings and sees no message of a run."""
 
 ACCOUNT: Final = "PODIUM"
@@ -79,6 +79,9 @@ WORKER_HEARS: Final = (f"{inbox('worker')}.>", "withdraw.>", "stats")
 CLIENT_HEARS: Final = (f"{inbox('client')}.>", "hint.>", "live.>")
 """What a client hears: answers, what was stored, and progress."""
 
+TRACER_HEARS: Final = (f"{inbox('tracer')}.>", "hint.*.c")
+"""What the exporter of traces hears: answers, and that something was stored. It only reads."""
+
 NOBODY_PUBLISHES: Final = ("hint.>",)
 """What only the server itself says: its republication of what it has stored."""
 
@@ -95,6 +98,8 @@ class Tokens(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     conductor: str
     worker: str
     client: str
+    tracer: str = ""
+    """Empty only in a file that an earlier version wrote, until it is loaded."""
 
     def of(self, role: Role) -> str:
         """The token of ``role``."""
@@ -107,6 +112,8 @@ class Tokens(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 return self.worker
             case "client":
                 return self.client
+            case "tracer":
+                return self.tracer
 
 
 class Member(msgspec.Struct, frozen=True):
@@ -120,7 +127,7 @@ class Member(msgspec.Struct, frozen=True):
 
 def new_tokens() -> Tokens:
     """Fresh random tokens under a fresh server name."""
-    made = (secrets.token_urlsafe(TOKEN_BYTES) for _ in range(4))
+    made = (secrets.token_urlsafe(TOKEN_BYTES) for _ in range(5))
     return Tokens(f"podium-{secrets.token_hex(4)}", *made)
 
 
@@ -132,16 +139,19 @@ def load_tokens(folder: Path) -> Tokens:
     """
     path = folder / TOKENS_FILE
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Tokens)
+        tokens = msgspec.json.decode(path.read_bytes(), type=Tokens)
+        if tokens.tracer:
+            return tokens
+        tokens = msgspec.structs.replace(tokens, tracer=new_tokens().tracer)
     except FileNotFoundError:
         tokens = new_tokens()
-        write_atomically(os.fspath(path), msgspec.json.encode(tokens), synced=True)
-        return tokens
     except msgspec.DecodeError as error:
         raise InvalidData(
             f"{path} does not hold the broker's tokens: {error}",
             hint=f"Stop what uses {folder}, then delete {path}; new tokens are made, data is kept.",
         ) from error
+    write_atomically(os.fspath(path), msgspec.json.encode(tokens), synced=True)
+    return tokens
 
 
 def _permissions(role: Role) -> dict[str, Json]:
@@ -161,6 +171,11 @@ def _permissions(role: Role) -> dict[str, Json]:
             return {
                 "publish": {"allow": list(CLIENT_PUBLISHES)},
                 "subscribe": {"allow": list(CLIENT_HEARS)},
+            }
+        case "tracer":
+            return {
+                "publish": {"allow": list(READ)},
+                "subscribe": {"allow": list(TRACER_HEARS)},
             }
 
 
@@ -213,6 +228,7 @@ def render(
                     _user("conductor", tokens),
                     _user("worker", tokens),
                     _user("client", tokens),
+                    _user("tracer", tokens),
                 ],
             },
         },

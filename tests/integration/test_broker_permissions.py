@@ -94,6 +94,7 @@ MAY: dict[Role, tuple[str, ...]] = {
     "conductor": EVERYBODY + WORKERS_OWN + CLIENTS_OWN + CONDUCTORS_OWN,
     "worker": EVERYBODY + WORKERS_OWN,
     "client": (*EVERYBODY, *CLIENTS_OWN, "$JS.API.CONSUMER.INFO.CALLS.w"),
+    "tracer": tuple(subject for subject in EVERYBODY if subject.startswith("$JS.API.")),
 }
 
 
@@ -132,6 +133,7 @@ HEARS: dict[Role, tuple[str, ...]] = {
     "conductor": WORKERS_HEAR + CLIENTS_HEAR + CONDUCTORS_HEAR,
     "worker": WORKERS_HEAR,
     "client": CLIENTS_HEAR,
+    "tracer": ("_INBOX_tracer.one.*", "hint.*.c"),
 }
 
 

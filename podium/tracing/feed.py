@@ -1,0 +1,142 @@
+"""The log of all runs as the broker has it, message by message; and where its reader got to.
+
+Hints wake the reader, nothing more: whatever it missed, it reads. It hears one at a time, so that a
+reader that is behind costs the broker nothing beside its reads.
+"""
+
+import asyncio
+import contextlib
+import logging
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+
+from podium.tracing.follower import Told
+from protocol import subjects
+from replay.broker import Broker, persist
+from replay.chain import RunLog
+from replay.jetstream_log import SETTLE_S, JetStreamLog
+
+logger = logging.getLogger("podium.tracing")
+
+OFFSETS: Final = "traces.json"
+"""In the deployment's folder: how far the log has been exported."""
+
+PAGE_BYTES: Final = 4_000_000
+"""Bytes of one read: a page is in memory as a whole."""
+
+
+class Offset(msgspec.Struct):
+    """How far one stream has been exported."""
+
+    created: str
+    """When the stream was made: another one of the same name begins anew."""
+    seq: int
+
+
+class BrokerFeed:
+    """A `Feed` over a `Broker`, which may be one that can only read."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker, self._log = broker, JetStreamLog(broker)
+        self._woken = asyncio.Event()
+        self._subscription: Subscription | None = None
+
+    async def page(self, shard: int, after: int) -> tuple[list[Told], int]:
+        """See `Feed.page`."""
+        stream, subject = subjects.log_stream(shard), f"log.{shard}.>"
+        page, pending = await persist(
+            lambda: self._broker.page(stream, subject, after, PAGE_BYTES), SETTLE_S, stream
+        )
+        return [Told(stored.seq, subject, stored.data) for subject, stored in page], pending
+
+    async def read(self, run: str) -> RunLog:
+        """See `Feed.read`."""
+        return await self._log.read(run)
+
+    async def ends(self) -> dict[int, Offset]:
+        """The end of each shard's log, as it is now."""
+        found: dict[int, Offset] = {}
+        for shard in await self._log.shards():
+            stream = subjects.log_stream(shard)
+            info = await self._info(stream)
+            found[shard] = Offset(str(info.get("created", "")), int(info["state"]["last_seq"]))
+        return found
+
+    async def _info(self, stream: str) -> Any:
+        path = f"$JS.API.STREAM.INFO.{stream}"
+        return await persist(lambda: self._broker.request(path), SETTLE_S, stream)
+
+    async def listen(self) -> None:
+        """Hear the next commit of any run. To be called before reading, so that none is missed."""
+        if self._subscription is not None:
+            return
+        self._woken.clear()
+
+        async def heard(_: Msg) -> None:
+            self._subscription = None
+            self._woken.set()
+
+        with contextlib.suppress(NatsError, OSError):
+            subscription = await self._broker.client.subscribe("hint.*.c", cb=heard)
+            await subscription.unsubscribe(limit=1)
+            self._subscription = subscription
+
+    def wake(self) -> None:
+        """Wait no longer."""
+        self._woken.set()
+
+    async def woken(self, within_s: float) -> None:
+        """Wait until something was heard, or for so many seconds: a hint may be lost."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._woken.wait()
+
+
+class Offsets:
+    """How far each shard has been exported, in a file of the deployment's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / OFFSETS
+        self._created: dict[int, str] = {}
+        self.seqs: dict[int, int] = {}
+
+    def load(self, ends: dict[int, Offset]) -> None:
+        """Where to go on; for a log that was never exported, at its end.
+
+        Args:
+            ends: The end of each shard's log.
+        """
+        try:
+            kept = msgspec.json.decode(self._path.read_bytes(), type=dict[int, Offset])
+        except FileNotFoundError:
+            kept = dict(ends)
+        except (msgspec.MsgspecError, OSError) as error:
+            logger.warning("%s can't be read, traces begin here: %s", self._path, error)
+            kept = dict(ends)
+        self._created = {shard: end.created for shard, end in ends.items()}
+        self.seqs = {
+            shard: min(kept[shard].seq, end.seq)
+            if shard in kept and kept[shard].created == end.created
+            else 0
+            for shard, end in ends.items()
+        }
+        self.store()
+
+    def store(self) -> None:
+        """Keep them."""
+        data = {shard: Offset(self._created[shard], seq) for shard, seq in self.seqs.items()}
+        temporary = self._path.with_suffix(".new")
+        temporary.write_bytes(msgspec.json.encode(data))
+        temporary.replace(self._path)
+
+
+async def begin(feed: BrokerFeed, folder: Path) -> Offsets:
+    """Where to go on. Raises `Unreachable`."""
+    offsets = Offsets(folder)
+    offsets.load(await feed.ends())
+    return offsets

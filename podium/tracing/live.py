@@ -1,0 +1,173 @@
+"""The process that exports traces and metrics beside a deployment.
+
+    python -m podium.tracing.live < one line of JSON (`Asked`)
+
+It answers with one line, ``{"ready": true}`` or ``{"error": ...}``, reads the log with the rights
+of a reader, and ends with its input. No run waits for it: it has the lowest priority that the
+system gives, and when it is behind, the log keeps what it has not read.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from actors.programs import Connection
+from podium.tracing.feed import BrokerFeed, begin
+from podium.tracing.follower import Follower
+from protocol.errors import PodiumError
+from replay.spans import Span
+
+logger = logging.getLogger("podium.tracing")
+
+NICENESS: Final = 19
+"""The lowest priority: whatever a run needs comes first."""
+
+LOOK_S: Final = 2.0
+"""Seconds after which it reads on without having heard a hint."""
+
+GATHER_S: Final = 0.2
+"""Seconds between hearing of something and reading it: what comes together travels together."""
+
+LAST_S: Final = 5.0
+"""Seconds for what is left when it is told to end. The rest is exported at the next start."""
+
+SAY_S: Final = 60.0
+"""Seconds between two words on how far it is behind."""
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What the process is started with; where to, the ``OTEL_*`` variables say."""
+
+    connection: Connection
+    folder: str
+    content: bool = False
+    messages: bool = False
+    traces: bool = True
+    metrics: bool = True
+
+
+class _Sink:
+    """Where spans go, and their measures with them."""
+
+    def __init__(self, asked: Asked) -> None:
+        from podium.tracing.metrics import Meters
+        from podium.tracing.otlp import Sender
+
+        self._sender = Sender() if asked.traces else None
+        self._meters = Meters() if asked.metrics else None
+
+    async def take(self, spans: Sequence[Span]) -> bool:
+        """See `Follower`."""
+        if self._sender is not None and not await asyncio.to_thread(self._sender.send, spans):
+            return False
+        if self._meters is not None:
+            self._meters.count(spans)
+        return True
+
+    def close(self) -> None:
+        """Send what is left."""
+        if self._sender is not None:
+            self._sender.close()
+        if self._meters is not None:
+            self._meters.close()
+
+
+async def follow(asked: Asked, ending: asyncio.Event) -> None:
+    """Export until told to end."""
+    broker = await asked.connection.open("traces")
+    try:
+        feed = BrokerFeed(broker)
+        offsets = await begin(feed, Path(asked.folder))
+        sink = _Sink(asked)
+        follower = Follower(
+            feed,
+            sink.take,
+            offsets.seqs,
+            offsets.store,
+            content=asked.content,
+            messages=asked.messages,
+        )
+        _say({"ready": True})
+        work = asyncio.create_task(_work(feed, follower, ending))
+        end = asyncio.create_task(ending.wait())
+        await asyncio.wait({work, end}, return_when=asyncio.FIRST_COMPLETED)
+        end.cancel()
+        feed.wake()
+        try:
+            async with asyncio.timeout(LAST_S):
+                await work
+        except TimeoutError:
+            logger.warning("traces are not all exported: the rest follows at the next start")
+        await asyncio.to_thread(sink.close)
+    finally:
+        await broker.close()
+
+
+async def _work(feed: BrokerFeed, follower: Follower, ending: asyncio.Event) -> None:
+    """Read on whenever there is something; once more after the end was asked for."""
+    said = time.monotonic()
+    last = False
+    while not last:
+        last = ending.is_set()
+        await feed.listen()
+        try:
+            await follower.catch_up()
+        except PodiumError as error:  # the broker is away, and the log with it
+            logger.warning("%s; %s", error.message, error.hint)
+        if follower.behind and time.monotonic() - said > SAY_S:
+            said = time.monotonic()
+            logger.info("traces are %d messages behind", follower.behind)
+        if not last:
+            await feed.woken(LOOK_S)
+            await asyncio.sleep(GATHER_S)
+
+
+def _say(answer: dict[str, object]) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+async def _main(asked: Asked) -> None:
+    ending = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ending.set)
+
+    def heard() -> None:
+        if not os.read(sys.stdin.fileno(), 1_024):
+            loop.remove_reader(sys.stdin.fileno())
+            ending.set()
+
+    loop.add_reader(sys.stdin.fileno(), heard)
+    await follow(asked, ending)
+
+
+def main() -> int:
+    """Be the process."""
+    asked = msgspec.json.decode(sys.stdin.buffer.readline(), type=Asked)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s traces %(message)s")
+    os.nice(NICENESS)
+    try:
+        asyncio.run(_main(asked))
+    except PodiumError as error:
+        logger.error("%s; %s", error.message, error.hint)
+        _say({"error": error.message})
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    logging.shutdown()
+    os._exit(code)  # a request that hangs is given up with its thread
