@@ -131,6 +131,7 @@ def _run_started(s: RunState, event: RunStarted) -> None:
 def _run_forked(s: RunState, event: RunForked) -> None:
     """The same run under another id, as if no time had passed and nobody had been asked."""
     s.run, s.origin, s.parent, s.priority = event.run, event.origin, None, event.priority
+    s.traceparent = ""  # a trace of its own
     s.epoch = s.activated_at = s.idle_activations = 0
     s.failures = s.retry_at = 0
     s.started_at = event.at

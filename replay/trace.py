@@ -10,6 +10,8 @@
     └─ invoke_agent {worker}             an attempt of a conductor
        └─ invoke_workflow {policy}       the child run that answers it
 
+A fork has a trace of its own: what it shares is in its origin's, to which it is linked.
+
 A `Projector` takes commits one by one and gives the spans that have ended, so an export of a whole
 log and one that follows the log live give the same. What only a report knows (how long the work
 took, who did it) is read from the report that counts. A run that goes on has no span of its own
@@ -17,6 +19,7 @@ yet, and its attempts that are open have none.
 """
 
 from collections.abc import Iterable
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -41,14 +44,15 @@ from protocol.events import (
     RunCancelled,
     RunFailed,
     RunFinished,
+    RunForked,
     RunPaused,
     RunResumed,
     RunStarted,
     SignalReceived,
 )
-from protocol.traces import parse, run_context
+from protocol.traces import parse, run_context, trace_id
 from replay.chain import RunLog
-from replay.spans import Attributes, Happening, Span, in_order
+from replay.spans import Attributes, Happening, Link, Span, in_order
 from replay.trace_parts import Called, Question, Tried, attempt, chat, message, plan
 from replay.trace_scene import Scene, messages, said, spent
 
@@ -67,6 +71,19 @@ class _Open(msgspec.Struct):
     reports: dict[str, Report]
 
 
+class _Root(msgspec.Struct):
+    """The run's own span, as far as it is known."""
+
+    above: str = ""
+    number: int = 0
+    """Of the event that begins it; 0 until it has begun."""
+    at: int = 0
+    cause: str = ""
+    depth: int = 0
+    task: str = ""
+    links: tuple[Link, ...] = ()
+
+
 class Projector:
     """One run's spans, as they end.
 
@@ -82,9 +99,7 @@ class Projector:
         """Events seen so far; the number of the last one."""
         self._messages = messages
         self._scene = Scene(run, run_context(run), content)
-        self._above = ""
-        self._started: RunStarted | None = None
-        self._begun = 0
+        self._root = _Root()
         self._kinds: dict[str, Kind] = {}
         self._decision: Decision | None = None
         self._replied = 0
@@ -108,6 +123,13 @@ class Projector:
             slim = report if content else msgspec.structs.replace(report, value=None)
             waiting.reports[known] = slim
 
+    def share(self, log: RunLog) -> None:
+        """For a fork: what it shares with its origin, before its own first commit."""
+        for number, event in enumerate(islice(log.events(), log.shared), 1):
+            self.number = number
+            self._take(event, 0)
+        self._done.clear()
+
     def commit(self, commit: Commit) -> list[Span]:
         """The spans that end with this commit."""
         for event in commit.events:
@@ -120,6 +142,8 @@ class Projector:
         match event:
             case RunStarted():
                 self._run_started(event)
+            case RunForked():
+                self._run_forked(event)
             case PolicyAsked():
                 self._forget_question(at)
                 self._question = Question(event, self.number, at)
@@ -278,42 +302,61 @@ class Projector:
     # ------------------------------------------------------------------------------------- the run
 
     def _run_started(self, event: RunStarted) -> None:
-        scene = self._scene
-        above = parse(event.traceparent)
+        scene, above, parent = self._scene, parse(event.traceparent), event.parent
         scene.context = run_context(scene.run, event.traceparent)
         scene.policy, scene.priority = event.policy, event.priority
-        self._above = above.span if above else ""
-        self._begun = self.number
-        for worker in event.pool.workers:
-            self._kinds.setdefault(worker.name, worker.kind)
-        task = event.task if scene.content else msgspec.structs.replace(event.task, text="")
-        slim = msgspec.structs.replace(event.pool, workers=())
-        self._started = msgspec.structs.replace(
-            event, pool=slim, task=msgspec.structs.replace(task, inputs={}, check=None)
+        self._kinds = {worker.name: worker.kind for worker in reversed(event.pool.workers)}
+        self._root = _Root(
+            above=above.span if above else "",
+            number=self.number,
+            at=event.at,
+            cause=f"{parent.run}/{parent.call}/{parent.attempt}" if parent else "",
+            depth=event.depth,
+            task=event.task.text if scene.content else "",
         )
+
+    def _run_forked(self, event: RunForked) -> None:
+        """Another run from here on: whatever is open is begun anew, under its own ids."""
+        scene, origin = self._scene, event.origin
+        self.number = origin.events + 1
+        of = scene.context.trace if self._root.number else trace_id(origin.run)
+        scene.context = run_context(scene.run)
+        scene.policy, scene.priority = event.policy or scene.policy, event.priority
+        self._kinds |= {worker.name: worker.kind for worker in event.workers}
+        self._root = _Root(
+            number=self.number,
+            at=event.at,
+            cause=f"{origin.run}@{origin.events}",
+            depth=self._root.depth,
+            task=self._root.task,
+            links=(Link(of, run_context(origin.run).span, semconv.FORKED_FROM),),
+        )
+        self._open = {key: _Open(self.number, event.at, {}) for key in self._open}
+        self._question, self._spent = None, Spend()
+        self._attempts = self._turns = self._chats = self._dropped = 0
+        self._happenings.clear()
 
     def _ended(self, event: RunFinished | RunFailed | RunCancelled) -> None:
         self._forget_question(event.at)
         for call, number in list(self._open):
             self._over(call, number, event.at, _lost(call), semconv.CANCELLED)
         self.ended = True
-        if self._started is not None:
-            self._done.append(self._root(self._started, event))
+        if self._root.number:
+            self._done.append(self._whole(self._root, event))
 
-    def _root(self, started: RunStarted, event: RunFinished | RunFailed | RunCancelled) -> Span:
+    def _whole(self, root: _Root, event: RunFinished | RunFailed | RunCancelled) -> Span:
         outcome, error = "finished", ""
         if isinstance(event, RunFailed):
             outcome, error = "failed", event.reason
         elif isinstance(event, RunCancelled):
             outcome, error = "cancelled", semconv.CANCELLED
-        above = started.parent
-        cause = f"{above.run}/{above.call}/{above.attempt}" if above else ""
-        attributes = self._scene.common(self._begun, cause) | {
+        workflow = self._scene.policy.name
+        attributes = self._scene.common(root.number, root.cause) | {
             semconv.OPERATION_NAME: semconv.INVOKE_WORKFLOW,
-            semconv.WORKFLOW_NAME: started.policy.name,
+            semconv.WORKFLOW_NAME: workflow,
             semconv.OUTCOME: outcome,
             semconv.LIMITED_BY: self._limited,
-            semconv.DEPTH: started.depth,
+            semconv.DEPTH: root.depth,
             semconv.TURNS: self._turns,
             semconv.CALLS: self._attempts,
             **spent(self._spent),
@@ -323,17 +366,18 @@ class Projector:
         if self._dropped:
             attributes[semconv.DROPPED] = self._dropped
         if self._scene.content:
-            attributes[semconv.INPUT_MESSAGES] = messages("user", [said(started.task.text)])
+            attributes[semconv.INPUT_MESSAGES] = messages("user", [said(root.task)])
             if self._answer:
                 attributes[semconv.OUTPUT_MESSAGES] = messages("assistant", [said(self._answer)])
         return self._scene.span(
             self._scene.context.span,
-            f"{semconv.INVOKE_WORKFLOW} {started.policy.name}",
-            (started.at, event.at),
+            f"{semconv.INVOKE_WORKFLOW} {workflow}",
+            (root.at, event.at),
             attributes,
-            parent=self._above,
+            parent=root.above,
             error=error,
             happenings=tuple(self._happenings),
+            links=root.links,
         )
 
 
@@ -349,6 +393,7 @@ def _lost(call: str) -> CallSettled:
 def of_run(log: RunLog, *, content: bool = False, messages: bool = False) -> list[Span]:
     """The spans of one run that have ended, in order."""
     projector = Projector(log.run, content=content, messages=messages)
+    projector.share(log)
     found: list[Span] = []
     reports = {each.hash: each.message for each in log.inbox if isinstance(each.message, Report)}
     for commit in log.commits:

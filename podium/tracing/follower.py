@@ -17,7 +17,7 @@ from protocol import subjects
 from protocol.actions import Report
 from protocol.codec import Commit, decode_commit, decode_message, digest
 from protocol.errors import InvalidData
-from protocol.events import Archived
+from protocol.events import Archived, RunForked
 from replay.chain import EMPTY, Head, InboxEntry, RunLog, stranger
 from replay.spans import Span
 from replay.trace import Projector
@@ -145,7 +145,9 @@ class Follower:
         known = self._runs.get(run)
         if known is None:
             fresh = _Run(Projector(run, content=self._content, messages=self._messages))
-            known = fresh if commit.n == 1 else await self._again(fresh, run, told.seq)
+            shares = any(isinstance(event, RunForked) for event in commit.events)
+            begins = commit.n == 1 and not shares
+            known = fresh if begins else await self._again(fresh, run, told.seq)
         if stranger(run, commit, known.head):
             return []
         spans = known.projector.commit(commit)
@@ -161,6 +163,7 @@ class Follower:
     async def _again(self, found: _Run, run: str, before: int) -> _Run:
         """A run that is met in its midst: what stands before that place has been handed on."""
         log = await self.feed.read(run)
+        found.projector.share(log)
         told: list[tuple[int, Commit | InboxEntry]] = [*zip(log.seqs, log.commits, strict=True)]
         told += ((entry.seq, entry) for entry in log.inbox)
         count = 0

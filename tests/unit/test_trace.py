@@ -8,14 +8,16 @@ from protocol import semconv
 from protocol.actions import Report, Usage
 from protocol.codec import Commit
 from protocol.decisions import Reply
-from protocol.events import AnyEvent
+from protocol.events import AnyEvent, AttemptStarted
 from protocol.traces import attempt_context, span_id, trace_id
 from replay.chain import RunLog
+from replay.history import entries
 from replay.spans import Span, in_order, otlp_json
 from replay.trace import MAX_HAPPENINGS, Projector, of_run, spans
 from tests.runs import AT, RUN, Driver, answer, begin, failure, plan, planned, started
 from tests.strategies import MOVES, ROOMY, World, arbitrary
 from tests.traces import ABOVE, MODEL, log_of, named, reported, shape, story
+from tests.unit.test_forks import forked
 
 ROOT = "invoke_workflow script"
 
@@ -221,6 +223,41 @@ def test_happenings_are_limited_and_counted() -> None:
     (root,) = named(of_run(log_of(driver)), ROOT)
     assert len(root.happenings) == MAX_HAPPENINGS
     assert root.attributes[semconv.DROPPED] == 3 * MAX_HAPPENINGS
+
+
+def test_a_fork_has_a_trace_of_its_own_linked_to_its_origins() -> None:
+    driver, _ = story()
+    log = log_of(driver)
+    at = next(
+        e.number for e in entries(log) if e.kind == "AttemptStarted" and e.event.call == "2-1"
+    )
+    fork = forked(log, at, policy=msgspec.structs.replace(driver.state.policy, name="other"))
+    own = log_of(fork)
+    own.origin = log
+    assert [span.name for span in of_run(own)] == []
+    for call in ("2-0", "2-1"):
+        reported(fork, call, 30)
+    fork.reply(answer("otherwise"), after_ms=10)
+    own = log_of(fork)
+    own.origin = log
+    found = of_run(own)
+    root = found[0]
+    assert shape(found) == [
+        "invoke_workflow other",
+        "  invoke_agent agent",
+        "  execute_tool tool",
+        "  plan conductor",
+    ]
+    (link,) = root.links
+    assert (link.trace, link.span, link.kind) == ("a" * 32, span_id(RUN), semconv.FORKED_FROM)
+    assert {span.trace for span in found} == {trace_id(own.run)}
+    assert root.attributes[semconv.EVENT_ID] == f"{own.run}@{at + 1}"
+    assert root.attributes[semconv.TURNS] == 1
+    assert not {span.id for span in found} & {span.id for span in of_run(log)}
+    assert found[1].id == attempt_context(own.run, "2-0", 1).span
+    assert fork.state.traceparent == ""
+    own.origin = None  # it can't be had
+    assert [span.name for span in of_run(own)][-1] == "plan conductor"
 
 
 histories = st.lists(st.lists(MOVES, min_size=1, max_size=3), min_size=4, max_size=25)
