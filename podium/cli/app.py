@@ -19,6 +19,7 @@ Try:
 """
 
 WORK: Final = Group("Runs", sort_key=1)
+DEBUG: Final = Group("Debug", sort_key=2)
 DEPLOY: Final = Group("Deployment", sort_key=2)
 DEBUG: Final = Group("Debug", sort_key=2)
 OWN: Final = Group("Your own", sort_key=3)
@@ -55,6 +56,10 @@ def make() -> App:
     worker.command(
         "podium.cli.worker:check", name="check", help="Try every worker of a pool file for real."
     )
+    trace = App(name="trace", help="Traces for OpenTelemetry.", group=DEBUG)
+    trace.command(
+        "podium.cli.trace:export", name="export", help="The trace of a run, made from its log."
+    )
     config = App(name="config", help="Look at the configuration.", group=OWN)
     config.command(
         "podium.cli.doctor:show_config", name="show", help="Every value, and where it came from."
@@ -65,7 +70,7 @@ def make() -> App:
         help=RUN,
         group=WORK,
     )
-    for each in (runs, worker, config):
+    for each in (runs, trace, worker, config):
         app.command(each)
     for verb, say in DEBUGGING.items():
         app.command(f"podium.cli.{verb}:{verb}", name=verb, help=say, group=DEBUG)

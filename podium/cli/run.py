@@ -223,7 +223,8 @@ class _Run:
 
     def _launched(self, run: str) -> None:
         if self.output.as_json:
-            self.output.json({"launch": {"run_id": run, "view_url": None, "trace_id": None}})
+            trace = trace_id(run)
+            self.output.json({"launch": {"run_id": run, "view_url": None, "trace_id": trace}})
 
     def _farewell(self) -> str:
         if not self.begun:

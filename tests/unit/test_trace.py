@@ -228,9 +228,12 @@ def test_happenings_are_limited_and_counted() -> None:
 def test_a_fork_has_a_trace_of_its_own_linked_to_its_origins() -> None:
     driver, _ = story()
     log = log_of(driver)
-    at = next(
-        e.number for e in entries(log) if e.kind == "AttemptStarted" and e.event.call == "2-1"
-    )
+    begun = {
+        each.event.call: each.number
+        for each in entries(log)
+        if isinstance(each.event, AttemptStarted)
+    }
+    at = begun["2-1"]
     fork = forked(log, at, policy=msgspec.structs.replace(driver.state.policy, name="other"))
     own = log_of(fork)
     own.origin = log
