@@ -21,6 +21,7 @@ from podium.cli.output import Output
 from podium.cli.world import current
 from protocol.actions import Json
 from protocol.errors import Conflict, InvalidData, PodiumError, Usage
+from protocol.traces import trace_id
 
 if TYPE_CHECKING:
     from podium.config import Loaded
