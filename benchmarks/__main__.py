@@ -25,6 +25,7 @@ NAMES: Final = {
     "throughput": "Podium beside the floor, in turns",
     "peers": "Podium beside LangGraph and DBOS on Postgres, in turns",
     "inflight": "memory and makespan of 10,000 runs in flight",
+    "tracing": "Podium with and without its exporter of traces, in turns",
     "recovery": "time until 1,000 runs of a killed conductor go on, beside the lease",
 }
 

@@ -26,7 +26,10 @@ LOG_TAIL_CHARS: Final = 2_000
 
 
 class Child:
-    """A process that speaks as `serving` says. Its standard error goes to ``log``."""
+    """A process that speaks as `serving` says. Its standard error goes to ``log``.
+
+    ``said`` is what it is told before it is ready.
+    """
 
     def __init__(
         self,
@@ -34,6 +37,7 @@ class Child:
         command: Sequence[str | pathlib.Path],
         log: pathlib.Path,
         env: Mapping[str, str] | None = None,
+        said: bytes = b"",
     ) -> None:
         self._name = name
         self._log = log
@@ -48,7 +52,11 @@ class Child:
                 env=env,
             )
         try:
-            self._read(READY_S)
+            if said:
+                assert self._process.stdin is not None
+                self._process.stdin.write(said)
+            self.ready = self._read(READY_S)
+            """What it said when it was ready."""
         except BaseException:
             self.close()
             raise

@@ -3,6 +3,7 @@
 import pathlib
 import sys
 import tempfile
+from collections.abc import Mapping
 from typing import Final
 
 from benchmarks.broker import Broker
@@ -19,6 +20,8 @@ class _Podium:
 
     name = "podium"
     sleep_s = 0.0
+    env: Mapping[str, str] | None = None
+    """The processes' environment; None for this one's."""
 
     def __init__(self, data: pathlib.Path) -> None:
         self._data = data
@@ -32,7 +35,7 @@ class _Podium:
         for role in ("worker", "conductor"):
             command = [sys.executable, "-m", MODULE, role, self._broker.url, durability]
             command.append(str(self.sleep_s))
-            child = Child(f"Podium's {role}", command, folder / f"{role}.log")
+            child = Child(f"Podium's {role}", command, folder / f"{role}.log", self.env)
             self._children.append(child)
 
     def stop(self) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Final, TextIO
 
 import uvloop
 
+from actors import tracing
 from actors.bus import NatsBus
 from actors.conductor import Conductor, ConductorOptions
 from actors.jetstream_queue import JetStreamQueue, consumers_of
@@ -199,6 +200,7 @@ async def work(url: str, durability: str, sleep_s: float) -> None:
     broker = await Broker.connect(url, grouped=durability == "power")
     await ensure_streams(broker)
     _, calls = await queues(broker)
+    flush = tracing.set_up(WORKER)
     worker = Worker(
         adapter=Echo(sleep_s),
         log=JetStreamLog(broker),
@@ -210,6 +212,7 @@ async def work(url: str, durability: str, sleep_s: float) -> None:
     await worker.start()
     await wait_for_end(pipe)
     await worker.stop()
+    flush()
     await broker.close()
 
 
