@@ -51,6 +51,7 @@ def doctor(*, hosting: Hosting = HOSTING) -> int:
     loaded = hosting.load()
     checks = [*_versions(), _disk(loaded.config), _sandbox(), _ray(loaded.config)]
     checks += _secrets(loaded.config)
+    checks.append(_traces(loaded.config))
     checks += asyncio.run(_broker(loaded.config))
     counts = {state: sum(each.state == state for each in checks) for state in STATES}
     from podium.render_rich import table
@@ -63,6 +64,23 @@ def doctor(*, hosting: Hosting = HOSTING) -> int:
     )
     output.cures((each.check, each.hint) for each in checks)
     return 1 if counts["failed"] else 0
+
+
+def _traces(config: "Config") -> Check:
+    from actors import tracing
+    from podium.tracing.keeper import ENDPOINT, INSTALL, variables
+    from replay.address import shown
+
+    try:
+        found = variables(config, current().environment)
+    except PodiumError as error:
+        return Check("traces", "failed", error.message, error.hint)
+    if found:
+        where = shown(found.get(ENDPOINT, "")) or "where OTEL_* says"
+        return Check("traces", "ok", f"exported live to {where}")
+    if config.trace.enabled and tracing.wanted(current().environment):
+        return Check("traces", "warning", "asked for, and OpenTelemetry is not installed", INSTALL)
+    return Check("traces", "ok", "not exported live")
 
 
 URL: Final = "nats.url"

@@ -36,7 +36,7 @@ async def slow() -> int:
     """Never answer in time."""
     import asyncio
 
-    await asyncio.sleep(30)
+    await asyncio.Event().wait()
     return 0
 
 
