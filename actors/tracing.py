@@ -42,6 +42,12 @@ def wanted(environment: Mapping[str, str] = os.environ, signal: str = "traces") 
     return exporter == "otlp" or any(environment.get(name, "").strip() for name in endpoints)
 
 
+def content(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether the standard variable asks for what users and agents wrote, as part of spans."""
+    said = environment.get("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "")
+    return said.strip().lower() in ("true", "span_only", "span_and_event")
+
+
 def installed() -> bool:
     """Whether the packages are there that send spans."""
     try:

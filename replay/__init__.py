@@ -7,6 +7,7 @@
     history                       its events, numbered from 1
     forks                         runs that begin with the events of another
     redecide                      the recorded causes through the rules of today
+    trace, spans, measures        OpenTelemetry's spans and metrics, as projections of a log
     streams, broker, connection   JetStream, and one connection to it
     durability, scrub, foreign    what the broker really does, and what is wrong with what it holds
 """

@@ -115,7 +115,7 @@ class Keeper:
         return {
             "connection": msgspec.to_builtins(self._connection()),
             "folder": str(self.config.path()),
-            "content": trace.content,
+            "content": trace.content or tracing.content(self.variables),
             "messages": trace.messages,
             "traces": tracing.wanted(self.variables),
             "metrics": trace.metrics and tracing.wanted(self.variables, "metrics"),

@@ -12,6 +12,7 @@ from protocol.events import AnyEvent, AttemptStarted
 from protocol.traces import attempt_context, span_id, trace_id
 from replay.chain import RunLog
 from replay.history import entries
+from replay.redecide import redecide
 from replay.spans import Span, in_order, otlp_json
 from replay.trace import MAX_HAPPENINGS, Projector, of_run, spans
 from tests.runs import AT, RUN, Driver, answer, begin, failure, plan, planned, started
@@ -323,6 +324,15 @@ def test_strangers_cannot_fill_a_projectors_memory() -> None:
         projector.report(str(number), driver.report_of("9-9"))
     (waiting,) = projector._open.values()
     assert len(waiting.reports) == 32
+
+
+def test_what_a_trace_needs_of_the_log_is_decided_again_as_it_was() -> None:
+    driver = Driver(begin(policy=MODEL, traceparent=ABOVE))
+    driver.reply(answer(usage=Usage(120, 30), finish="stop", text="42"))
+    above, below = story()
+    for log in (log_of(driver), log_of(above), log_of(below)):
+        for decided in redecide(log):
+            assert decided.events == decided.commit.events
 
 
 def test_a_run_without_a_context_is_written_as_ever() -> None:

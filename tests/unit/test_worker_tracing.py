@@ -167,6 +167,21 @@ def test_the_standard_variables_decide(
     assert tracing.wanted(variables, "metrics") is metrics
 
 
+@pytest.mark.parametrize(
+    ("said", "asked"),
+    [
+        ("", False),
+        ("true", True),
+        ("SPAN_ONLY", True),
+        ("NO_CONTENT", False),
+        ("EVENT_ONLY", False),
+    ],
+)
+def test_content_is_asked_for_by_the_standard_variable(said: str, asked: bool) -> None:
+    assert tracing.content({"OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": said}) is asked
+    assert tracing.content({}) is False
+
+
 def test_nothing_of_opentelemetry_is_loaded_unless_it_is_asked_for() -> None:
     code = """if 1:
         import sys
