@@ -19,6 +19,7 @@ from podium.tracing.follower import Told
 from protocol import subjects
 from replay.broker import Broker, persist
 from replay.chain import RunLog
+from replay.connection import Heard
 from replay.jetstream_log import SETTLE_S, JetStreamLog
 
 logger = logging.getLogger("podium.tracing")
@@ -50,9 +51,9 @@ class BrokerFeed:
         """See `Feed.page`."""
         stream, subject = subjects.log_stream(shard), f"log.{shard}.>"
         page, pending = await persist(
-            lambda: self._broker.page(stream, subject, after, PAGE_BYTES), SETTLE_S, stream
+            lambda: self._broker.page(stream, subject, after, _told, PAGE_BYTES), SETTLE_S, stream
         )
-        return [Told(stored.seq, subject, stored.data) for subject, stored in page], pending
+        return page, pending
 
     async def read(self, run: str) -> RunLog:
         """See `Feed.read`."""
@@ -95,6 +96,10 @@ class BrokerFeed:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await self._woken.wait()
+
+
+def _told(message: Heard, seq: int) -> Told:
+    return Told(seq, message.header("Nats-Subject"), message.data)
 
 
 class Offsets:
