@@ -88,10 +88,16 @@ class Keeper:
         return {process.pid} if process is not None and process.returncode is None else set()
 
     async def start(self) -> None:
-        """Start it, and wait until it knows its place in the log; not for ever."""
+        """Start it, and wait until it knows its place in the log; not for ever. Never fails."""
         if not self.variables:
             return
         self._began = time.monotonic()
+        try:
+            await self._start()
+        except OSError as error:  # no memory, no file left: runs go on, and it is tried again
+            logger.warning("the exporter of traces can't be started: %s", error)
+
+    async def _start(self) -> None:
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -124,16 +130,14 @@ class Keeper:
     async def keep(self) -> None:
         """Start it again whenever it ends. Never returns."""
         pause = PAUSE_S
-        while self._process is not None:
-            await self._process.wait()
+        while self.variables:
+            if self._process is not None:
+                await self._process.wait()
             lived = time.monotonic() - self._began
             pause = PAUSE_S if lived > MAX_PAUSE_S else min(2 * pause, MAX_PAUSE_S)
             logger.warning("the exporter of traces ended: starting it again in %g s", pause)
             await asyncio.sleep(pause)
-            try:
-                await self.start()
-            except OSError as error:  # no memory, no file left: runs go on, and it is tried again
-                logger.warning("the exporter of traces can't be started: %s", error)
+            await self.start()
         await asyncio.Event().wait()
 
     def renew(self) -> None:
