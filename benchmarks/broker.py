@@ -57,6 +57,11 @@ class Broker:
             self.stop()
             raise
 
+    @property
+    def pid(self) -> int:
+        """The server's process id."""
+        return self._process.pid
+
     def _listening(self, ports: pathlib.Path) -> str:
         """The address, from the file that the server writes once it listens."""
         limit = time.monotonic() + START_S

@@ -6,6 +6,8 @@ import tempfile
 from collections.abc import Mapping
 from typing import Final
 
+import psutil
+
 from benchmarks.broker import Broker
 from benchmarks.child import Child
 from benchmarks.contender import Durability, Figures
@@ -46,6 +48,15 @@ class _Podium:
         if self._broker is not None:
             self._broker.stop()
             self._broker = None
+
+    def cpu_s(self) -> float:
+        """Seconds that server, worker and conductor have worked so far."""
+        assert self._broker is not None
+        times = [
+            psutil.Process(pid).cpu_times()
+            for pid in (self._broker.pid, *(child.pid for child in self._children))
+        ]
+        return sum(each.user + each.system for each in times)
 
     def _conductor(self) -> Child:
         if not self._children:

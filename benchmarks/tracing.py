@@ -5,6 +5,9 @@ process beside the deployment follows the log and sends spans and metrics to a r
 them away. That process has the lowest priority: what it can't do while the machine is full it does
 later, so what is measured is what runs lose, not how far behind it is. How fast it is when it may
 is a figure of its own.
+
+Throughput varies with whatever else the machine does; what conductor, worker and server work for
+one run varies less, and is compared, too.
 """
 
 import os
@@ -12,6 +15,7 @@ import pathlib
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from typing import Any, Final
 
 import msgspec
@@ -34,11 +38,41 @@ CAUGHT_UP_S: Final = 120.0
 
 LOOK_S: Final = 0.1
 
-SPANS_OF_A_RUN: Final = 17
-"""One for the run, 4 questions, 12 attempts."""
+LEAST_S: Final = 0.5
+"""Seconds of catching up from which a speed says something."""
+
+WORK: Final = report.at_most(1.05)
+"""Of what the processes work for one run without traces."""
 
 
-class Traced(PodiumContender):
+class Plain(PodiumContender):
+    """Podium without traces; notes what its processes work."""
+
+    def __init__(self, data: pathlib.Path) -> None:
+        super().__init__(data)
+        self.worked: dict[tuple[Durability, int], list[float]] = defaultdict(list)
+        """Milliseconds of CPU of one run, for each measurement, those to warm up included."""
+        self._durability: Durability = "process"
+
+    def start(self, durability: Durability) -> None:
+        """As ever."""
+        self._durability = durability
+        super().start(durability)
+
+    def measure(self, concurrency: int, runs: int) -> Figures:
+        """As ever; notes what was worked for it."""
+        before = self.cpu_s()
+        figures = super().measure(concurrency, runs)
+        worked = 1e3 * (self.cpu_s() - before) / runs
+        self.worked[self._durability, concurrency].append(worked)
+        return figures
+
+    def per_run(self, durability: Durability) -> list[float]:
+        """Of the measurements under load, without those to warm up."""
+        return self.worked[durability, LOADED][1::2]
+
+
+class Traced(Plain):
     """Podium with traces. The exporter's speed is noted after each measurement under load."""
 
     name = "podium, traced"
@@ -77,7 +111,7 @@ class Traced(PodiumContender):
         began, before = time.monotonic(), self._received()
         took = self._catch_up() - began
         sent = self._received() - before
-        if concurrency == LOADED and sent > SPANS_OF_A_RUN:
+        if concurrency == LOADED and took > LEAST_S:
             self.speeds.append(sent / took)
         return figures
 
@@ -111,9 +145,8 @@ class Traced(PodiumContender):
 def benchmark(options: report.Options, data: pathlib.Path) -> report.Report:
     """Podium with and without traces, for each durability."""
     entries: list[Entry] = []
-    traced = Traced(data)
+    plain, traced = Plain(data), Traced(data)
     for durability in options.durability:
-        plain = PodiumContender(data)
         entries.append(Entry(plain, durability, (ALONE, LOADED), f"off {durability}"))
         entries.append(Entry(traced, durability, (ALONE, LOADED), f"on {durability}"))
     series = contender.alternate(
@@ -125,6 +158,10 @@ def benchmark(options: report.Options, data: pathlib.Path) -> report.Report:
         lines += [*report.plain(series, off), *report.plain(series, on)]
         lines.append(report.ratio(series, (on, LOADED), (off, LOADED), "runs_per_s", TARGET))
         lines.append(report.ratio(series, (on, ALONE), (off, ALONE), "p50_ms", None))
+        without, with_them = plain.per_run(durability), traced.per_run(durability)
+        lines.append(report.Line(f"{off}, CPU of a run at {LOADED}", without, "ms"))
+        ratios = [one / other for one, other in zip(with_them, without, strict=True)]
+        lines.append(report.Line(f"{on} / {off}, CPU of a run at {LOADED}", ratios, "x", WORK))
     if traced.speeds:
         lines.append(report.Line("exporter alone", traced.speeds, "spans/s"))
     return report.Report("tracing", report.conditions(options, data, series), lines)

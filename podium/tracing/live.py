@@ -30,7 +30,8 @@ from replay.spans import Span
 logger = logging.getLogger("podium.tracing")
 
 NICENESS: Final = 19
-"""The lowest priority: whatever a run needs comes first."""
+"""The lowest priority, where the system has no policy for idle time: whatever a run needs comes
+first."""
 
 LOOK_S: Final = 2.0
 """Seconds after which it reads on without having heard a hint."""
@@ -98,6 +99,7 @@ async def follow(asked: Asked, ending: asyncio.Event) -> None:
             messages=asked.messages,
         )
         _say({"ready": True})
+        _step_back()  # only here: whoever starts us waits
         work = asyncio.create_task(_work(feed, follower, ending))
         end = asyncio.create_task(ending.wait())
         await asyncio.wait({work, end}, return_when=asyncio.FIRST_COMPLETED)
@@ -156,6 +158,9 @@ async def _main(asked: Asked) -> None:
 def _step_back() -> None:
     """Let everything else go first: within the session, and the session among others."""
     os.nice(NICENESS)
+    if hasattr(os, "SCHED_IDLE"):
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     if os.getsid(0) == os.getpid():  # else it is somebody else's
         with contextlib.suppress(OSError):
             Path("/proc/self/autogroup").write_text(f"{NICENESS}\n")
@@ -165,7 +170,6 @@ def main() -> int:
     """Be the process."""
     asked = msgspec.json.decode(sys.stdin.buffer.readline(), type=Asked)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s traces %(message)s")
-    _step_back()
     try:
         asyncio.run(_main(asked))
     except PodiumError as error:
