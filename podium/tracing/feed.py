@@ -85,7 +85,8 @@ class BrokerFeed:
         with contextlib.suppress(NatsError, OSError):
             subscription = await self._broker.client.subscribe("hint.*.c", cb=heard)
             await subscription.unsubscribe(limit=1)
-            self._subscription = subscription
+            if not self._woken.is_set():  # else it has heard its one hint already
+                self._subscription = subscription
 
     def wake(self) -> None:
         """Wait no longer."""
