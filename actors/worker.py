@@ -217,9 +217,7 @@ class Worker:
         else:
             async with self._slots:
                 started = time.monotonic()
-                span = attempt_context(
-                    message.run, message.call, message.attempt, job.traceparent
-                )
+                span = attempt_context(message.run, message.call, message.attempt, job.traceparent)
                 with tracing.under(span):
                     outcome = await work_on(attempt_of(message), self.adapter, self.secrets)
         outcome, value, blob = await self._stored(outcome)

@@ -119,8 +119,8 @@ class Projector:
         """A report stands in the inbox under this hash; a commit may say later that it counts."""
         waiting = self._open.get((report.call, report.attempt))
         if waiting is not None and len(waiting.reports) < MAX_REPORTS:
-            content = self._scene.content
-            slim = report if content else msgspec.structs.replace(report, value=None)
+            value = report.value if self._scene.content else None
+            slim = msgspec.structs.replace(report, value=value, record=None)
             waiting.reports[known] = slim
 
     def share(self, log: RunLog) -> None:

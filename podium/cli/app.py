@@ -19,7 +19,6 @@ Try:
 """
 
 WORK: Final = Group("Runs", sort_key=1)
-DEBUG: Final = Group("Debug", sort_key=2)
 DEPLOY: Final = Group("Deployment", sort_key=2)
 DEBUG: Final = Group("Debug", sort_key=2)
 OWN: Final = Group("Your own", sort_key=3)
