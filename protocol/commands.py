@@ -14,6 +14,7 @@ cause                     command                                     where its 
 ``policy:<turn>``         `PolicyReply`                               the `PolicyReplied` event
 ``inbox:<hash>``          `Inbox`                                     the inbox message
 ``deadline``              `Deadline`                                  the commit's own time
+``archive``               `Archive`                                   the `Archived` event
 ========================  ==========================================  ==========================
 """
 
@@ -104,7 +105,16 @@ class Deadline(msgspec.Struct, frozen=True):
     """Time has passed. The inbox has been looked into just before."""
 
 
-Command: TypeAlias = Start | Fork | Activate | PolicyReply | Inbox | Deadline
+class Archive(msgspec.Struct, frozen=True):
+    """An ended run's commits are in the archive, and were read back from there."""
+
+    manifest: str
+    """Where, as a URL."""
+    head: str
+    """Hash of the last archived commit."""
+
+
+Command: TypeAlias = Start | Fork | Activate | PolicyReply | Inbox | Deadline | Archive
 
 
 def cause(command: Command) -> str:
@@ -122,10 +132,13 @@ def cause(command: Command) -> str:
             return f"inbox:{digest}"
         case Deadline():
             return "deadline"
+        case Archive():
+            return "archive"
 
 
 __all__ = [
     "Activate",
+    "Archive",
     "Command",
     "Continue",
     "Deadline",

@@ -31,6 +31,7 @@ from protocol.actions import Report
 from protocol.budgets import Limit
 from protocol.commands import (
     Activate,
+    Archive,
     Command,
     Deadline,
     Fork,
@@ -44,6 +45,7 @@ from protocol.dialects import parse
 from protocol.events import (
     AnswerGiven,
     AnyEvent,
+    Archived,
     Asker,
     BudgetExtended,
     DecisionRejected,
@@ -159,6 +161,8 @@ def _take(d: Draft, command: Command) -> None:
             _start_run(d, command)
         return
     if d.state.phase == "ended":
+        if isinstance(command, Archive) and not d.state.archived:
+            d.emit(Archived(manifest=command.manifest, head=command.head))
         return
     match command:
         case Inbox(digest, Report() as report):

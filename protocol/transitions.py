@@ -112,7 +112,8 @@ def apply(s: RunState, event: AnyEvent) -> None:
             s.detail = f"by {event.by}" + (f": {event.reason}" if event.reason else "")
             _ended(s, "cancelled", event.at)
         case Archived():
-            s.archived = event.manifest
+            # Where the log begins with it, this is all that is known of the run: that it has ended.
+            s.archived, s.phase = event.manifest, "ended"
         case UnknownEvent():
             pass
         case _:

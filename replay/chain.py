@@ -14,7 +14,7 @@ import msgspec
 from protocol.codec import Commit, decode_commit, decode_message, digest
 from protocol.commands import Inbox
 from protocol.errors import InvalidData
-from protocol.events import AnyEvent, RunActivated, RunForked
+from protocol.events import AnyEvent, Archived, RunActivated, RunForked
 from protocol.inbox import Message
 from protocol.run import fold
 from protocol.state import RunState
@@ -29,6 +29,13 @@ class Stored(NamedTuple):
     seq: int
     """Where it stands. A locator, never an identity."""
     data: bytes
+
+
+class Messages(NamedTuple):
+    """The two subjects of a run as they stand, in stream order."""
+
+    commits: list[Stored]
+    inbox: list[Stored]
 
 
 class Head(NamedTuple):
@@ -67,6 +74,7 @@ class RunLog(msgspec.Struct):
 
     run: str
     commits: list[Commit] = msgspec.field(default_factory=list)
+    """From the first on; of a run whose archive can't be read here, the one that stands for it."""
     seqs: list[int] = msgspec.field(default_factory=list)
     """Where each commit stands."""
     inbox: list[InboxEntry] = msgspec.field(default_factory=list)
@@ -139,6 +147,8 @@ def _take_commit(log: RunLog, stored: Stored) -> None:
     head = log.head
     try:
         commit = decode_commit(stored.data)
+        if not log.commits and stands_for_archived(commit):  # the commits before it are elsewhere
+            head = Head(commit.n - 1, commit.prev, 0, commit.epoch, commit.at)
         why = stranger(log.run, commit, head)
     except InvalidData as error:
         commit, why = None, error.message
@@ -149,6 +159,15 @@ def _take_commit(log: RunLog, stored: Stored) -> None:
     log.commits.append(commit)
     log.seqs.append(stored.seq)
     log.head = Head(commit.n, digest(stored.data), stored.seq, commit.epoch, commit.at)
+
+
+def stands_for_archived(commit: Commit) -> bool:
+    """Whether this is the commit with which the log of an archived run begins."""
+    match commit.events:
+        case (Archived(head=head),):
+            return commit.n > 1 and head == commit.prev
+        case _:
+            return False
 
 
 def stranger(run: str, commit: Commit, head: Head) -> str:
@@ -189,10 +208,19 @@ def _set_aside(log: RunLog, aside: Aside) -> None:
 
 
 def hash_at(log: RunLog, n: int) -> str:
-    """The hash of a counted commit, from 1; "" for one that the log doesn't have."""
-    if not 1 <= n <= log.head.n:
+    """The hash of a counted commit, from 1; "" for one that the log doesn't have.
+
+    Where the log begins with an `Archived` commit, the one before that is known, too.
+    """
+    base = archived_before(log)
+    if not max(1, base) <= n <= log.head.n:
         return ""
-    return log.head.hash if n == log.head.n else log.commits[n].prev
+    return log.head.hash if n == log.head.n else log.commits[n - base].prev
+
+
+def archived_before(log: RunLog) -> int:
+    """Commits that are archived and stand in this log no more."""
+    return log.commits[0].n - 1 if log.commits else 0
 
 
 Verdict: TypeAlias = Literal["done", "retry", "fenced"]

@@ -15,11 +15,20 @@ from nats.aio.subscription import Subscription
 
 from protocol import subjects
 from protocol.actions import BlobRef
-from protocol.codec import Commit, blob_ref, digest, encode
+from protocol.codec import Commit, blob_ref, decode_commit, digest, encode
 from protocol.errors import Busy, Fenced, InvalidData, NotFound, TooLarge, Unreachable
 from protocol.limits import BLOB_CHUNK_BYTES, MAX_MESSAGE_BYTES, MAX_VALUE_BYTES
-from replay.broker import Broker, Refused, Unanswered, persist
-from replay.chain import Head, RunLog, Stored, assemble, extend, verdict
+from replay.broker import READ_BATCH, Broker, Refused, Unanswered, persist
+from replay.chain import (
+    Head,
+    Messages,
+    RunLog,
+    Stored,
+    assemble,
+    extend,
+    stands_for_archived,
+    verdict,
+)
 from replay.connection import RECONNECT_S
 from replay.forks import attach
 from replay.log import HintHandler
@@ -133,17 +142,31 @@ class JetStreamLog:
         return found
 
     async def _own(self, run: str, least: int) -> RunLog:
+        return (await self._read_all(run, least))[1]
+
+    async def stored(self, run: str, least: int = 0) -> Messages:
+        """See `EventLog.stored`."""
+        return (await self._read_all(run, least))[0]
+
+    async def _read_all(self, run: str, least: int) -> tuple[Messages, RunLog]:
         """The run's own messages; from the leader, if fewer commits than that were found."""
-        commits, inbox = await asyncio.gather(
-            self._read(run, subjects.commits(run), 0), self.inbox(run)
-        )
-        log = assemble(run, commits, inbox)
+        messages = await self._both(run)
+        if _purged_meanwhile(messages.commits):
+            messages = await self._both(run)
+        log = assemble(run, *messages)
         if log.head.n < least:
             commits = await self._leader(run, subjects.commits(run), 0)
-            log = assemble(run, commits, inbox)
+            messages = messages._replace(commits=commits)
+            log = assemble(run, *messages)
         if _missing(log):
-            log = assemble(run, commits, await self._leader(run, subjects.inbox(run), 0))
-        return log
+            inbox = await self._leader(run, subjects.inbox(run), 0)
+            messages = messages._replace(inbox=inbox)
+            log = assemble(run, *messages)
+        return messages, log
+
+    async def _both(self, run: str) -> Messages:
+        both = await asyncio.gather(self._read(run, subjects.commits(run), 0), self.inbox(run))
+        return Messages(*both)
 
     async def read_on(self, log: RunLog) -> None:
         """See `EventLog.read_on`."""
@@ -307,8 +330,21 @@ class JetStreamLog:
         return data
 
 
+def _purged_meanwhile(commits: list[Stored]) -> bool:
+    """Whether the run was archived between two pages of its commits: the middle is not there."""
+    if len(commits) <= READ_BATCH:
+        return False
+    try:
+        last = decode_commit(commits[-1].data)
+    except InvalidData:
+        return False
+    return stands_for_archived(last) and last.n > len(commits)
+
+
 def _missing(log: RunLog) -> bool:
     """Whether a commit acted on an inbox message that was not read."""
+    if log.head.n and log.commits[0].n > 1:  # what it acted on is in the archive, too
+        return False
     known = {entry.hash for entry in log.inbox}
     named = (cause for commit in log.commits for cause in commit.causes)
     return any(

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from protocol.actions import BlobRef
 from protocol.codec import Commit
-from replay.chain import Head, RunLog, Stored
+from replay.chain import Head, Messages, RunLog, Stored
 
 HintHandler = Callable[[bytes, int, int], None]
 """Called with a message of the inbox, its sequence, and the sequence of the inbox message before
@@ -57,6 +57,13 @@ class EventLog(Protocol):
             run: Its id.
             least: Commits that somebody knows it to have; a replica that lags behind is not
                 believed.
+        """
+        ...
+
+    async def stored(self, run: str, least: int = 0) -> Messages:
+        """The run's own messages as they stand: the original bytes, strangers' included.
+
+        See `read` for ``least``.
         """
         ...
 

@@ -13,7 +13,7 @@ from protocol.actions import BlobRef
 from protocol.codec import Commit, blob_ref, digest, encode
 from protocol.errors import Fenced, InvalidData, NotFound, TooLarge
 from protocol.limits import MAX_MESSAGE_BYTES, MAX_VALUE_BYTES
-from replay.chain import Head, RunLog, Stored, assemble, extend
+from replay.chain import Head, Messages, RunLog, Stored, assemble, extend
 from replay.forks import attach
 from replay.log import HintHandler, Hints
 
@@ -84,8 +84,12 @@ class MemoryLog:
         await attach(self._own, found)
         return found
 
-    async def _own(self, run: str, _least: int) -> RunLog:
-        return assemble(run, self.store.after((run, "c"), 0), self.store.after((run, "i"), 0))
+    async def _own(self, run: str, least: int) -> RunLog:
+        return assemble(run, *await self.stored(run, least))
+
+    async def stored(self, run: str, least: int = 0) -> Messages:
+        """See `EventLog.stored`."""
+        return Messages(self.store.after((run, "c"), 0), self.store.after((run, "i"), 0))
 
     async def read_on(self, log: RunLog) -> None:
         """See `EventLog.read_on`."""

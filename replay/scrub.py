@@ -17,7 +17,7 @@ from protocol import subjects
 from protocol.errors import NotFound
 from protocol.limits import MAX_DETAIL_CHARS
 from replay.broker import Refused, persist
-from replay.chain import RunLog, Stored, hash_at
+from replay.chain import RunLog, Stored, archived_before, hash_at
 from replay.jetstream_log import WRONG_SEQUENCE, JetStreamLog, full
 from replay.log import EventLog
 from replay.memory_log import MemoryStore
@@ -91,7 +91,10 @@ def compare(log: RunLog, kept: KeptHead | None) -> list[Finding]:
         if log.aside:
             text += f"; {len(log.aside)} messages are set aside"
         findings.append(Finding(log.run, "cut", text))
-    elif kept is not None and (kept.n > log.head.n or hash_at(log, kept.n) != kept.hash):
+    elif kept is not None and (
+        kept.n > log.head.n
+        or (kept.n >= archived_before(log) and hash_at(log, kept.n) != kept.hash)
+    ):
         findings.append(Finding(log.run, "broken", _break(log, kept)))
     if log.aside and not findings:
         first = log.aside[0]
