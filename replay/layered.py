@@ -1,0 +1,220 @@
+"""A log and its shelves as one: whoever reads sees a run wherever its messages are.
+
+Reads take what a shelf has of a run first, then what the live log still has; writes go to the live
+log. Hashes and chain are checked as ever, for a shelf keeps the original bytes. Sequences are only
+locators: those of a shelf may be of another server, so the positions that a reader goes on from are
+the live log's.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from protocol.actions import BlobRef
+from protocol.codec import Commit, decode_message
+from protocol.errors import Conflict, InvalidData, NotFound
+from protocol.inbox import Signal
+from replay.chain import Head, Messages, RunLog, Stored, assemble
+from replay.log import EventLog, HintHandler, Hints
+from replay.shelf import NONE, Shelf, merged
+
+
+class _Silence:
+    """A subscription where nothing can happen."""
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+class LayeredLog:
+    """An `EventLog` over a live log, or none, and shelves.
+
+    Args:
+        live: Where runs happen; None where there are only shelves.
+        shelves: In the order in which they are asked.
+        nowhere: What is said to whoever writes where there is no live log.
+    """
+
+    def __init__(
+        self,
+        live: EventLog | None,
+        shelves: Sequence[Shelf],
+        nowhere: NotFound | None = None,
+    ) -> None:
+        self.live, self.shelves = live, tuple(shelves)
+        self._nowhere = nowhere or NotFound(
+            "there are only exported or archived runs here, and no deployment",
+            hint="start one with `podium up`, or begin a run with `podium run`",
+        )
+
+    # ---------------------------------------------------------------------------------------- write
+
+    async def append(self, commit: Commit, after: Head) -> Head:
+        """See `EventLog.append`. A run that is only on a shelf isn't this deployment's.
+
+        Raises:
+            NotFound: There is no live log, or the run's commits are not in it.
+        """
+        live = self._writable()
+        if after.n and not after.seq:
+            raise NotFound(
+                f"run {commit.run} was imported or archived, and can't go on here",
+                hint=f"begin a new run that goes on from it: podium fork {commit.run}",
+            )
+        return await live.append(commit, after)
+
+    async def post(self, run: str, data: bytes) -> int:
+        """See `EventLog.post`. Nobody is at work on a run that is only on a shelf.
+
+        Raises:
+            Conflict: A signal to such a run.
+        """
+        live = self._writable()
+        if self._held(run) and await live.tail(run) is None and _is_signal(data):
+            raise Conflict(
+                f"run {run} was imported or archived, and can't be told anything here",
+                hint=f"begin a new run that goes on from it: podium fork {run}",
+            )
+        return await live.post(run, data)
+
+    async def put_blob(self, data: bytes) -> BlobRef:
+        """See `EventLog.put_blob`."""
+        return await self._writable().put_blob(data)
+
+    def _writable(self) -> EventLog:
+        if self.live is None:
+            raise self._nowhere
+        return self.live
+
+    # ----------------------------------------------------------------------------------------- read
+
+    async def read(self, run: str) -> RunLog:
+        """See `EventLog.read`."""
+        if not self._held(run):
+            log = await self._live_read(run)
+            if log is not None and _whole(log):
+                return log
+            await self._refresh()
+            if not self._held(run):
+                return log if log is not None else RunLog(run)
+        there = await self._live_stored(run)
+        log = assemble(run, *merged([*await self._shelved(run), there]))
+        log.head = log.head._replace(seq=_last(there.commits))
+        log.inbox_seq = _last(there.inbox)
+        return log
+
+    async def stored(self, run: str) -> Messages:
+        """See `EventLog.stored`."""
+        there = await self._live_stored(run)
+        if not self._held(run) and not _whole(assemble(run, *there)):
+            await self._refresh()
+        return merged([*await self._shelved(run), there])
+
+    async def _live_read(self, run: str) -> RunLog | None:
+        """The run as the live log has it; None where there is no such log, or shard of it."""
+        if self.live is None:
+            return None
+        try:
+            return await self.live.read(run)
+        except NotFound:
+            await self._refresh()
+            if not self._held(run):
+                raise
+            return None
+
+    async def _live_stored(self, run: str) -> Messages:
+        if self.live is None:
+            return NONE
+        try:
+            return await self.live.stored(run)
+        except NotFound:
+            await self._refresh()
+            if not self._held(run):
+                raise
+            return NONE
+
+    async def _shelved(self, run: str) -> list[Messages]:
+        holding = [shelf for shelf in self.shelves if shelf.has(run)]
+        return [await asyncio.to_thread(shelf.get, run) for shelf in holding]
+
+    def _held(self, run: str) -> bool:
+        return any(shelf.has(run) for shelf in self.shelves)
+
+    async def _refresh(self) -> None:
+        for shelf in self.shelves:
+            await asyncio.to_thread(shelf.refresh)
+
+    async def read_on(self, log: RunLog) -> None:
+        """See `EventLog.read_on`. What is on a shelf doesn't grow while somebody watches."""
+        if self.live is None:
+            return
+        try:
+            await self.live.read_on(log)
+        except NotFound:
+            if not self._held(log.run):
+                raise
+
+    async def tail(self, run: str) -> Stored | None:
+        """See `EventLog.tail`: of the live log only, for it is what a writer has to chain to."""
+        return None if self.live is None else await self.live.tail(run)
+
+    async def inbox(self, run: str, after: int = 0) -> list[Stored]:
+        """See `EventLog.inbox`."""
+        if after or not self._held(run):
+            return [] if self.live is None else await self.live.inbox(run, after)
+        return (await self.stored(run)).inbox
+
+    async def runs(self, prefix: str = "") -> list[str]:
+        """See `EventLog.runs`."""
+        found = set(await self.live.runs(prefix)) if self.live is not None else set[str]()
+        for shelf in self.shelves:
+            await asyncio.to_thread(shelf.refresh)
+            found.update(shelf.runs(prefix))
+        return sorted(found)
+
+    async def hints(self, run: str, handler: HintHandler) -> Hints:
+        """See `EventLog.hints`."""
+        return _Silence() if self.live is None else await self.live.hints(run, handler)
+
+    async def watch(self, run: str, handler: HintHandler) -> Hints:
+        """See `EventLog.watch`."""
+        return _Silence() if self.live is None else await self.live.watch(run, handler)
+
+    async def get_blob(self, ref: BlobRef) -> bytes:
+        """See `EventLog.get_blob`. A damaged copy is passed over while there is another."""
+        problem: NotFound | InvalidData | None = None
+        if self.live is not None:
+            try:
+                return await self.live.get_blob(ref)
+            except (NotFound, InvalidData) as error:
+                problem = error
+        for shelf in self.shelves:
+            try:
+                return await asyncio.to_thread(shelf.blob, ref)
+            except NotFound as error:
+                problem = problem or error
+            except InvalidData as error:
+                problem = error if not isinstance(problem, InvalidData) else problem
+        raise problem or NotFound(f"there is no blob {ref.sha256}")
+
+
+def _whole(log: RunLog) -> bool:
+    """Whether a live log has all of a run.
+
+    Not if it begins with the commit that stands for what is archived, or was read while that
+    happened.
+    """
+    return bool(log.commits) and log.commits[0].n == 1 and not log.set_aside["commits"]
+
+
+def _last(stored: Sequence[Stored]) -> int:
+    return max((each.seq for each in stored), default=0)
+
+
+def _is_signal(data: bytes) -> bool:
+    try:
+        return isinstance(decode_message(data), Signal)
+    except InvalidData:
+        return False
+
+
+__all__ = ["LayeredLog"]

@@ -1,0 +1,339 @@
+"""Exported files: whole, the same each time, and read with distrust."""
+
+import io
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from protocol.actions import BlobRef
+from protocol.codec import blob_ref, encode
+from protocol.errors import Conflict, InvalidData, NotFound
+from protocol.inbox import Reward
+from protocol.run import fold
+from protocol.state import RunState
+from replay import bundle
+from replay.bundle import BundleShelf
+from replay.chain import Messages, assemble
+from replay.imported import FolderShelf, check_import, export, keep
+from replay.layered import LayeredLog
+from replay.memory_log import MemoryLog, MemoryStore
+from tests.stored import BLOB, datas, family_of, put, stored_family, stored_of
+from tests.runs import Driver, answer, begin
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def log(store: MemoryStore) -> MemoryLog:
+    return MemoryLog(store)
+
+
+async def exported(log: MemoryLog, run: str, path: Path, **more: bool) -> BundleShelf:
+    await export(log, run, path, podium="0.0", **more)
+    return BundleShelf(path)
+
+
+async def test_a_run_comes_back_with_its_children_and_blobs(
+    store: MemoryStore, log: MemoryLog, tmp_path: Path
+) -> None:
+    root, *children = stored_family(store, rounds=2)
+    assert len(children) == 2
+    shelf = await exported(log, root, tmp_path / "a.podium")
+    assert shelf.runs() == sorted([root, *children])
+    for run in (root, *children):
+        assert shelf.get(run) == await log.stored(run)
+        assert assemble(run, *shelf.get(run)) == await log.read(run)
+    assert shelf.blob(blob_ref(BLOB)) == BLOB
+    assert shelf.check()[0].run == root
+    assert shelf.manifest.missing == ()
+
+
+async def test_children_can_be_left_out(store: MemoryStore, log: MemoryLog, tmp_path: Path) -> None:
+    root, *_ = stored_family(store)
+    shelf = await exported(log, root, tmp_path / "a.podium", children=False)
+    assert shelf.runs() == [root]
+
+
+async def test_the_same_run_is_the_same_file(
+    store: MemoryStore, log: MemoryLog, tmp_path: Path
+) -> None:
+    root, *_ = stored_family(store)
+    await exported(log, root, tmp_path / "a.podium")
+    await exported(log, root, tmp_path / "b.podium")
+    assert (tmp_path / "a.podium").read_bytes() == (tmp_path / "b.podium").read_bytes()
+    again = LayeredLog(None, [BundleShelf(tmp_path / "a.podium")])
+    await export(again, root, tmp_path / "c.podium", podium="0.0")
+    assert (tmp_path / "a.podium").read_bytes() == (tmp_path / "c.podium").read_bytes()
+
+
+async def test_strangers_messages_are_kept_byte_for_byte(
+    store: MemoryStore, log: MemoryLog, tmp_path: Path
+) -> None:
+    root, *_ = stored_family(store)
+    noise = [b"", b"\xff\x00\n", b'"quoted"', b"{\n}", b"{no json", b'{"a":1}\r', b"\n\n"]
+    for data in noise:
+        await log.post(root, data)
+        store.messages[root, "c"].append(store.messages[root, "i"][-1])
+    shelf = await exported(log, root, tmp_path / "a.podium")
+    assert shelf.get(root) == await log.stored(root)
+    assert shelf.check()[0].set_aside == {"commits": len(noise), "inbox": len(noise)}
+
+
+async def test_a_lost_blob_is_said_and_the_rest_goes(
+    store: MemoryStore, log: MemoryLog, tmp_path: Path
+) -> None:
+    root, *_ = stored_family(store)
+    store.blobs.clear()
+    shelf = await exported(log, root, tmp_path / "a.podium")
+    assert shelf.manifest.missing == (blob_ref(BLOB).sha256,)
+    shelf.check()
+    with pytest.raises(NotFound, match="no blob"):
+        shelf.blob(blob_ref(BLOB))
+
+
+async def test_an_unknown_run_leaves_no_file(log: MemoryLog, tmp_path: Path) -> None:
+    with pytest.raises(NotFound):
+        await export(log, "0" * 13, tmp_path / "a.podium", podium="0.0")
+    assert os.listdir(tmp_path) == []
+
+
+# ------------------------------------------------------------------------------ hostile input
+
+Change = Callable[[dict[str, bytes]], None]
+
+
+def rewritten(path: Path, change: Change) -> None:
+    """The file again, with other entries."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    change(entries)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+
+
+def manifest(**changes: object) -> Change:
+    def change(entries: dict[str, bytes]) -> None:
+        found = json.loads(entries["manifest.json"])
+        entries["manifest.json"] = json.dumps({**found, **changes}).encode()
+
+    return change
+
+
+def flipped(suffix: str) -> Change:
+    def change(entries: dict[str, bytes]) -> None:
+        name = next(name for name in entries if name.endswith(suffix))
+        data = bytearray(entries[name])
+        data[len(data) // 2] ^= 1
+        entries[name] = bytes(data)
+
+    return change
+
+
+def renamed(entries: dict[str, bytes]) -> None:
+    name = next(name for name in entries if name.endswith("commits.jsonl"))
+    entries["../../etc/passwd"] = entries.pop(name)
+
+
+def escaping(entries: dict[str, bytes]) -> None:
+    """A manifest that agrees with its entries and names a run that is a path."""
+    found = json.loads(entries["manifest.json"])
+    run = found["run"]
+    text = json.dumps(found).replace(run, "../../../ssh")
+    for name in [name for name in entries if run in name]:
+        entries[name.replace(run, "../../../ssh")] = entries.pop(name)
+    entries["manifest.json"] = text.encode()
+
+
+HOSTILE: list[tuple[str, Change]] = [
+    ("hash that the manifest says", flipped("commits.jsonl")),
+    ("hash that the manifest says", flipped("inbox.jsonl")),
+    ("hash that the manifest says", flipped("seqs.json")),
+    ("hash that the manifest says", lambda e: e.update({n: b"x" for n in e if n[:5] == "blobs"})),
+    ("no entry manifest.json", lambda e: e.pop("manifest.json") and None),
+    ("can't be read", lambda e: e.update({"manifest.json": b"{"})),
+    ("can't be read", lambda e: e.update({"manifest.json": b"[" * 100_000})),
+    ("entries are not those", lambda e: e.update({"more": b""})),
+    ("entries are not those", renamed),
+    ("is no run's id", escaping),
+    ("has format 'other'", manifest(format="other")),
+    ("version 2", manifest(version=2)),
+    ("doesn't hold the run", manifest(run="0" * 13)),
+]
+
+
+@pytest.mark.parametrize(("message", "change"), HOSTILE)
+async def test_what_is_not_as_it_was_written_is_refused(
+    store: MemoryStore, log: MemoryLog, tmp_path: Path, message: str, change: Change
+) -> None:
+    root, *_ = stored_family(store)
+    path = tmp_path / "a.podium"
+    await export(log, root, path, podium="0.0")
+    rewritten(path, change)
+    with pytest.raises(InvalidData, match=message) as caught:
+        await check_import(MemoryLog(), path)
+    assert caught.value.hint
+
+
+async def test_every_cut_and_every_flipped_byte_is_refused_or_changes_nothing(
+    store: MemoryStore, log: MemoryLog, tmp_path: Path
+) -> None:
+    root, *_ = stored_family(store)
+    store.blobs.clear()
+    path = tmp_path / "a.podium"
+    await export(log, root, path, podium="0.0")
+    whole = path.read_bytes()
+    before = BundleShelf(path).check()
+    for at in range(0, len(whole), 37):
+        flipped = bytearray(whole)
+        flipped[at] ^= 0x41
+        for data in (whole[:at], bytes(flipped)):
+            path.write_bytes(data)
+            try:
+                found = BundleShelf(path).check()
+            except InvalidData:
+                continue
+            assert found == before
+
+
+def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.podium"
+    for data in (b"", b"PK", b"x" * 100_000, b"PK\x05\x06" + b"\xff" * 18):
+        path.write_bytes(data)
+        with pytest.raises(InvalidData, match=r"a\.podium can't be used"):
+            BundleShelf(path)
+    with pytest.raises(InvalidData, match="can't be used"):
+        BundleShelf(tmp_path / "a.podium")
+    with pytest.raises(NotFound):
+        BundleShelf(tmp_path / "nowhere.podium")
+
+
+async def test_what_would_unpack_to_too_much_is_not_unpacked(
+    store: MemoryStore, log: MemoryLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, *_ = stored_family(store)
+    path = tmp_path / "a.podium"
+    await export(log, root, path, podium="0.0")
+    monkeypatch.setattr(bundle, "MAX_RUN_BYTES", 100)
+    with pytest.raises(InvalidData, match="at most 100"):
+        BundleShelf(path).get(root)
+    monkeypatch.setattr(bundle, "MAX_TOTAL_BYTES", 1_000)
+    monkeypatch.setattr(bundle, "MAX_MANIFEST_BYTES", 1_000)
+    with pytest.raises(InvalidData, match="would unpack to more"):
+        BundleShelf(path)
+
+
+def test_a_file_that_is_too_large_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle, "MAX_TOTAL_BYTES", 50)
+    exported = bundle.Exported("0" * 13, {"0" * 13: Messages([], [])})
+    with pytest.raises(InvalidData, match="doesn't fit into one file"):
+        bundle.write(io.BytesIO(), exported, [("0" * 64, b"x" * 99)], podium="0.0")
+
+
+# ------------------------------------------------------------------------------------- import
+
+
+async def test_importing_twice_changes_nothing(
+    store: MemoryStore, log: MemoryLog, tmp_path: Path
+) -> None:
+    root, *children = stored_family(store)
+    path, folder = tmp_path / "a.podium", tmp_path / "imported"
+    await export(log, root, path, podium="0.0")
+    here = LayeredLog(None, [FolderShelf(folder)])
+    first = await check_import(here, path)
+    assert first.fresh
+    kept = keep(first, folder)
+    assert sorted(await here.runs()) == sorted([root, *children])
+    second = await check_import(here, path)
+    assert not second.fresh
+    assert keep(second, folder) == kept
+    assert list(folder.iterdir()) == [kept]
+    state = (await here.read(root)).state()
+    assert state == (await log.read(root)).state()
+    assert await here.get_blob(blob_ref(BLOB)) == BLOB
+
+
+async def test_a_run_that_went_another_way_is_a_conflict(
+    store: MemoryStore, log: MemoryLog, tmp_path: Path
+) -> None:
+    root, *_ = stored_family(store)
+    path = tmp_path / "a.podium"
+    await export(log, root, path, podium="0.0")
+    other = MemoryStore()
+    driver = Driver(begin(task="Something else?"))
+    driver.reply(answer())
+    put(other, root, stored_of(driver))
+    with pytest.raises(Conflict, match=f"run {root} is here already and went another way"):
+        await check_import(MemoryLog(other), path)
+
+
+async def test_a_live_run_that_is_behind_is_a_conflict(
+    store: MemoryStore, log: MemoryLog, tmp_path: Path
+) -> None:
+    root, *_ = stored_family(store)
+    path = tmp_path / "a.podium"
+    await export(log, root, path, podium="0.0")
+    del store.messages[root, "c"][-1]
+    with pytest.raises(Conflict, match="this deployment's own"):
+        await check_import(log, path)
+
+
+async def test_a_later_export_adds_to_an_earlier_one(
+    store: MemoryStore, log: MemoryLog, tmp_path: Path
+) -> None:
+    root, *_ = stored_family(store)
+    whole = await log.stored(root)
+    store.messages[root, "c"] = whole.commits[:-1]
+    folder = tmp_path / "imported"
+    here = LayeredLog(None, [FolderShelf(folder)])
+    await export(log, root, tmp_path / "a.podium", podium="0.0")
+    keep(await check_import(here, tmp_path / "a.podium"), folder)
+    assert (await here.read(root)).state().phase != "ended"
+    store.messages[root, "c"] = list(whole.commits)
+    await log.post(root, encode(Reward(run=root, channel="late", value=2.0, by="a test")))
+    await export(log, root, tmp_path / "b.podium", podium="0.0")
+    later = await check_import(here, tmp_path / "b.podium")
+    assert later.fresh
+    keep(later, folder)
+    assert root in await here.runs()  # which looks into the folder again
+    found = await here.read(root)
+    assert datas((await here.stored(root)).commits) == datas(whole.commits)
+    assert len(found.inbox) == len((await log.read(root)).inbox)
+    assert found.state().phase == "ended"
+    assert not (await check_import(here, tmp_path / "a.podium")).fresh
+
+
+async def test_a_damaged_file_in_the_folder_hides_no_other(
+    store: MemoryStore, log: MemoryLog, tmp_path: Path
+) -> None:
+    root, *_ = stored_family(store)
+    await export(log, root, tmp_path / "a.podium", podium="0.0")
+    (tmp_path / "b.podium").write_bytes(b"noise")
+    shelf = FolderShelf(tmp_path)
+    assert root in shelf.runs()
+    assert shelf.get(root) == await log.stored(root)
+    with pytest.raises(NotFound):
+        shelf.blob(BlobRef("0" * 64, 1))
+    (tmp_path / "a.podium").unlink()
+    shelf.refresh()
+    assert shelf.runs() == []
+
+
+def test_the_family_of_this_test_is_one() -> None:
+    *children, root = family_of(2)
+    assert root.state.outcome == "finished"
+    assert [child.state.parent.run for child in children if child.state.parent] == [
+        root.state.run
+    ] * 2
+    for driver in (*children, root):
+        messages = stored_of(driver)
+        log = assemble(driver.state.run, *messages)
+        assert log.aside == []
+        assert log.state() == fold(RunState(), driver.events) == driver.state
