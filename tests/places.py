@@ -9,6 +9,7 @@ import contextlib
 import os
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Final, Literal, Protocol
 
 from actors.embedded import Role
@@ -18,7 +19,9 @@ from actors.queues import Queue
 from protocol import subjects
 from protocol.actions import BlobRef
 from replay.broker import Broker
+from replay.imported import FolderShelf
 from replay.jetstream_log import JetStreamLog
+from replay.layered import LayeredLog
 from replay.log import EventLog
 from replay.memory_log import MemoryLog, MemoryStore
 from replay.streams import ensure_streams
@@ -78,6 +81,14 @@ class MemoryPlace:
     async def spoil(self, ref: BlobRef, data: bytes) -> None:
         """See `Place.spoil`."""
         self.store.blobs[ref.sha256] = data
+
+
+class LayeredPlace(MemoryPlace):
+    """Everything in this event loop, behind a shelf that holds nothing."""
+
+    async def log(self) -> EventLog:
+        """Another client."""
+        return LayeredLog(MemoryLog(self.store), [FolderShelf(Path("/nowhere"))])
 
 
 class BrokerPlace:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from tests.broker import One, Three, r1, r3
-from tests.places import BrokerPlace, MemoryPlace, Place, with_streams
+from tests.places import BrokerPlace, LayeredPlace, MemoryPlace, Place, with_streams
 
 
 @pytest.fixture(scope="session")
@@ -29,8 +29,14 @@ def three_servers() -> Iterator[Three]:
 async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
     """Each place in turn."""
     async with contextlib.AsyncExitStack() as stack:
-        if request.param == "memory":
-            yield MemoryPlace()
-        else:
-            name = {"r1": "one_server", "r3": "three_servers"}[request.param]
-            yield BrokerPlace(request.getfixturevalue(name), stack)
+        yield opened(request, stack)
+
+
+def opened(request: pytest.FixtureRequest, stack: contextlib.AsyncExitStack) -> Place:
+    """The place that a test's parameter names."""
+    if request.param == "memory":
+        return MemoryPlace()
+    if request.param == "layered":
+        return LayeredPlace()
+    name = {"r1": "one_server", "r3": "three_servers"}[request.param]
+    return BrokerPlace(request.getfixturevalue(name), stack)

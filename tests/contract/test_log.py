@@ -1,7 +1,8 @@
-"""What every event log holds to: memory, one server, three servers."""
+"""What every event log holds to: memory, one server, three servers, and a log behind shelves."""
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 import pytest
@@ -9,17 +10,34 @@ import pytest
 from protocol.actions import BlobRef, Report
 from protocol.budgets import Budget
 from protocol.codec import Commit, blob_ref, digest, encode
+from protocol.commands import Activate
 from protocol.decisions import PolicySpec, Task
 from protocol.errors import Fenced, InvalidData, NotFound, TooLarge
-from protocol.events import AnyEvent, RunActivated, RunCancelled, RunStarted, SignalReceived
+from protocol.events import (
+    AnyEvent,
+    Archived,
+    RunActivated,
+    RunCancelled,
+    RunStarted,
+    SignalReceived,
+)
 from protocol.limits import BLOB_CHUNK_BYTES, MAX_COMMIT_BYTES, MAX_MESSAGE_BYTES, MAX_VALUE_BYTES
+from protocol.run import decide
 from replay.chain import EMPTY, Head
 from replay.log import EventLog
+from tests.contract.conftest import opened
 from tests.places import WITHIN_S, BrokerPlace, Place, new_run
-from tests.runs import AT, POOL
+from tests.runs import AT, POOL, begin
 
 WRITERS: Final = 4
 COMMITS_EACH: Final = 6
+
+
+@pytest.fixture(params=["memory", "layered", "r1", "r3"])
+async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
+    """Each place in turn."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield opened(request, stack)
 
 
 def first(run: str, conductor: str = "a") -> Commit:
@@ -405,3 +423,53 @@ async def test_runs_are_listed_by_prefix(place: Place) -> None:
     assert await log.runs(begun_runs[2]) == [begun_runs[2]]
     assert await log.runs(new_run()) == []
     assert set(begun_runs) <= set(await log.runs())
+
+
+# ------------------------------------------------------------------------------------- as it stands
+
+
+async def test_what_is_stored_comes_with_its_original_bytes(place: Place) -> None:
+    log = await place.log()
+    run = new_run()
+    head = await begun(log, run)
+    sent = report(run)
+    await place.strange(run, "c", b"noise \xff")
+    await log.post(run, sent)
+    seen = await log.read(run)
+    second = commit(run, seen.head, [signal_read()])
+    await log.append(second, seen.head)
+    found = await log.stored(run)
+    assert [each.data for each in found.commits] == [
+        encode(first(run)),
+        b"noise \xff",
+        encode(second),
+    ]
+    assert [each.data for each in found.inbox] == [sent]
+    assert found.commits[0].seq == head.seq
+    assert await log.stored(new_run()) == ([], [])
+
+
+async def test_a_log_may_begin_with_the_commit_that_stands_for_what_is_archived(
+    place: Place,
+) -> None:
+    log = await place.log()
+    run = new_run()
+    past = first(run)
+    prev = digest(encode(past))
+    stub = Commit(
+        run=run,
+        n=7,
+        epoch=3,
+        at=AT,
+        causes=("archive",),
+        events=(Archived(manifest="file:///somewhere", head=prev),),
+        prev=prev,
+    )
+    await place.strange(run, "c", encode(stub))
+    seen = await log.read(run)
+    assert (seen.commits, seen.aside) == ([stub], [])
+    assert (seen.head.n, seen.head.epoch) == (7, 3)
+    assert seen.state().phase == "ended"
+    with pytest.raises(Fenced):
+        await log.append(first(run), EMPTY)
+    assert decide(seen.state(), [begin(), Activate("b", "1")], AT) == []  # it never begins again

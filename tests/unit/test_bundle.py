@@ -106,7 +106,7 @@ async def test_an_unknown_run_leaves_no_file(log: MemoryLog, tmp_path: Path) -> 
 
 # ------------------------------------------------------------------------------ hostile input
 
-Change = Callable[[dict[str, bytes]], None]
+Change = Callable[[dict[str, bytes]], object]
 
 
 def rewritten(path: Path, change: Change) -> None:
@@ -157,7 +157,7 @@ HOSTILE: list[tuple[str, Change]] = [
     ("hash that the manifest says", flipped("inbox.jsonl")),
     ("hash that the manifest says", flipped("seqs.json")),
     ("hash that the manifest says", lambda e: e.update({n: b"x" for n in e if n[:5] == "blobs"})),
-    ("no entry manifest.json", lambda e: e.pop("manifest.json") and None),
+    ("no entry manifest.json", lambda e: e.pop("manifest.json")),
     ("can't be read", lambda e: e.update({"manifest.json": b"{"})),
     ("can't be read", lambda e: e.update({"manifest.json": b"[" * 100_000})),
     ("entries are not those", lambda e: e.update({"more": b""})),

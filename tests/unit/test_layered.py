@@ -1,0 +1,174 @@
+"""Shelves and a live log as one: wherever a run's messages stand, it reads the same."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.actions import BlobRef
+from protocol.codec import Commit, blob_ref, digest, encode
+from protocol.errors import Conflict, InvalidData, NotFound
+from protocol.events import Archived, RunActivated
+from protocol.inbox import Label, Signal
+from replay.chain import EMPTY, Messages, RunLog
+from replay.layered import LayeredLog
+from replay.memory_log import MemoryLog, MemoryStore
+from replay.shelf import checked, no_blob
+from tests.logs import BLOB, datas, put, stored_family
+from tests.runs import AT
+
+
+class DictShelf:
+    """A shelf in memory, that knows only what it has been told to look at."""
+
+    name = "a dictionary"
+
+    def __init__(self, **runs: Messages) -> None:
+        self.there = runs
+        self.known = set(runs)
+        self.blobs: dict[str, bytes] = {}
+
+    def refresh(self) -> None:
+        self.known = set(self.there)
+
+    def has(self, run: str) -> bool:
+        return run in self.known
+
+    def runs(self, prefix: str = "") -> list[str]:
+        return sorted(run for run in self.known if run.startswith(prefix))
+
+    def get(self, run: str) -> Messages:
+        return self.there.get(run, Messages([], []))
+
+    def blob(self, ref: BlobRef) -> bytes:
+        if ref.sha256 not in self.blobs:
+            raise no_blob(ref, self.name)
+        return checked(self.blobs[ref.sha256], ref, self.name)
+
+
+STORE = MemoryStore()
+ROOT, *CHILDREN = stored_family(STORE, 2)
+WHOLE = Messages(STORE.messages[ROOT, "c"], STORE.messages[ROOT, "i"])
+
+
+def stub(log: RunLog) -> Commit:
+    return Commit(
+        run=log.run,
+        n=log.head.n + 1,
+        epoch=log.head.epoch,
+        at=log.head.at,
+        causes=("archive",),
+        events=(Archived(manifest="there", head=log.head.hash),),
+        prev=log.head.hash,
+    )
+
+
+@given(st.data())
+async def test_however_a_run_is_spread_it_reads_the_same(data: st.DataObject) -> None:
+    """The shelf has a beginning, the live log an end, and both may have what is between."""
+    whole = await MemoryLog(STORE).read(ROOT)
+    upto, since = (data.draw(st.integers(0, len(WHOLE.commits))) for _ in range(2))
+    i_upto, i_since = (data.draw(st.integers(0, len(WHOLE.inbox))) for _ in range(2))
+    shelf = DictShelf(
+        **{ROOT: Messages(WHOLE.commits[:upto], WHOLE.inbox[:i_upto])},
+    )
+    live = MemoryStore()
+    rest = WHOLE.commits[min(since, upto) :]
+    put(live, ROOT, Messages(rest, WHOLE.inbox[min(i_since, i_upto) :]))
+    log = LayeredLog(MemoryLog(live), [shelf])
+    found = await log.read(ROOT)
+    assert found.commits == whole.commits
+    assert [entry.hash for entry in found.inbox] == [entry.hash for entry in whole.inbox]
+    assert found.aside == []
+    assert found.state() == whole.state()
+    assert found.head.hash == whole.head.hash
+    assert found.head.seq == (rest[-1].seq if rest else 0), "the position is the live log's"
+    assert await log.stored(ROOT) == WHOLE
+
+
+async def test_an_archived_run_is_read_from_both_places() -> None:
+    whole = await MemoryLog(STORE).read(ROOT)
+    live = MemoryStore()
+    last = stub(whole)
+    live.put((ROOT, "c"), encode(last))
+    shelf = DictShelf(**{ROOT: WHOLE})
+    shelf.known.clear()  # it was archived after the shelf was looked at
+    found = await LayeredLog(MemoryLog(live), [shelf]).read(ROOT)
+    assert found.commits == [*whole.commits, last]
+    assert found.aside == []
+    assert found.state().archived == "there"
+    assert found.head.seq == live.last((ROOT, "c"))
+
+
+async def test_what_comes_later_is_read_on() -> None:
+    live = MemoryStore()
+    shelf = DictShelf(**{ROOT: WHOLE})
+    log = LayeredLog(MemoryLog(live), [shelf])
+    found = await log.read(ROOT)
+    label = encode(Label(run=ROOT, key="good", value=True, by="ada"))
+    await log.post(ROOT, label)
+    await log.read_on(found)
+    assert found.inbox[-1].hash == digest(label)
+    await log.read_on(found)
+    fresh = await log.read(ROOT)
+    assert [each.hash for each in found.inbox] == [each.hash for each in fresh.inbox]
+    assert found.commits == fresh.commits
+    assert (await log.inbox(ROOT))[-1].data == label
+    assert datas(await log.inbox(ROOT, fresh.inbox_seq)) == []
+
+
+async def test_a_run_that_is_only_on_a_shelf_moves_for_nobody() -> None:
+    shelf = DictShelf(**{ROOT: Messages(WHOLE.commits[:-1], WHOLE.inbox)})
+    live = MemoryLog()
+    log = LayeredLog(live, [shelf])
+    found = await log.read(ROOT)
+    activated = RunActivated(epoch=found.head.epoch + 1, conductor="b", rules="1")
+    commit = Commit(
+        run=ROOT,
+        n=found.head.n + 1,
+        epoch=activated.epoch,
+        at=AT + 10**9,
+        causes=("activation",),
+        events=(activated,),
+        prev=found.head.hash,
+    )
+    with pytest.raises(NotFound, match=f"run {ROOT} was imported"):
+        await log.append(commit, found.head)
+    with pytest.raises(Conflict, match="can't be told"):
+        await log.post(ROOT, encode(Signal(id="1", run=ROOT, kind="resume", by="ada")))
+    assert await live.stored(ROOT) == ([], [])
+
+
+async def test_where_there_is_no_log_everything_can_be_read_and_nothing_written() -> None:
+    shelf = DictShelf(**{ROOT: WHOLE})
+    shelf.blobs[blob_ref(BLOB).sha256] = BLOB
+    log = LayeredLog(None, [shelf])
+    found = await log.read(ROOT)
+    assert found.state().phase == "ended"
+    assert await log.runs(ROOT[:3]) == [ROOT]
+    assert await log.runs("zzz") == []
+    assert await log.get_blob(blob_ref(BLOB)) == BLOB
+    assert (await log.read(CHILDREN[0])).commits == []
+    assert await log.tail(ROOT) is None
+    await log.read_on(found)
+    await (await log.watch(ROOT, lambda *_: None)).close()
+    await (await log.hints(ROOT, lambda *_: None)).close()
+    for writing in (
+        log.put_blob(b"x"),
+        log.post(ROOT, b"x"),
+        log.append(stub(found), EMPTY),
+    ):
+        with pytest.raises(NotFound, match="no deployment"):
+            await writing
+
+
+async def test_a_damaged_blob_is_taken_from_another_place() -> None:
+    ref = blob_ref(BLOB)
+    store, good, bad = MemoryStore(), DictShelf(), DictShelf()
+    store.blobs[ref.sha256] = bad.blobs[ref.sha256] = b"damaged"
+    log = LayeredLog(MemoryLog(store), [bad, good])
+    with pytest.raises(InvalidData, match=ref.sha256):
+        await log.get_blob(ref)
+    good.blobs[ref.sha256] = BLOB
+    assert await log.get_blob(ref) == BLOB
+    with pytest.raises(NotFound):
+        await log.get_blob(blob_ref(b"never"))
