@@ -1,0 +1,411 @@
+"""Live log to archive: write, read back, commit, purge. Each step can be the last, and be repeated.
+
+For a batch of ended runs, in this order:
+
+1. write their messages and blobs, as far as they are not in the archive yet, and read the files
+   back: their hash has to be the same;
+2. write the batch's manifest, which makes all of that count;
+3. read every run from the archive alone, and compare: each message, and the head that the chain
+   leads to;
+4. append each run's `Archived` commit, conditional as every append: a conductor that is at work on
+   it is never written over;
+5. remove the run's commits before that one, and what was archived of its inbox.
+
+Whatever is cut short stands in both places, where readers see it once. The next round takes it up:
+what is archived already isn't written again, and a run whose commit is in is only trimmed.
+"""
+
+import asyncio
+import logging
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+from protocol.actions import BlobRef
+from protocol.codec import Commit, decode_commit, digest
+from protocol.commands import Archive
+from protocol.errors import Fenced, InvalidData, NotFound
+from protocol.run import step
+from replay.archive.folder import damaged
+from replay.archive.keeper import Keeper
+from replay.archive.manifest import (
+    MANIFESTS,
+    NAME_CHARS,
+    Manifest,
+    Named,
+    Part,
+    Place,
+    Segment,
+    decode,
+    encode,
+)
+from replay.archive.segments import Span, write_blobs, write_messages
+from replay.archive.shelf import ArchiveShelf
+from replay.bundle import named_blobs
+from replay.chain import Head, Messages, RunLog, Stored, assemble, stands_for_archived
+from replay.log import EventLog
+from replay.scrub import KeptHead, Ledger, compare
+from replay.shelf import NONE, merged
+
+logger = logging.getLogger("podium.archive")
+
+BATCH_RUNS: Final = 500
+"""Runs of one batch: few enough that little is repeated after a crash."""
+
+BATCH_BYTES: Final = 128 * 2**20
+"""Bytes of the messages of one batch: they are held in memory. A single run may have more."""
+
+READS_AT_ONCE: Final = 16
+"""Runs read at a time: enough to keep a server busy, few enough to leave it to the conductors."""
+
+Done: TypeAlias = Literal["archived", "added", "copied", "skipped"]
+"""``added``: what came later of a run that was archived before. ``copied``: it also stays."""
+
+
+class Outcome(NamedTuple):
+    """What became of a run."""
+
+    run: str
+    done: Done
+    why: str = ""
+    """Of a run that was skipped."""
+    messages: int = 0
+    """Messages that were written."""
+    blobs: int = 0
+    """Blobs that were written."""
+
+
+class Ended(NamedTuple):
+    """A run that could be archived."""
+
+    run: str
+    at: int
+    """When it ended, milliseconds since the epoch; 0 for one of which something is archived."""
+
+
+class _Plan(NamedTuple):
+    """A run as it is to be archived."""
+
+    run: str
+    live: RunLog
+    """As the live log has it."""
+    stored: Messages
+    whole: RunLog
+    """Both places together."""
+    new: Messages
+    """What is not in the archive yet."""
+    blobs: dict[str, BlobRef]
+    """The same of the blobs."""
+
+
+class _Skip(Exception):
+    """A run that can't be archived now; its text says why."""
+
+
+class Archiver:
+    """Moves runs into an archive.
+
+    Args:
+        log: The live log, on a connection with a conductor's rights.
+        ledger: Its kept heads: a log that was cut is not archived as if it were whole.
+        keeper: What removes messages.
+        shelf: The archive.
+        clock: Milliseconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        ledger: Ledger,
+        keeper: Keeper,
+        shelf: ArchiveShelf,
+        clock: Callable[[], int],
+    ) -> None:
+        self.log, self.ledger, self.keeper, self.shelf = log, ledger, keeper, shelf
+        self._clock = clock
+
+    # --------------------------------------------------------------------------------------- which
+
+    async def ended(self, before: int | None = None) -> list[Ended]:
+        """The runs that could be archived, the oldest first. Reads every run.
+
+        Args:
+            before: Only those that ended before, milliseconds since the epoch; None for all.
+        """
+        spoken_to = await self.keeper.spoken_to()
+        gate = asyncio.Semaphore(READS_AT_ONCE)
+
+        async def one(run: str) -> Ended | None:
+            async with gate:
+                log = await self.log.read(run)
+            if not log.commits or log.state().phase != "ended":
+                return None
+            if log.commits[0].n > 1:
+                return Ended(run, 0) if run in spoken_to else None
+            at = log.state().ended_at
+            return Ended(run, at) if before is None or at < before else None
+
+        found = await asyncio.gather(*(one(run) for run in await self.log.runs()))
+        return sorted((each for each in found if each), key=lambda each: (each.at, each.run))
+
+    # --------------------------------------------------------------------------------------- batch
+
+    async def archive(self, runs: Sequence[str], *, keep: bool = False) -> list[Outcome]:
+        """Archive runs, batch by batch.
+
+        Args:
+            runs: Their ids.
+            keep: Whether they also stay where they are.
+
+        Raises:
+            InvalidData: What was written could not be read back; nothing was removed.
+            Unreachable, Denied, Busy: Either side does not answer; doing it again goes on.
+        """
+        await asyncio.to_thread(self.shelf.refresh)
+        kept = {run: each.head for run, each in (await self.ledger.kept()).items()}
+        outcomes: list[Outcome] = []
+        batch: list[_Plan] = []
+        size = 0
+        for run in runs:
+            try:
+                plan = await self._plan(run, kept.get(run))
+            except _Skip as skip:
+                outcomes.append(Outcome(run, "skipped", str(skip)))
+                continue
+            batch.append(plan)
+            size += sum(len(each.data) for part in plan.new for each in part)
+            if len(batch) >= BATCH_RUNS or size >= BATCH_BYTES:
+                outcomes += await self._archive(batch, keep)
+                batch, size = [], 0
+        if batch:
+            outcomes += await self._archive(batch, keep)
+        return outcomes
+
+    async def _plan(self, run: str, kept: KeptHead | None) -> _Plan:
+        """Read a run and see that it may be archived. Raises `_Skip`."""
+        try:
+            stored = await self.log.stored(run)
+        except NotFound as error:
+            raise _Skip(error.message) from None
+        live = assemble(run, *stored)
+        if not live.commits:
+            raise _Skip("it has no commits here")
+        for finding in compare(live, kept):
+            if finding.kind != "foreign":
+                raise _Skip(f"its log is {finding.kind}: {finding.detail}")
+        there = await self._there(run)
+        whole = assemble(run, *merged([there, stored]))
+        if whole.commits[0].n > 1:
+            raise _Skip(f"it is archived already, elsewhere: {live.state().archived}")
+        if whole.state().phase != "ended":
+            raise _Skip("it has not ended")
+        tail = await self.log.tail(run)
+        if tail is None or tail.seq != live.head.seq:
+            raise _Skip("somebody is writing to it")
+        if await self.keeper.queued(run):
+            raise _Skip("a conductor has it, or will get it")
+        new = _missing(stored, there)
+        known = self.shelf.index.blobs.keys() | self.shelf.index.lost
+        blobs = {sha: ref for sha, ref in named_blobs(whole).items() if sha not in known}
+        return _Plan(run, live, stored, whole, new, blobs)
+
+    async def _there(self, run: str) -> Messages:
+        return await asyncio.to_thread(self.shelf.get, run) if self.shelf.has(run) else NONE
+
+    async def _archive(self, batch: list[_Plan], keep: bool) -> list[Outcome]:
+        await self._write(batch)
+        for plan in batch:
+            await self._read_back(plan)
+        return [await self._finish(plan, keep) for plan in batch]
+
+    # --------------------------------------------------------------------------------------- write
+
+    async def _write(self, batch: list[_Plan]) -> None:
+        """Segments, then the manifest; nothing where there is nothing that isn't there."""
+        new = {plan.run: plan.new for plan in batch if plan.new.commits or plan.new.inbox}
+        named = {sha: ref for plan in batch for sha, ref in plan.blobs.items()}
+        if not new and not named:
+            return
+        with tempfile.TemporaryDirectory(prefix="podium-archive-") as name:
+            work = Path(name)
+            segments: list[Segment] = []
+            runs: dict[str, Part] = {}
+            if new:
+                path = work / "messages"
+                spans, rows = await asyncio.to_thread(write_messages, path, new)
+                segments.append(await asyncio.to_thread(self._put, path, "segments", rows))
+                whole = {plan.run: plan.whole for plan in batch}
+                runs = {
+                    run: _part(segments[0].name, spans[run], new[run], whole[run]) for run in new
+                }
+            places, lost = await self._write_blobs(work, named, segments)
+            manifest = Manifest(
+                at=self._clock(),
+                previous=self.shelf.index.heads(),
+                segments=tuple(segments),
+                runs=runs,
+                blobs=places,
+                lost=tuple(lost),
+            )
+            for segment in segments:
+                await asyncio.to_thread(self._compare, segment)
+            self.shelf.add(await asyncio.to_thread(self._put_manifest, work, manifest))
+
+    async def _write_blobs(
+        self, work: Path, named: dict[str, BlobRef], segments: list[Segment]
+    ) -> tuple[dict[str, Place], list[str]]:
+        """Fetch the blobs, one by one, and write their table."""
+        lost: list[str] = []
+        here: list[str] = []
+        for sha in sorted(named):
+            try:
+                data = await self.log.get_blob(named[sha])
+            except (NotFound, InvalidData) as error:
+                logger.error("archived without a blob: %s", error.message)
+                lost.append(sha)
+                continue
+            (work / sha).write_bytes(data)
+            here.append(sha)
+        if not here:
+            return {}, lost
+
+        def blobs() -> Iterator[tuple[str, bytes]]:
+            for sha in here:
+                yield sha, (work / sha).read_bytes()
+
+        path = work / "blobs"
+        groups, rows = await asyncio.to_thread(write_blobs, path, blobs())
+        segments.append(await asyncio.to_thread(self._put, path, "blobs", rows))
+        name = segments[-1].name
+        return {sha: Place(name, groups[sha], named[sha].size) for sha in here}, lost
+
+    def _put(self, path: Path, below: str, rows: int) -> Segment:
+        """Put a file into the archive, under its hash."""
+        data = path.read_bytes()
+        name = f"{below}/{sha256(data).hexdigest()[:NAME_CHARS]}.parquet"
+        self.shelf.folder.put(name, path)
+        return Segment(name=name, sha256=sha256(data).hexdigest(), size=len(data), rows=rows)
+
+    def _compare(self, segment: Segment) -> None:
+        """See that a segment stands there as it was written."""
+        data = self.shelf.folder.read(segment.name)
+        if sha256(data).hexdigest() != segment.sha256:
+            where = self.shelf.folder.url_of(segment.name)
+            raise damaged(where, "it was read back with other bytes than were written")
+
+    def _put_manifest(self, work: Path, manifest: Manifest) -> Named:
+        folder = self.shelf.folder
+        name, data = encode(manifest, folder.names(MANIFESTS))
+        path = work / "manifest"
+        path.write_bytes(data)
+        folder.put(f"{MANIFESTS}/{name}", path)
+        return decode(name, folder.read(f"{MANIFESTS}/{name}"), folder.url)
+
+    async def _read_back(self, plan: _Plan) -> None:
+        """See that the archive alone has all that the live log has of a run."""
+        there = await asyncio.to_thread(self.shelf.get, plan.run)
+        missing = _missing(plan.stored, there)
+        expected = _archived_head(plan.whole)
+        head = assemble(plan.run, *there).head
+        if missing.commits or missing.inbox or (head.n, head.hash) != (expected.n, expected.hash):
+            raise damaged(
+                self.shelf.name,
+                f"run {plan.run} was read back as far as commit {head.n} ({head.hash}), with "
+                f"{len(missing.commits)} commits and {len(missing.inbox)} inbox messages less; "
+                f"it has {expected.n} ({expected.hash})",
+            )
+
+    # -------------------------------------------------------------------------------------- finish
+
+    async def _finish(self, plan: _Plan, keep: bool) -> Outcome:
+        """Commit that the run is archived, and remove what is."""
+        messages = len(plan.new.commits) + len(plan.new.inbox)
+        before = bool(plan.live.state().archived)
+        if keep:
+            return Outcome(plan.run, "copied", "", messages, len(plan.blobs))
+        seq = plan.live.seqs[-1]
+        if not before:
+            try:
+                seq = (await self._append(plan)).seq
+            except Fenced:
+                return Outcome(plan.run, "skipped", "somebody is writing to it")
+        await self.keeper.trim(plan.run, "c", seq)
+        if plan.stored.inbox:
+            await self.keeper.trim(plan.run, "i", plan.stored.inbox[-1].seq + 1)
+        return Outcome(plan.run, "added" if before else "archived", "", messages, len(plan.blobs))
+
+    async def _append(self, plan: _Plan) -> Head:
+        """The run's last commit, by the rules as every other one."""
+        log = plan.live
+        where = f"{MANIFESTS}/{self.shelf.index.holder(plan.run)}"
+        command = Archive(self.shelf.folder.url_of(where), log.head.hash)
+        at = max(self._clock(), log.head.at)
+        draft = step(log.state(), [command], at)
+        commit = Commit(
+            run=plan.run,
+            n=log.head.n + 1,
+            epoch=log.head.epoch,
+            at=at,
+            causes=tuple(draft.causes),
+            events=tuple(draft.events),
+            prev=log.head.hash,
+        )
+        return await self.log.append(commit, log.head)
+
+
+def _part(segment: str, span: Span, new: Messages, whole: RunLog) -> Part:
+    head = _archived_head(whole) if new.commits else Head()
+    seqs = [each.seq for each in (*new.commits, *new.inbox)]
+    return Part(
+        segment=segment,
+        first=span.first,
+        last=span.last,
+        commits=len(new.commits),
+        inbox=len(new.inbox),
+        n=head.n,
+        hash=head.hash,
+        seqs=(min(seqs), max(seqs)),
+    )
+
+
+def _archived_head(log: RunLog) -> Head:
+    """The last commit that belongs into the archive: not the one that says that it is there."""
+    last = log.commits[-1]
+    if stands_for_archived(last):
+        return Head(last.n - 1, last.prev)
+    return Head(log.head.n, log.head.hash)
+
+
+def _missing(stored: Messages, there: Messages) -> Messages:
+    """The messages that are not in the archive and belong there."""
+    commits = {digest(each.data) for each in there.commits}
+    inbox = {(each.seq, digest(each.data)) for each in there.inbox}
+    return merged(
+        [
+            Messages(
+                [
+                    each
+                    for each in stored.commits
+                    if digest(each.data) not in commits and not _says_archived(each)
+                ],
+                [each for each in stored.inbox if (each.seq, digest(each.data)) not in inbox],
+            )
+        ]
+    )
+
+
+def _says_archived(stored: Stored) -> bool:
+    try:
+        return stands_for_archived(decode_commit(stored.data))
+    except InvalidData:
+        return False
+
+
+def tally(outcomes: Iterable[Outcome]) -> dict[str, int]:
+    """How many runs went which way."""
+    counts: dict[str, int] = {}
+    for each in outcomes:
+        counts[each.done] = counts.get(each.done, 0) + 1
+    return counts

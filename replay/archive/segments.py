@@ -1,0 +1,171 @@
+"""Messages and blobs to Parquet and back, zstd within.
+
+A segment's rows are sorted by run, and its row groups are small, so that one run is read without
+reading the others. `where` is ``c`` for commits, ``i`` for the inbox; ``n`` and ``at`` are those of
+a commit that can be read, else 0. What is read back is the original bytes.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, Final, NamedTuple
+
+from protocol.codec import decode_commit, digest
+from protocol.errors import InvalidData, Usage
+from replay.archive.folder import EXTRA
+from replay.chain import Messages, Stored
+
+GROUP_BYTES: Final = 8 * 2**20
+"""Bytes of messages in one row group: a read of a small run costs no more, and a large one's are
+decompressed at the full speed of zstd."""
+
+ZSTD_LEVEL: Final = 3
+"""Of compression: higher ones cost twice the time for a few per cent."""
+
+
+class Row(NamedTuple):
+    """A message."""
+
+    run: str
+    where: str
+    seq: int
+    n: int
+    at: int
+    hash: str
+    data: bytes
+
+
+class Span(NamedTuple):
+    """Row groups, the first and the last."""
+
+    first: int
+    last: int
+
+
+def rows_of(run: str, messages: Messages) -> Iterator[Row]:
+    """A run's messages as rows: its commits first."""
+    for stored in messages.commits:
+        n, at = _place(stored.data)
+        yield Row(run, "c", stored.seq, n, at, digest(stored.data), stored.data)
+    for stored in messages.inbox:
+        yield Row(run, "i", stored.seq, 0, 0, digest(stored.data), stored.data)
+
+
+def _place(data: bytes) -> tuple[int, int]:
+    try:
+        commit = decode_commit(data)
+    except InvalidData:
+        return 0, 0
+    return commit.n, commit.at
+
+
+def write_messages(path: Path, runs: Mapping[str, Messages]) -> tuple[dict[str, Span], int]:
+    """Write a segment.
+
+    Returns:
+        The row groups in which each run stands, and the number of rows.
+    """
+    pa, pq = _pyarrow()
+    schema = pa.schema(
+        [
+            pa.field("run", pa.string(), nullable=False),
+            pa.field("where", pa.string(), nullable=False),
+            pa.field("seq", pa.int64(), nullable=False),
+            pa.field("n", pa.int64(), nullable=False),
+            pa.field("at", pa.int64(), nullable=False),
+            pa.field("hash", pa.string(), nullable=False),
+            pa.field("bytes", pa.binary(), nullable=False),
+        ]
+    )
+    spans: dict[str, Span] = {}
+    group = rows = 0
+    with pq.ParquetWriter(path, schema, **_options(["run", "where"])) as writer:
+        for batch in _grouped(row for run in sorted(runs) for row in rows_of(run, runs[run])):
+            columns = [list(column) for column in zip(*batch, strict=True)]
+            writer.write_table(pa.table(columns, schema=schema), row_group_size=len(batch))
+            for run in columns[0]:
+                spans[run] = Span(spans[run].first if run in spans else group, group)
+            group += 1
+            rows += len(batch)
+    return spans, rows
+
+
+def _grouped(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    batch: list[Row] = []
+    size = 0
+    for row in rows:
+        batch.append(row)
+        size += len(row.data)
+        if size >= GROUP_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def read_group(file: BinaryIO, group: int) -> dict[str, Messages]:
+    """One row group's messages by run.
+
+    Raises:
+        InvalidData: It is no such file, or damaged.
+    """
+    columns = ["run", "where", "seq", "bytes"]
+    runs, wheres, seqs, datas = (column.to_pylist() for column in _read(file, group, columns))
+    found: dict[str, Messages] = {}
+    known, lists = "", Messages([], [])
+    for run, where, seq, data in zip(runs, wheres, seqs, datas, strict=True):
+        if run != known:
+            known, lists = run, found.setdefault(run, Messages([], []))
+        (lists.commits if where == "c" else lists.inbox).append(Stored(seq, data))
+    return found
+
+
+def write_blobs(path: Path, blobs: Iterable[tuple[str, bytes]]) -> tuple[dict[str, int], int]:
+    """Write a table of blobs, one row group for each. Returns the group of each, and the rows."""
+    pa, pq = _pyarrow()
+    schema = pa.schema(
+        [
+            pa.field("sha256", pa.string(), nullable=False),
+            pa.field("size", pa.int64(), nullable=False),
+            pa.field("bytes", pa.large_binary(), nullable=False),
+        ]
+    )
+    groups: dict[str, int] = {}
+    with pq.ParquetWriter(path, schema, **_options(False)) as writer:
+        for sha, data in blobs:
+            writer.write_table(pa.table([[sha], [len(data)], [data]], schema=schema))
+            groups[sha] = len(groups)
+    return groups, len(groups)
+
+
+def read_blob(file: BinaryIO, group: int) -> bytes:
+    """The one blob of a row group. Raises `InvalidData`."""
+    (column,) = _read(file, group, ["bytes"])
+    data: bytes = column[0].as_py()
+    return data
+
+
+def _read(file: BinaryIO, group: int, columns: list[str]) -> Any:
+    pa, pq = _pyarrow()
+    try:
+        table = pq.ParquetFile(file, memory_map=False).read_row_group(group, columns=columns)
+        return [table.column(name) for name in columns]
+    except (pa.ArrowException, OSError, KeyError, IndexError) as error:
+        raise InvalidData(f"row group {group} can't be read: {error}") from None
+
+
+def _options(dictionaries: Any) -> dict[str, Any]:
+    return {
+        "compression": "zstd",
+        "compression_level": ZSTD_LEVEL,
+        "use_dictionary": dictionaries,
+        "write_statistics": ["run"] if dictionaries else False,
+    }
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise Usage("reading or writing an archive needs pyarrow", hint=EXTRA) from None
+    return pyarrow, pyarrow.parquet

@@ -1,0 +1,173 @@
+"""The archive as a shelf: its runs are read with their original bytes, a row group at a time."""
+
+import logging
+import threading
+from collections import OrderedDict
+from hashlib import sha256
+from typing import BinaryIO, Final
+
+from protocol.actions import BlobRef
+from protocol.codec import digest
+from protocol.errors import InvalidData, PodiumError
+from replay.archive.folder import Folder, damaged
+from replay.archive.manifest import MANIFESTS, Index, Named, decode, is_name
+from replay.archive.segments import read_blob, read_group
+from replay.bundle import named_blobs
+from replay.chain import Head, Messages, assemble
+from replay.shelf import NONE, checked, merged, no_blob
+
+logger = logging.getLogger("podium.archive")
+
+KEPT_GROUPS: Final = 8
+"""Row groups that are kept in memory, at about 8 MB each: whoever lists runs reads many that stand
+side by side."""
+
+_CHUNK_BYTES: Final = 2**20
+
+
+class ArchiveShelf:
+    """An archive, as a `Shelf`.
+
+    Args:
+        folder: Where it is. One that has no manifests holds nothing.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self.folder, self.name = folder, folder.url
+        self.index = Index()
+        self._bad: dict[str, PodiumError] = {}
+        self._groups: OrderedDict[tuple[str, int], dict[str, Messages]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def refresh(self) -> None:
+        """See `Shelf.refresh`. A damaged manifest hides its batch, and is said once."""
+        for name in self.folder.names(MANIFESTS):
+            if name in self.index.manifests or name in self._bad or not is_name(name):
+                continue
+            try:
+                self.add(decode(name, self.folder.read(f"{MANIFESTS}/{name}"), self.name))
+            except InvalidData as error:
+                self._bad[name] = error
+                logger.error("%s; %s", error.message, error.hint)
+
+    def add(self, named: Named) -> None:
+        """Take a manifest in that is known to be there."""
+        with self._lock:
+            self.index.add(named)
+
+    def has(self, run: str) -> bool:
+        """See `Shelf.has`."""
+        return run in self.index.runs
+
+    def runs(self, prefix: str = "") -> list[str]:
+        """See `Shelf.runs`."""
+        index = self.index
+        return sorted(r for r in index.runs if r.startswith(prefix) and index.head(r) is not None)
+
+    def get(self, run: str) -> Messages:
+        """See `Shelf.get`."""
+        parts = [part for _, part in self.index.runs.get(run, ())]
+        found = [
+            self._group(part.segment, number).get(run, NONE)
+            for part in parts
+            for number in range(part.first, part.last + 1)
+        ]
+        return found[0] if len(found) == 1 else merged(found)
+
+    def head(self, run: str) -> Head | None:
+        """How far the archive says that a run reaches; None for one that isn't there."""
+        return self.index.head(run)
+
+    def blob(self, ref: BlobRef) -> bytes:
+        """See `Shelf.blob`."""
+        place = self.index.blobs.get(ref.sha256)
+        if place is None:
+            raise no_blob(ref, self.name)
+        with self.folder.open(place.segment) as file:
+            try:
+                data = read_blob(file, place.group)
+            except InvalidData as error:
+                raise damaged(self.folder.url_of(place.segment), error.message) from None
+        return checked(data, ref, self.folder.url_of(place.segment))
+
+    def _group(self, segment: str, number: int) -> dict[str, Messages]:
+        with self._lock:
+            known = self._groups.get((segment, number))
+            if known is not None:
+                self._groups.move_to_end((segment, number))
+                return known
+        with self.folder.open(segment) as file:
+            try:
+                found = read_group(file, number)
+            except InvalidData as error:
+                raise damaged(self.folder.url_of(segment), error.message) from None
+        with self._lock:
+            self._groups[segment, number] = found
+            while len(self._groups) > KEPT_GROUPS:
+                self._groups.popitem(last=False)
+        return found
+
+    def forget(self) -> None:
+        """Read everything from the store again."""
+        with self._lock:
+            self._groups.clear()
+
+    # --------------------------------------------------------------------------------------- check
+
+    def check(self) -> list[str]:
+        """Read the whole archive and compare every hash; what is wrong, a line each.
+
+        Raises:
+            Unreachable, Denied: It can't be read at all.
+        """
+        self.refresh()
+        self.forget()
+        wrong = [error.message for error in self._bad.values()]
+        wrong += [f"manifest {name} is missing" for name in self.index.missing()]
+        for segment in self.index.segments.values():
+            try:
+                with self.folder.open(segment.name) as file:
+                    if _hash_of(file) != segment.sha256:
+                        wrong.append(f"{segment.name} doesn't have the hash that its manifest says")
+            except PodiumError as error:
+                wrong.append(error.message)
+        for run in sorted(self.index.runs):
+            try:
+                wrong += self.check_run(run)
+            except PodiumError as error:
+                wrong.append(f"run {run}: {error.message}")
+        for sha, place in self.index.blobs.items():
+            try:
+                self.blob(BlobRef(sha, place.size))
+            except PodiumError as error:
+                wrong.append(error.message)
+        return wrong
+
+    def check_run(self, run: str) -> list[str]:
+        """Read a run and compare it with what its manifests say; what is wrong, a line each."""
+        messages = self.get(run)
+        log = assemble(run, *messages)
+        wrong: list[str] = []
+        said = self.head(run)
+        if said is not None and (log.head.n, log.head.hash) != (said.n, said.hash):
+            wrong.append(
+                f"run {run} ends with commit {log.head.n} ({log.head.hash}); its manifest says "
+                f"{said.n} ({said.hash})"
+            )
+        parts = [part for _, part in self.index.runs.get(run, ())]
+        commits = len({digest(each.data) for each in messages.commits})
+        if commits < max((part.commits for part in parts), default=0):
+            wrong.append(f"run {run} has {commits} commits; its manifest says more")
+        if len(messages.inbox) < max((part.inbox for part in parts), default=0):
+            wrong.append(f"run {run} has {len(messages.inbox)} inbox messages; too few")
+        if said is not None:
+            lost = named_blobs(log).keys() - self.index.blobs.keys() - self.index.lost
+            wrong += [f"run {run} names blob {sha}, which is not here" for sha in sorted(lost)]
+        return wrong
+
+
+def _hash_of(file: BinaryIO) -> str:
+    found = sha256()
+    while chunk := file.read(_CHUNK_BYTES):
+        found.update(chunk)
+    return found.hexdigest()
