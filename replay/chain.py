@@ -190,22 +190,6 @@ def stranger(run: str, commit: Commit, head: Head) -> str:
     return ""
 
 
-def hash_at(log: RunLog, n: int) -> str:
-    """The hash of a counted commit, from 1; "" for one that the log doesn't have.
-
-    Where the log begins with an `Archived` commit, the one before that is known, too.
-    """
-    base = archived_before(log)
-    if not max(1, base) <= n <= log.head.n:
-        return ""
-    return log.head.hash if n == log.head.n else log.commits[n - base].prev
-
-
-def archived_before(log: RunLog) -> int:
-    """Commits that are archived and stand in this log no more."""
-    return log.commits[0].n - 1 if log.commits else 0
-
-
 def read_inbox(run: str, stored: Stored) -> InboxEntry | Aside:
     """One message of the inbox, or why it is none."""
     try:

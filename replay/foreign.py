@@ -6,6 +6,7 @@ is still there, and can be counted again at any time by whoever may read.
 
 import asyncio
 import re
+from collections import Counter
 from typing import Any, Final
 
 import msgspec
@@ -66,7 +67,7 @@ async def foreign(log: JetStreamLog) -> Foreign:
     heads = await _subjects(broker, subjects.HEADS)
     hosted = await _hosted(broker)
     logs = await _logs(log)
-    aside = {run.run: run.set_aside for run in logs if run.set_aside.total()}
+    aside = {run.run: _strange(run) for run in logs if _strange(run).total()}
     return Foreign(
         commits=sum(counts["commits"] for counts in aside.values()),
         inbox=sum(counts["inbox"] for counts in aside.values()),
@@ -103,6 +104,11 @@ async def _logs(log: JetStreamLog) -> list[RunLog]:
         return read
 
     return await asyncio.gather(*(one(run) for run in await log.runs()))
+
+
+def _strange(run: RunLog) -> Counter[str]:
+    """What was set aside, but for the origin of a fork, which may be in the archive."""
+    return Counter({where: count for where, count in run.set_aside.items() if where != "origin"})
 
 
 async def _subjects(broker: Broker, stream: str) -> dict[str, int]:

@@ -19,7 +19,7 @@ from protocol.events import (
     RoundPlanned,
     RunCancelled,
 )
-from replay.chain import Aside, RunLog, hash_at
+from replay.chain import Aside, RunLog, archived_before, hash_at
 from replay.history import Entry, entries
 
 if TYPE_CHECKING:
@@ -99,6 +99,13 @@ async def begin(log: "EventLog", run: str, origin: Origin) -> RunLog:
     return read
 
 
+def detach(log: RunLog) -> None:
+    """Undo `attach`: for whoever can look in more places."""
+    log.origin = None
+    log.aside = [each for each in log.aside if each.where != "origin"]
+    log.set_aside.pop("origin", None)
+
+
 def _not_attached(found: RunLog, why: str) -> None:
     found.aside.append(Aside(0, "origin", why))
     found.set_aside["origin"] = 1
@@ -118,6 +125,12 @@ def check_origin(run: str, origin: Origin, log: RunLog) -> None:
         NotFound: It isn't there, or ends too early.
         InvalidData: It isn't what it was when the run was forked.
     """
+    if archived_before(log):
+        raise NotFound(
+            f"run {run} was forked from run {origin.run}, which is archived in "
+            f"{log.state().archived}",
+            hint="name that archive: [archive] url in podium.toml",
+        )
     if log.head.n < origin.commit:
         raise NotFound(
             f"run {run} was forked from run {origin.run} at its commit {origin.commit}, and that "

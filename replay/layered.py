@@ -14,6 +14,7 @@ from protocol.codec import Commit, decode_message
 from protocol.errors import Conflict, InvalidData, NotFound
 from protocol.inbox import Signal
 from replay.chain import Head, Messages, RunLog, Stored, assemble
+from replay.forks import attach, detach
 from replay.log import EventLog, HintHandler, Hints
 from replay.shelf import NONE, Shelf, merged
 
@@ -87,45 +88,56 @@ class LayeredLog:
 
     # ----------------------------------------------------------------------------------------- read
 
-    async def read(self, run: str) -> RunLog:
+    async def read(self, run: str, least: int = 0) -> RunLog:
         """See `EventLog.read`."""
+        log = await self._own(run, least)
+        await self._attach(log)
+        return log
+
+    async def _attach(self, log: RunLog) -> None:
+        """Look for a fork's origin in all places, if it isn't in the live log."""
+        if log.set_aside["origin"]:
+            detach(log)
+        await attach(self._own, log)
+
+    async def _own(self, run: str, least: int) -> RunLog:
         if not self._held(run):
-            log = await self._live_read(run)
+            log = await self._live_read(run, least)
             if log is not None and _whole(log):
                 return log
             await self._refresh()
             if not self._held(run):
                 return log if log is not None else RunLog(run)
-        there = await self._live_stored(run)
+        there = await self._live_stored(run, 0)
         log = assemble(run, *merged([*await self._shelved(run), there]))
         log.head = log.head._replace(seq=_last(there.commits))
         log.inbox_seq = _last(there.inbox)
         return log
 
-    async def stored(self, run: str) -> Messages:
+    async def stored(self, run: str, least: int = 0) -> Messages:
         """See `EventLog.stored`."""
-        there = await self._live_stored(run)
+        there = await self._live_stored(run, 0 if self._held(run) else least)
         if not self._held(run) and not _whole(assemble(run, *there)):
             await self._refresh()
         return merged([*await self._shelved(run), there])
 
-    async def _live_read(self, run: str) -> RunLog | None:
+    async def _live_read(self, run: str, least: int) -> RunLog | None:
         """The run as the live log has it; None where there is no such log, or shard of it."""
         if self.live is None:
             return None
         try:
-            return await self.live.read(run)
+            return await self.live.read(run, least)
         except NotFound:
             await self._refresh()
             if not self._held(run):
                 raise
             return None
 
-    async def _live_stored(self, run: str) -> Messages:
+    async def _live_stored(self, run: str, least: int) -> Messages:
         if self.live is None:
             return NONE
         try:
-            return await self.live.stored(run)
+            return await self.live.stored(run, least)
         except NotFound:
             await self._refresh()
             if not self._held(run):
@@ -152,6 +164,7 @@ class LayeredLog:
         except NotFound:
             if not self._held(log.run):
                 raise
+        await self._attach(log)
 
     async def tail(self, run: str) -> Stored | None:
         """See `EventLog.tail`: of the live log only, for it is what a writer has to chain to."""

@@ -11,12 +11,22 @@ from typing import Final, NamedTuple, TypeVar
 import msgspec
 
 from protocol.codec import Commit
-from protocol.commands import Activate, Command, Deadline, Fork, Inbox, PolicyReply, Start
+from protocol.commands import (
+    Activate,
+    Archive,
+    Command,
+    Deadline,
+    Fork,
+    Inbox,
+    PolicyReply,
+    Start,
+)
 from protocol.decisions import Dialect, Rejection, Reply
 from protocol.dialects import openai
 from protocol.errors import PodiumError
 from protocol.events import (
     AnyEvent,
+    Archived,
     DecisionRejected,
     PolicyReplied,
     RunActivated,
@@ -132,6 +142,8 @@ def command(cause: str, events: Sequence[AnyEvent], state: RunState) -> Command 
                 return _of(Fork, event)
             case "activation", RunActivated():
                 return Activate(event.conductor, event.rules)
+            case "archive", Archived():
+                return _of(Archive, event)
             case "policy", PolicyReplied() if str(event.turn) == rest:
                 asker = state.asked.asker if state.asked is not None else "policy"
                 dialect: Dialect = state.policy.dialect if asker == "policy" else "decision"

@@ -96,10 +96,11 @@ def compare(log: RunLog, kept: KeptHead | None) -> list[Finding]:
         or (kept.n >= archived_before(log) and hash_at(log, kept.n) != kept.hash)
     ):
         findings.append(Finding(log.run, "broken", _break(log, kept)))
-    if log.aside and not findings:
-        first = log.aside[0]
+    strange = [aside for aside in log.aside if aside.where != "origin"]
+    if strange and not findings:
+        first = strange[0]
         text = (
-            f"{len(log.aside)} messages are set aside; the first, at {first.seq} of the"
+            f"{len(strange)} messages are set aside; the first, at {first.seq} of the"
             f" {first.where}: {first.why}"
         )
         findings.append(Finding(log.run, "foreign", text[:MAX_DETAIL_CHARS]))

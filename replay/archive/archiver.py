@@ -44,7 +44,18 @@ from replay.archive.manifest import (
 from replay.archive.segments import Span, write_blobs, write_messages
 from replay.archive.shelf import ArchiveShelf
 from replay.bundle import named_blobs
-from replay.chain import Head, Messages, RunLog, Stored, assemble, stands_for_archived
+from replay.chain import (
+    Head,
+    Messages,
+    RunLog,
+    Stored,
+    archived_before,
+    assemble,
+    hash_at,
+    stands_for_archived,
+)
+from replay.family import joined, prefixes
+from replay.layered import LayeredLog
 from replay.log import EventLog
 from replay.scrub import KeptHead, Ledger, compare
 from replay.shelf import NONE, merged
@@ -98,6 +109,8 @@ class _Plan(NamedTuple):
     """What is not in the archive yet."""
     blobs: dict[str, BlobRef]
     """The same of the blobs."""
+    shared: dict[str, Messages]
+    """And of what it shares with the runs that it was forked from, by run."""
 
 
 class _Skip(Exception):
@@ -124,6 +137,7 @@ class Archiver:
         clock: Callable[[], int],
     ) -> None:
         self.log, self.ledger, self.keeper, self.shelf = log, ledger, keeper, shelf
+        self.both = LayeredLog(log, [shelf])
         self._clock = clock
 
     # --------------------------------------------------------------------------------------- which
@@ -140,6 +154,8 @@ class Archiver:
         async def one(run: str) -> Ended | None:
             async with gate:
                 log = await self.log.read(run)
+                if log.set_aside["origin"]:
+                    log = await self.both.read(run)
             if not log.commits or log.state().phase != "ended":
                 return None
             if log.commits[0].n > 1:
@@ -196,9 +212,11 @@ class Archiver:
             if finding.kind != "foreign":
                 raise _Skip(f"its log is {finding.kind}: {finding.detail}")
         there = await self._there(run)
-        whole = assemble(run, *merged([there, stored]))
-        if whole.commits[0].n > 1:
+        whole = await joined(self.both, run, merged([there, stored]))
+        if archived_before(whole):
             raise _Skip(f"it is archived already, elsewhere: {live.state().archived}")
+        if whole.set_aside["origin"]:
+            raise _Skip(f"what it shares can't be had: {whole.aside[-1].why}")
         if whole.state().phase != "ended":
             raise _Skip("it has not ended")
         tail = await self.log.tail(run)
@@ -207,9 +225,14 @@ class Archiver:
         if await self.keeper.queued(run):
             raise _Skip("a conductor has it, or will get it")
         new = _missing(stored, there)
+        named = named_blobs(whole)
+        shared: dict[str, Messages] = {}
+        for origin, part in (await prefixes(self.both, whole)).items():
+            named |= named_blobs(assemble(origin, *part))
+            shared[origin] = _missing(part, await self._there(origin))
         known = self.shelf.index.blobs.keys() | self.shelf.index.lost
-        blobs = {sha: ref for sha, ref in named_blobs(whole).items() if sha not in known}
-        return _Plan(run, live, stored, whole, new, blobs)
+        blobs = {sha: ref for sha, ref in named.items() if sha not in known}
+        return _Plan(run, live, stored, whole, new, blobs, shared)
 
     async def _there(self, run: str) -> Messages:
         return await asyncio.to_thread(self.shelf.get, run) if self.shelf.has(run) else NONE
@@ -225,7 +248,9 @@ class Archiver:
     async def _write(self, batch: list[_Plan]) -> None:
         """Segments, then the manifest; nothing where there is nothing that isn't there."""
         new = {plan.run: plan.new for plan in batch if plan.new.commits or plan.new.inbox}
+        shared = _shared(batch)
         named = {sha: ref for plan in batch for sha, ref in plan.blobs.items()}
+        new |= shared
         if not new and not named:
             return
         with tempfile.TemporaryDirectory(prefix="podium-archive-") as name:
@@ -237,9 +262,9 @@ class Archiver:
                 spans, rows = await asyncio.to_thread(write_messages, path, new)
                 segments.append(await asyncio.to_thread(self._put, path, "segments", rows))
                 whole = {plan.run: plan.whole for plan in batch}
-                runs = {
-                    run: _part(segments[0].name, spans[run], new[run], whole[run]) for run in new
-                }
+                for run in new:
+                    log = whole.get(run) or await self.both.read(run)
+                    runs[run] = _part(segments[0].name, spans[run], new[run], log, run in shared)
             places, lost = await self._write_blobs(work, named, segments)
             manifest = Manifest(
                 at=self._clock(),
@@ -308,7 +333,10 @@ class Archiver:
         there = await asyncio.to_thread(self.shelf.get, plan.run)
         missing = _missing(plan.stored, there)
         expected = _archived_head(plan.whole)
-        head = assemble(plan.run, *there).head
+        log = await joined(LayeredLog(None, [self.shelf]), plan.run, there)
+        head = log.head
+        if log.set_aside["origin"]:
+            raise damaged(self.shelf.name, log.aside[-1].why)
         if missing.commits or missing.inbox or (head.n, head.hash) != (expected.n, expected.hash):
             raise damaged(
                 self.shelf.name,
@@ -322,7 +350,7 @@ class Archiver:
     async def _finish(self, plan: _Plan, keep: bool) -> Outcome:
         """Commit that the run is archived, and remove what is."""
         messages = len(plan.new.commits) + len(plan.new.inbox)
-        before = bool(plan.live.state().archived)
+        before = bool(plan.whole.state().archived)
         if keep:
             return Outcome(plan.run, "copied", "", messages, len(plan.blobs))
         seq = plan.live.seqs[-1]
@@ -342,7 +370,7 @@ class Archiver:
         where = f"{MANIFESTS}/{self.shelf.index.holder(plan.run)}"
         command = Archive(self.shelf.folder.url_of(where), log.head.hash)
         at = max(self._clock(), log.head.at)
-        draft = step(log.state(), [command], at)
+        draft = step(plan.whole.state(), [command], at)
         commit = Commit(
             run=plan.run,
             n=log.head.n + 1,
@@ -355,8 +383,22 @@ class Archiver:
         return await self.log.append(commit, log.head)
 
 
-def _part(segment: str, span: Span, new: Messages, whole: RunLog) -> Part:
-    head = _archived_head(whole) if new.commits else Head()
+def _shared(batch: Iterable[_Plan]) -> dict[str, Messages]:
+    """What the forks of a batch share with runs that are not in it."""
+    found: dict[str, Messages] = {}
+    plans = list(batch)
+    inside = {plan.run for plan in plans}
+    for plan in plans:
+        for origin, part in plan.shared.items():
+            if origin not in inside and (part.commits or part.inbox):
+                found[origin] = merged([found[origin], part]) if origin in found else part
+    return found
+
+
+def _part(segment: str, span: Span, new: Messages, whole: RunLog, prefix: bool) -> Part:
+    head = Head()
+    if new.commits:
+        head = _last(new, whole) if prefix else _archived_head(whole)
     seqs = [each.seq for each in (*new.commits, *new.inbox)]
     return Part(
         segment=segment,
@@ -367,7 +409,14 @@ def _part(segment: str, span: Span, new: Messages, whole: RunLog) -> Part:
         n=head.n,
         hash=head.hash,
         seqs=(min(seqs), max(seqs)),
+        prefix=prefix,
     )
+
+
+def _last(new: Messages, whole: RunLog) -> Head:
+    """The last of some commits of a run."""
+    n = max(decode_commit(each.data).n for each in new.commits)
+    return Head(n, hash_at(whole, n))
 
 
 def _archived_head(log: RunLog) -> Head:

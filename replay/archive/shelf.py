@@ -13,7 +13,7 @@ from replay.archive.folder import Folder, damaged
 from replay.archive.manifest import MANIFESTS, Index, Named, decode, is_name
 from replay.archive.segments import read_blob, read_group
 from replay.bundle import named_blobs
-from replay.chain import Head, Messages, assemble
+from replay.chain import Head, Messages, assemble, hash_at
 from replay.shelf import NONE, checked, merged, no_blob
 
 logger = logging.getLogger("podium.archive")
@@ -155,6 +155,11 @@ class ArchiveShelf:
                 f"{said.n} ({said.hash})"
             )
         parts = [part for _, part in self.index.runs.get(run, ())]
+        wrong += [
+            f"run {run}: commit {part.n} is {hash_at(log, part.n)}; a manifest says {part.hash}"
+            for part in parts
+            if part.n and hash_at(log, part.n) != part.hash
+        ]
         commits = len({digest(each.data) for each in messages.commits})
         if commits < max((part.commits for part in parts), default=0):
             wrong.append(f"run {run} has {commits} commits; its manifest says more")

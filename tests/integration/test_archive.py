@@ -26,9 +26,9 @@ from replay.scrub import BrokerLedger, Scrubber
 from replay.streams import ensure_streams
 from tests.broker import One, in_thread, r1
 from tests.contract.test_log import first
-from tests.logs import BLOB, datas, stored_family
 from tests.places import connected, new_run
 from tests.runs import AT
+from tests.stored import BLOB, datas, stored_family
 
 NOW = AT + 10**9
 

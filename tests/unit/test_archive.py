@@ -29,8 +29,8 @@ from replay.layered import LayeredLog
 from replay.memory_log import MemoryLog, MemoryStore
 from replay.scrub import KeptHead, MemoryLedger, Scrubber
 from tests.contract.test_queue import a_moment
-from tests.logs import BLOB, datas, put, stored_family, stored_of
 from tests.runs import AT, Driver, answer, begin, started
+from tests.stored import BLOB, datas, put, stored_family, stored_of
 from tests.world import World
 
 NOW: Final = AT + 10**9

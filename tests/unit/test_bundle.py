@@ -21,8 +21,8 @@ from replay.chain import Messages, assemble
 from replay.imported import FolderShelf, check_import, export, keep
 from replay.layered import LayeredLog
 from replay.memory_log import MemoryLog, MemoryStore
-from tests.stored import BLOB, datas, family_of, put, stored_family, stored_of
 from tests.runs import Driver, answer, begin
+from tests.stored import BLOB, datas, family_of, put, stored_family, stored_of
 
 
 @pytest.fixture

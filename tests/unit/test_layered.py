@@ -13,8 +13,8 @@ from replay.chain import EMPTY, Messages, RunLog
 from replay.layered import LayeredLog
 from replay.memory_log import MemoryLog, MemoryStore
 from replay.shelf import checked, no_blob
-from tests.logs import BLOB, datas, put, stored_family
 from tests.runs import AT
+from tests.stored import BLOB, datas, put, stored_family
 
 
 class DictShelf:
