@@ -11,18 +11,20 @@ import pytest
 
 from protocol.actions import BlobRef
 from protocol.codec import blob_ref, encode
+from protocol.commands import Activate, Fork
 from protocol.errors import Conflict, InvalidData, NotFound
 from protocol.inbox import Reward
-from protocol.run import fold
+from protocol.run import RULES, fold
 from protocol.state import RunState
 from replay import bundle
 from replay.bundle import BundleShelf
 from replay.chain import Messages, assemble
+from replay.forks import origin_at
 from replay.imported import FolderShelf, check_import, export, keep
 from replay.layered import LayeredLog
 from replay.memory_log import MemoryLog, MemoryStore
-from tests.runs import Driver, answer, begin
-from tests.stored import BLOB, datas, family_of, put, stored_family, stored_of
+from tests.runs import AT, Driver, answer, begin, planned, started
+from tests.stored import BLOB, MANY, datas, family_of, put, stored_family, stored_of
 
 
 @pytest.fixture
@@ -337,3 +339,29 @@ def test_the_family_of_this_test_is_one() -> None:
         log = assemble(driver.state.run, *messages)
         assert log.aside == []
         assert log.state() == fold(RunState(), driver.events) == driver.state
+
+
+async def test_a_fork_goes_with_what_it_shares(
+    store: MemoryStore, log: MemoryLog, tmp_path: Path
+) -> None:
+    origin = started(planned(n=1), planned(n=2))
+    origin.report("1-0", value=7)
+    run = origin.state.run
+    put(store, run, stored_of(origin))
+    whole = await log.read(run)
+    fork = Driver(at=AT + 10**6)
+    fork.state = whole.state()
+    fork.give(
+        Fork(run=MANY, origin=origin_at(whole, len(origin.events))), Activate("conductor", RULES)
+    )
+    fork.report("1-1", value=8)
+    fork.reply(answer("15"))
+    put(store, MANY, stored_of(fork))
+    shelf = await exported(log, MANY, tmp_path / "a.podium")
+    assert shelf.runs() == [MANY], "what it shares is no run by itself"
+    assert shelf.manifest.runs[run].part
+    shelf.check()
+    here = LayeredLog(None, [shelf])
+    assert (await here.read(MANY)).state() == (await log.read(MANY)).state()
+    assert (await check_import(here, tmp_path / "a.podium")).fresh is False
+    assert (await check_import(MemoryLog(), tmp_path / "a.podium")).fresh is True
