@@ -40,10 +40,19 @@ class Caretaker:
         log: The event log.
         ledger: What is known of the runs without reading them.
         tasks: The task queue.
+        readers: The log with all shelves, where a fork's origin may be; ``log`` by default.
     """
 
-    def __init__(self, log: EventLog, ledger: Ledger, tasks: Queue) -> None:
+    def __init__(
+        self,
+        log: EventLog,
+        ledger: Ledger,
+        tasks: Queue,
+        *,
+        readers: EventLog | None = None,
+    ) -> None:
         self.log, self.ledger, self.tasks = log, ledger, tasks
+        self.readers = readers or log
         self.scrubber = Scrubber(log, ledger)
         self.findings: list[Finding] = []
         """What the last round found wrong."""
@@ -100,7 +109,9 @@ class Caretaker:
 
     async def _look(self, run: str) -> bool:
         """Whether the run had to be queued."""
-        log = await self.log.read(run)
+        log = await self.readers.read(run)
+        if log.set_aside["origin"]:  # nothing can be said of it
+            return False
         state = log.state()
         if state.phase == "ended":
             self._ended.add(run)

@@ -27,6 +27,7 @@ from protocol.errors import Denied, PodiumError
 from protocol.redaction import EVERYTHING, Redaction, Redactor
 from replay.broker import Broker
 from replay.jetstream_log import JetStreamLog
+from replay.shelves import Shelves
 
 GC_OBJECTS: Final = 50_000
 """New objects between two looks for cycles. Python's 700 are made by a few messages, and messages
@@ -76,6 +77,10 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     variables: dict[str, str] = {}
     """For a worker: environment variables that its process gets, unless it has them: those by which
     OpenTelemetry is configured, also on another machine."""
+    shelves: Shelves = Shelves()
+    """For a conductor: where else runs are read from."""
+    archive_after_ms: int = 0
+    """For a conductor's caretaker: how long after its end a run is archived; 0 for never."""
 
     @property
     def consumers(self) -> list[tuple[str, str]]:
@@ -171,7 +176,7 @@ async def _conductor(declared: Declared) -> Program:
 
     calls = _queue(broker, subjects.CALLS, declared)
     conductor = Conductor(
-        log=JetStreamLog(broker),
+        log=declared.shelves.over(JetStreamLog(broker)),
         tasks=_queue(broker, subjects.TASKS, declared),
         calls=calls,
         bus=NatsBus(broker),

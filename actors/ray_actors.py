@@ -16,14 +16,19 @@ import msgspec
 import ray
 from ray.exceptions import RayError
 
+from actors.archiving import Archiving
 from actors.caretaker import Caretaker
 from actors.jetstream_queue import JetStreamQueue
 from actors.logs import log_to
-from actors.programs import Declared, Health, Program, known_to, own_process, start
+from actors.programs import Declared, Health, Program, known_to, now_ms, own_process, start
 from actors.supervisor import PATIENCE_S, Supervisor
 from protocol import subjects
 from protocol.errors import Busy, PodiumError, TimedOut, Unreachable
 from protocol.redaction import EVERYTHING
+from replay.archive.archiver import Archiver
+from replay.archive.folder import Folder
+from replay.archive.keeper import BrokerKeeper
+from replay.archive.shelf import ArchiveShelf
 from replay.broker import Broker, Refused, Unanswered
 from replay.jetstream_log import JetStreamLog
 from replay.scrub import BrokerLedger
@@ -177,6 +182,16 @@ async def _result(reference: Any) -> Any:
     return await asyncio.wrap_future(reference.future())
 
 
+def _archiving(conductor: Declared, log: JetStreamLog) -> Archiving | None:
+    """What archives this deployment's runs, if it is to be done at all."""
+    url = conductor.shelves.archive or conductor.shelves.perhaps
+    if not conductor.archive_after_ms or not url:
+        return None
+    shelf = ArchiveShelf(Folder(url))
+    archiver = Archiver(log, BrokerLedger(log), BrokerKeeper(log), shelf, now_ms)
+    return Archiving(archiver, conductor.archive_after_ms, now_ms)
+
+
 class SupervisorActor:
     """The supervisor, as an actor of its own: it outlives whoever started it."""
 
@@ -206,7 +221,13 @@ class SupervisorActor:
                 broker = await conductor.connection.open("caretaker")
                 log = JetStreamLog(broker)
                 tasks = JetStreamQueue(broker, subjects.TASKS, lease_s=conductor.lease_s)
-                await Caretaker(log, BrokerLedger(log), tasks).run()
+                readers = conductor.shelves.over(log)
+                caretaker = Caretaker(log, BrokerLedger(log), tasks, readers=readers)
+                archiving = _archiving(conductor, log)
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(caretaker.run())
+                    if archiving is not None:
+                        group.create_task(archiving.run())
             except Exception:
                 logger.exception("the caretaker starts again")
             finally:

@@ -334,6 +334,11 @@ class Client:
         check_run(run)
         return await self._log.read(run)
 
+    @property
+    def reader(self) -> EventLog:
+        """The log, for whoever reads more than one run of it."""
+        return self._log
+
     async def blob(self, ref: BlobRef) -> bytes:
         """The bytes of a value that is too large for a message. Raises `NotFound`."""
         return await self._log.get_blob(ref)

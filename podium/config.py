@@ -37,6 +37,9 @@ MICRO: Final = 1_000_000
 """Micro-dollars of one US dollar."""
 
 Whole = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
+Age = Annotated[str, msgspec.Meta(pattern=r"^([0-9]{1,6}[smhd])?$")]
+"""A length of time as people write it: 90s, 15m, 12h, 30d."""
+
 Positive = Annotated[float, msgspec.Meta(gt=0, le=10**9)]
 
 MIN_LEASE_S: Final = 2
@@ -95,6 +98,16 @@ class SecretsTable(_Section, frozen=True, kw_only=True):
         return str(Path(self.path).expanduser().absolute()) if self.path else ""
 
 
+class Archive(_Section, frozen=True, kw_only=True):
+    """Where finished runs go."""
+
+    url: str = ""
+    """Such as ``s3://bucket/podium``; empty for ``archive`` in ``folder``."""
+    after: Age = ""
+    """How long after its end a standing deployment archives a run, such as ``30d``; empty for
+    never by itself."""
+
+
 class BudgetTable(_Section, frozen=True, kw_only=True):
     """What a run may spend, in the units that people use. What is not given is not changed."""
 
@@ -141,6 +154,7 @@ class Config(_Section, frozen=True, kw_only=True):
 
     nats: Nats = Nats()
     ray: RayCluster = RayCluster()
+    archive: Archive = Archive()
     budget: BudgetTable = BudgetTable()
     """Over what the pool's file says, under the flags."""
     redact: Redaction = Redaction()
@@ -174,6 +188,16 @@ class Loaded(msgspec.Struct, frozen=True):
 
 
 Tree = dict[str, Any]
+
+_UNITS_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+def age_ms(text: str) -> int:
+    """Milliseconds of an `Age`. Raises `Usage` for a text that is none."""
+    number, unit = text[:-1], text[-1:]
+    if not number.isdecimal() or len(number) > 6 or unit not in _UNITS_MS:
+        raise Usage(f"{text!r} is no length of time.", hint="Write 90s, 15m, 12h or 30d.")
+    return int(number) * _UNITS_MS[unit]
 
 
 def load(

@@ -29,7 +29,8 @@ from actors.jetstream_queue import JetStreamQueue, consumers_of
 from actors.logs import log_to
 from actors.programs import Connection, Declared
 from actors.ray_cluster import Asked as ClusterAsked
-from podium.config import BudgetTable, Config
+from podium.config import BudgetTable, Config, age_ms
+from podium.shelved import shelves_of
 from podium.tracing.keeper import Keeper
 from protocol import subjects
 from protocol.actions import Pool
@@ -310,6 +311,8 @@ class Daemon:
             lease_s=lease_s,
             policies=tuple(sorted({self.asked.policy, self.config.policy} - {""})),
             redact=self.config.redact,
+            shelves=shelves_of(self.config),
+            archive_after_ms=age_ms(after) if (after := self.config.archive.after) else 0,
         )
         workers = [
             Declared(

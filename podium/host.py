@@ -8,18 +8,20 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from actors.bus import NatsBus
 from actors.embedded import NatsServer
 from actors.jetstream_queue import JetStreamQueue
+from actors.programs import now_ms
 from actors.secrets import ambient
 from podium.client import Client
 from podium.config import Config
 from podium.daemon import LOCK, LOG, RECORD, Asked, Record, connection, read_settings
 from podium.poolfile import LoadedPool
+from podium.shelved import shelves_of
 from protocol import errors, subjects
 from protocol.actions import WorkerSpec
 from protocol.errors import Conflict, NotFound, PodiumError, TimedOut, Unreachable, Usage
@@ -29,6 +31,10 @@ from replay.durability import Settings
 from replay.foreign import Foreign, foreign
 from replay.jetstream_log import JetStreamLog
 from replay.scrub import BrokerLedger, Finding, Scrubber
+
+if TYPE_CHECKING:
+    from replay.archive.archiver import Archiver
+    from replay.archive.shelf import ArchiveShelf
 
 READY_S: Final = 180.0
 """Seconds that a deployment may take to start: a first start on a busy machine."""
@@ -50,9 +56,8 @@ class Host:
         tasks = JetStreamQueue(broker, subjects.TASKS, lease_s=config.lease_s)
         user = os.environ.get("USER") or os.environ.get("LOGNAME") or "user"
         redactor = Redactor(config.redact, ambient())
-        self._client = Client(
-            JetStreamLog(broker), tasks, by=user, shards=shards, redactor=redactor
-        )
+        log = shelves_of(config).over(JetStreamLog(broker))
+        self._client = Client(log, tasks, by=user, shards=shards, redactor=redactor)
 
     @property
     def client(self) -> Client:
@@ -77,6 +82,19 @@ class Host:
         """What is wrong with the runs' logs, as far as one look shows; changes nothing."""
         log = JetStreamLog(self.broker)
         return await Scrubber(log, BrokerLedger(log), keep=False).scrub()
+
+    @contextlib.asynccontextmanager
+    async def archiver(self, shelf: "ArchiveShelf") -> "AsyncIterator[Archiver]":
+        """What moves runs into an archive, on a connection with a conductor's rights."""
+        from replay.archive.archiver import Archiver
+        from replay.archive.keeper import BrokerKeeper
+
+        broker = await connection(self.config, self._server, "conductor").open("archiver")
+        try:
+            log = JetStreamLog(broker)
+            yield Archiver(log, BrokerLedger(log), BrokerKeeper(log), shelf, now_ms)
+        finally:
+            await broker.close()
 
     @classmethod
     @contextlib.asynccontextmanager

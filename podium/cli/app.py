@@ -19,9 +19,10 @@ Try:
 """
 
 WORK: Final = Group("Runs", sort_key=1)
-DEPLOY: Final = Group("Deployment", sort_key=2)
 DEBUG: Final = Group("Debug", sort_key=2)
-OWN: Final = Group("Your own", sort_key=3)
+KEEP: Final = Group("Export and archive", sort_key=3)
+DEPLOY: Final = Group("Deployment", sort_key=4)
+OWN: Final = Group("Your own", sort_key=5)
 
 
 def version() -> str:
@@ -73,6 +74,8 @@ def make() -> App:
         app.command(each)
     for verb, say in DEBUGGING.items():
         app.command(f"podium.cli.{verb}:{verb}", name=verb, help=say, group=DEBUG)
+    for verb, (place, say) in KEEPING.items():
+        app.command(place, name=verb, help=say, group=KEEP)
     for verb, say in DEPLOYMENT.items():
         app.command(f"podium.cli.deployment:{verb}", name=verb, help=say, group=DEPLOY)
     app.command(
@@ -122,6 +125,21 @@ SIGNALS: Final = {
 
 DEBUGGING: Final = {
     "reproduce": "One call of a run again, here, also under a debugger; and compare.",
+}
+
+KEEPING: Final = {
+    "export": (
+        "podium.cli.exporting:export",
+        "Write a run into one file: to take along, or for other tools.",
+    ),
+    "import": (
+        "podium.cli.exporting:import_",
+        "Read an exported file here as all other runs; no server is needed.",
+    ),
+    "archive": (
+        "podium.cli.archiving:archive",
+        "Move finished runs to Parquet; they are read as before.",
+    ),
 }
 
 DEPLOYMENT: Final = {

@@ -9,6 +9,7 @@ from podium.cli.follow import Follower, done, pause_error
 from podium.cli.interrupts import EXIT_INTERRUPTED, Interrupts
 from podium.cli.options import COMMON, LISTING, PAGE, Common, Listing
 from podium.cli.output import Output, iso
+from podium.cli.source import source
 from podium.cli.world import current
 from podium.render_text import ago, duration, money, one_line
 from protocol.errors import NotFound, Usage
@@ -121,14 +122,14 @@ def show(
     Parameters
     ----------
     run
-        Its id, or the beginning of it.
+        Its id, the beginning of it, or an exported file.
     """
     output = Output(common.json)
     config = common.load().config
 
     async def read() -> "RunLog":
-        async with current().deployments.connect(config) as host:
-            return await host.client.log(await host.client.find(run))
+        async with source(common) as runs:
+            return await runs.log(run)
 
     log = asyncio.run(read())
     if events:

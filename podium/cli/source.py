@@ -6,43 +6,85 @@
     RUN@57       its event 57
     RUN/2-0      its call 2-0
     RUN/2-0/1    the first attempt of that call
+
+RUN may also be the path of a file that `podium export` wrote: no deployment is needed then.
 """
 
+import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from podium.cli.options import Common
 from podium.cli.world import current
-from protocol.errors import Usage
+from protocol.errors import NotFound, Usage
 from protocol.subjects import is_call
 
 if TYPE_CHECKING:
     from podium.client import Client
     from protocol.actions import BlobRef
     from replay.chain import RunLog
+    from replay.log import EventLog
 
 
 class Source:
-    """Runs that can be read."""
+    """Runs that can be read: those of the deployment, and those of files."""
 
-    def __init__(self, client: "Client") -> None:
-        self._client = client
+    def __init__(self, common: Common, stack: AsyncExitStack) -> None:
+        self._common, self._stack = common, stack
+        self._deployment: Client | None = None
+        self._files: dict[str, tuple[Client, str]] = {}
 
     async def log(self, name: str) -> "RunLog":
         """The log of the run that a name means. Raises `NotFound` or `Ambiguous`."""
-        return await self._client.log(await self._client.find(name))
+        if names_file(name):
+            client, run = self._file(name)
+            return await client.log(run)
+        client = await self._connected()
+        return await client.log(await client.find(name))
+
+    async def reader(self, name: str) -> "EventLog":
+        """The log in which the run that a name means stands."""
+        return (self._file(name)[0] if names_file(name) else await self._connected()).reader
 
     async def blob(self, ref: "BlobRef") -> bytes:
-        """The bytes of a blob. Raises `NotFound` or `InvalidData`."""
-        return await self._client.blob(ref)
+        """The bytes of a blob of a run that was read. Raises `NotFound` or `InvalidData`."""
+        clients = [client for client, _ in self._files.values()]
+        problem: NotFound | None = None
+        for client in [*clients, *([self._deployment] if self._deployment else [])]:
+            try:
+                return await client.blob(ref)
+            except NotFound as error:
+                problem = error
+        raise problem or NotFound(f"there is no blob {ref.sha256}", hint="read its run first")
+
+    def _file(self, name: str) -> "tuple[Client, str]":
+        from podium.shelved import file_client
+
+        if name not in self._files:
+            self._files[name] = file_client((current().folder or Path()) / name)
+        return self._files[name]
+
+    async def _connected(self) -> "Client":
+        """The deployment, when it is first needed."""
+        if self._deployment is None:
+            connecting = current().deployments.connect(self._common.load().config)
+            host = await self._stack.enter_async_context(connecting)
+            self._deployment = host.client
+        return self._deployment
+
+
+def names_file(text: str) -> bool:
+    """Whether a text that could be a run's id names an exported file instead."""
+    return text.endswith(".podium")
 
 
 @asynccontextmanager
 async def source(common: Common) -> AsyncIterator[Source]:
-    """What the options say: the log of the deployment they name."""
-    async with current().deployments.connect(common.load().config) as host:
-        yield Source(host.client)
+    """What the options and the names say: the log of a deployment, or exported files."""
+    async with AsyncExitStack() as stack:
+        yield Source(common, stack)
 
 
 class EventName(NamedTuple):
@@ -50,6 +92,9 @@ class EventName(NamedTuple):
 
     run: str
     number: int
+
+
+_CALL: Final = re.compile(r"(.+?\.podium|[^/]+)/([0-9]+-[0-9]+)(?:/([0-9]+))?")
 
 
 class CallName(NamedTuple):
@@ -73,8 +118,9 @@ def event_name(text: str) -> EventName:
 
 def call_name(text: str) -> CallName:
     """The call that a text names. Raises `Usage`."""
-    run, call, attempt = (*text.split("/"), "", "")[:3]
-    if text.count("/") > 2 or not run or not is_call(call) or (attempt and not attempt.isdecimal()):
+    found = _CALL.fullmatch(text)
+    run, call, attempt = found.groups("") if found else ("", "", "")
+    if not run or not is_call(call):
         raise Usage(
             f"{text!r} names no call",
             hint="name one as RUN/CALL, such as yspt9/2-0; `podium runs show RUN` lists them",

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from podium.config import Config
     from podium.poolfile import LoadedPool
     from protocol.actions import Pool
+    from replay.archive.archiver import Archiver
+    from replay.archive.shelf import ArchiveShelf
     from replay.durability import Settings
     from replay.foreign import Foreign
     from replay.scrub import Finding
@@ -45,6 +47,10 @@ class Hosted(Protocol):
 
     async def findings(self) -> "list[Finding]":
         """What is wrong with the runs' logs: cut, broken, or written to by strangers."""
+        ...
+
+    def archiver(self, shelf: "ArchiveShelf") -> "AbstractAsyncContextManager[Archiver]":
+        """What moves runs into an archive; it takes a conductor's rights."""
         ...
 
 
@@ -111,7 +117,11 @@ class Real:
         return Host.open(config, pool)
 
     def connect(self, config: "Config") -> AbstractAsyncContextManager[Hosted]:
-        """See `Deployments.connect`."""
+        """See `Deployments.connect`: where there is only what was imported or archived, that."""
+        from podium import shelved
+
+        if shelved.only_shelves(config):
+            return shelved.connect(config)
         from podium.host import Host
 
         return Host.connect(config)

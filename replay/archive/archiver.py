@@ -87,6 +87,11 @@ class Outcome(NamedTuple):
     blobs: int = 0
     """Blobs that were written."""
 
+    @property
+    def idle(self) -> bool:
+        """Whether everything was there already."""
+        return self.done == "added" and not self.messages
+
 
 class Ended(NamedTuple):
     """A run that could be archived."""
@@ -111,6 +116,11 @@ class _Plan(NamedTuple):
     """The same of the blobs."""
     shared: dict[str, Messages]
     """And of what it shares with the runs that it was forked from, by run."""
+
+    @property
+    def size(self) -> int:
+        """Messages that are not in the archive yet."""
+        return len(self.new.commits) + len(self.new.inbox)
 
 
 class _Skip(Exception):
@@ -198,6 +208,21 @@ class Archiver:
         if batch:
             outcomes += await self._archive(batch, keep)
         return outcomes
+
+    async def look(self, runs: Sequence[str]) -> list[Outcome]:
+        """What `archive` would do, without doing it."""
+        await asyncio.to_thread(self.shelf.refresh)
+        kept = {run: each.head for run, each in (await self.ledger.kept()).items()}
+        found: list[Outcome] = []
+        for run in runs:
+            try:
+                plan = await self._plan(run, kept.get(run))
+            except _Skip as skip:
+                found.append(Outcome(run, "skipped", str(skip)))
+                continue
+            done: Done = "added" if plan.whole.state().archived else "archived"
+            found.append(Outcome(run, done, "", plan.size, len(plan.blobs)))
+        return found
 
     async def _plan(self, run: str, kept: KeptHead | None) -> _Plan:
         """Read a run and see that it may be archived. Raises `_Skip`."""
@@ -349,10 +374,9 @@ class Archiver:
 
     async def _finish(self, plan: _Plan, keep: bool) -> Outcome:
         """Commit that the run is archived, and remove what is."""
-        messages = len(plan.new.commits) + len(plan.new.inbox)
         before = bool(plan.whole.state().archived)
         if keep:
-            return Outcome(plan.run, "copied", "", messages, len(plan.blobs))
+            return Outcome(plan.run, "copied", "", plan.size, len(plan.blobs))
         seq = plan.live.seqs[-1]
         if not before:
             try:
@@ -362,7 +386,7 @@ class Archiver:
         await self.keeper.trim(plan.run, "c", seq)
         if plan.stored.inbox:
             await self.keeper.trim(plan.run, "i", plan.stored.inbox[-1].seq + 1)
-        return Outcome(plan.run, "added" if before else "archived", "", messages, len(plan.blobs))
+        return Outcome(plan.run, "added" if before else "archived", "", plan.size, len(plan.blobs))
 
     async def _append(self, plan: _Plan) -> Head:
         """The run's last commit, by the rules as every other one."""

@@ -24,10 +24,14 @@ from podium.cli.world import World
 from podium.client import Client
 from podium.config import Config
 from podium.poolfile import LoadedPool
+from podium.shelved import shelves_of
 from protocol import subjects
 from protocol.actions import Pool
 from protocol.decisions import PolicySpec
 from protocol.redaction import Redactor
+from replay.archive.archiver import Archiver
+from replay.archive.keeper import MemoryKeeper
+from replay.archive.shelf import ArchiveShelf
 from replay.durability import Settings
 from replay.foreign import Foreign
 from replay.memory_log import MemoryLog, MemoryStore
@@ -49,8 +53,9 @@ class Record(msgspec.Struct, frozen=True):
 class MemoryHost:
     """A connection to what is in memory."""
 
-    def __init__(self, deployments: "MemoryDeployments", bus: MemoryBus) -> None:
-        self.log = MemoryLog(deployments.store)
+    def __init__(self, deployments: "MemoryDeployments", bus: MemoryBus, config: Config) -> None:
+        self.memory = MemoryLog(deployments.store)
+        self.log = shelves_of(config).over(self.memory)
         self._client = Client(self.log, deployments.tasks, by="tester", look_s=0.2)
         self._bus, self._ledger = bus, deployments.ledger
 
@@ -69,13 +74,19 @@ class MemoryHost:
 
     async def foreign(self) -> Foreign:
         """See `Hosted`."""
-        logs = [await self.log.read(run) for run in await self.log.runs()]
+        logs = [await self.memory.read(run) for run in await self.memory.runs()]
         runs = {log.run: log.set_aside.total() for log in logs if log.set_aside}
         return Foreign(runs=runs)
 
     async def findings(self) -> list[Finding]:
         """See `Hosted`."""
-        return await Scrubber(self.log, self._ledger, keep=False).scrub()
+        return await Scrubber(self.memory, self._ledger, keep=False).scrub()
+
+    @contextlib.asynccontextmanager
+    async def archiver(self, shelf: ArchiveShelf) -> AsyncIterator[Archiver]:
+        """See `Hosted`."""
+        store = self.memory.store
+        yield Archiver(self.memory, self._ledger, MemoryKeeper(store), shelf, now_ms)
 
 
 class MemoryDeployments:
@@ -128,7 +139,7 @@ class MemoryDeployments:
             running.append(worker)
         await conductor.start()
         try:
-            yield MemoryHost(self, bus)
+            yield MemoryHost(self, bus, config)
         finally:
             await conductor.stop()
             for worker in running:
@@ -141,7 +152,7 @@ class MemoryDeployments:
     async def connect(self, config: Config) -> AsyncIterator[MemoryHost]:
         """See `Deployments.connect`."""
         self._answer()
-        yield MemoryHost(self, MemoryBus())
+        yield MemoryHost(self, MemoryBus(), config)
 
     def _answer(self) -> None:
         if self.failure is not None:
@@ -196,7 +207,8 @@ class Shell:
     """Types commands."""
 
     def __init__(self, folder: Path, **environment: str) -> None:
-        self.folder, self.environment = folder, environment
+        self.folder = folder
+        self.environment = {"PODIUM_FOLDER": str(folder / ".podium"), **environment}
         self.deployments = MemoryDeployments()
 
     def __call__(self, *arguments: str, terminal: bool = False) -> Said:

@@ -1,0 +1,134 @@
+"""Runs that are only read: an exported file, or a folder with imported and archived runs.
+
+Neither takes a broker or Ray. Whoever tries to begin or to steer a run there is told what to do.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from actors.queues import Delivery, Puller
+from podium.client import Client
+from podium.config import Config
+from protocol.errors import NotFound
+from replay.bundle import BundleShelf
+from replay.foreign import Foreign
+from replay.imported import FOLDER
+from replay.layered import LayeredLog
+from replay.shelf import Shelf
+from replay.shelves import Shelves
+
+if TYPE_CHECKING:
+    from replay.archive.archiver import Archiver
+    from replay.archive.shelf import ArchiveShelf
+    from replay.durability import Settings
+    from replay.scrub import Finding
+
+ARCHIVE: Final = "archive"
+"""The archive that is used if none is configured, within the folder of the embedded servers."""
+
+
+def shelves_of(config: Config) -> Shelves:
+    """What a deployment of this configuration reads beside its log."""
+    folder = config.path()
+    return Shelves(
+        archive=config.archive.url,
+        perhaps="" if config.archive.url else str(folder / ARCHIVE),
+        imported=str(folder / FOLDER),
+    )
+
+
+def only_shelves(config: Config) -> bool:
+    """Whether there is no broker in the folder, and runs to read all the same."""
+    folder = config.path()
+    if config.nats.url or (folder / "nats").exists():
+        return False
+    return bool(config.archive.url) or (folder / ARCHIVE).is_dir() or (folder / FOLDER).is_dir()
+
+
+def file_client(path: Path) -> tuple[Client, str]:
+    """A client of one exported file, and the run that it is of.
+
+    Raises:
+        NotFound, InvalidData: There is no such file, or it is none of ours.
+    """
+    shelf = BundleShelf(path)
+    return _client([shelf], f"{path} is a file: nothing can be begun or changed there"), (
+        shelf.manifest.run
+    )
+
+
+def _client(shelves: list[Shelf], why: str) -> Client:
+    nowhere = NotFound(why, hint="begin a run with `podium run`, or import the file and fork it")
+    return Client(LayeredLog(None, shelves, nowhere), _NoQueue(nowhere))
+
+
+class _NoQueue:
+    """A task queue where there is nobody to take anything."""
+
+    def __init__(self, nowhere: NotFound) -> None:
+        self._nowhere = nowhere
+
+    async def put(self, subject: str, data: bytes) -> bool:
+        """See `Queue.put`: nothing can be queued."""
+        raise self._nowhere
+
+    async def send(self, messages: Iterable[tuple[str, bytes, float]]) -> None:
+        """See `Queue.send`: nothing can be queued."""
+        raise self._nowhere
+
+    async def withdraw(self, subject: str) -> None:
+        """See `Queue.withdraw`: nothing is queued."""
+
+    async def pull(
+        self,
+        consumers: Iterable[str],
+        capacity: Callable[[str], int],
+        handler: Callable[[Delivery], None],
+    ) -> Puller:
+        """See `Queue.pull`: nothing will come."""
+        raise self._nowhere
+
+
+class ShelfHost:
+    """What commands take for a deployment where there are only shelves."""
+
+    def __init__(self, config: Config) -> None:
+        self._folder = config.path()
+        why = f"there is no deployment in {self._folder}, only runs to read"
+        self._client = _client(shelves_of(config).open(), why)
+
+    @property
+    def client(self) -> Client:
+        """See `Hosted`."""
+        return self._client
+
+    async def stats(self) -> list[dict[str, Any]]:
+        """See `Hosted`: nobody is at work."""
+        return []
+
+    async def settings(self) -> "Settings | None":
+        """See `Hosted`: there is no broker."""
+        return None
+
+    async def foreign(self) -> Foreign:
+        """See `Hosted`: nobody else writes here."""
+        return Foreign()
+
+    async def findings(self) -> "list[Finding]":
+        """See `Hosted`: what is on a shelf is checked by whoever reads it."""
+        return []
+
+    def archiver(self, shelf: "ArchiveShelf") -> "AbstractAsyncContextManager[Archiver]":
+        """See `Hosted`: there is no live log to archive from."""
+        raise NotFound(
+            f"there is no deployment in {self._folder} with runs that could be archived",
+            hint="name its folder: podium archive --folder FOLDER",
+        )
+
+
+@asynccontextmanager
+async def connect(config: Config) -> AsyncIterator[ShelfHost]:
+    """As `Host.connect`, where there are only shelves."""
+    yield ShelfHost(config)

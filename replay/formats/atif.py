@@ -1,0 +1,278 @@
+"""A run as an agent trajectory, ATIF 1.8.
+
+=============================  ====================================================================
+run, child run                 trajectory; an embedded subagent, named by its run id
+the task                       the first step, of the user
+a reply of the policy          an agent's step; without a model behind it, ``llm_call_count`` is 0
+calls of a round               its ``tool_calls``, by the call's id
+observations                   results of the *same* step, status and fault in ``extra``
+a reply that is no decision    a step without tool calls, and a result without a call
+signals, pauses, budgets       steps of the system
+what a fork shares             steps with ``is_copied_context``
+rewards, labels, outcome       ``extra`` of the trajectory, and of its final metrics
+=============================  ====================================================================
+
+All that ATIF has no field for stands under one key, ``podium``.
+"""
+
+from typing import Any, Final
+
+from protocol.decisions import Decision
+from protocol.events import (
+    AnswerGiven,
+    BudgetExtended,
+    CallSettled,
+    DecisionRejected,
+    PolicyAsked,
+    PolicyReplied,
+    RoundPlanned,
+    RunCancelled,
+    RunFailed,
+    RunForked,
+    RunPaused,
+    RunResumed,
+    RunStarted,
+    SignalReceived,
+)
+from protocol.state import RunState
+from replay.formats.common import KEY, Tree, iso, labels, ref, rewards, text
+from replay.history import Entry, entries
+
+SCHEMA: Final = "ATIF-v1.8"
+
+_MODEL: Final = "openai:"
+"""What the name of a policy with a model behind it begins with."""
+
+Object = dict[str, Any]
+
+
+def trajectory(tree: Tree, *, version: str, content: bool = False) -> Object:
+    """The trajectory of a run, JSON-ready.
+
+    Args:
+        tree: The run, and those below it.
+        version: Of Podium.
+        content: Whether texts, arguments and values are in it; else the hash of each.
+    """
+    return _trajectory(tree, tree.log.run, version, content)
+
+
+def _trajectory(tree: Tree, session: str, version: str, content: bool) -> Object:
+    state = tree.log.state()
+    steps = _Steps(tree, state, content)
+    for entry in entries(tree.log):
+        steps.take(entry)
+    found: Object = {
+        "schema_version": SCHEMA,
+        "session_id": session,
+        "trajectory_id": tree.log.run,
+        "agent": _agent(state, version, content),
+        "steps": steps.numbered(),
+        "final_metrics": {
+            "total_cost_usd": state.spent.cost / 1e6,
+            "total_steps": len(steps.steps),
+            "extra": {
+                KEY: {
+                    "tokens": state.spent.tokens,
+                    "calls": state.spent.calls,
+                    "rounds": state.round,
+                    "rewards": {each.channel: each.value for each in rewards(tree.log)},
+                }
+            },
+        },
+        "extra": {KEY: _about(tree, state, content)},
+    }
+    if tree.below:
+        found["subagent_trajectories"] = [
+            _trajectory(child, session, version, content) for child in tree.below.values()
+        ]
+    return found
+
+
+def _agent(state: RunState, version: str, content: bool) -> Object:
+    agent: Object = {"name": "podium", "version": version}
+    if state.policy.name.startswith(_MODEL):
+        agent["model_name"] = state.policy.name.removeprefix(_MODEL)
+    agent["tool_definitions"] = [
+        {
+            "type": "function",
+            "function": {
+                "name": worker.name,
+                "parameters": worker.parameters,
+                **({"description": worker.description} if content else {}),
+            },
+        }
+        for worker in state.pool.workers
+    ]
+    agent["extra"] = {KEY: {"policy": state.policy.name, "dialect": state.policy.dialect}}
+    return agent
+
+
+def _about(tree: Tree, state: RunState, content: bool) -> Object:
+    about: Object = {
+        "run": tree.log.run,
+        "status": state.outcome or state.phase,
+        "limited_by": state.limited_by,
+        "head": {"n": tree.log.head.n, "hash": tree.log.head.hash},
+        "rewards": [
+            {"channel": each.channel, "value": each.value, "by": each.by, "head": each.head}
+            for each in rewards(tree.log)
+        ],
+        "labels": [
+            {"key": each.key, "value": each.value if content else ref(each.value), "by": each.by}
+            for each in labels(tree.log)
+        ],
+    }
+    if state.parent is not None:
+        parent = state.parent
+        about["parent"] = {"run": parent.run, "call": parent.call, "attempt": parent.attempt}
+    forked = tree.log.forked
+    if forked is not None:
+        about["origin"] = {"run": forked.origin.run, "events": forked.origin.events}
+    return about
+
+
+class _Steps:
+    """The steps of one run, as its events are read."""
+
+    def __init__(self, tree: Tree, state: RunState, content: bool) -> None:
+        self.tree, self.state, self.content = tree, state, content
+        self.steps: list[Object] = []
+        self._asker = "policy"
+        self._replied: Object | None = None
+        """The step of the last reply, until something has come of it."""
+        self._decision: Decision | None = None
+        self._by_call: dict[str, Object] = {}
+
+    def numbered(self) -> list[Object]:
+        """All steps; one of the user where nothing has happened yet."""
+        steps = self.steps or [{"source": "user", "message": ""}]
+        return [{"step_id": number, **step} for number, step in enumerate(steps, 1)]
+
+    def _shown(self, value: Any) -> str:
+        return text(value) if self.content else ref(value)
+
+    def _add(self, entry: Entry, step: Object) -> Object:
+        if entry.run != self.tree.log.run:
+            step["is_copied_context"] = True
+        step["timestamp"] = iso(entry.at)
+        self.steps.append(step)
+        return step
+
+    def take(self, entry: Entry) -> None:
+        """One more event."""
+        match entry.event:
+            case RunStarted() as started:
+                said = self._shown(started.task.text)
+                self._add(entry, {"source": "user", "message": said})
+            case PolicyAsked() as asked:
+                self._asker = asked.asker
+            case PolicyReplied() as replied:
+                self._reply(entry, replied)
+            case DecisionRejected() as rejected if self._replied is not None:
+                result = {
+                    "content": self._shown(rejected.detail),
+                    "extra": {KEY: {"status": "PARSE_ERR", "reason": rejected.reason}},
+                }
+                self._replied["observation"] = {"results": [result]}
+                self._replied = None
+            case RoundPlanned() as planned:
+                self._plan(planned)
+            case AnswerGiven() if self._replied is not None and self._decision is not None:
+                self._replied["message"] = self._shown(self._decision.answer or "")
+                self._replied = None
+            case CallSettled() as settled:
+                self._settle(entry, settled)
+            case _:
+                self._system(entry)
+
+    def _reply(self, entry: Entry, replied: PolicyReplied) -> None:
+        about: Object = {"turn": replied.turn, "asker": self._asker, "status": replied.status}
+        if replied.version:
+            about["version"] = replied.version
+        if replied.prompt:
+            about["prompt"] = replied.prompt
+        if replied.error:
+            about["error"] = self._shown(replied.error)
+        modelled = self._asker == "policy" and self.state.policy.name.startswith(_MODEL)
+        step: Object = {
+            "source": "agent",
+            "message": self._shown(replied.text) if replied.text else "",
+            "llm_call_count": int(modelled),
+            "extra": {KEY: about},
+        }
+        if modelled:
+            if replied.version:
+                step["model_name"] = replied.version
+            step["metrics"] = {
+                "cost_usd": replied.spend.cost / 1e6,
+                "extra": {KEY: {"tokens": replied.spend.tokens, "latency_ms": replied.latency_ms}},
+            }
+        self._replied, self._decision = self._add(entry, step), replied.decision
+
+    def _plan(self, planned: RoundPlanned) -> None:
+        step, decision = self._replied, self._decision
+        if step is None or decision is None:
+            return
+        step["extra"][KEY]["round"] = planned.round
+        calls: list[Object] = []
+        for index, call in enumerate(decision.calls):
+            name = f"{planned.round}-{index}"
+            shown = call.arguments if self.content else {"$ref": ref(call.arguments)}
+            made = {"tool_call_id": name, "function_name": call.worker, "arguments": shown}
+            after = sorted({*call.after, *call.sees})
+            if after:
+                made["extra"] = {KEY: {"after": [f"{planned.round}-{each}" for each in after]}}
+            calls.append(made)
+            self._by_call[name] = step
+        step["tool_calls"] = calls
+        self._replied = None
+
+    def _settle(self, entry: Entry, settled: CallSettled) -> None:
+        step = self._by_call.get(settled.call)
+        if step is None:
+            return
+        value = self.tree.values.get(settled.report) if settled.report else settled.value
+        about: Object = {
+            "status": settled.status,
+            "fault": settled.fault,
+            "attempt": settled.attempt,
+            "tokens": settled.spend.tokens,
+            "cost_usd": settled.spend.cost / 1e6,
+            "settled": iso(entry.at),
+        }
+        if settled.report:
+            about["report"] = settled.report
+        result: Object = {
+            "source_call_id": settled.call,
+            "content": self._shown(value),
+            "extra": {KEY: about},
+        }
+        child = self.tree.child(entry.run, settled.call, settled.attempt)
+        if child is not None:
+            result["subagent_trajectory_ref"] = [{"trajectory_id": child.log.run}]
+        step.setdefault("observation", {"results": []})["results"].append(result)
+
+    def _system(self, entry: Entry) -> None:
+        """What happened to the run from outside, in a word; why, where content is asked for."""
+        why = ""
+        match entry.event:
+            case SignalReceived() as signal:
+                said, why = f"signal: {signal.kind}", signal.reason
+            case RunPaused() as paused:
+                said, why = f"paused: {paused.reason}", paused.detail
+            case RunResumed():
+                said = "resumed"
+            case BudgetExtended():
+                said = "budget extended"
+            case RunForked() as forked:
+                said, why = f"forked from {forked.origin.run}", forked.reason
+            case RunFailed() as failed:
+                said, why = f"failed: {failed.reason}", failed.detail
+            case RunCancelled() as cancelled:
+                said, why = "cancelled", cancelled.reason
+            case _:
+                return
+        message = f"{said} ({why})" if why and self.content else said
+        about = {"event": entry.number, "type": entry.kind}
+        self._add(entry, {"source": "system", "message": message, "extra": {KEY: about}})
