@@ -154,13 +154,13 @@ class Config(_Section, frozen=True, kw_only=True):
 
     nats: Nats = Nats()
     ray: RayCluster = RayCluster()
-    archive: Archive = Archive()
     budget: BudgetTable = BudgetTable()
     """Over what the pool's file says, under the flags."""
     redact: Redaction = Redaction()
     """What is taken for a secret besides what the pool's file says."""
     secrets: SecretsTable = SecretsTable()
     trace: Trace = Trace()
+    archive: Archive = Archive()
     folder: str = ".podium"
     """Where the embedded broker keeps its data, and a standing deployment its record."""
     durability: Durability = "process"

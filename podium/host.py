@@ -21,10 +21,10 @@ from podium.client import Client
 from podium.config import Config
 from podium.daemon import LOCK, LOG, RECORD, Asked, Record, connection, read_settings
 from podium.poolfile import LoadedPool
-from podium.shelved import shelves_of
+from podium.shelved import no_broker, no_deployment, shelves_of
 from protocol import errors, subjects
 from protocol.actions import WorkerSpec
-from protocol.errors import Conflict, NotFound, PodiumError, TimedOut, Unreachable, Usage
+from protocol.errors import Conflict, PodiumError, TimedOut, Unreachable, Usage
 from protocol.redaction import Redaction, Redactor
 from replay.broker import Broker
 from replay.durability import Settings
@@ -134,11 +134,8 @@ class Host:
         server: NatsServer | None = None
         if not config.nats.url:
             folder = config.path() / "nats"
-            if not folder.exists():
-                raise NotFound(
-                    f"there is no deployment in {config.path()}",
-                    hint="start a run with `podium run`, or a deployment with `podium up`",
-                )
+            if no_broker(config):
+                raise no_deployment(config)
             server = await asyncio.to_thread(NatsServer.find, folder)
             if server is None:
                 server = await asyncio.to_thread(NatsServer.start, folder, config.durability)

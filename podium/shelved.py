@@ -39,10 +39,23 @@ def shelves_of(config: Config) -> Shelves:
     )
 
 
+def no_broker(config: Config) -> bool:
+    """Whether no broker is named, and there never was one in the folder."""
+    return not config.nats.url and not (config.path() / "nats").exists()
+
+
+def no_deployment(config: Config) -> NotFound:
+    """The error of a command that needs a deployment."""
+    return NotFound(
+        f"there is no deployment in {config.path()}",
+        hint="start a run with `podium run`, or a deployment with `podium up`",
+    )
+
+
 def only_shelves(config: Config) -> bool:
-    """Whether there is no broker in the folder, and runs to read all the same."""
+    """Whether there is no broker, and runs to read all the same."""
     folder = config.path()
-    if config.nats.url or (folder / "nats").exists():
+    if not no_broker(config):
         return False
     return bool(config.archive.url) or (folder / ARCHIVE).is_dir() or (folder / FOLDER).is_dir()
 

@@ -67,7 +67,7 @@ def archive(
         output.say(f"run {each.run} stays: {each.why}")
     moved = [each for each in outcomes if each.done != "skipped" and not each.idle]
     detail = _detail(moved, len(skipped), url, keep)
-    target = moved[0].run if run is not None and moved else "runs"
+    target = outcomes[0].run if run is not None else "runs"
     output.mutation(target, detail, applied=bool(moved), dry_run=dry_run)
     if moved and not dry_run and to is not None and to != config.archive.url:
         output.hint(f'to read them from there: [archive] url = "{to}" in podium.toml')
@@ -133,8 +133,8 @@ def _check(output: Output, config: "Config", to: str | None) -> int:
         )
     index = shelf.index
     detail = (
-        f"{shelf.name} is sound: {len(shelf.runs())} runs, {len(index.blobs)} blobs, "
-        f"{len(index.segments)} segments in {len(index.manifests)} batches"
+        f"{shelf.name} is sound: runs {len(shelf.runs())}, blobs {len(index.blobs)}, "
+        f"files {len(index.segments)}, batches {len(index.manifests)}"
     )
     output.mutation(shelf.name, detail, applied=False)
     return 0

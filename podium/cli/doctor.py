@@ -196,9 +196,12 @@ async def _broker(config: "Config") -> list[Check]:
 
 
 async def _durability(config: "Config", host: Hosted) -> list[Check]:
+    from podium.shelved import only_shelves
     from replay import durability
 
     settings = await host.settings()
+    if settings is None and only_shelves(config):
+        return [Check("durability", "ok", "only exported or archived runs, which are files")]
     if settings is None:
         return [Check("durability", "warning", "in memory: nothing survives the process")]
     checks = [Check("broker", "ok", text) for text in durability.describe(settings)]

@@ -37,7 +37,10 @@ def export(
     /,
     *,
     out: Annotated[
-        str | None, Parameter(help="Where to write; - for stdout (JSON formats only).")
+        str | None,
+        Parameter(
+            help="Where to write; - for stdout (JSON formats only).", allow_leading_hyphen=True
+        ),
     ] = None,
     format: Annotated[  # noqa: A002
         Format,

@@ -1,6 +1,7 @@
 """`podium runs`: the list, one run, and following one. Reads take the beginning of an id."""
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -9,7 +10,7 @@ from podium.cli.follow import Follower, done, pause_error
 from podium.cli.interrupts import EXIT_INTERRUPTED, Interrupts
 from podium.cli.options import COMMON, LISTING, PAGE, Common, Listing
 from podium.cli.output import Output, iso
-from podium.cli.source import source
+from podium.cli.source import names_file, source
 from podium.cli.world import current
 from podium.render_text import ago, duration, money, one_line
 from protocol.errors import NotFound, Usage
@@ -135,7 +136,11 @@ def show(
     if events:
         _show_events(output, log)
     else:
-        served = bool(config.nats.url) or current().deployments.standing(config) is not None
+
+        def served() -> bool:
+            elsewhere = names_file(run) or bool(config.nats.url)
+            return elsewhere or current().deployments.standing(config) is not None
+
         _show_tree(output, log, content, served)
     return 0
 
@@ -167,7 +172,7 @@ def _show_events(output: Output, log: "RunLog") -> None:
     output.read(rows, picture, counts={"commits": len(rows), "aside": log.set_aside.total()})
 
 
-def _show_tree(output: Output, log: "RunLog", content: bool, served: bool) -> None:
+def _show_tree(output: Output, log: "RunLog", content: bool, served: Callable[[], bool]) -> None:
     from podium.render import tree
     from podium.render_lines import tree_lines
     from podium.render_rich import run_picture
@@ -193,7 +198,7 @@ def _show_tree(output: Output, log: "RunLog", content: bool, served: bool) -> No
         output.hint(f"with what was said: podium runs show {run.run} --content")
     if run.phase == "paused":
         output.hint(pause_error(run).hint)
-    elif run.phase != "ended" and not served:
+    elif run.phase != "ended" and not served():
         output.hint(f"no deployment stands here; go on with it: podium run --continue {run.run}")
 
 

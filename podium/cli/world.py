@@ -122,6 +122,8 @@ class Real:
 
         if shelved.only_shelves(config):
             return shelved.connect(config)
+        if shelved.no_broker(config):
+            raise shelved.no_deployment(config)
         from podium.host import Host
 
         return Host.connect(config)

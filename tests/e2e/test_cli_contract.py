@@ -20,6 +20,9 @@ OFFLINE: Final = "podium/pools/offline.toml"
 RUN: Final = "$RUN"
 """Stands for the id of a finished run."""
 
+FILE: Final = "$FILE.podium"
+"""Stands for an exported file of a run that is not here."""
+
 PAUSED: Final = "$PAUSED"
 """Stands for the id of a run that has paused."""
 
@@ -48,6 +51,23 @@ CASES: Final[list[tuple[str, list[str], int]]] = [
     ("error", ["trace", "export", RUN, "--file", "/nowhere/at/all.json"], 2),
     ("error", ["trace", "export", RUN, "--file", "a", "--otlp", "http://b"], 2),
     ("error", ["trace", "export", "zzzz"], 4),
+    ("mutation", ["export", RUN, "--out", "a.podium"], 0),
+    ("mutation", ["export", RUN, "--format", "atif", "--content"], 0),
+    ("mutation", ["export", RUN, "--format", "orchestration"], 0),
+    ("error", ["export", "zzzz"], 4),
+    ("error", ["export", RUN, "--out", "-"], 2),
+    ("mutation", ["import", FILE], 0),
+    ("mutation", ["import", FILE, "--dry-run"], 0),
+    ("error", ["import", "nowhere.podium"], 4),
+    ("read", ["runs", "show", FILE, "--content"], 0),
+    ("error", ["runs", "show", "nowhere.podium"], 4),
+    ("mutation", ["archive", RUN], 0),
+    ("mutation", ["archive", "--all-ended", "--dry-run"], 0),
+    ("mutation", ["archive", "--older-than", "30d"], 0),
+    ("mutation", ["archive", "--check"], 0),
+    ("error", ["archive"], 2),
+    ("error", ["archive", "--older-than", "soon"], 2),
+    ("error", ["archive", PAUSED], 1),
     ("mutation", ["up"], 0),
     ("mutation", ["up", "--dry-run"], 0),
     ("mutation", ["down"], 0),
@@ -75,6 +95,10 @@ def fill(shell: Shell, arguments: list[str]) -> list[str]:
     ids = {}
     if any(RUN in each for each in arguments) or arguments[:2] == ["runs", "list"]:
         ids[RUN] = shell.begin()
+    if FILE in arguments:
+        other = Shell(shell.folder, USER="other")
+        assert other("export", other.begin(), "--out", "other.podium").code == 0
+        ids[FILE] = "other.podium"
     if PAUSED in arguments:
         shell("run", "--rounds", "0", "--on-limit", "pause", "--json", "How large is Chad?")
         ids[PAUSED] = shell("runs", "--json", "--status", "paused").json()["rows"][0]["run"]

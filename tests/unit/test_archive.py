@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -12,77 +12,36 @@ import pytest
 from actors.ports import Attempt
 from actors.ports import Outcome as Outcome_
 from protocol.actions import WorkerSpec
-from protocol.codec import Commit, blob_ref, encode
-from protocol.commands import Activate, Fork
+from protocol.codec import blob_ref, encode
+from protocol.commands import Activate
 from protocol.decisions import Decision
 from protocol.errors import InvalidData, PodiumError, Usage
 from protocol.inbox import Label, Reward
 from protocol.run import RULES, decide
 from replay.archive import folder as folders
-from replay.archive.archiver import Archiver, Outcome
+from replay.archive.archiver import Outcome
 from replay.archive.folder import Folder
 from replay.archive.keeper import MemoryKeeper, Where
 from replay.archive.manifest import MANIFESTS
 from replay.archive.shelf import ArchiveShelf
 from replay.chain import Head, Messages, assemble
-from replay.forks import origin_at
-from replay.history import entries, reports
 from replay.layered import LayeredLog
-from replay.memory_log import MemoryLog, MemoryStore
-from replay.scrub import KeptHead, MemoryLedger, Scrubber
+from replay.memory_log import MemoryLog
+from replay.scrub import KeptHead, Scrubber
+from tests.archives import NOW, Deployment, everything
 from tests.contract.test_queue import a_moment
-from tests.runs import AT, Driver, answer, begin, planned, started
-from tests.stored import BLOB, MANY, datas, put, stored_family, stored_of
+from tests.runs import Driver, answer, begin, started
+from tests.stored import BLOB, datas, put, stored_family, stored_of
 from tests.world import World
-
-NOW: Final = AT + 10**9
 
 
 class Crash(Exception):
     """The archiver's process dies here."""
 
 
-class Deployment:
-    """A live log in memory beside an archive in a folder."""
-
-    def __init__(self, path: Path) -> None:
-        self.store = MemoryStore()
-        self.path = path
-        self.ledger = MemoryLedger(self.store)
-        self.keeper = MemoryKeeper(self.store)
-        self.live = MemoryLog(self.store)
-
-    def archiver(self, **ports: Any) -> Archiver:
-        """Of a process that has just started."""
-        given: dict[str, Any] = {
-            "log": self.live,
-            "ledger": self.ledger,
-            "keeper": self.keeper,
-            "shelf": ArchiveShelf(Folder(os.fspath(self.path))),
-            **ports,
-        }
-        return Archiver(**given, clock=lambda: NOW)
-
-    def readers(self) -> LayeredLog:
-        """What everybody reads."""
-        return LayeredLog(self.live, [ArchiveShelf(Folder(os.fspath(self.path)))])
-
-    def archive_only(self) -> LayeredLog:
-        """What is left when the server's data are gone."""
-        return LayeredLog(None, [ArchiveShelf(Folder(os.fspath(self.path)))])
-
-    async def archive(self, runs: list[str], **more: bool) -> list[str]:
-        """What became of each."""
-        return [each.done for each in await self.archiver().archive(runs, **more)]
-
-
 @pytest.fixture
 def there(tmp_path: Path) -> Deployment:
     return Deployment(tmp_path / "archive")
-
-
-async def everything(log: MemoryLog | LayeredLog, runs: list[str]) -> dict[str, Messages]:
-    return {run: await log.stored(run) for run in runs}
 
 
 async def test_archived_runs_are_read_as_before(there: Deployment) -> None:
@@ -485,92 +444,3 @@ async def test_an_archive_in_another_file_system(there: Deployment) -> None:
     assert await everything(log, runs) == before
     with pytest.raises(PodiumError):
         Folder(url).read("nowhere")
-
-
-# ------------------------------------------------------------------------------------- forks
-
-
-def forked_off(there: Deployment, at: int = 0) -> tuple[str, str]:
-    """A run in its second round and a fork of it that has ended; their ids."""
-    origin = started(planned(n=1), planned(n=2))
-    origin.report("1-0", value=7)
-    run = origin.state.run
-    put(there.store, run, stored_of(origin))
-    log = assemble(run, *stored_of(origin))
-    fork = Driver(at=AT + 10**6)
-    shared = at or len(origin.events)
-    fork.state = log.state(shared)
-    fork.give(Fork(run=MANY, origin=origin_at(log, shared)), Activate("conductor", RULES))
-    fork.report("1-1", value=8)
-    fork.reply(answer("15"))
-    assert fork.state.outcome == "finished"
-    put(there.store, MANY, stored_of(fork))
-    return run, MANY
-
-
-async def test_a_fork_is_archived_with_what_it_shares(there: Deployment) -> None:
-    run, fork = forked_off(there)
-    before = await there.live.read(fork)
-    state, known = before.state(), reports(before).keys()
-    assert [each.run for each in await there.archiver().ended()] == [fork]
-    assert await there.archive([fork]) == ["archived"]
-    alone = there.archive_only()
-    found = await alone.read(fork)
-    assert found.state() == state
-    assert reports(found).keys() == known
-    assert len(known) == 2
-    assert await alone.runs() == [fork], "what it shares is no run by itself"
-    again = await there.readers().read(fork)
-    assert again.state().answer == "15"
-    assert (await there.readers().read(run)).state().phase == "working"
-    assert ArchiveShelf(Folder(os.fspath(there.path))).check() == []
-
-
-async def test_a_run_and_its_fork_can_be_archived_in_any_order(there: Deployment) -> None:
-    run, fork = forked_off(there)
-    await there.archive([fork])
-    origin = await there.live.read(run)
-    driver = Driver()
-    driver.state, driver.at = origin.state(), origin.head.at
-    driver.signal("cancel")
-    ((*_, draft),) = driver.steps
-    commit = Commit(
-        run=run,
-        n=origin.head.n + 1,
-        epoch=origin.head.epoch,
-        at=driver.at,
-        causes=tuple(draft.causes),
-        events=tuple(draft.events),
-        prev=origin.head.hash,
-    )
-    await there.live.append(commit, origin.head)
-    whole = await there.live.stored(run)
-    assert await there.archive([run]) == ["archived"]
-    for log in (there.archive_only(), there.readers()):
-        assert datas((await log.stored(run)).commits)[: len(whole.commits)] == datas(whole.commits)
-        assert (await log.read(fork)).state().answer == "15"
-        assert await log.runs() == sorted([run, fork])
-    assert ArchiveShelf(Folder(os.fspath(there.path))).check() == []
-    plain = await there.live.read(fork)
-    assert plain.state().phase == "ended"
-    assert await Scrubber(there.live, there.ledger).scrub() == []
-
-
-async def test_a_fork_of_an_archived_run_reads_what_it_shares_there(there: Deployment) -> None:
-    root, *_ = stored_family(there.store)
-    whole = await there.live.read(root)
-    await there.archive([root])
-    at = next(entry.number for entry in entries(whole) if entry.kind == "RoundPlanned")
-    driver = Driver(at=AT + 10**6)
-    driver.state = whole.state(at)
-    driver.give(Fork(run=MANY, origin=origin_at(whole, at)), Activate("conductor", RULES))
-    driver.signal("cancel")
-    put(there.store, MANY, stored_of(driver))
-    assert (await there.live.read(MANY)).set_aside["origin"] == 1, "the live log has it no more"
-    found = await there.readers().read(MANY)
-    assert found.set_aside.total() == 0
-    assert found.state() == driver.state
-    assert await Scrubber(there.live, there.ledger).scrub() == []
-    assert await there.archive([MANY]) == ["archived"]
-    assert len(os.listdir(there.path / "segments")) == 2, "the prefix was there already"
-    assert (await there.archive_only().read(MANY)).state() == driver.state
