@@ -92,12 +92,13 @@ class _Writer:
         return Inbox(digest(data), report)
 
 
-def run(events: int, number: int = 1) -> Messages:
+def run(events: int, number: int = 1, *, ended: bool = False) -> Messages:
     """A run of at least so many events: rounds of parallel calls, each report a commit.
 
     Args:
         events: How many.
         number: Which run: each number gives another id.
+        ended: Whether an answer is given at the end.
     """
     writer = _Writer(run_id(number.to_bytes(8, "big")))
     start = Start(
@@ -119,4 +120,7 @@ def run(events: int, number: int = 1) -> Messages:
         writer.give(PolicyReply(turn, reply))
         for place in range(PARALLEL):
             writer.give(writer.report(f"{turn}-{place}"))
+    if ended:
+        reply = Reply(decision=Decision(answer="Found."), version="script-1")
+        writer.give(PolicyReply(turn + 1, reply))
     return Messages(writer.run, writer.commits, writer.inbox, len(writer.draft.events))

@@ -195,7 +195,7 @@ _UNITS_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 def age_ms(text: str) -> int:
     """Milliseconds of an `Age`. Raises `Usage` for a text that is none."""
     number, unit = text[:-1], text[-1:]
-    if not number.isdecimal() or len(number) > 6 or unit not in _UNITS_MS:
+    if not (number.isascii() and number.isdecimal()) or len(number) > 6 or unit not in _UNITS_MS:
         raise Usage(f"{text!r} is no length of time.", hint="Write 90s, 15m, 12h or 30d.")
     return int(number) * _UNITS_MS[unit]
 

@@ -156,6 +156,11 @@ def deeper_than(levels: int, data: bytes) -> bool:
 
 def decode_commit(data: bytes) -> Commit:
     """A commit, its events brought to today's form. Raises `InvalidData`."""
+    if data.count(b"[") + data.count(b"{") <= _MAX_LEVELS:  # nothing that could nest too deeply
+        try:
+            return _decode_commit(data)
+        except (ValueError, RecursionError):
+            pass
     try:
         return _guarded(_decode_commit, data, "a commit")
     except InvalidData:
@@ -193,6 +198,11 @@ def _unknown(raw: dict[str, Any]) -> UnknownEvent:
 
 def decode_message(data: bytes) -> Message:
     """An inbox message. Raises `InvalidData`."""
+    if data.count(b"[") + data.count(b"{") <= _MAX_LEVELS:  # nothing that could nest too deeply
+        try:
+            return _decode_message(data)
+        except (ValueError, RecursionError):
+            pass
     return _guarded(_decode_message, data, "an inbox message")
 
 

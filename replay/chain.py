@@ -18,6 +18,7 @@ from protocol.events import AnyEvent, Archived, RunActivated, RunForked
 from protocol.inbox import Message
 from protocol.run import fold
 from protocol.state import RunState
+from replay.collector import held_off
 
 MAX_ASIDE: Final = 1_000
 """Foreign messages of one run that a reader lists one by one; beyond that it only counts them."""
@@ -132,15 +133,60 @@ def assemble(run: str, commits: Iterable[Stored], inbox: Iterable[Stored]) -> Ru
 
 def extend(log: RunLog, commits: Iterable[Stored], inbox: Iterable[Stored]) -> None:
     """Add what has come since: the messages after ``log.head.seq`` and ``log.inbox_seq``."""
-    for stored in commits:
-        _take_commit(log, stored)
+    with held_off():
+        waiting = iter(commits)
+        for stored in waiting:
+            _take_commit(log, stored)
+            if log.seqs[-1:] == [stored.seq]:
+                _take_next(log, waiting)
+        _take_inbox(log, inbox)
+
+
+def _take_inbox(log: RunLog, inbox: Iterable[Stored]) -> None:
+    run, last = log.run, log.inbox_seq
     for stored in inbox:
-        entry = read_inbox(log.run, stored)
-        log.inbox_seq = max(log.inbox_seq, stored.seq)
-        if isinstance(entry, Aside):
+        seq, data = stored
+        last = max(last, seq)
+        try:
+            message = decode_message(data)
+        except InvalidData:
+            message = None
+        if message is not None and message.run == run:
+            log.inbox.append(InboxEntry(seq, digest(data), message))
+        elif isinstance(entry := read_inbox(run, stored), Aside):
             _set_aside(log, entry)
-        else:
-            log.inbox.append(entry)
+    log.inbox_seq = last
+
+
+def _take_next(log: RunLog, waiting: Iterator[Stored]) -> None:
+    """Take commits as long as nothing but the next one of the same epoch comes.
+
+    The same rules as `stranger`'s, for the many of a long run of which there is nothing to say.
+    """
+    run, (n, hash_, last, epoch, at) = log.run, log.head
+    for stored in waiting:
+        seq, data = stored
+        try:
+            commit = decode_commit(data)
+        except InvalidData:
+            break
+        if (
+            commit.n != n + 1
+            or commit.prev != hash_
+            or commit.epoch != epoch
+            or commit.at < at
+            or commit.run != run
+            or RunActivated in map(type, commit.events)
+        ):
+            break
+        n, hash_, last, at = n + 1, digest(data), seq, commit.at
+        log.commits.append(commit)
+        log.seqs.append(seq)
+    else:
+        log.head = Head(n, hash_, last, epoch, at)
+        return
+    log.head = Head(n, hash_, last, epoch, at)
+    _take_commit(log, stored)
 
 
 def _take_commit(log: RunLog, stored: Stored) -> None:

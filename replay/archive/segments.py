@@ -6,6 +6,7 @@ a commit that can be read, else 0. What is read back is the original bytes.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
@@ -13,6 +14,7 @@ from protocol.codec import decode_commit, digest
 from protocol.errors import InvalidData, Usage
 from replay.archive.folder import EXTRA
 from replay.chain import Messages, Stored
+from replay.collector import held_off
 
 GROUP_BYTES: Final = 8 * 2**20
 """Bytes of messages in one row group: a read of a small run costs no more, and a large one's are
@@ -109,14 +111,56 @@ def read_group(file: BinaryIO, group: int) -> dict[str, Messages]:
         InvalidData: It is no such file, or damaged.
     """
     columns = ["run", "where", "seq", "bytes"]
-    runs, wheres, seqs, datas = (column.to_pylist() for column in _read(file, group, columns))
+    runs, wheres, seq, data = (column.combine_chunks() for column in _read(file, group, columns))
     found: dict[str, Messages] = {}
-    known, lists = "", Messages([], [])
-    for run, where, seq, data in zip(runs, wheres, seqs, datas, strict=True):
-        if run != known:
-            known, lists = run, found.setdefault(run, Messages([], []))
-        (lists.commits if where == "c" else lists.inbox).append(Stored(seq, data))
+    with held_off():
+        seqs, datas = _numbers(seq), _bytes(data)
+        for start, end, run, where in _stretches(runs, wheres):
+            lists = found.setdefault(run, Messages([], []))
+            into = lists.commits if where == "c" else lists.inbox
+            into += map(Stored, seqs[start:end], datas[start:end])
     return found
+
+
+def _stretches(runs: Any, wheres: Any) -> Iterator[tuple[int, int, str, str]]:
+    """Rows that stand together and are of the same run and place: start, end, run, place."""
+    ends, places = _run_ends(runs), _run_ends(wheres)
+    start = 0
+    while ends:
+        (end, run), (place_end, where) = ends[-1], places[-1]
+        stop = min(end, place_end)
+        yield start, stop, run, where
+        if stop == end:
+            ends.pop()
+        if stop == place_end:
+            places.pop()
+        start = stop
+
+
+def _run_ends(column: Any) -> list[tuple[int, str]]:
+    """Where each stretch of equal values ends, the last one first."""
+    import pyarrow.compute as pc
+
+    encoded = pc.run_end_encode(column)
+    return list(zip(encoded.run_ends.to_pylist(), encoded.values.to_pylist(), strict=True))[::-1]
+
+
+def _numbers(column: Any) -> list[int]:
+    """The values of an int64 column: its own buffer, ten times faster than one by one."""
+    if not len(column):
+        return []
+    values = memoryview(column.buffers()[1]).cast("q")
+    return values[column.offset : column.offset + len(column)].tolist()
+
+
+def _bytes(column: Any) -> list[bytes]:
+    """The values of a binary column, likewise."""
+    if not len(column):
+        return []
+    _, places, data = column.buffers()
+    offsets = memoryview(places).cast("i")[column.offset : column.offset + len(column) + 1]
+    whole = data.to_pybytes() if data is not None else b""
+    return [whole[start:end] for start, end in pairwise(offsets.tolist())]
 
 
 def write_blobs(path: Path, blobs: Iterable[tuple[str, bytes]]) -> tuple[dict[str, int], int]:

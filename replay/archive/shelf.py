@@ -10,7 +10,7 @@ from protocol.actions import BlobRef
 from protocol.codec import digest
 from protocol.errors import InvalidData, PodiumError
 from replay.archive.folder import Folder, damaged
-from replay.archive.manifest import MANIFESTS, Index, Named, decode, is_name
+from replay.archive.manifest import MANIFESTS, Index, Named, Part, decode, is_name
 from replay.archive.segments import read_blob, read_group
 from replay.bundle import named_blobs
 from replay.chain import Head, Messages, assemble, hash_at
@@ -66,13 +66,17 @@ class ArchiveShelf:
 
     def get(self, run: str) -> Messages:
         """See `Shelf.get`."""
-        parts = [part for _, part in self.index.runs.get(run, ())]
-        found = [
-            self._group(part.segment, number).get(run, NONE)
-            for part in parts
-            for number in range(part.first, part.last + 1)
-        ]
+        found = [self._part(run, part) for _, part in self.index.runs.get(run, ())]
         return found[0] if len(found) == 1 else merged(found)
+
+    def _part(self, run: str, part: Part) -> Messages:
+        """What one batch has of a run."""
+        found = Messages([], [])
+        for number in range(part.first, part.last + 1):
+            group = self._group(part.segment, number).get(run, NONE)
+            found.commits.extend(group.commits)
+            found.inbox.extend(group.inbox)
+        return found
 
     def head(self, run: str) -> Head | None:
         """How far the archive says that a run reaches; None for one that isn't there."""

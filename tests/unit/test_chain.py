@@ -1,13 +1,14 @@
 """The hash chain of a run's log: what counts, what is set aside, and what a kept head adds."""
 
-from typing import Final
+from typing import Any, Final
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.actions import Report
-from protocol.codec import Commit, digest, encode
+from protocol.codec import Commit, decode_commit, digest, encode
 from protocol.events import AnyEvent, RunActivated, RunStarted, SignalReceived
 from replay.chain import (
     EMPTY,
@@ -238,3 +239,41 @@ def test_the_tail_tells_what_became_of_an_append(
     after: Head, tail: Stored | None, became: str
 ) -> None:
     assert verdict(MINE, after, tail) == became
+
+
+STRANGERS: Final[list[dict[str, Any]]] = [
+    {"epoch": 2},
+    {"epoch": 0},
+    {"at": 1},
+    {"prev": "0" * 32},
+    {"run": "0" * 13},
+    {"n": 9},
+    {"events": (RunActivated(epoch=1, conductor="b", rules="1"),)},
+    {"epoch": 2, "events": (RunActivated(epoch=2, conductor="b", rules="1"),)},
+]
+"""What makes a commit that would be next another one's, but for the last: a takeover."""
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, COMMITS - 1), st.sampled_from([*STRANGERS, None])), max_size=8
+    )
+)
+def test_many_messages_at_once_are_read_as_one_by_one(
+    strange: list[tuple[int, dict[str, Any] | None]],
+) -> None:
+    datas: list[bytes] = []
+    for place, stored in enumerate(SOUND):
+        for at, changes in strange:
+            if at == place:
+                commit = decode_commit(stored.data)
+                changed = msgspec.structs.replace(commit, **changes) if changes else None
+                datas.append(encode(changed) if changed else b"noise")
+        datas.append(stored.data)
+    messages = [Stored(seq, data) for seq, data in enumerate(datas, 1)]
+    one_by_one = RunLog(RUN)
+    for each in messages:
+        extend(one_by_one, [each], [])
+    for each in messages:
+        extend(one_by_one, [], [each])
+    assert assemble(RUN, messages, messages) == one_by_one
