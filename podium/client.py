@@ -436,11 +436,18 @@ def row(log: RunLog) -> RunRow:
         last=log.head.at,
         limited_by=state.limited_by,
         paused=state.pause_reason if state.phase == "paused" else "",
-        detail=state.pause_detail if state.phase == "paused" else state.detail,
+        detail=_detail(state),
         waits_for=waits_for(state),
         parent=state.parent.run if state.parent else "",
         aside=log.set_aside.total(),
     )
+
+
+def _detail(state: RunState) -> str:
+    if state.phase == "paused":
+        return state.pause_detail
+    gone = state.phase == "ended" and not state.outcome  # all that is here is where it is
+    return f"in {state.archived}" if gone else state.detail
 
 
 def result_of(state: RunState) -> Result:

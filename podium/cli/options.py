@@ -121,7 +121,7 @@ PAGE: Final = 50
 """Runs of one page of the list: a screen or two."""
 
 Status: TypeAlias = Literal[
-    "queued", "deciding", "working", "paused", "finished", "failed", "cancelled"
+    "queued", "deciding", "working", "paused", "finished", "failed", "cancelled", "archived"
 ]
 """What a run's status can be: its phase, and its outcome when it has ended."""
 

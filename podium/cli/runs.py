@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from podium.cli.follow import Follower, done, pause_error
 from podium.cli.interrupts import EXIT_INTERRUPTED, Interrupts
-from podium.cli.options import COMMON, LISTING, PAGE, Common, Listing
+from podium.cli.options import COMMON, LISTING, PAGE, Common, Listing, Status
 from podium.cli.output import Output, iso
 from podium.cli.source import names_file, source
 from podium.cli.world import current
@@ -65,8 +65,9 @@ def list_(*, listing: Listing = LISTING, common: Common = COMMON) -> int:
 
 
 def status_of(row: "RunRow | RunTree") -> str:
-    """A run's status in one word."""
-    return row.outcome or ("queued" if row.phase == "new" else row.phase)
+    """A run's status in one word; ``archived`` for one whose archive can't be read here."""
+    others: dict[str, Status] = {"new": "queued", "ended": "archived"}
+    return row.outcome or others.get(row.phase) or row.phase
 
 
 def row_json(row: "RunRow") -> dict[str, Any]:
@@ -103,7 +104,7 @@ def _table(page: list["RunRow"], output: Output) -> Any:
         begun = ago(now - row.started) if row.started else ""
         cells = [row.run, status_of(row), begun, took, str(row.rounds), str(row.calls)]
         cells += [money(row.spent.cost)] if paid else []
-        rows.append([*cells, one_line(row.task)])
+        rows.append([*cells, one_line(row.task or row.detail)])
     heads = ["run", "status", "began>", "took>", "rounds>", "calls>", *(["cost>"] if paid else [])]
     return table([*heads, "task"], rows, "task", cut=output.console().width)
 

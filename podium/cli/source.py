@@ -20,6 +20,7 @@ from podium.cli.options import Common
 from podium.cli.world import current
 from protocol.errors import NotFound, Usage
 from protocol.subjects import is_call
+from replay.chain import archived_before
 
 if TYPE_CHECKING:
     from podium.client import Client
@@ -42,7 +43,13 @@ class Source:
             client, run = self._file(name)
             return await client.log(run)
         client = await self._connected()
-        return await client.log(await client.find(name))
+        log = await client.log(await client.find(name))
+        if archived_before(log):
+            raise NotFound(
+                f"run {log.run} is archived in {log.state().archived}, which is not read here",
+                hint="name that archive's folder or bucket: [archive] url in podium.toml",
+            )
+        return log
 
     async def reader(self, name: str) -> "EventLog":
         """The log in which the run that a name means stands."""

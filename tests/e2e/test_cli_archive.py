@@ -137,6 +137,11 @@ def test_another_place_has_to_be_named_to_be_read(shell: Shell, tmp_path: Path) 
     said = shell("archive", run, "--to", str(tmp_path / "far"))
     assert "[archive] url" in said.err
     assert archived(tmp_path / "far") == [run]
+    lost = shell("runs", "show", run, "--json")
+    assert lost.code == 4
+    assert f"archived in file://{tmp_path}/far/manifests/" in lost.json()["error"]["message"]
+    assert shell("runs", "--json", "--status", "archived").json()["counts"] == {"archived": 1}
+    assert f"in file://{tmp_path}/far" in shell("runs").out
     (tmp_path / "podium.toml").write_text(f'[archive]\nurl = "{tmp_path / "far"}"\n')
     assert shell("runs", "show", run, "--content").code == 0
     assert shell("archive", run, "--json").json()["applied"] is False
