@@ -294,8 +294,10 @@ class BundleShelf:
                     raise self._bad(f"run {run} names blob {sha}, which is not in the file")
                 if sha in self.manifest.blobs and self.manifest.blobs[sha] != ref.size:
                     raise self._bad(f"blob {sha} has another size than run {run} says")
-        for sha, size in self.manifest.blobs.items():
-            self.blob(BlobRef(sha, size))
+        with self._archive() as archive:
+            for sha, size in self.manifest.blobs.items():
+                data = self._entry(archive, f"blobs/{sha}", MAX_VALUE_BYTES)
+                checked(data, BlobRef(sha, size), self.name)
         return logs
 
     # ------------------------------------------------------------------------------------- entries

@@ -203,13 +203,13 @@ def _agree(theirs: RunLog, ours: RunLog) -> None:
         raise Conflict(
             f"run {theirs.run} is here already and went another way: its commit {n} is "
             f"{hash_at(ours, n)}, in the file it is {hash_at(theirs, n)}",
-            hint="import it into another folder: podium --folder ELSEWHERE import FILE",
+            hint="import it into another folder: podium import FILE --folder ELSEWHERE",
         )
     if ours.head.seq and theirs.head.n > ours.head.n:
         raise Conflict(
             f"run {theirs.run} is this deployment's own, as far as commit {ours.head.n}; the file "
             f"has {theirs.head.n}",
-            hint="import it into another folder: podium --folder ELSEWHERE import FILE",
+            hint="import it into another folder: podium import FILE --folder ELSEWHERE",
         )
 
 

@@ -175,7 +175,13 @@ class _Run:
         with Interrupts(self.output, self._farewell) as interrupts:
             async with self.deployments.connect(self.config) as host:
                 run = await host.client.find(run)
-                state = await host.client.state(run)
+                log = await host.client.log(run)
+            state = log.state()
+            if log.head.n and not log.head.seq and state.phase != "ended":
+                raise Conflict(
+                    f"run {run} was imported, and can't go on here",
+                    hint=f"begin a new run that goes on from it: podium fork {run}",
+                )
             if state.phase == "ended":
                 raise Conflict(
                     f"run {run} has ended already ({state.outcome})",

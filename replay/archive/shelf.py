@@ -38,6 +38,7 @@ class ArchiveShelf:
         self._bad: dict[str, PodiumError] = {}
         self._groups: OrderedDict[tuple[str, int], dict[str, Messages]] = OrderedDict()
         self._lock = threading.Lock()
+        self._reading: dict[tuple[str, int], threading.Lock] = {}
 
     def refresh(self) -> None:
         """See `Shelf.refresh`. A damaged manifest hides its batch, and is said once."""
@@ -95,11 +96,25 @@ class ArchiveShelf:
         return checked(data, ref, self.folder.url_of(place.segment))
 
     def _group(self, segment: str, number: int) -> dict[str, Messages]:
+        """A row group: of many threads that want it, one reads it."""
+        with self._lock:
+            reading = self._reading.setdefault((segment, number), threading.Lock())
+        with reading:
+            found = self._known(segment, number)
+            if found is None:
+                found = self._read(segment, number)
+        with self._lock:
+            self._reading.pop((segment, number), None)
+        return found
+
+    def _known(self, segment: str, number: int) -> dict[str, Messages] | None:
         with self._lock:
             known = self._groups.get((segment, number))
             if known is not None:
                 self._groups.move_to_end((segment, number))
-                return known
+            return known
+
+    def _read(self, segment: str, number: int) -> dict[str, Messages]:
         with self.folder.open(segment) as file:
             try:
                 found = read_group(file, number)

@@ -161,3 +161,19 @@ def test_a_run_that_has_not_ended_is_not_archived(shell: Shell) -> None:
     assert said.code == 1
     assert "it has not ended" in said.err
     assert shell("archive", "--older-than", "1s").out.startswith("nothing more to archive")
+
+
+def test_an_imported_run_that_has_not_ended_goes_on_nowhere(shell: Shell, tmp_path: Path) -> None:
+    shell("run", "--rounds", "0", "--on-limit", "pause", "--json", "How large is Chad?")
+    run = shell("runs", "--json", "--status", "paused").json()["rows"][0]["run"]
+    shell("export", run, "--out", "paused.podium")
+    (tmp_path / "elsewhere").mkdir()
+    other = Shell(tmp_path / "elsewhere", USER="tester")
+    assert other("import", "../paused.podium").code == 0
+    assert other("runs", "--json").json()["rows"][0]["status"] == "paused"
+    for said in (
+        other("runs", "extend", run, "--rounds", "2", "--json"),
+        other("run", "--continue", run, "--json"),
+    ):
+        assert said.code == 1
+        assert said.json()["error"]["hint"].endswith(f"podium fork {run}")

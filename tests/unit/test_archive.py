@@ -27,6 +27,7 @@ from replay.archive.shelf import ArchiveShelf
 from replay.chain import Head, Messages, assemble
 from replay.layered import LayeredLog
 from replay.memory_log import MemoryLog
+from replay.redecide import redecide
 from replay.scrub import KeptHead, Scrubber
 from tests.archives import NOW, Deployment, everything
 from tests.contract.test_queue import a_moment
@@ -168,6 +169,16 @@ async def put_away(world: World) -> None:
     async with asyncio.timeout(10):
         while world.tasks.items:
             await a_moment()
+
+
+async def test_an_archived_run_is_decided_again_as_it_was(there: Deployment) -> None:
+    run, *_ = stored_family(there.store)
+    await there.archive([run])
+    decided = list(redecide(await there.readers().read(run)))
+    assert [each.commit.causes for each in decided][-1] == ("archive",)
+    for each in decided:
+        assert each.events == each.commit.events
+        assert [step.problem for step in each.steps] == [""] * len(each.steps)
 
 
 # ----------------------------------------------------------------------------- what is left alone
