@@ -220,7 +220,7 @@ def _entry(run: str, messages: Messages, part: bool) -> RunEntry:
 def named_blobs(log: RunLog) -> dict[str, BlobRef]:
     """The blobs that a run's inbox names, by hash."""
     reports = (entry.message for entry in log.inbox if isinstance(entry.message, Report))
-    return {each.blob.sha256: each.blob for each in reports if each.blob is not None}
+    return {ref.sha256: ref for report in reports for ref in report.blobs}
 
 
 # -------------------------------------------------------------------------------------------- read

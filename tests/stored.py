@@ -1,9 +1,9 @@
 """Driven runs as messages of a log: what a conductor and workers would have stored of them."""
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
-from protocol.actions import Json, Report, Spend
+from protocol.actions import Report, Spend
 from protocol.codec import Commit, blob_ref, digest, encode
 from protocol.commands import Inbox
 from protocol.decisions import Reply, View
@@ -16,6 +16,9 @@ from tests.runs import CHILD, POOL, Driver, answer, begin, plan, planned, play
 
 BLOB: Final = b'"' + b"a long value " * 6_000 + b'"'
 """A value that doesn't fit into a message."""
+
+RECORD: Final = b'[{"reply":"what an agent exchanged with its model"}]'
+"""Of an agent's attempt."""
 
 MANY: Final = run_id(b"another run....!")
 
@@ -66,7 +69,7 @@ def put(store: MemoryStore, run: str, messages: Messages) -> None:
 
 
 def family_of(rounds: int = 1) -> list[Driver]:
-    """A run with a child run in each round, the root last; a tool reports a blob."""
+    """A run with a child run in each round, the root last; a tool and an agent report a blob."""
 
     def policy(view: View) -> Reply:
         if view.task.text != "What is asked?":
@@ -78,10 +81,10 @@ def family_of(rounds: int = 1) -> list[Driver]:
     def work(driver: Driver, call: str) -> Report | None:
         spec = driver.state.calls[call].call.worker
         number = driver.state.calls[call].attempt
-        shared: dict[str, Json] = {"run": driver.state.run, "call": call, "attempt": number}
+        shared: dict[str, Any] = {"run": driver.state.run, "call": call, "attempt": number}
         if spec == "agent":
-            spend = Spend(tokens=40, cost=10)
-            return Report(**shared, status="OK", value="said", spend=spend, by="agent-1")
+            shared |= {"spend": Spend(tokens=40, cost=10), "record_blob": blob_ref(RECORD)}
+            return Report(**shared, status="OK", value="said", by="agent-1")
         if driver.state.parent is None:
             return Report(**shared, status="OK", blob=blob_ref(BLOB), latency_ms=7)
         return Report(**shared, status="EXEC_ERR", fault="worker", value="it broke")
@@ -91,12 +94,13 @@ def family_of(rounds: int = 1) -> list[Driver]:
 
 
 def stored_family(store: MemoryStore, rounds: int = 1) -> list[str]:
-    """The same in a store, with its blob and a late reward; the ids, the root first."""
+    """The same in a store, with its blobs and a late reward; the ids, the root first."""
     drivers = family_of(rounds)
     for driver in drivers:
         put(store, driver.state.run, stored_of(driver))
     root = drivers[-1].state.run
-    store.blobs[blob_ref(BLOB).sha256] = BLOB
+    for data in (BLOB, RECORD):
+        store.blobs[blob_ref(data).sha256] = data
     reward = Reward(run=root, channel="correct", value=1.0, by="a test")
     last = store.messages[root, "i"][-1].seq
     store.messages[root, "i"].append(Stored(last + 100, encode(reward)))
@@ -109,4 +113,4 @@ def datas(stored: Iterable[Stored]) -> list[bytes]:
     return [each.data for each in stored]
 
 
-__all__ = ["BLOB", "MANY", "datas", "family_of", "put", "stored_family", "stored_of"]
+__all__ = ["BLOB", "MANY", "RECORD", "datas", "family_of", "put", "stored_family", "stored_of"]

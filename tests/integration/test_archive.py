@@ -28,7 +28,7 @@ from tests.broker import One, in_thread, r1
 from tests.contract.test_log import first
 from tests.places import connected, new_run
 from tests.runs import AT
-from tests.stored import BLOB, datas, stored_family
+from tests.stored import BLOB, RECORD, datas, stored_family
 
 NOW = AT + 10**9
 
@@ -49,7 +49,8 @@ async def fill(log: JetStreamLog) -> dict[str, Messages]:
     """A run with two child runs, stored as conductors and workers would; and how they stand."""
     source = MemoryLog(MemoryStore())
     runs = stored_family(source.store, 2)
-    await log.put_blob(BLOB)
+    for data in (BLOB, RECORD):
+        await log.put_blob(data)
     for run in runs:
         messages = await source.stored(run)
         head = EMPTY
@@ -100,7 +101,7 @@ async def test_restore_drill(server: One, tmp_path: Path) -> None:
             assert (read.head.n, read.aside) == (len(messages.commits), [])
             assert read.state().phase == "ended"
         refs = [BlobRef(sha, place.size) for sha, place in shelf.index.blobs.items()]
-        assert [await layered.get_blob(ref) for ref in refs] == [BLOB]
+        assert {await layered.get_blob(ref) for ref in refs} == {BLOB, RECORD}
         assert shelf.check() == []
         run = next(iter(before))
         late = encode(Label(run=run, key="good", value=True, by="ada"))

@@ -32,7 +32,7 @@ from replay.scrub import KeptHead, Scrubber
 from tests.archives import NOW, Deployment, everything
 from tests.contract.test_queue import a_moment
 from tests.runs import Driver, answer, begin, started
-from tests.stored import BLOB, datas, put, stored_family, stored_of
+from tests.stored import BLOB, RECORD, datas, put, stored_family, stored_of
 from tests.world import World
 
 
@@ -54,7 +54,7 @@ async def test_archived_runs_are_read_as_before(there: Deployment) -> None:
     assert sum(each.messages for each in outcomes) == sum(
         len(each.commits) + len(each.inbox) for each in before.values()
     )
-    assert sum(each.blobs for each in outcomes) == 1
+    assert sum(each.blobs for each in outcomes) == 2
     log = there.readers()
     for run in runs:
         assert [each.data for each in there.store.messages[run, "c"]] == [
@@ -71,7 +71,8 @@ async def test_archived_runs_are_read_as_before(there: Deployment) -> None:
         assert state == states[run]
     assert await log.runs() == sorted(runs)
     there.store.blobs.clear()
-    assert await log.get_blob(blob_ref(BLOB)) == BLOB
+    for data in (BLOB, RECORD):
+        assert await log.get_blob(blob_ref(data)) == data
 
 
 async def test_the_archive_alone_has_every_byte(there: Deployment) -> None:

@@ -24,7 +24,7 @@ from replay.imported import FolderShelf, check_import, export, keep
 from replay.layered import LayeredLog
 from replay.memory_log import MemoryLog, MemoryStore
 from tests.runs import AT, Driver, answer, begin, planned, started
-from tests.stored import BLOB, MANY, datas, family_of, put, stored_family, stored_of
+from tests.stored import BLOB, MANY, RECORD, datas, family_of, put, stored_family, stored_of
 
 
 @pytest.fixture
@@ -52,7 +52,8 @@ async def test_a_run_comes_back_with_its_children_and_blobs(
     for run in (root, *children):
         assert shelf.get(run) == await log.stored(run)
         assert assemble(run, *shelf.get(run)) == await log.read(run)
-    assert shelf.blob(blob_ref(BLOB)) == BLOB
+    for data in (BLOB, RECORD):
+        assert shelf.blob(blob_ref(data)) == data
     assert shelf.check()[0].run == root
     assert shelf.manifest.missing == ()
 
@@ -94,7 +95,8 @@ async def test_a_lost_blob_is_said_and_the_rest_goes(
     root, *_ = stored_family(store)
     store.blobs.clear()
     shelf = await exported(log, root, tmp_path / "a.podium")
-    assert shelf.manifest.missing == (blob_ref(BLOB).sha256,)
+    lost = sorted(blob_ref(data).sha256 for data in (BLOB, RECORD))
+    assert shelf.manifest.missing == tuple(lost)
     shelf.check()
     with pytest.raises(NotFound, match="no blob"):
         shelf.blob(blob_ref(BLOB))
