@@ -3,12 +3,12 @@
 Neither takes a broker or Ray. Whoever tries to begin or to steer a run there is told what to do.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from actors.queues import Delivery, Puller
+from actors.queues import Delivery, Outgoing, Puller
 from podium.client import Client
 from podium.config import Config
 from protocol.errors import NotFound
@@ -83,11 +83,13 @@ class _NoQueue:
     def __init__(self, nowhere: NotFound) -> None:
         self._nowhere = nowhere
 
-    async def put(self, subject: str, data: bytes) -> bool:
+    async def put(
+        self, subject: str, data: bytes, headers: Mapping[str, str] | None = None
+    ) -> bool:
         """See `Queue.put`: nothing can be queued."""
         raise self._nowhere
 
-    async def send(self, messages: Iterable[tuple[str, bytes, float]]) -> None:
+    async def send(self, messages: Iterable[Outgoing]) -> None:
         """See `Queue.send`: nothing can be queued."""
         raise self._nowhere
 
