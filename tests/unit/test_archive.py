@@ -29,6 +29,7 @@ from replay.layered import LayeredLog
 from replay.memory_log import MemoryLog
 from replay.redecide import redecide
 from replay.scrub import KeptHead, Scrubber
+from replay.trace import spans
 from tests.archives import NOW, Deployment, everything
 from tests.contract.test_queue import a_moment
 from tests.runs import Driver, answer, begin, started
@@ -180,6 +181,14 @@ async def test_an_archived_run_is_decided_again_as_it_was(there: Deployment) -> 
     for each in decided:
         assert each.events == each.commit.events
         assert [step.problem for step in each.steps] == [""] * len(each.steps)
+
+
+async def test_the_trace_of_an_archived_run_is_the_same(there: Deployment) -> None:
+    runs = stored_family(there.store)
+    before = spans([await there.live.read(run) for run in runs])
+    await there.archive(runs)
+    assert spans([await there.readers().read(run) for run in runs]) == before
+    assert spans([await there.live.read(runs[0])]) == [], "nothing is known of it there"
 
 
 # ----------------------------------------------------------------------------- what is left alone
