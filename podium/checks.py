@@ -3,7 +3,6 @@
 Each check raises an error that names what is wrong, and what to do about it.
 """
 
-from collections.abc import Iterable
 from typing import TypeVar
 
 import msgspec
@@ -120,21 +119,52 @@ def check_fork(state: RunState, fork: Fork) -> None:
     if not forked.task.text.strip():
         raise Usage("The task has no text.", hint="Set another with --set task.text=…")
     check_pool(forked.pool)
-    _replaced(state, fork.workers)
+    _same_kinds(state.pool, forked.pool)
+    _reopenable(state, fork)
     if fork.policy is not None:
         in_range(fork.policy, "the policy")
     _affords(forked.budget, forked.committed, forked.policy)
 
 
-def _replaced(state: RunState, workers: Iterable[WorkerSpec]) -> None:
+def _same_kinds(old: Pool, pool: Pool) -> None:
     """A conductor among the workers answers with a run, and nothing else can take its place."""
-    for worker in workers:
-        old = state.workers.get(worker.name)
-        if old is not None and (old.kind == "conductor") != (worker.kind == "conductor"):
+    before = old.by_name()
+    for worker in pool.workers:
+        known = before.get(worker.name, worker)
+        if (known.kind == "conductor") != (worker.kind == "conductor"):
             raise Usage(
-                f"The worker {worker.name!r} is a {old.kind}; no {worker.kind} can take its place.",
+                f"The worker {worker.name!r} is a {known.kind}; no {worker.kind} can take its "
+                "place.",
                 hint="Add it under a name of its own.",
             )
+
+
+def _reopenable(state: RunState, fork: Fork) -> None:
+    settled = [name for name in state.current if state.calls[name].status is not None]
+    for name in fork.reopened:
+        if name not in settled:
+            raise Usage(
+                f"run {fork.origin.run}, event {fork.origin.events}: call {name} can't be made "
+                f"again; settled calls of the open round are: {', '.join(settled) or 'none'}",
+                hint=f"choose the event before its round is closed: podium timeline "
+                f"{fork.origin.run}",
+            )
+
+
+def unlike(hosted: Pool, pool: Pool) -> str:
+    """Why a deployment that hosts one pool can't make the calls of another; "" if it can."""
+    there = {worker.name: _written(worker) for worker in hosted.workers}
+    missing = [w.name for w in pool.workers if w.name not in there]
+    other = [w.name for w in pool.workers if there.get(w.name, b"") not in (b"", _written(w))]
+    differs = f"without {', '.join(missing)}" if missing else ""
+    if other:
+        differs += f"{' and ' if missing else ''}with another definition of {', '.join(other)}"
+    return differs
+
+
+def _written(worker: WorkerSpec) -> bytes:
+    """A definition as a record has it, to compare one that was never written with one read."""
+    return msgspec.json.encode(worker, order="deterministic")
 
 
 def _affords(budget: Budget, committed: Spend, policy: PolicySpec) -> None:

@@ -17,13 +17,13 @@ from actors.embedded import NatsServer
 from actors.jetstream_queue import JetStreamQueue
 from actors.programs import now_ms
 from actors.secrets import ambient
+from podium.checks import unlike
 from podium.client import Client
 from podium.config import Config
 from podium.daemon import LOCK, LOG, RECORD, Asked, Record, connection, read_settings
 from podium.poolfile import LoadedPool
 from podium.shelved import no_broker, no_deployment, shelves_of
 from protocol import errors, subjects
-from protocol.actions import WorkerSpec
 from protocol.errors import Conflict, PodiumError, TimedOut, Unreachable, Usage
 from protocol.redaction import Redaction, Redactor
 from replay.broker import Broker
@@ -172,22 +172,11 @@ async def _shards(broker: Broker, config: Config) -> int:
 
 def _same_workers(there: Record, pool: LoadedPool) -> None:
     """Raise `Usage` unless all of the pool's workers are hosted, and just as the pool has them."""
-    hosted = {worker.name: _written(worker) for worker in there.workers.workers}
-    missing = [w.name for w in pool.pool.workers if w.name not in hosted]
-    other = [w.name for w in pool.pool.workers if hosted.get(w.name, b"") not in (b"", _written(w))]
-    if missing or other:
-        differs = f"without {', '.join(missing)}" if missing else ""
-        if other:
-            differs += f"{' and ' if missing else ''}with another definition of {', '.join(other)}"
+    if differs := unlike(there.workers, pool.pool):
         raise Usage(
             f"the standing deployment hosts pool {there.pool!r}, {differs}",
             hint="`podium down`, then `podium up --pool FILE`; or leave --pool out to use its own",
         )
-
-
-def _written(worker: WorkerSpec) -> bytes:
-    """A definition as the record has it, to compare one that was never written with one read."""
-    return msgspec.json.encode(worker, order="deterministic")
 
 
 def standing(config: Config) -> Record | None:

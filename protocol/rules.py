@@ -223,7 +223,8 @@ def check_calls(d: Draft) -> None:
     It costs nothing, and the policy is told how to mend it.
     """
     for name in d.state.current:
-        if problem := _problem(d.state, d.state.calls[name]):
+        call = d.state.calls[name]
+        if call.status is None and (problem := _problem(d.state, call)):
             settle(d, name, "PARSE_ERR", "policy", problem)
 
 

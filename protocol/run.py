@@ -246,6 +246,7 @@ def _fork_run(d: Draft, fork: Fork) -> None:
     if s.decision is not None and (problem := unacceptable(s.decision, s)):
         detail = problem.detail[:MAX_DETAIL_CHARS]
         d.emit(DecisionRejected(turn=s.turn, reason=problem.reason, detail=detail))
+    check_calls(d)  # the origin may not have come to it, and workers may have been replaced
 
 
 def _activate(d: Draft, command: Activate) -> None:

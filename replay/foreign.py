@@ -100,6 +100,7 @@ async def _logs(log: JetStreamLog) -> list[RunLog]:
         async with gate:
             read = await log.read(run)
         read.inbox.clear()
+        read.origin = None
         del read.commits[1:]
         return read
 

@@ -4,12 +4,13 @@ A fork shares the first events of its origin's log and copies none of them. `att
 `EventLog.read` does last; the rest is pure.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from protocol.errors import InvalidData, NotFound, Usage
 from protocol.events import (
     AnswerGiven,
+    AttemptStarted,
     CallSettled,
     DecisionRejected,
     Origin,
@@ -18,7 +19,10 @@ from protocol.events import (
     RoundClosed,
     RoundPlanned,
     RunCancelled,
+    RunStarted,
+    SignalReceived,
 )
+from protocol.state import RunState
 from replay.chain import Aside, RunLog, archived_before, hash_at
 from replay.history import Entry, entries
 
@@ -161,7 +165,8 @@ def failure(log: RunLog, history: list[Entry] | None = None) -> Failure | None:
     """The earliest failure of a run that nothing after it made good; None if there is none.
 
     A failed call is made good by a later one of the same worker with the same arguments that
-    succeeds; a failed or rejected reply of the policy by the next one that is followed.
+    succeeds; a failed or rejected reply of the policy by the next one that is followed. What could
+    not be sent, or was given up because somebody wanted the answer early, is no failure.
     """
     history = entries(log) if history is None else history
     state = log.state()
@@ -173,9 +178,13 @@ def failure(log: RunLog, history: list[Entry] | None = None) -> Failure | None:
             (call.worker, call.arguments) == (failed.worker, failed.arguments) for call in good
         )
 
-    asked, first = 0, 0
+    asked, first, early = 0, 0, False
     failed: list[str] = []
     policy: Failure | None = None
+
+    def again(at: int) -> Failure:
+        return Failure(at, seeing(state, failed), first)
+
     for entry in history:
         match entry.event:
             case PolicyAsked():
@@ -185,11 +194,99 @@ def failure(log: RunLog, history: list[Entry] | None = None) -> Failure | None:
             case DecisionRejected() | PolicyReplied(status="PARSE_ERR" | "EXEC_ERR" | "TIMEOUT"):
                 policy = policy or Failure(asked - 1, (), entry.number)
             case CallSettled(status=status) as settled if status != "OK":
-                if settled.attempt and not mended(settled.call):
+                lost = settled.fault == "infrastructure" and not early
+                if (settled.attempt or lost) and not mended(settled.call):
                     first = first or entry.number
                     failed.append(settled.call)
+            case SignalReceived(kind="answer"):
+                early = True
             case RoundClosed() | RunCancelled() if failed:
-                return Failure(entry.number - 1, tuple(failed), first)
+                return again(entry.number - 1)
             case _:
                 pass
-    return policy
+    return again(len(history)) if failed else policy
+
+
+def seeing(state: RunState, calls: Iterable[str]) -> tuple[str, ...]:
+    """Settled calls, and those of their round that were shown what came of them: all in order."""
+    found = set(calls)
+    rounds = {name.partition("-")[0] for name in found}
+    there = [name for name in state.calls if name.partition("-")[0] in rounds]
+    while more := {n for n in there if found & set(state.calls[n].call.sees)} - found:
+        found |= more
+    return tuple(name for name in there if name in found and state.calls[name].status is not None)
+
+
+def again_from(log: RunLog, call: str, history: list[Entry] | None = None) -> Failure:
+    """Where a call that has settled, well or not, is made again.
+
+    Raises:
+        Usage: There is no such call, or it has not settled.
+    """
+    history = entries(log) if history is None else history
+    state = log.state()
+    known = state.calls.get(call)
+    if known is None or known.status is None:
+        there = ", ".join(name for name, each in state.calls.items() if each.status is not None)
+        raise Usage(
+            f"run {log.run} has no call {call} that has settled",
+            hint=f"name one of: {there}" if there else f"wait: podium runs watch {log.run}",
+        )
+    settled, at = 0, len(history)
+    for entry in history:
+        match entry.event:
+            case CallSettled(call=name) if name == call:
+                settled = entry.number
+            case RoundClosed() | RunCancelled() if settled:
+                at = entry.number - 1
+                break
+            case _:
+                pass
+    return Failure(at, seeing(log.state(at), [call]), settled)
+
+
+def moment(log: RunLog, text: str, history: list[Entry] | None = None) -> int:
+    """The event after which a fork goes on, as people name it.
+
+    Args:
+        log: The run.
+        text: The event's number; a call's id, for the event before its first attempt; or ``end``,
+            for the last from which something else may come: of a run that has ended, the one
+            before its last question or before its cancellation.
+        history: Its events.
+
+    Raises:
+        Usage: It names none.
+    """
+    history = entries(log) if history is None else history
+    if text.isdecimal():
+        return int(text)
+    if text == "end":
+        return _end(log, history)
+    for entry in history:
+        match entry.event:
+            case AttemptStarted(call=call) | CallSettled(call=call) if call == text:
+                return entry.number - 1
+            case _:
+                pass
+    raise Usage(
+        f"run {log.run} has no event {text!r}, and no call of that name was started",
+        hint=f"give a number, a call such as 1-0, or end: podium timeline {log.run}",
+    )
+
+
+def _end(log: RunLog, history: list[Entry]) -> int:
+    outcome = log.state().outcome
+    if not outcome:
+        return len(history)
+    for entry in reversed(history):
+        match entry.event:
+            case SignalReceived(kind="cancel") if outcome == "cancelled":
+                return entry.number - 1
+            case PolicyAsked() if outcome != "cancelled":
+                return entry.number - 1
+            case RoundClosed() | RunStarted() if outcome == "failed":
+                return entry.number
+            case _:
+                pass
+    return len(history)

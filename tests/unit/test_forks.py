@@ -10,17 +10,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol import edits
-from protocol.actions import Json
+from protocol.actions import Json, Spend
+from protocol.budgets import Budget
 from protocol.codec import encode
 from protocol.commands import Activate, Fork
 from protocol.decisions import PolicySpec
 from protocol.errors import InvalidData, NotFound, Usage
-from protocol.events import DecisionRejected, Edit, PolicyAsked, RoundPlanned, RunForked
+from protocol.events import (
+    AttemptStarted,
+    DecisionRejected,
+    Edit,
+    PolicyAsked,
+    RoundClosed,
+    RoundPlanned,
+    RunForked,
+)
 from protocol.run import RULES, Make, due
 from protocol.state import RunState
 from protocol.subjects import run_id
 from replay.chain import RunLog
-from replay.forks import MAX_GENERATIONS, attach, check_origin, failure, origin_at
+from replay.forks import (
+    MAX_GENERATIONS,
+    again_from,
+    attach,
+    check_origin,
+    failure,
+    moment,
+    origin_at,
+)
 from replay.history import entries, reports
 from replay.redecide import redecide
 from tests.logs import log_of
@@ -243,6 +260,97 @@ def test_a_rerun_makes_only_the_failed_call_again() -> None:
     fork.reply(answer("6"))
     assert fork.state.answer == "6"
     assert set(reports(joined(fork, log))) >= {call.report for call in fork.state.calls.values()}
+
+
+def test_a_failure_in_a_round_that_is_still_open() -> None:
+    driver = started(planned(n=1), planned(n=2))
+    driver.report("1-0", status="EXEC_ERR", fault="worker")
+    log = log_of(driver)
+    assert failure(log) == (len(driver.events), ("1-0",), len(driver.events))
+    fork = forked(log, len(driver.events), reopened=("1-0",))
+    assert [e for e in due(fork.state) if isinstance(e, Make)] == [Make("1-1", 1), Make("1-0", 2)]
+
+
+def test_what_saw_a_failure_is_made_again_with_it() -> None:
+    driver = started(planned(n=1), planned(n=2), planned(n=3, sees=(0,)), planned(n=4, sees=(2,)))
+    driver.report("1-1")
+    driver.report("1-0", status="EXEC_ERR", fault="worker")
+    driver.report("1-2")
+    driver.report("1-3")
+    found = failure(log_of(driver))
+    assert found is not None
+    assert found.reopened == ("1-0", "1-2", "1-3")
+    fork = forked(log_of(driver), found.at, reopened=found.reopened)
+    assert [e for e in due(fork.state) if isinstance(e, Make)] == [Make("1-0", 2)]
+
+
+def test_a_call_that_nobody_answered_has_failed_unless_it_was_given_up() -> None:
+    driver = started()
+    driver.wait()
+    assert driver.state.calls["1-0"].status == "TIMEOUT"
+    found = failure(log_of(driver))
+    assert found is not None
+    assert found.reopened == ("1-0",)
+    early = started()
+    early.signal("answer")
+    assert early.state.calls["1-0"].status == "TIMEOUT"
+    assert failure(log_of(early)) is None
+
+
+def test_calls_that_can_not_be_sent_are_settled_in_a_fork_too() -> None:
+    driver = started(planned("nobody"), planned(n=2), planned(n="x"))
+    log = log_of(driver)
+    at = next(e.number for e in entries(log) if isinstance(e.event, RoundPlanned))
+    fork = forked(log, at)
+    assert {name: call.status for name, call in fork.state.calls.items()} == {
+        "1-0": "PARSE_ERR",
+        "1-1": None,
+        "1-2": "PARSE_ERR",
+    }
+    again = forked(log, len(driver.events), reopened=("1-0",))
+    assert again.state.calls["1-0"].status == "PARSE_ERR"
+    other = type(TOOL)(name="tool", parameters={"type": "object", "required": ["m"]})
+    fork = forked(log, at, workers=(other,))
+    assert fork.state.calls["1-1"].status == "PARSE_ERR"
+
+
+def test_a_call_is_made_again_from_where_it_settled() -> None:
+    driver = started(planned(n=1), planned(n=2, sees=(0,)))
+    driver.report("1-0", value=1)
+    driver.report("1-1", value=2)
+    driver.reply(plan(planned(n=3)))
+    log = log_of(driver)
+    closed = next(e.number for e in entries(log) if isinstance(e.event, RoundClosed))
+    found = again_from(log, "1-0")
+    assert (found.at, found.reopened) == (closed - 1, ("1-0", "1-1"))
+    assert again_from(log, "1-1").reopened == ("1-1",)
+    for name in ("2-0", "9-9"):
+        with pytest.raises(Usage, match=f"no call {name} that has settled"):
+            again_from(log, name)
+
+
+def test_moments_have_names() -> None:
+    driver = started(planned(n=1))
+    log = log_of(driver)
+    begun = next(e.number for e in entries(log) if isinstance(e.event, AttemptStarted))
+    assert moment(log, "1-0") == begun - 1
+    assert moment(log, "3") == 3
+    assert moment(log, "end") == len(driver.events)
+    with pytest.raises(Usage, match="no event '2-0'"):
+        moment(log, "2-0")
+    driver.report("1-0")
+    driver.reply(answer())
+    log = log_of(driver)
+    asked = [e.number for e in entries(log) if isinstance(e.event, PolicyAsked)]
+    assert moment(log, "end") == asked[-1] - 1
+    cancelled = started()
+    count = len(cancelled.events)
+    cancelled.signal("cancel")
+    assert moment(log_of(cancelled), "end") == count
+    broke = Driver(begin(budget=Budget(tokens=20)))
+    broke.reply(plan(planned(), spend=Spend(tokens=15)))
+    assert broke.state.outcome == "failed"
+    origin_at(log_of(broke), moment(log_of(broke), "end"))
 
 
 def test_a_failure_that_was_made_good_is_none() -> None:

@@ -150,6 +150,10 @@ async def test_what_can_not_be_forked_is_said_and_nothing_is_queued(world: World
         await hand.fork(log.run, 3, edits=(Edit("task.text", " "),))
     with pytest.raises(Usage, match="no conductor can take its place"):
         await hand.fork(log.run, 3, workers=(WorkerSpec(name="stock", kind="conductor"),))
+    with pytest.raises(Usage, match="no conductor can take its place"):
+        await hand.fork(log.run, 3, edits=(Edit("workers.stock.kind", "conductor"),))
+    with pytest.raises(Usage, match="call 1-0 can't be made again"):
+        await hand.fork(log.run, 3, reopened=("1-0",))
     assert await world.log.runs() == [log.run]
 
 
