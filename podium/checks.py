@@ -3,7 +3,7 @@
 Each check raises an error that names what is wrong, and what to do about it.
 """
 
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -19,6 +19,10 @@ from protocol.limits import MAX_POOL_BYTES, MAX_TASK_BYTES, MAX_WORKERS
 from protocol.run import evolve
 from protocol.schemas import check_schema
 from protocol.state import RunState
+
+MAX_FORKS: Final = 1_000
+"""Forks that are queued at a time: enough to compare two policies, few enough to be a mistake in
+the command no more than once."""
 
 
 def check_run(run: str) -> None:
@@ -93,6 +97,14 @@ def _fits(value: msgspec.Struct, limit: int, what: str, hint: str) -> None:
     size = len(msgspec.json.encode(in_range(value, what)))
     if size > limit:
         raise TooLarge(f"{what} has {size:,} bytes; at most {limit:,} are possible", hint=hint)
+
+
+def check_times(times: int) -> None:
+    """Raise `Usage` unless so many forks can be queued at a time."""
+    if not 1 <= times <= MAX_FORKS:
+        raise Usage(
+            f"{times} forks at a time; 1 to {MAX_FORKS} are possible", hint="Say --times 5."
+        )
 
 
 def check_fork(state: RunState, fork: Fork) -> None:

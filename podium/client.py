@@ -17,7 +17,7 @@ from actors import tracing
 from actors.ports import Clock
 from actors.queues import Queue
 from actors.waking import queue_again
-from podium.checks import check_fork, check_run, check_start, in_range
+from podium.checks import check_fork, check_run, check_start, check_times, in_range
 from protocol import subjects
 from protocol.actions import BlobRef, Pool, Spend, WorkerSpec
 from protocol.budgets import Budget, Extension
@@ -42,10 +42,6 @@ READS_AT_ONCE: Final = 16
 
 MAX_AMBIGUOUS: Final = 8
 """Run ids that are named when a prefix fits several."""
-
-MAX_FORKS: Final = 1_000
-"""Forks that are queued at a time: enough to compare two policies, few enough to be a mistake in
-the command no more than once."""
 
 Randomness = Callable[[int], bytes]
 """So many random bytes."""
@@ -214,8 +210,7 @@ class Client:
             Unreachable, Busy: The queue does not take it.
         """
         check_run(run)
-        if not 1 <= times <= MAX_FORKS:
-            raise Usage(f"{times} forks at a time; 1 to {MAX_FORKS} are possible")
+        check_times(times)
         log = await self._log.read(run)
         made = [
             self._redactor.fork(

@@ -73,7 +73,8 @@ def make() -> App:
     for each in (runs, trace, worker, config):
         app.command(each)
     for verb, say in DEBUGGING.items():
-        app.command(f"podium.cli.{verb}:{verb}", name=verb, help=say, group=DEBUG)
+        module = {"rerun": "fork"}.get(verb, verb)
+        app.command(f"podium.cli.{module}:{verb}", name=verb, help=say, group=DEBUG)
     for verb, (place, say) in KEEPING.items():
         app.command(place, name=verb, help=say, group=KEEP)
     for verb, say in DEPLOYMENT.items():
@@ -125,6 +126,9 @@ SIGNALS: Final = {
 
 DEBUGGING: Final = {
     "reproduce": "One call of a run again, here, also under a debugger; and compare.",
+    "fork": "Go on from an event of a run, with something changed.",
+    "rerun": "Make again what failed in a run; reuse what succeeded.",
+    "diff": "Two runs side by side: where they first differ, and in what.",
 }
 
 KEEPING: Final = {

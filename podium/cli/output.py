@@ -28,8 +28,8 @@ PLAIN_COLUMNS: Final = 200
 """Columns where the output is no terminal: nobody's lines are folded for a screen."""
 
 _NEXT: Final = re.compile(
-    r"\bpodium (?:run|runs|reproduce|trace|export|import|archive|up|down|status|doctor|worker"
-    r"|config)\b[^;]*$"
+    r"\bpodium (?:run|runs|up|down|status|doctor|worker|config|replay|state|timeline|causes|effects"
+    r"|reproduce|fork|rerun|diff|verify|export|import|archive|trace|sim)\b[^;]*$"
 )
 
 _STEERING: Final = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")

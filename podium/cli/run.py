@@ -1,13 +1,14 @@
 """`podium run`: give a task, see the run, get the answer."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from cyclopts import Parameter
 
-from podium.cli.follow import Follower, done, pause_error
-from podium.cli.interrupts import EXIT_INTERRUPTED, Interrupts
+from podium.cli.interrupts import Interrupts
+from podium.cli.launch import Launch, importable, of_run
 from podium.cli.options import (
     HOSTING,
     RUN_LIMITS,
@@ -20,14 +21,12 @@ from podium.cli.options import (
 from podium.cli.output import Output
 from podium.cli.world import current
 from protocol.actions import Json
-from protocol.errors import Conflict, InvalidData, PodiumError, Usage
-from protocol.traces import trace_id
+from protocol.errors import Conflict, InvalidData, Usage
 
 if TYPE_CHECKING:
+    from podium.client import Client
     from podium.config import Loaded
     from podium.poolfile import LoadedPool
-    from podium.render import RunTree
-    from protocol.actions import Pool
     from protocol.decisions import PolicySpec, Task
 
 
@@ -103,12 +102,11 @@ class _Run:
     """One `podium run`, with what it was told."""
 
     def __init__(self, output: Output, loaded: "Loaded", pool: "LoadedPool", priority: str) -> None:
-        self.output, self.config, self.pool = output, loaded.config, pool
+        self.output, self.pool = output, pool
         self.budget = budget_of(loaded, pool)
         self.policy = policy_of(loaded, pool)
         self.priority: Any = priority
-        self.deployments = current().deployments
-        self.begun = ""
+        self.launch = Launch(output, loaded.config)
 
     def _spec(self) -> "PolicySpec":
         from podium.poolfile import policy_spec
@@ -137,43 +135,35 @@ class _Run:
         self.output.mutation("run", detail, dry_run=True)
         return 0
 
+    def _begin(self, task: "Task") -> "Callable[[Client], Awaitable[list[str]]]":
+        async def begin(client: "Client") -> list[str]:
+            pool, spec = self.pool.pool, self._spec()
+            return [await client.submit(task, pool, spec, self.budget, self.priority)]
+
+        return begin
+
     async def queue(self, task: "Task", dry_run: bool) -> int:
         """Queue the run, and return."""
         self._check(task)
-        if not self.config.nats.url and self.deployments.standing(self.config) is None:
-            raise Usage(
-                "--detach needs a standing deployment, and none lives here.",
-                hint="start one: podium up",
-            )
+        self.launch.need_standing()
         if dry_run:
             return self._would(task)
-        async with self.deployments.connect(self.config) as host:
-            run = await host.client.submit(
-                task, self.pool.pool, self._spec(), self.budget, self.priority
-            )
-        self._launched(run)
-        if not self.output.as_json:
-            self.output.text(run)
-        self.output.hint(f"watch it: podium runs watch {run}")
-        return 0
+        return await self.launch.queue(self._begin(task))
 
     async def host(self, task: "Task", dry_run: bool) -> int:
         """Host the run, or attach to who does, and follow it."""
         self._check(task)
-        with Interrupts(self.output, self._farewell) as interrupts:
-            if self.deployments.standing(self.config) is None and not self.config.ray.address:
-                from podium.poolcheck import preflight
-
-                await preflight(self.pool, self.policy, self.config.secrets.place())
+        with Interrupts(self.output, self.launch.farewell) as interrupts:
+            await self.launch.preflight(self.pool, self.policy)
             if dry_run:
                 return self._would(task)
-            ended = await interrupts.unless(self._hosted(task, "", interrupts))
-            return EXIT_INTERRUPTED if ended is None else ended
+            return await self.launch.host(self.pool, self._begin(task), interrupts)
 
     async def take_up(self, run: str) -> int:
         """Host a run that was begun before, with the workers it began with, and follow it."""
-        with Interrupts(self.output, self._farewell) as interrupts:
-            async with self.deployments.connect(self.config) as host:
+        launch = self.launch
+        with Interrupts(self.output, launch.farewell) as interrupts:
+            async with launch.deployments.connect(launch.config) as host:
                 run = await host.client.find(run)
                 log = await host.client.log(run)
             state = log.state()
@@ -188,93 +178,11 @@ class _Run:
                     hint=f"see what came of it: podium runs show {run} --content",
                 )
             if state.phase != "new":
-                self.pool = msgspec.structs.replace(self.pool, pool=state.pool)
-                _importable(run, state.pool)
-            ended = await interrupts.unless(self._hosted(None, run, interrupts))
-            return EXIT_INTERRUPTED if ended is None else ended
+                self.pool = of_run(self.pool, state)
+                if not launch.attached:
+                    importable(run, state.pool, f"run --continue {run}")
 
-    async def _hosted(self, task: "Task | None", run: str, interrupts: Interrupts) -> int:
-        stopping = self._starting()
-        try:
-            async with self.deployments.open(self.config, self.pool) as host:
-                if task is not None:
-                    run = await host.client.submit(
-                        task, self.pool.pool, self._spec(), self.budget, self.priority
-                    )
-                else:
-                    run = await host.client.find(run)
-                stopping()
-                self.begun = run
-                self._launched(run)
-                follower = Follower(host.client, self.output, content=True)
-                shown = await follower.follow(run, interrupts)
-                # Told before the servers are stopped: the answer is what was waited for.
-                if shown is None:
-                    return EXIT_INTERRUPTED
-                code = self._ended(shown)
-                if self.deployments.standing(self.config) is None:
-                    self.output.hint("to begin at once next time: podium up")
-                return code
-        finally:
-            stopping()
+            async def begin(client: "Client") -> list[str]:
+                return [await client.find(run)]
 
-    def _starting(self) -> Any:
-        """Say that servers are starting; gives what ends that."""
-        if not self.output.lively():
-            return lambda: None
-        attached = self.deployments.standing(self.config) is not None
-        what = "attaching to the deployment" if attached else "starting broker, Ray and workers"
-        status = self.output.console(err=True).status(f"{what} …")
-        status.start()
-        return status.stop
-
-    def _launched(self, run: str) -> None:
-        if self.output.as_json:
-            trace = trace_id(run)
-            self.output.json({"launch": {"run_id": run, "view_url": None, "trace_id": trace}})
-
-    def _farewell(self) -> str:
-        if not self.begun:
-            return "stopping; no run has begun"
-        run = self.begun
-        if self.deployments.standing(self.config) is not None:
-            return f"run {run} goes on without you\nwatch it: podium runs watch {run}"
-        return (
-            f"run {run} is interrupted, and nothing of it is lost\n"
-            f"go on with it: podium run --continue {run}"
-        )
-
-    def _ended(self, shown: "RunTree") -> int:
-        if shown.phase == "paused":
-            raise pause_error(shown)
-        return ended(self.output, shown)
-
-
-def _importable(run: str, pool: "Pool") -> None:
-    """Raise `Usage` unless the functions of a recorded pool can be found again."""
-    from actors.workers.function import find
-
-    for spec in pool.workers:
-        if not spec.adapter.startswith("function:"):
-            continue
-        try:
-            find(spec.adapter)
-        except PodiumError as error:
-            raise Usage(
-                f"run {run} has the worker {spec.name!r}: {error.message}",
-                hint=f"name the file of its pool: podium run --continue {run} --pool FILE",
-            ) from None
-
-
-def ended(output: Output, shown: "RunTree") -> int:
-    """Print what came of a run; the exit code."""
-    if output.as_json:
-        output.json({"done": done(shown)})
-    elif shown.outcome == "finished":
-        if output.lively():
-            output.say("")
-        output.answer(shown.answer)
-    if output.lively():
-        output.say("")
-    output.hint(f"look at it again: podium runs show {shown.run} --content")
-    return 0 if shown.outcome == "finished" else 1
+            return await launch.host(self.pool, begin, interrupts)
