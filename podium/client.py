@@ -81,6 +81,8 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     """Whom the run waits for now."""
     parent: str
     """The run whose call it answers, if any."""
+    forked_from: str
+    """``RUN@EVENT``, for a fork."""
     aside: int
     """Messages of its log that don't count."""
 
@@ -434,6 +436,7 @@ def row(log: RunLog) -> RunRow:
         detail=_detail(state),
         waits_for=waits_for(state),
         parent=state.parent.run if state.parent else "",
+        forked_from=f"{state.origin.run}@{state.origin.events}" if state.origin else "",
         aside=log.set_aside.total(),
     )
 

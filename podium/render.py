@@ -15,6 +15,7 @@ from protocol.events import (
     PolicyAsked,
     PolicyReplied,
     RoundPlanned,
+    RunForked,
     RunPaused,
     SignalReceived,
 )
@@ -61,6 +62,8 @@ class CallNode(msgspec.Struct, kw_only=True):
     value: Json
     blob_bytes: int
     """Size of a value that is not in the log itself."""
+    shared: bool = False
+    """Whether it settled in the log of the run that this one was forked from."""
 
 
 class TurnNode(msgspec.Struct, kw_only=True):
@@ -83,6 +86,8 @@ class TurnNode(msgspec.Struct, kw_only=True):
     """What the policy said beside its calls."""
     round: int = 0
     calls: list[CallNode] = []
+    shared: bool = False
+    """Whether all of it stands in the log of the run that this one was forked from."""
 
 
 class RunTree(msgspec.Struct, kw_only=True):
@@ -108,22 +113,39 @@ class RunTree(msgspec.Struct, kw_only=True):
     parent: str
     forked_from: str
     """``RUN@EVENT``, for a fork."""
+    reason: str
+    """Why it was forked, if somebody said."""
     aside: int
     answer: str
 
 
+class _Seen:
+    """What is gathered of a run's events on the way to its tree."""
+
+    def __init__(self) -> None:
+        self.turns: list[TurnNode] = []
+        self.signals: list[str] = []
+        self.begun: dict[str, int] = {}
+        """When each call began, milliseconds since the epoch."""
+        self.settled: dict[str, int] = {}
+        self.own: set[str] = set()
+        """Calls of which something happened in the run's own log."""
+
+
 def tree(log: RunLog) -> RunTree:
     """The tree of a run."""
-    state = log.state()
-    begun, settled, signals, turns = _times(log)
+    state, seen = log.state(), _seen(log)
     known_reports = reports(log)
     by_round: dict[str, list[CallNode]] = {}
     for call, known in state.calls.items():
         report = known_reports.get(known.report)
-        node = _call(state, call, known, report, (begun.get(call, 0), settled.get(call, 0)))
+        times = (seen.begun.get(call, 0), seen.settled.get(call, 0))
+        node = _call(state, call, known, report, times)
+        node.shared = log.origin is not None and call in seen.settled and call not in seen.own
         by_round.setdefault(call.partition("-")[0], []).append(node)
-    for turn in turns:
+    for turn in seen.turns:
         turn.calls = by_round.get(str(turn.round), [])
+        turn.shared = turn.shared and all(call.shared for call in turn.calls)
     return RunTree(
         run=log.run,
         task=state.task.text,
@@ -134,8 +156,8 @@ def tree(log: RunLog) -> RunTree:
         started=state.started_at,
         ended=state.ended_at,
         last=log.head.at,
-        turns=turns,
-        signals=signals,
+        turns=seen.turns,
+        signals=seen.signals,
         paused=state.pause_reason if state.phase == "paused" else "",
         detail=state.pause_detail if state.phase == "paused" else state.detail,
         limited_by=state.limited_by,
@@ -143,40 +165,52 @@ def tree(log: RunLog) -> RunTree:
         spent=state.spent,
         parent=state.parent.run if state.parent else "",
         forked_from=f"{state.origin.run}@{state.origin.events}" if state.origin else "",
+        reason=log.forked.reason if log.forked else "",
         aside=log.set_aside.total(),
         answer=state.answer,
     )
 
 
-def _times(
-    log: RunLog,
-) -> tuple[dict[str, int], dict[str, int], list[str], list[TurnNode]]:
+def _seen(log: RunLog) -> _Seen:
     """When each call began and settled, what was signalled, and the turns without their calls."""
-    begun: dict[str, int] = {}
-    settled: dict[str, int] = {}
-    signals: list[str] = []
-    turns: list[TurnNode] = []
+    seen = _Seen()
+    turns = seen.turns
     for entry in entries(log):
+        own = entry.run == log.run
         match entry.event:
+            case RunForked() as event:
+                _forked(seen, event)
             case AttemptStarted() as event:
-                begun.setdefault(event.call, entry.at)
+                seen.begun.setdefault(event.call, entry.at)
+                seen.own |= {event.call} if own else set()
             case CallSettled() as event:
-                settled[event.call] = entry.at
+                seen.settled[event.call] = entry.at
+                seen.own |= {event.call} if own else set()
             case SignalReceived() as event:
-                signals.append(signal_text(event))
+                seen.signals.append(signal_text(event))
             case PolicyAsked() as event:
                 if turns and not turns[-1].replied and turns[-1].turn == event.turn:
                     turns.pop()  # a fork asks again what its origin had asked
                 turns.append(TurnNode(turn=event.turn, asker=event.asker, asked=entry.at))
             case PolicyReplied() as event if turns:
                 _replied(turns[-1], event, entry.commit)
+                turns[-1].shared = not own
             case DecisionRejected() as event if turns:
                 turns[-1].reason, turns[-1].detail = event.reason, event.detail
             case RoundPlanned() as event if turns:
                 turns[-1].round = event.round
             case _:
                 pass
-    return begun, settled, signals, turns
+    return seen
+
+
+def _forked(seen: _Seen, event: RunForked) -> None:
+    """The clock of what a fork has to do itself begins with it."""
+    for call in event.reopened:
+        seen.begun.pop(call, None)
+        seen.settled.pop(call, None)
+    for call in seen.begun.keys() - seen.settled.keys():
+        seen.begun[call] = event.at
 
 
 def _replied(turn: TurnNode, event: PolicyReplied, commit: Commit) -> None:
@@ -218,6 +252,16 @@ def signal_text(event: SignalReceived) -> str:
     """``cancel by anna: too slow``."""
     why = f": {one_line(event.reason, 200)}" if event.reason else ""
     return f"{event.kind} by {one_line(event.by, 64)}{why}"
+
+
+def fork_text(run: RunTree) -> str:
+    """``forked from yspt9@23, with 2 rounds of it: another prompt``; empty for no fork."""
+    if not run.forked_from:
+        return ""
+    shared = sum(turn.shared and turn.round > 0 for turn in run.turns)
+    text = f"forked from {run.forked_from}"
+    text += f", with {count(shared, 'round')} of it" if shared else ""
+    return text + (f": {one_line(run.reason, 200)}" if run.reason else "")
 
 
 def pause_text(event: RunPaused) -> str:

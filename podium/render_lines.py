@@ -7,6 +7,7 @@ from podium.render import (
     RunTree,
     TurnNode,
     call_text,
+    fork_text,
     pause_text,
     signal_text,
     spend,
@@ -25,6 +26,7 @@ from protocol.events import (
     RunCancelled,
     RunFailed,
     RunFinished,
+    RunForked,
     RunPaused,
     RunResumed,
     RunStarted,
@@ -65,6 +67,8 @@ def _told(
     match event:
         case RunStarted():
             yield f"run {event.run} begins: {one_line(event.task.text)}"
+        case RunForked():
+            yield f"run {event.run} begins, {fork_text(run)}"
         case RunActivated() if event.epoch > 1:
             yield f"taken over by another conductor (epoch {event.epoch})"
         case PolicyReplied() if event.status != "OK":

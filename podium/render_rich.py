@@ -13,7 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from podium.render import CallNode, RunTree, TurnNode, call_text, spend, summary, took
+from podium.render import CallNode, RunTree, TurnNode, call_text, fork_text, spend, summary, took
 from podium.render_text import count, duration, money, one_line
 from protocol.views import LIMIT_TEXTS
 
@@ -54,7 +54,13 @@ OUTCOMES: Final = {
 
 
 def run_picture(
-    run: RunTree, now: int, *, content: bool, width: int, height: int | None = None
+    run: RunTree,
+    now: int,
+    *,
+    content: bool,
+    width: int,
+    height: int | None = None,
+    own: bool = False,
 ) -> RenderableType:
     """The run, as it stands.
 
@@ -64,10 +70,14 @@ def run_picture(
         content: Whether to show what agents wrote.
         width: Columns of the terminal.
         height: Lines that it may take; older rounds are folded to fit. None for all of it.
+        own: Whether to leave out what a fork shares.
     """
     lines: list[Text] = [_title(run, width)]
+    if run.forked_from:
+        lines.append(_line((fork_text(run), "dim")))
     whole = height is None
-    bodies = [_turn(turn, now, content=content, width=width, whole=whole) for turn in run.turns]
+    turns = [turn for turn in run.turns if not (own and turn.shared)]
+    bodies = [_turn(turn, now, content=content, width=width, whole=whole) for turn in turns]
     if height is not None:
         bodies = _fitted(bodies, max(1, height - len(lines) - len(_ending(run, now)) - 1))
     for body in bodies:
@@ -121,9 +131,10 @@ def _turn(turn: TurnNode, now: int, *, content: bool, width: int, whole: bool) -
 
 def _round(turn: TurnNode, now: int) -> Text:
     parts = [count(len(turn.calls), "call")]
-    begun = [call.began for call in turn.calls if call.began]
-    if begun and all(call.settled for call in turn.calls):
-        parts.append(duration(max(call.settled for call in turn.calls) - min(begun)))
+    calls = [call for call in turn.calls if turn.shared or not call.shared]
+    begun = [call.began for call in calls if call.began]
+    if begun and all(call.settled for call in calls):
+        parts.append(duration(max(call.settled for call in calls) - min(begun)))
     elif begun:
         parts.append(duration(now - min(begun)))
     thought = f"policy {duration(turn.latency_ms)}" if turn.latency_ms >= 100 else ""

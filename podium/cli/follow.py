@@ -121,6 +121,7 @@ class Follower:
             content=self.content,
             width=console.width,
             height=console.height if live else None,
+            own=True,
         )
         if live is not None:
             live.update(picture, refresh=True)

@@ -89,6 +89,7 @@ def row_json(row: "RunRow") -> dict[str, Any]:
         "waits_for": row.waits_for or None,
         "detail": row.detail or None,
         "parent": row.parent or None,
+        "forked_from": row.forked_from or None,
         "aside": row.aside,
     }
 
@@ -98,14 +99,18 @@ def _table(page: list["RunRow"], output: Output) -> Any:
 
     now = output.world.now()
     paid = any(row.spent.cost for row in page)
+    forks = any(row.forked_from for row in page)
     rows = []
     for row in page:
         took = duration((row.ended or now) - row.started) if row.started else ""
         begun = ago(now - row.started) if row.started else ""
         cells = [row.run, status_of(row), begun, took, str(row.rounds), str(row.calls)]
         cells += [money(row.spent.cost)] if paid else []
+        cells += [row.forked_from] if forks else []
         rows.append([*cells, one_line(row.task or row.detail)])
-    heads = ["run", "status", "began>", "took>", "rounds>", "calls>", *(["cost>"] if paid else [])]
+    heads = ["run", "status", "began>", "took>", "rounds>", "calls>"]
+    heads += ["cost>"] if paid else []
+    heads += ["forked from"] if forks else []
     return table([*heads, "task"], rows, "task", cut=output.console().width)
 
 
@@ -174,7 +179,7 @@ def _show_events(output: Output, log: "RunLog") -> None:
 
 
 def _show_tree(output: Output, log: "RunLog", content: bool, served: Callable[[], bool]) -> None:
-    from podium.render import tree
+    from podium.render import fork_text, tree
     from podium.render_lines import tree_lines
     from podium.render_rich import run_picture
 
@@ -187,7 +192,8 @@ def _show_tree(output: Output, log: "RunLog", content: bool, served: Callable[[]
     if output.world.stdout.isatty():
         output.show(run_picture(run, now, content=content, width=console.width))
     else:
-        for line in (f"{run.run}  {one_line(run.task)}", *tree_lines(run, now, content=content)):
+        output.text(f"{run.run}  {one_line(run.task)}")
+        for line in filter(None, (fork_text(run), *tree_lines(run, now, content=content))):
             output.text(line)
         output.text(status_of(run))
     if content and run.outcome == "finished":
