@@ -130,6 +130,8 @@ class _Seen:
         self.settled: dict[str, int] = {}
         self.own: set[str] = set()
         """Calls of which something happened in the run's own log."""
+        self.made_by: dict[str, str] = {}
+        """The run that had each call made: for what a fork shares, its origin."""
 
 
 def tree(log: RunLog) -> RunTree:
@@ -140,7 +142,7 @@ def tree(log: RunLog) -> RunTree:
     for call, known in state.calls.items():
         report = known_reports.get(known.report)
         times = (seen.begun.get(call, 0), seen.settled.get(call, 0))
-        node = _call(state, call, known, report, times)
+        node = _call(state, known, report, times, seen.made_by.get(call, log.run))
         node.shared = log.origin is not None and call in seen.settled and call not in seen.own
         by_round.setdefault(call.partition("-")[0], []).append(node)
     for turn in seen.turns:
@@ -182,6 +184,7 @@ def _seen(log: RunLog) -> _Seen:
                 _forked(seen, event)
             case AttemptStarted() as event:
                 seen.begun.setdefault(event.call, entry.at)
+                seen.made_by[event.call] = entry.run
                 seen.own |= {event.call} if own else set()
             case CallSettled() as event:
                 seen.settled[event.call] = entry.at
@@ -210,7 +213,7 @@ def _forked(seen: _Seen, event: RunForked) -> None:
         seen.begun.pop(call, None)
         seen.settled.pop(call, None)
     for call in seen.begun.keys() - seen.settled.keys():
-        seen.begun[call] = event.at
+        seen.begun[call], seen.made_by[call] = event.at, event.run
 
 
 def _replied(turn: TurnNode, event: PolicyReplied, commit: Commit) -> None:
@@ -222,8 +225,9 @@ def _replied(turn: TurnNode, event: PolicyReplied, commit: Commit) -> None:
 
 
 def _call(
-    state: RunState, call: str, known: CallState, report: Report | None, times: tuple[int, int]
+    state: RunState, known: CallState, report: Report | None, times: tuple[int, int], run: str
 ) -> CallNode:
+    call = known.call.id
     spec = state.workers.get(known.call.worker)
     kind: Kind = spec.kind if spec else "tool"
     value = known.value if report is None else report.value
@@ -238,9 +242,7 @@ def _call(
         settled=times[1],
         latency_ms=report.latency_ms if report else 0,
         spent=report.spend if report else Spend(),
-        child=child_id(state.run, call, known.attempt)
-        if kind == "conductor" and known.attempt
-        else "",
+        child=child_id(run, call, known.attempt) if kind == "conductor" and known.attempt else "",
         by=report.by if report else "",
         arguments=known.call.arguments,
         value=value,
