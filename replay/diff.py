@@ -231,8 +231,9 @@ def _step(number: int, a: Turn | None, b: Turn | None) -> Step:
     )
     values: list[tuple[What, Json, Json]] = [("decision", _said(a), _said(b))]
     if a is not None and b is not None:
+        answers = one.decision.answer, other.decision.answer
+        values += [("answer", *answers)] if None not in answers else []
         values += [
-            ("answer", one.decision.answer, other.decision.answer),
             ("tokens", one.tokens, other.tokens),
             ("cost", one.cost, other.cost),
             ("time", one.time, other.time),
