@@ -68,6 +68,20 @@ CASES: Final[list[tuple[str, list[str], int]]] = [
     ("error", ["archive"], 2),
     ("error", ["archive", "--older-than", "soon"], 2),
     ("error", ["archive", PAUSED], 1),
+    ("launch", ["fork", RUN, "--at", "1-0", "--set", "calls.1-0.arguments.name=Mali"], 0),
+    ("launches", ["fork", RUN, "--at", "end", "--times", "3"], 0),
+    ("mutation", ["fork", RUN, "--at", "3", "--dry-run"], 0),
+    ("error", ["fork", RUN], 2),
+    ("error", ["fork", RUN, "--at", "999"], 2),
+    ("error", ["fork", RUN, "--at", "3", "--set", "calls.9-9.value=1"], 2),
+    ("error", ["fork", RUN, "--at", "3", "--detach"], 2),
+    ("error", ["fork", RUN, "--at", "3", "--times", "0"], 2),
+    ("launch", ["rerun", RUN, "--from", "1-0"], 0),
+    ("error", ["rerun", RUN], 1),
+    ("error", ["rerun", "zzzz"], 4),
+    ("read", ["diff", RUN, RUN], 0),
+    ("read", ["diff", RUN, PAUSED, "--content"], 3),
+    ("error", ["diff", RUN, "zzzz"], 4),
     ("mutation", ["up"], 0),
     ("mutation", ["up", "--dry-run"], 0),
     ("mutation", ["down"], 0),
@@ -156,6 +170,12 @@ def check_shape(shape: str, said: Said) -> None:
             first, last = said.lines()
             assert set(first["launch"]) == {"run_id", "view_url", "trace_id"}
             assert last["done"]["run_id"] == first["launch"]["run_id"]
+        case "launches":
+            lines = said.lines()
+            launched = [each["launch"]["run_id"] for each in lines if "launch" in each]
+            ended = [each["done"]["run_id"] for each in lines if "done" in each]
+            assert len(lines) == 2 * len(launched)
+            assert sorted(launched) == sorted(ended)
         case "watch":
             *commits, last = said.lines()
             assert [each["commit"]["n"] for each in commits] == [*range(1, len(commits) + 1)]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from podium.render import RunTree, summary, tree
+from podium.render_diff import picture as diff_picture
 from podium.render_lines import story, tree_lines
 from podium.render_rich import run_picture, table
 from podium.render_text import ago, clean, count, duration, money, one_line, value_text
@@ -17,8 +18,10 @@ from protocol.budgets import Budget
 from protocol.decisions import Reply
 from protocol.subjects import child_id
 from replay.chain import RunLog
+from replay.diff import diff
 from tests.logs import log_of
 from tests.runs import RUN, Driver, answer, begin, failure, plan, planned, started
+from tests.unit.test_forks import FORK, forked, joined
 
 WIDTH = 100
 
@@ -296,3 +299,87 @@ def test_a_workers_name_that_a_model_made_up_steers_no_terminal() -> None:
     named = [line for line in shown if "[2J[31mgone forged OK" in line]
     assert len(named) >= 3
     assert not [line for line in shown if "\x1b" in line or "\n" in line]
+
+
+def test_a_fork_shows_what_is_its_own_and_where_the_rest_is_from() -> None:
+    driver = started(planned(n=1))
+    driver.report("1-0", value=1)
+    driver.reply(plan(planned(n=2), planned(n=3), planned("child")))
+    driver.at += 700
+    driver.report("2-0", value="the origin's")
+    driver.report("2-1", status="EXEC_ERR", fault="worker", value="broken")
+    log = log_of(driver)
+    at = len(driver.events)
+    fork = forked(log, at, reopened=("2-1",), reason="mended")
+    run = tree(joined(fork, log))
+    assert (run.forked_from, run.reason) == (f"{RUN}@{at}", "mended")
+    assert [turn.shared for turn in run.turns] == [True, False]
+    first, again, child = run.turns[1].calls
+    assert (first.shared, again.shared, child.shared) == (True, False, False)
+    assert first.settled - first.began == 700
+    assert again.began == child.began == fork.at, "what is under way began with the fork"
+    assert child.child == child_id(FORK, "2-2", 1)
+    fork.at += 40
+    fork.report("2-1", value=3)
+    fork.report("2-2", value={"answer": "yes"})
+    fork.reply(answer("3"))
+    run = tree(joined(fork, log))
+    assert run.turns[1].calls[1].settled - run.turns[1].calls[1].began == 40
+    whole = picture(run, fork.at)
+    assert f"forked from {RUN}@{at}, with 1 round of it: mended" in whole
+    assert "round 1" in whole
+    assert "round 2  3 calls · 40 ms" in whole
+    stream = io.StringIO()
+    own = run_picture(run, fork.at, content=True, width=WIDTH, own=True)
+    Console(file=stream, width=WIDTH, no_color=True).print(own)
+    assert "round 1" not in stream.getvalue()
+    assert story(joined(fork, log))[0] == (
+        f"     0 ms  run {FORK} begins, forked from {RUN}@{at}, with 1 round of it: mended"
+    )
+
+
+def test_a_child_run_that_a_fork_shares_is_its_origins() -> None:
+    driver = started(planned("child"))
+    driver.report("1-0", value={"answer": "yes"})
+    log = log_of(driver)
+    fork = forked(log, len(driver.events))
+    (call,) = tree(joined(fork, log)).turns[0].calls
+    assert call.child == child_id(RUN, "1-0", 1)
+
+
+def beside(a: Any, b: Any, *, width: int, content: bool = True) -> str:
+    """Two runs as a terminal of so many columns shows them."""
+    stream = io.StringIO()
+    found = diff(log_of(a), log_of(b))
+    console = Console(file=stream, width=width, no_color=True)
+    console.print(diff_picture(found, content=content, width=width))
+    return stream.getvalue()
+
+
+def test_two_runs_side_by_side_or_one_below_the_other() -> None:
+    def run(value: Any) -> Driver:
+        driver = started(planned(n=1), planned("agent", n=2))
+        driver.report("1-0", value=1)
+        driver.report("1-1", value=value)
+        driver.reply(answer("yes"))
+        return driver
+
+    evil = run("\x1b[2J[bold]x[/]")
+    wide = beside(run("old"), evil, width=120)
+    assert "first difference: round 1, call 1-1 (agent): its value: old" in wide
+    assert "=    1-0 tool" in wide
+    assert "≠    1-1 agent" in wide
+    assert [line.split() for line in wide.splitlines() if line.startswith("       value")] == [
+        ["value", "old", "[2J[bold]x[/]"]
+    ]
+    narrow = beside(run("old"), evil, width=80)
+    assert "      A  old\n      B  [2J[bold]x[/]\n" in narrow
+    assert "=   1-0 tool  OK\n" in narrow
+    assert "\x1b" not in wide + narrow
+    hidden = beside(run("old"), evil, width=120, content=False)
+    assert "old" not in hidden
+    assert "its value (event 9 against event 9)" in hidden
+    assert "no difference\n" in beside(run("old"), run("old"), width=120)
+    other = started(planned(n=1))
+    assert "not settled" in beside(run("old"), other, width=120)
+    assert "(none)" in beside(run("old"), other, width=120)
