@@ -62,9 +62,9 @@ class Stage:
         self.pool = chaos_pool.pool(slots=16)
         self._stack = contextlib.AsyncExitStack()
 
-    async def prepare(self) -> None:
+    async def prepare(self, shards: int) -> None:
         """What a daemon does before anything can run."""
-        await ensure_streams(self.broker)
+        await ensure_streams(self.broker, shards=shards)
         tasks = JetStreamQueue(self.broker, subjects.TASKS, lease_s=LEASE_S)
         await tasks.ensure(consumers_of("tasks"))
         calls = JetStreamQueue(self.broker, subjects.CALLS, lease_s=LEASE_S)
@@ -121,7 +121,7 @@ async def _end(process: "asyncio.subprocess.Process") -> None:
 
 
 @contextlib.asynccontextmanager
-async def stage(folder: Path) -> AsyncIterator[tuple[Stage, Host, Witness]]:
+async def stage(folder: Path, shards: int = 1) -> AsyncIterator[tuple[Stage, Host, Witness]]:
     """A broker without anybody, a client, and a witness."""
     server = await asyncio.to_thread(NatsServer.start, folder / "nats")
     try:
@@ -129,7 +129,7 @@ async def stage(folder: Path) -> AsyncIterator[tuple[Stage, Host, Witness]]:
         broker = await connection(config, server, "conductor").open("test")
         there = Stage(folder, server, broker)
         try:
-            await there.prepare()
+            await there.prepare(shards)
             async with Host.connect(config) as host:
                 witness = Witness()
                 await witness.listen(host)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -11,11 +12,12 @@ from protocol.actions import WorkerSpec
 from protocol.decisions import Decision, PolicySpec, View
 from protocol.errors import Usage
 from protocol.events import CallSettled, Edit, RunForked
+from protocol.limits import MAX_INLINE_BYTES
 from replay.chain import RunLog
 from replay.forks import failure
 from replay.history import entries
 from replay.redecide import redecide
-from tests.world import World, calls
+from tests.world import Scripted, World, calls
 
 STOCK = WorkerSpec(name="stock", attempts=1)
 
@@ -185,3 +187,33 @@ async def test_a_fork_goes_on_under_another_conductor(world: World, shop: Shop) 
     shop.gate.set()
     end = await world.ended(fork)
     assert (end.state().answer, end.state().epoch) == ("9", 2)
+
+
+async def test_a_value_in_a_blob_is_shared_too(world: World, shop: Shop) -> None:
+    async def work(attempt: Attempt) -> Outcome:
+        if attempt.arguments["article"] == "lamp":
+            return await shop.work(attempt)
+        return Outcome(value="x" * (2 * MAX_INLINE_BYTES))
+
+    for worker in world.workers:
+        await worker.stop()
+    world.workers.clear()
+    await world.worker(STOCK, work)
+    seen: list[dict[str, Any]] = []
+
+    def look(view: View) -> Decision:
+        if not view.turns:
+            return decide(view)
+        seen.append(
+            {each.call.arguments["article"]: each.value for each in view.turns[-1].observations}
+        )
+        return Decision(answer="seen")
+
+    world.policies["script"] = Scripted(look, "script")
+    log = await ran(world)
+    found = failure(log)
+    assert found is not None
+    shop.mended = True
+    (fork,) = await client(world).fork(log.run, found.at, reopened=found.reopened)
+    await world.ended(fork)
+    assert seen[-1] == {"chair": "x" * (2 * MAX_INLINE_BYTES), "lamp": 4}
