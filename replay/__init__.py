@@ -8,6 +8,7 @@
     forks                         runs that begin with the events of another
     redecide                      the recorded causes through the rules of today
     trace, spans, measures        OpenTelemetry's spans and metrics, as projections of a log
+    diff, sides                   two runs compared
     streams, broker, connection   JetStream, and one connection to it
     durability, scrub, foreign    what the broker really does, and what is wrong with what it holds
 """

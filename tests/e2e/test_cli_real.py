@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,3 +116,42 @@ def test_an_interrupted_run_goes_on(typist: Typist, tmp_path: Path) -> None:
     (tmp_path / "go").touch()
     out, _ = typist("run", "--pool", "pool.toml", "--continue", row["run"])
     assert "7 km²" in out
+
+
+def test_a_tool_that_fails_is_mended_and_the_run_made_again(typist: Typist, tmp_path: Path) -> None:
+    for name in ("atlas.py", "pool.toml"):
+        shutil.copy(ROOT / "examples" / "broken_atlas" / name, tmp_path)
+    asked = ("run", "--pool", "pool.toml", "Which has more people, Lilliput or Erewhon?")
+    assert "can't answer this in full" in typist(*asked)[0]
+    (row,) = typist.json("runs")["rows"]
+    run = row["run"]
+
+    atlas = tmp_path / "atlas.py"
+    mended = atlas.read_text().replace('"1.3 million"', '"1,300,000"')
+    atlas.write_text(mended)
+    out, err = typist("rerun", run, "--pool", "pool.toml")
+    assert out == "Erewhon has more people: 1,300,000; Lilliput has 500,000.\n"
+    assert "round 1: country (1-1) failed: ValueError" in err
+    assert "1 result reused" in err
+    assert "  1-0  " not in err, "what succeeded is not made again"
+    fork = next(row for row in typist.json("runs")["rows"] if row["forked_from"])
+    compared = typist.json("diff", run, fork["run"], code=3)
+    first = compared["rows"][0]
+    assert (first["call_a"], first["what"], first["a"], first["b"]) == (
+        "1-1",
+        "status",
+        "EXEC_ERR",
+        "OK",
+    )
+    (shown,) = typist.json("runs", "show", run)["rows"]
+    assert shown["turns"][0]["calls"][1]["status"] == "EXEC_ERR", "the run stays as it was"
+
+    typist("up", "--pool", "pool.toml")
+    queued = typist("fork", run, "--at", "1-1", "--times", "2", "--detach")[0].split()
+    for each in queued:
+        assert (
+            "Erewhon has more" in typist.json("runs", "watch", each, "--content")["done"]["answer"]
+        )
+    assert typist("diff", *queued)[0].startswith("no difference")
+    other = typist.json("rerun", run, "--worker", "country=calculator", code=2)["error"]
+    assert "with another definition of country" in other["message"]
