@@ -293,8 +293,9 @@ class _Fork:
             )
 
     def _says(self, log: "RunLog", choice: Choice, draft: "Draft") -> str:
-        forks = count(self.changes.times, "fork") if self.changes.times > 1 else "fork"
-        text = f"{forks} of {log.run}@{choice.at}: {_goes_on(draft)}"
+        times = self.changes.times
+        forks, each = (count(times, "fork"), "each ") if times > 1 else ("fork", "")
+        text = f"{forks} of {log.run}@{choice.at}: {each}{_goes_on(draft)}"
         return f"{choice.found}\n{text}" if choice.found else text
 
     def _announce(self, log: "RunLog", choice: Choice, draft: "Draft") -> None:
@@ -306,7 +307,7 @@ class _Fork:
         if there is not None and choice.found:
             since = ago(max(0, self.output.world.now() - there.since))
             self.output.hint(
-                f"the workers stand since {since}, with the code of that time; "
+                f"the workers run the code of {since}, when they were started; "
                 "after a change of it: podium down, then podium up"
             )
 

@@ -15,6 +15,7 @@ from podium.cli.world import current
 from podium.render import tree
 from podium.render_text import duration, money
 from protocol.errors import Busy, PodiumError, Usage
+from protocol.traces import trace_id
 
 if TYPE_CHECKING:
     from podium.client import Client
@@ -127,7 +128,8 @@ class Launch:
 
     def _launched(self, run: str) -> None:
         if self.output.as_json:
-            self.output.json({"launch": {"run_id": run, "view_url": None, "trace_id": None}})
+            trace = trace_id(run)
+            self.output.json({"launch": {"run_id": run, "view_url": None, "trace_id": trace}})
 
     def farewell(self) -> str:
         """What is said at Ctrl-C."""
@@ -229,4 +231,7 @@ def ended(output: Output, shown: "RunTree") -> int:
     if output.lively():
         output.say("")
     output.hint(f"look at it again: podium runs show {shown.run} --content")
+    if shown.forked_from:
+        origin = shown.forked_from.partition("@")[0]
+        output.hint(f"compare it: podium diff {origin} {shown.run}")
     return 0 if shown.outcome == "finished" else 1

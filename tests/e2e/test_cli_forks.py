@@ -226,7 +226,7 @@ def test_a_standing_deployment_has_to_host_the_workers_as_they_are(atlas: Atlas)
     assert atlas.shell("up", "--pool", str(atlas.pool)).code == 0
     said = atlas.shell("rerun", run)
     assert said.code == 0
-    assert "with the code of that time" in said.err
+    assert "when they were started; after a change" in said.err
     said = atlas.shell("rerun", run, "--worker", "country=invented", "--json")
     error = said.json()["error"]
     assert "with another definition of country" in error["message"]
