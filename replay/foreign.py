@@ -101,6 +101,7 @@ async def _logs(log: JetStreamLog) -> list[RunLog]:
             read = await log.read(run)
         read.inbox.clear()
         read.origin = None
+        del read.set_aside["origin"]
         del read.commits[1:]
         return read
 

@@ -33,7 +33,8 @@ MAX_KEEPS: Final = 5
 
 Kind: TypeAlias = Literal["cut", "broken", "foreign"]
 """``cut``: the log ends before a head that it once had. ``broken``: commits that were there don't
-chain any more. ``foreign``: messages of strangers, set aside; the run itself is sound."""
+chain any more, or the run that a fork begins with isn't what it was. ``foreign``: messages of
+strangers, set aside; the run itself is sound."""
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -96,6 +97,9 @@ def compare(log: RunLog, kept: KeptHead | None) -> list[Finding]:
         or (kept.n >= archived_before(log) and hash_at(log, kept.n) != kept.hash)
     ):
         findings.append(Finding(log.run, "broken", _break(log, kept)))
+    findings += [
+        Finding(log.run, "broken", aside.why) for aside in log.aside if aside.where == "origin"
+    ]
     strange = [aside for aside in log.aside if aside.where != "origin"]
     if strange and not findings:
         first = strange[0]

@@ -40,6 +40,7 @@ from replay.forks import (
 )
 from replay.history import entries, reports
 from replay.redecide import redecide
+from replay.scrub import compare
 from tests.logs import log_of
 from tests.runs import AT, RUN, TOOL, Driver, answer, begin, plan, planned, started
 from tests.runs import failure as refused
@@ -400,6 +401,7 @@ def test_an_origin_that_is_not_as_it_was_is_set_aside() -> None:
     asyncio.run(attach(reader(), fork))
     assert fork.origin is None
     assert "ends with commit 0" in fork.aside[0].why
+    assert [each.kind for each in compare(fork, None)] == ["broken"]
     with pytest.raises(NotFound, match="ends with commit 0"):
         check_origin(FORK, origin_at(log, 3), RunLog(RUN))
     other = log_of(started(planned(n=2)))
