@@ -153,12 +153,21 @@ def rerun(
         found = again_from(log, from_, history) if from_ else failure(log, history)
         if found is None:
             raise Conflict(
-                f"nothing failed in run {log.run} that was not made good",
-                hint=f"make one of its calls again: podium rerun {log.run} --from CALL",
+                f"nothing failed in run {log.run} that was not made good", hint=_otherwise(log)
             )
         return Choice(found.at, found.reopened, _told(log, found, history))
 
     return asyncio.run(_Fork(hosting, changes, f"rerun {run}").run(run, choose))
+
+
+def _otherwise(log: "RunLog") -> str:
+    """What to do about a run in which nothing failed."""
+    from podium.render import tree
+
+    below = [call.child for turn in tree(log).turns for call in turn.calls if call.child]
+    if below:
+        return f"something may have failed in a run below it: podium rerun {below[0]}"
+    return f"make one of its calls again: podium rerun {log.run} --from CALL"
 
 
 def _told(log: "RunLog", found: "Failure", history: "list[Entry]") -> str:

@@ -296,3 +296,42 @@ def test_two_runs_are_compared(atlas: Atlas) -> None:
     again = atlas.done("rerun", run)["run_id"]
     assert atlas.shell("diff", fork, again).out.startswith("no difference")
     assert atlas.shell("diff", fork, again).code == 0
+
+
+def test_a_run_whose_child_failed_names_the_child(atlas: Atlas) -> None:
+    (atlas.folder / "team.toml").write_text(
+        f'[pool]\nmodule = "{atlas.module}"\npolicy = "python:tests.e2e.test_cli_forks:Delegate"\n'
+        '[[worker]]\nname = "team"\nadapter = "conductor"\n'
+    )
+    pool = str(atlas.folder / "team.toml")
+    run = atlas.shell("run", "--pool", pool, "--json", ASKED).lines()[0]["launch"]["run_id"]
+    error = atlas.shell("rerun", run, "--pool", pool, "--json").json()["error"]
+    rows = atlas.shell("runs", "--json").json()["rows"]
+    (child,) = [row["run"] for row in rows if row["parent"] == run]
+    assert error["next"] == f"podium rerun {child}"
+    again = atlas.done("rerun", child, "--pool", pool)
+    assert again["answer"] == "1 failed"
+    assert atlas.shell("diff", run, child, "--json").code == 3
+
+
+class Delegate(Curt):
+    """A policy that has a child run ask for what the tool doesn't know."""
+
+    @property
+    def spec(self) -> Any:
+        """See `InstantPolicy`."""
+        from protocol.decisions import PolicySpec
+
+        return PolicySpec(name="python:tests.e2e.test_cli_forks:Delegate")
+
+    def decide(self, view: Any) -> Any:
+        """See `InstantPolicy`."""
+        from protocol.decisions import Decision, PlannedCall, Reply
+
+        if view.turns:
+            failed = sum(seen.status != "OK" for seen in view.turns[-1].observations)
+            return Reply(decision=Decision(answer=f"{failed} failed"))
+        call = PlannedCall("team", {"task": "below"})
+        if view.task.text == "below":
+            call = PlannedCall("country", {"name": "Peru", "fact": "area"})
+        return Reply(decision=Decision(calls=(call,)))

@@ -177,6 +177,23 @@ def test_planted_changes_of_a_decision_are_named() -> None:
     assert whats(diff(log_of(base), log_of(other))) == [("", "answer")]
 
 
+def test_calls_are_aligned_by_what_they_ask_before_their_place() -> None:
+    base = rounds(plan(planned(n=1), planned(n=2), planned("agent", n=3)), answer())
+    other = rounds(plan(planned(n=2), planned("child"), planned(n=1)), answer())
+    (step, _) = diff(log_of(base), log_of(other)).steps
+    pairs = [(pair.a.call, pair.b.call) for pair in step.pairs if pair.a and pair.b]
+    assert pairs == [("1-0", "1-2"), ("1-1", "1-0"), ("1-2", "1-1")]
+    assert [found.what for found in step.pairs[0].differences] == []
+    assert [found.what for found in step.pairs[2].differences] == ["worker", "arguments"]
+    shorter = rounds(plan(planned(n=2)), answer())
+    (step, _) = diff(log_of(base), log_of(shorter)).steps
+    assert [(p.a and p.a.call, p.b and p.b.call) for p in step.pairs] == [
+        ("1-1", "1-0"),
+        ("1-0", None),
+        ("1-2", None),
+    ]
+
+
 def test_a_rejected_reply_and_a_policy_that_failed() -> None:
     base = rounds(plan(planned(n=1)), answer())
     other = rounds(plan(), plan(planned(n=1)), answer())
@@ -226,6 +243,9 @@ def test_a_call_that_is_made_again_differs_where_it_settles_again() -> None:
     log = log_of(driver)
     at = next(e.number for e in entries(log) if e.kind == "RoundClosed") - 1
     again = forked(log, at, reopened=("1-1",))
+    waiting = diff(log, joined(again, log)).first
+    assert waiting is not None
+    assert (waiting.what, waiting.b, waiting.event_b) == ("status", "", 0)
     again.report("1-1", value=2)
     found = diff(log, joined(again, log))
     assert found.first is not None
