@@ -6,7 +6,7 @@ gets an upcaster.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from itertools import accumulate
 from typing import Annotated, Any, Final, TypeAlias, TypeVar
@@ -84,7 +84,7 @@ class _Envelope(msgspec.Struct, frozen=True, kw_only=True):
 Upcaster = Callable[[dict[str, Any]], list[dict[str, Any]]]
 """Turns a recorded event of an old form into events of today's."""
 
-UPCASTERS: Final[dict[str, Upcaster]] = {}
+UPCASTERS: Final[Mapping[str, Upcaster]] = {}
 """By the tag of the old form."""
 
 _T = TypeVar("_T")
@@ -154,7 +154,7 @@ def deeper_than(levels: int, data: bytes) -> bool:
     return max(accumulate(steps), default=0) > levels
 
 
-def decode_commit(data: bytes) -> Commit:
+def decode_commit(data: bytes, upcasters: Mapping[str, Upcaster] = UPCASTERS) -> Commit:
     """A commit, its events brought to today's form. Raises `InvalidData`."""
     if data.count(b"[") + data.count(b"{") <= _MAX_LEVELS:  # nothing that could nest too deeply
         try:
@@ -164,14 +164,14 @@ def decode_commit(data: bytes) -> Commit:
     try:
         return _guarded(_decode_commit, data, "a commit")
     except InvalidData:
-        return _decode_patiently(data)
+        return _decode_patiently(data, upcasters)
 
 
-def _decode_patiently(data: bytes) -> Commit:
+def _decode_patiently(data: bytes, upcasters: Mapping[str, Upcaster]) -> Commit:
     envelope = _guarded(_decode_envelope, data, "a commit")
     events: list[AnyEvent] = []
     for raw in envelope.events:
-        upcast = UPCASTERS.get(str(raw.get("type", "")), _as_it_is)
+        upcast = upcasters.get(str(raw.get("type", "")), _as_it_is)
         try:
             events += [_event(today) for today in upcast(raw)]
         except (KeyError, TypeError, ValueError):  # it isn't what its tag says

@@ -15,7 +15,7 @@ from protocol.events import RunCancelled, RunFailed, RunFinished
 from replay.chain import Head, Messages, Stored, stranger
 from replay.problems import Problem, difference
 
-MAX_SEARCHED_BYTES: Final = 8_192
+MAX_SEARCHED_BYTES: Final = 4_096
 """Bytes of a message in which a flipped bit is searched for. The search hashes the message once
 per bit: about a quarter of a second for this many."""
 

@@ -1,5 +1,7 @@
 """What `verify` finds: one struct for everything that can be wrong with a run's log, in words."""
 
+from collections.abc import Iterator
+from itertools import zip_longest
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -94,28 +96,39 @@ TOLD: Final = frozenset(
 
 def difference(expected: Any, found: Any) -> Difference | None:
     """The first difference between two messages, field by field; None if they are equal."""
-    return _differ(msgspec.to_builtins(expected), msgspec.to_builtins(found), ())
+    return _differ(expected, found, ())
 
 
 def _differ(a: Any, b: Any, path: tuple[str, ...]) -> Difference | None:
-    if type(a) is type(b):
-        if isinstance(a, dict):
-            for name in [*a, *(name for name in b if name not in a)]:
-                found = _differ(a.get(name, ABSENT), b.get(name, ABSENT), (*path, str(name)))
-                if found is not None:
-                    return found
-            return None
-        if isinstance(a, list | tuple):
-            for index in range(max(len(a), len(b))):
-                one = a[index] if index < len(a) else ABSENT
-                other = b[index] if index < len(b) else ABSENT
-                found = _differ(one, other, (*path, str(index)))
-                if found is not None:
-                    return found
-            return None
-    if a == b and type(a) is type(b):
+    for name, one, other in _parts(a, b):
+        found = _differ(one, other, (*path, name))
+        if found is not None:
+            return found
+    if type(a) is type(b) and (a == b or isinstance(a, msgspec.Struct | dict | list | tuple)):
         return None
-    return Difference(".".join(path), a, b)
+    return Difference(".".join(path), _plain(a), _plain(b))
+
+
+def _parts(a: Any, b: Any) -> Iterator[tuple[str, Any, Any]]:
+    """What two values of one type are made of, side by side."""
+    if type(a) is not type(b):
+        return
+    if isinstance(a, msgspec.Struct):
+        for name in a.__struct_fields__:
+            yield name, getattr(a, name), getattr(b, name)
+    elif isinstance(a, dict):
+        for name in [*a, *(name for name in b if name not in a)]:
+            yield str(name), a.get(name, ABSENT), b.get(name, ABSENT)
+    elif isinstance(a, list | tuple):
+        for index, (one, other) in enumerate(zip_longest(a, b, fillvalue=ABSENT)):
+            yield str(index), one, other
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: an event of a newer writer has no other form."""
+    if value is ABSENT:
+        return value
+    return msgspec.json.decode(msgspec.json.encode(value))
 
 
 def told(path: str, value: Any) -> str:

@@ -74,6 +74,8 @@ class Decided(NamedTuple):
     after: RunState
     """And after."""
     steps: tuple[Step, ...]
+    decided: RunState
+    """The state to which today's rules lead."""
 
     @property
     def events(self) -> tuple[AnyEvent, ...]:
@@ -91,11 +93,14 @@ def redecide(log: RunLog) -> Iterator[Decided]:
     first = log.shared + 1
     for commit in log.commits:
         after = fold(state, commit.events)
-        yield Decided(commit, first, state, after, _steps(state, commit, inbox))
+        steps, decided = _steps(state, commit, inbox)
+        yield Decided(commit, first, state, after, steps, decided)
         state, first = after, first + len(commit.events)
 
 
-def _steps(state: RunState, commit: Commit, inbox: Mapping[str, Message]) -> tuple[Step, ...]:
+def _steps(
+    state: RunState, commit: Commit, inbox: Mapping[str, Message]
+) -> tuple[tuple[Step, ...], RunState]:
     draft = Draft(state, commit.at)
     steps: list[Step] = []
     for cause in commit.causes:
@@ -107,7 +112,7 @@ def _steps(state: RunState, commit: Commit, inbox: Mapping[str, Message]) -> tup
             except PodiumError as error:
                 problem = error.message
         steps.append(Step(cause, command, before, tuple(draft.events[count:]), problem))
-    return tuple(steps)
+    return tuple(steps), draft.state
 
 
 def _rebuilt(
