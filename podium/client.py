@@ -32,7 +32,9 @@ from protocol.state import Outcome, Phase, RunState
 from protocol.subjects import Priority
 from replay import forks
 from replay.chain import RunLog
+from replay.damage import Known
 from replay.log import EventLog
+from replay.verify import Verified, verify_run
 
 LOOK_S: Final = 2.0
 """Seconds after which a watcher looks into the log itself: as late as a lost hint is noticed."""
@@ -339,6 +341,15 @@ class Client:
     async def blob(self, ref: BlobRef) -> bytes:
         """The bytes of a value that is too large for a message. Raises `NotFound`."""
         return await self._log.get_blob(ref)
+
+    async def verify(self, run: str, head: Known | None = None) -> Verified:
+        """Check a run, whose log is known to have reached ``head``; raises as `log`."""
+        check_run(run)
+        return await verify_run(self._log, run, head)
+
+    async def ids(self) -> list[str]:
+        """The ids of all runs that have a log."""
+        return await self._log.runs()
 
     async def state(self, run: str) -> RunState:
         """The run, folded from its log; of phase ``new`` if no conductor has taken it yet."""

@@ -27,6 +27,7 @@ from protocol import errors, subjects
 from protocol.errors import Conflict, PodiumError, TimedOut, Unreachable, Usage
 from protocol.redaction import Redaction, Redactor
 from replay.broker import Broker
+from replay.damage import Known
 from replay.durability import Settings
 from replay.foreign import Foreign, foreign
 from replay.jetstream_log import JetStreamLog
@@ -82,6 +83,12 @@ class Host:
         """What is wrong with the runs' logs, as far as one look shows; changes nothing."""
         log = JetStreamLog(self.broker)
         return await Scrubber(log, BrokerLedger(log), keep=False).scrub()
+
+    async def heads(self, run: str = "") -> dict[str, Known]:
+        """How far each run's log, or that of one run, was seen to reach."""
+        ledger = BrokerLedger(JetStreamLog(self.broker))
+        kept = (await ledger.kept(run)).values()
+        return {each.head.run: Known(each.head.n, each.head.hash) for each in kept}
 
     @contextlib.asynccontextmanager
     async def archiver(self, shelf: "ArchiveShelf") -> "AsyncIterator[Archiver]":

@@ -22,6 +22,7 @@ from replay.shelves import Shelves
 if TYPE_CHECKING:
     from replay.archive.archiver import Archiver
     from replay.archive.shelf import ArchiveShelf
+    from replay.damage import Known
     from replay.durability import Settings
     from replay.scrub import Finding
 
@@ -134,6 +135,10 @@ class ShelfHost:
     async def findings(self) -> "list[Finding]":
         """See `Hosted`: what is on a shelf is checked by whoever reads it."""
         return []
+
+    async def heads(self, run: str = "") -> "dict[str, Known]":
+        """See `Hosted`: nobody keeps heads of what is on a shelf."""
+        return {}
 
     def archiver(self, shelf: "ArchiveShelf") -> "AbstractAsyncContextManager[Archiver]":
         """See `Hosted`: there is no live log to archive from."""

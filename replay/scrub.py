@@ -67,8 +67,8 @@ class Ledger(Protocol):
         """Messages on each run's commits. Cheap if nothing has changed since the last question."""
         ...
 
-    async def kept(self) -> dict[str, Kept]:
-        """The kept head of each run."""
+    async def kept(self, run: str = "") -> dict[str, Kept]:
+        """The kept head of each run; only that of one run, if it is named."""
         ...
 
     async def keep(self, head: KeptHead, after: int) -> int | None:
@@ -283,19 +283,22 @@ class BrokerLedger:
         )
         return info
 
-    async def kept(self) -> dict[str, Kept]:
-        """See `Ledger.kept`: reads those that have been kept since the last question."""
-        found: list[Stored] = await persist(
-            lambda: self._broker.read(subjects.HEADS, subjects.head("*"), self._after),
-            SETTLE_S,
-            "the kept heads",
-        )
-        for stored in found:
-            self._after = stored.seq
-            head = _head(stored)
-            if head is not None:
-                self._heads[head.run] = Kept(head, stored.seq)
+    async def kept(self, run: str = "") -> dict[str, Kept]:
+        """See `Ledger.kept`: of all runs, reads what has been kept since the last question."""
+        if run:
+            found = await self._read(subjects.head(run), 0)
+            return {head.run: Kept(head, seq) for seq, head in found if head.run == run}
+        for seq, head in await self._read(subjects.head("*"), self._after):
+            self._after = seq
+            self._heads[head.run] = Kept(head, seq)
         return self._heads
+
+    async def _read(self, subject: str, after: int) -> list[tuple[int, KeptHead]]:
+        found: list[Stored] = await persist(
+            lambda: self._broker.read(subjects.HEADS, subject, after), SETTLE_S, "the kept heads"
+        )
+        heads = ((stored.seq, _head(stored)) for stored in found)
+        return [(seq, head) for seq, head in heads if head is not None]
 
     async def keep(self, head: KeptHead, after: int) -> int | None:
         """See `Ledger.keep`."""
@@ -351,9 +354,9 @@ class MemoryLedger:
         messages = self._store.messages.items()
         return {run: len(stored) for (run, where), stored in messages if where == "c" and stored}
 
-    async def kept(self) -> dict[str, Kept]:
+    async def kept(self, run: str = "") -> dict[str, Kept]:
         """See `Ledger.kept`."""
-        return dict(self._heads)
+        return {name: kept for name, kept in self._heads.items() if run in ("", name)}
 
     async def keep(self, head: KeptHead, after: int) -> int | None:
         """See `Ledger.keep`."""

@@ -142,9 +142,15 @@ async def verify_run(log: EventLog, run: str, kept: Known | None = None) -> Veri
         kept: A head that it is known to have had *before* this is called.
 
     Raises:
+        NotFound: There is no such run, and never was one as far as is known.
         Unreachable: No answer in time.
     """
-    messages = await log.stored(run, kept.n if kept else 0)
+    try:
+        messages = await log.stored(run, kept.n if kept else 0)
+    except NotFound:
+        if kept is None:
+            raise
+        messages = Messages([], [])  # its whole shard is gone
 
     async def own(name: str, least: int) -> RunLog:
         stored = messages if name == run else await log.stored(name, least)

@@ -129,6 +129,7 @@ DEBUGGING: Final = {
     "fork": "Go on from an event of a run, with something changed.",
     "rerun": "Make again what failed in a run; reuse what succeeded.",
     "diff": "Two runs side by side: where they first differ, and in what.",
+    "verify": "Check logs: hashes and gaps, then the rules and prompts.",
 }
 
 KEEPING: Final = {

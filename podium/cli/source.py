@@ -19,14 +19,16 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from podium.cli.options import Common
 from podium.cli.world import current
 from protocol.errors import NotFound, Usage
-from protocol.subjects import is_call
+from protocol.subjects import is_call, is_run
 from replay.chain import archived_before
 
 if TYPE_CHECKING:
+    from podium.cli.world import Hosted
     from podium.client import Client
     from protocol.actions import BlobRef
     from replay.chain import RunLog
     from replay.log import EventLog
+    from replay.verify import Verified
 
 
 class Source:
@@ -34,7 +36,7 @@ class Source:
 
     def __init__(self, common: Common, stack: AsyncExitStack) -> None:
         self._common, self._stack = common, stack
-        self._deployment: Client | None = None
+        self._deployment: Hosted | None = None
         self._files: dict[str, tuple[Client, str]] = {}
 
     async def log(self, name: str) -> "RunLog":
@@ -55,11 +57,29 @@ class Source:
         """The log in which the run that a name means stands."""
         return (self._file(name)[0] if names_file(name) else await self._connected()).reader
 
+    async def runs(self) -> list[str]:
+        """Ids, sorted, of all runs that have a log, or are known to have had one."""
+        host = await self._hosted()
+        return sorted({*await host.client.ids(), *await host.heads()})
+
+    async def verified(self, name: str) -> "list[Verified]":
+        """What a name means, verified; all runs of a file. Raises `NotFound` or `Ambiguous`."""
+        if names_file(name):
+            client, _ = self._file(name)
+            return [await client.verify(run) for run in await client.ids()]
+        host = await self._hosted()
+        run = name if is_run(name) else await host.client.find(name)
+        heads = await host.heads(run)  # before the log: it only grows
+        found = await host.client.verify(run, heads.get(run))
+        if not found.commits and not found.problems:
+            await host.client.find(run)  # nothing of it is there: is there such a run at all?
+        return [found]
+
     async def blob(self, ref: "BlobRef") -> bytes:
         """The bytes of a blob of a run that was read. Raises `NotFound` or `InvalidData`."""
         clients = [client for client, _ in self._files.values()]
         problem: NotFound | None = None
-        for client in [*clients, *([self._deployment] if self._deployment else [])]:
+        for client in [*clients, *([self._deployment.client] if self._deployment else [])]:
             try:
                 return await client.blob(ref)
             except NotFound as error:
@@ -74,11 +94,13 @@ class Source:
         return self._files[name]
 
     async def _connected(self) -> "Client":
+        return (await self._hosted()).client
+
+    async def _hosted(self) -> "Hosted":
         """The deployment, when it is first needed."""
         if self._deployment is None:
             connecting = current().deployments.connect(self._common.load().config)
-            host = await self._stack.enter_async_context(connecting)
-            self._deployment = host.client
+            self._deployment = await self._stack.enter_async_context(connecting)
         return self._deployment
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from protocol.actions import Pool
     from replay.archive.archiver import Archiver
     from replay.archive.shelf import ArchiveShelf
+    from replay.damage import Known
     from replay.durability import Settings
     from replay.foreign import Foreign
     from replay.scrub import Finding
@@ -48,6 +49,9 @@ class Hosted(Protocol):
     async def findings(self) -> "list[Finding]":
         """What is wrong with the runs' logs: cut, broken, or written to by strangers."""
         ...
+
+    async def heads(self, run: str = "") -> "dict[str, Known]":
+        """How far each run's log, or that of one run, was seen to reach."""
 
     def archiver(self, shelf: "ArchiveShelf") -> "AbstractAsyncContextManager[Archiver]":
         """What moves runs into an archive; it takes a conductor's rights."""

@@ -32,6 +32,7 @@ from protocol.redaction import Redactor
 from replay.archive.archiver import Archiver
 from replay.archive.keeper import MemoryKeeper
 from replay.archive.shelf import ArchiveShelf
+from replay.damage import Known
 from replay.durability import Settings
 from replay.foreign import Foreign
 from replay.memory_log import MemoryLog, MemoryStore
@@ -87,6 +88,11 @@ class MemoryHost:
         """See `Hosted`."""
         store = self.memory.store
         yield Archiver(self.memory, self._ledger, MemoryKeeper(store), shelf, now_ms)
+
+    async def heads(self, run: str = "") -> dict[str, Known]:
+        """See `Hosted`."""
+        kept = await self._ledger.kept(run)
+        return {name: Known(each.head.n, each.head.hash) for name, each in kept.items()}
 
 
 class MemoryDeployments:
