@@ -439,8 +439,9 @@ def _tail(run: str, chain: _Chain, kept: Known | None) -> Iterable[Problem]:
         commit=last + 1,
         expected=f"a log up to commit {kept.n} ({kept.hash}): that head of it is kept",
         found=f"it ends with commit {last}" if last else "no commit of it is there",
-        likely="the end of the log was cut, as by a restored backup or a disk that lost what it "
-        f"had acknowledged; {RESTORE}",
+        likely="the end of the log was cut: by a restored backup, a disk that lost what it had "
+        "acknowledged, or a broker that started again after a crash and gave up its file from a "
+        f"message on whose own checksum fails; {RESTORE}",
     )
 
 

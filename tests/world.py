@@ -8,7 +8,7 @@ from actors.bus import MemoryBus
 from actors.conductor import Conductor, ConductorOptions
 from actors.jetstream_queue import consumers_of
 from actors.memory_queue import MemoryQueue
-from actors.ports import Attempt, Outcome, Policy
+from actors.ports import Attempt, Clock, Outcome, Policy
 from actors.worker import Worker, WorkerOptions
 from protocol import subjects
 from protocol.actions import Json, Pool, WorkerSpec
@@ -62,8 +62,10 @@ def calls(*planned: tuple[str, dict[str, Json]]) -> Decision:
 class World:
     """Queues and a log in memory, and whatever runs on them."""
 
-    def __init__(self, *, lease_s: float = 0.3, look_s: float = 0.2) -> None:
-        self.lease_s, self.look_s = lease_s, look_s
+    def __init__(
+        self, *, lease_s: float = 0.3, look_s: float = 0.2, clock: Clock = now_ms
+    ) -> None:
+        self.lease_s, self.look_s, self.clock = lease_s, look_s, clock
         self.log: EventLog = MemoryLog()
         self.bus = MemoryBus()
         self.tasks = MemoryQueue(consumers_of("tasks"), lease_s)
@@ -86,7 +88,7 @@ class World:
             calls=self.calls,
             bus=self.bus,
             policies=lambda spec: self.policies[spec.name],
-            clock=now_ms,
+            clock=self.clock,
             options=ConductorOptions(name=name, lease_s=self.lease_s, look_s=self.look_s),
         )
         self.conductors.append(conductor)
@@ -103,7 +105,7 @@ class World:
             log=self.log,
             calls=self.calls,
             bus=self.bus,
-            clock=now_ms,
+            clock=self.clock,
             options=WorkerOptions(replica=replica, lease_s=self.lease_s),
         )
         self.workers.append(worker)
