@@ -5,14 +5,14 @@ hashes on both sides of it are compared, and what happened to it is said in word
 bit is not guessed: it is searched for, and flipping it back gives the hash that was recorded.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from hashlib import sha256
 from typing import Final, NamedTuple
 
 from protocol.codec import HASH_CHARS, Commit, decode_commit, digest
 from protocol.errors import InvalidData
 from protocol.events import RunCancelled, RunFailed, RunFinished
-from replay.chain import Head, Messages, Stored, stranger
+from replay.chain import Decode, Head, Messages, Stored, stranger
 from replay.problems import Problem, difference
 
 MAX_SEARCHED_BYTES: Final = 4_096
@@ -37,7 +37,7 @@ class Piece:
 
     __slots__ = ("commit", "hash", "mended", "n", "place", "stored", "why")
 
-    def __init__(self, place: int, stored: Stored, decode: "Decode") -> None:
+    def __init__(self, place: int, stored: Stored, decode: Decode) -> None:
         self.place, self.stored = place, stored
         self.hash = digest(stored.data)
         self.commit: Commit | None = None
@@ -51,9 +51,6 @@ class Piece:
             self.commit = decode(stored.data)
         except InvalidData as error:
             self.why = error.message
-
-
-Decode = Callable[[bytes], Commit]
 
 
 class Damage(NamedTuple):

@@ -211,6 +211,8 @@ class _Checker:
     def _why_prompt(
         self, said: PolicyReplied, dialect: Dialect, s: RunState, differs: Difference | None
     ) -> str:
+        if self.rules != RULES:
+            return f"it was shown under rules {self.rules!r}, and these are {RULES!r}"
         if differs is not None:
             return f"the two differ first in {differs.path or 'their whole'}"
         if s.asked is not None and s.asked.asker == "composer" and said.version != COMPOSER:

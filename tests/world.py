@@ -62,9 +62,7 @@ def calls(*planned: tuple[str, dict[str, Json]]) -> Decision:
 class World:
     """Queues and a log in memory, and whatever runs on them."""
 
-    def __init__(
-        self, *, lease_s: float = 0.3, look_s: float = 0.2, clock: Clock = now_ms
-    ) -> None:
+    def __init__(self, *, lease_s: float = 0.3, look_s: float = 0.2, clock: Clock = now_ms) -> None:
         self.lease_s, self.look_s, self.clock = lease_s, look_s, clock
         self.log: EventLog = MemoryLog()
         self.bus = MemoryBus()

@@ -7,8 +7,10 @@
                            <run>.inbox.jsonl
                            prompts.jsonl         what policies were shown, one prompt a line
                            blobs/<sha256>
-    must_fail/<story>/...                        the same; has to fail, for the reasons it names
+    must_fail/<what>/...                         the same; has to fail, for the reasons it names
+    old_form/<what>/...                          the same, with events that need an upcaster
 
 Nothing here is ever edited. ``python -m tests.golden.record VERSION`` adds a version's logs, and
-refuses to touch those that are there. No line needs Podium to be read: it is JSON.
+refuses to touch those that are there; `spoil` made the other two. Every line is JSON, which needs
+no Podium to be read.
 """

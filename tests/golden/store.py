@@ -13,13 +13,13 @@ from protocol.dialects import prompt
 from protocol.events import PolicyReplied
 from protocol.state import RunState
 from protocol.views import view
-from replay.chain import Messages, RunLog, Stored, assemble
-from replay.damage import Decode
+from replay.chain import Decode, Messages, RunLog, Stored, assemble
 from replay.redecide import redecide
 
 FOLDER: Final = Path(__file__).parent
 LOGS: Final = FOLDER / "logs"
 MUST_FAIL: Final = FOLDER / "must_fail"
+OLD_FORM: Final = FOLDER / "old_form"
 
 
 class Reason(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +32,6 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
     event: int = 0
     expected: str = ""
     found: str = ""
-    function: str = ""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,20 +1,14 @@
 """What has to be true of a run's log, whatever was killed while it was written."""
 
 from collections import Counter
-from collections.abc import Mapping
 
 import msgspec
 
 from protocol.actions import Report
-from protocol.codec import Commit, digest, encode
-from protocol.commands import Activate, Command, Deadline, Inbox, PolicyReply, Start
-from protocol.decisions import Reply
-from protocol.events import CallSettled, PolicyReplied, ReportNoted, RunActivated, RunStarted
-from protocol.inbox import Signal
-from protocol.run import fold, step
-from protocol.state import RunState
+from protocol.events import CallSettled, ReportNoted, RunActivated
 from replay.chain import RunLog
 from replay.jetstream_log import JetStreamLog
+from replay.verify import verify_run
 from tests.integration import chaos_pool
 
 
@@ -41,7 +35,9 @@ async def check(log: JetStreamLog, run: str, answer: str, found: Found) -> None:
     assert state.answer == answer, f"run {run} answers {state.answer}, undisturbed it is {answer}"
     assert not state.limited_by
     one_report_each(read)
-    verifies(read)
+    verified = await verify_run(log, run)
+    assert verified.problems == (), f"run {run}: {verified.problems}"
+    assert verified.decided == len(read.commits)
     found.runs += 1
     count(read, found)
 
@@ -61,45 +57,6 @@ def one_report_each(log: RunLog) -> None:
         if call.worker != "band":
             make = {"grow": chaos_pool.grown, "shift": chaos_pool.shifted}[call.worker]
             assert report.value == make(call.arguments["n"])
-
-
-def verifies(log: RunLog) -> None:
-    """Nothing foreign, a whole chain, and the rules decide again what they decided then."""
-    assert not log.aside, f"run {log.run}: {log.aside}"
-    prev, inbox, state = "", {entry.hash: entry.message for entry in log.inbox}, RunState()
-    for n, commit in enumerate(log.commits, 1):
-        assert (commit.n, commit.prev) == (n, prev)
-        commands = [command(cause, commit, inbox) for cause in commit.causes]
-        draft = step(state, commands, commit.at)
-        assert tuple(draft.events) == commit.events, f"run {log.run}, commit {n}: decided otherwise"
-        state = fold(state, commit.events)
-        assert state == draft.state, f"run {log.run}, commit {n}: folded otherwise"
-        prev = digest(encode(commit))
-    assert prev == log.head.hash
-
-
-def command(cause: str, commit: Commit, inbox: Mapping[str, object]) -> Command:
-    """The command that a cause names, from what the log has of it."""
-    kind, _, rest = cause.partition(":")
-    events = commit.events
-    if kind == "inbox":
-        message = inbox[rest]
-        assert isinstance(message, Report | Signal)
-        return Inbox(rest, message)
-    if kind == "deadline":
-        return Deadline()
-    if kind == "activation":
-        activated = next(event for event in events if isinstance(event, RunActivated))
-        return Activate(activated.conductor, activated.rules)
-    if kind == "policy":
-        said = next(e for e in events if isinstance(e, PolicyReplied) and e.turn == int(rest))
-        shared = set(Reply.__struct_fields__) & set(PolicyReplied.__struct_fields__)
-        reply = Reply(**{name: getattr(said, name) for name in shared})
-        return PolicyReply(said.turn, reply)
-    assert kind == "start"
-    begun = next(event for event in events if isinstance(event, RunStarted))
-    shared = set(Start.__struct_fields__) & set(RunStarted.__struct_fields__)
-    return Start(**{name: getattr(begun, name) for name in shared})
 
 
 def count(log: RunLog, found: Found) -> None:

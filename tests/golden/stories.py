@@ -1,0 +1,404 @@
+"""What golden logs are recorded of: real conductors and workers over memory, in virtual time.
+
+Between them the stories have every event and every cause. Time jumps to whatever is waited for
+next, so a minute's time-out takes no time and gives the same log again.
+"""
+
+import asyncio
+import selectors
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from actors.ports import Attempt, Outcome
+from podium.client import Client
+from protocol.actions import Report, Spend, WorkerSpec
+from protocol.budgets import Budget, Extension
+from protocol.codec import encode
+from protocol.decisions import Decision, PlannedCall, PolicySpec, Reply, ToolCall, View
+from protocol.events import CallSettled, Edit, PolicyAsked
+from protocol.inbox import Label, Reward
+from replay.chain import RunLog
+from replay.forks import failure
+from replay.history import entries
+from tests.runs import AT, NUMBER
+from tests.stories import epoch
+from tests.world import World, calls
+
+Story = Callable[[World], Awaitable[list[str]]]
+"""Has runs happen, and returns their ids."""
+
+LONG_S: Final = 10**4
+"""Virtual seconds that a story may wait for anything: it is over at once, or never."""
+
+
+class _Jumping(selectors.SelectSelector):
+    """Waits for nothing: where nothing is ready, time jumps on."""
+
+    def __init__(self, jump: Callable[[float], None]) -> None:
+        super().__init__()
+        self._jump = jump
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        """See `selectors`; without a time-out and with nothing ready, nothing will ever happen."""
+        ready = super().select(0)
+        if not ready:
+            if timeout is None:
+                raise RuntimeError("the story stands still: nothing will ever happen")
+            self._jump(timeout)
+        return ready
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time is whatever is waited for next."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        super().__init__(_Jumping(self._jump))
+
+    def time(self) -> float:
+        """Virtual seconds."""
+        return self._now
+
+    def _jump(self, seconds: float) -> None:
+        self._now += seconds
+
+    def clock(self) -> int:
+        """Virtual milliseconds since the epoch."""
+        return AT + round(self._now * 1_000)
+
+
+TOOL: Final = WorkerSpec(name="tool", parameters=NUMBER, attempts=2, timeout_ms=5_000)
+AGENT: Final = WorkerSpec(
+    name="agent", kind="agent", parameters=NUMBER, reserve=Spend(tokens=50, cost=20), attempts=3
+)
+CHILD: Final = WorkerSpec(name="below", kind="conductor", attempts=1)
+ABSENT: Final = WorkerSpec(name="absent", timeout_ms=3_000, wait_ms=1_000)
+
+
+class Working:
+    """A worker's work: each call takes its time, and may fail."""
+
+    def __init__(self) -> None:
+        self.lost: set[str] = set()
+        """Calls whose first attempt the infrastructure loses."""
+        self.broken = True
+
+    async def work(self, attempt: Attempt) -> Outcome:
+        n = attempt.arguments.get("n", 0)
+        assert isinstance(n, int)
+        await asyncio.sleep(n / 10)
+        if n == 13 and self.broken:
+            raise KeyError("no such article: 13")
+        if attempt.call in self.lost and attempt.attempt == 1:
+            return Outcome(status="EXEC_ERR", fault="infrastructure", value="the host went away")
+        if n == 70:
+            return Outcome(value="long " * 14_000)
+        return Outcome(value={"n": n, "square": n * n}, spend=Spend(tokens=n, cost=2))
+
+
+class Endpoint:
+    """A policy that has to be waited for, and follows a list of replies."""
+
+    def __init__(self, name: str, replies: list[Reply], dialect: Any = "decision") -> None:
+        self.spec = PolicySpec(name=name, dialect=dialect, reserve=Spend(tokens=100, cost=5))
+        self._replies: Iterator[Reply] = iter(replies)
+        self.after_s = 0.5
+
+    async def ask(self, view: View) -> Reply:
+        """See `EndpointPolicy`."""
+        await asyncio.sleep(self.after_s)
+        return next(self._replies)
+
+
+def said(*planned: PlannedCall, answer: str | None = None, **more: Any) -> Reply:
+    """A reply of an endpoint."""
+    return Reply(
+        decision=Decision(planned, answer),
+        spend=Spend(tokens=30, cost=1),
+        latency_ms=500,
+        version="story-1",
+        **more,
+    )
+
+
+def tool(n: int, **more: Any) -> PlannedCall:
+    """A call of the tool."""
+    return PlannedCall("tool", {"n": n}, **more)
+
+
+@asynccontextmanager
+async def story_world(loop: VirtualLoop) -> AsyncIterator[World]:
+    """A world in virtual time."""
+    world = World(lease_s=30.0, look_s=1.0, clock=loop.clock)
+    try:
+        yield world
+    finally:
+        await world.close()
+
+
+def client(world: World) -> Client:
+    """A user, whose randomness is none."""
+    count = iter(range(1, 10**6))
+    return Client(
+        world.log,
+        world.tasks,
+        by="ada",
+        clock=world.clock,
+        randomness=lambda size: (next(count) << 40).to_bytes(8, "big").rjust(size, b"\1")[:size],
+    )
+
+
+async def ended(world: World, run: str) -> RunLog:
+    """Wait for a run's end."""
+    return await world.ended(run, LONG_S)
+
+
+async def paused(world: World, run: str) -> RunLog:
+    """Wait until a run rests, and its conductor has let go of it."""
+    log = await world.until(run, lambda log: log.state().phase == "paused", LONG_S)
+    while world.tasks.items:
+        await _a_moment()
+    return log
+
+
+async def _a_moment() -> None:
+    moment = 0.1
+    await asyncio.sleep(moment)
+
+
+async def begun(world: World, work: Working | None = None) -> Working:
+    """The usual workers and a conductor."""
+    work = work or Working()
+    await world.worker(TOOL, work.work)
+    await world.worker(AGENT, work.work)
+    await world.conductor()
+    return work
+
+
+# ----------------------------------------------------------------------------------------- stories
+
+
+async def rounds(world: World) -> list[str]:
+    """Rounds of parallel calls, some that don't fit, some that wait for others or see them."""
+
+    def decide(view: View) -> Decision:
+        if not view.turns:
+            odd = PlannedCall("tool", {"n": "seven"})
+            stranger = PlannedCall("nobody", {})
+            return Decision(calls=(tool(3), tool(1), odd, stranger, PlannedCall("agent", {"n": 2})))
+        if len(view.turns) == 1:
+            return Decision(calls=(tool(4), tool(2, after=(0,)), tool(5, sees=(0, 1))))
+        return Decision(answer="nine, one, four; then sixteen, four and twenty-five")
+
+    world.policy(decide)
+    await begun(world)
+    run = await world.submit(world.start(budget=Budget(parallel=2)))
+    await ended(world, run)
+    for message in (
+        Reward(run=run, channel="correct", value=1.0, by="a checker"),
+        Label(run=run, key="seen", value=True, by="ada"),
+    ):
+        await world.log.post(run, encode(message))
+    return [run]
+
+
+async def retries(world: World) -> list[str]:
+    """A lost attempt made again, a time-out, a report that comes too late, a rejected decision."""
+    replies = [
+        said(tool(1, after=(3,))),
+        said(tool(1), PlannedCall("absent", {})),
+        said(answer="one, and nobody knows"),
+    ]
+    slow = world.policies["slow"] = Endpoint("slow", replies)
+    work = Working()
+    work.lost = {"1-0"}
+    world.pool = type(world.pool)((ABSENT,))
+    await begun(world, work)
+    run = await world.submit(world.start(policy="slow"))
+
+    def waits(log: RunLog) -> bool:
+        asked = log.state().asked
+        return asked is not None and asked.turn == 3
+
+    assert isinstance(slow, Endpoint)
+    await world.until(run, lambda log: log.state().round == 1, LONG_S)
+    slow.after_s = 5.0
+    await world.until(run, waits, LONG_S)
+    late = Report(run=run, call="1-1", attempt=1, status="OK", value="late", by="absent-1")
+    await world.log.post(run, encode(late))
+    await ended(world, run)
+    return [run]
+
+
+async def steered(world: World) -> list[str]:
+    """Paused, resumed, given more, and asked for its answer early."""
+
+    def decide(view: View) -> Decision:
+        if view.final:
+            return Decision(answer=f"after {len(view.turns)} rounds")
+        return Decision(calls=(tool(30),))
+
+    world.policy(decide)
+    await begun(world)
+    hand = client(world)
+    run = await world.submit(world.start())
+    await world.until(run, lambda log: log.state().round == 2, LONG_S)
+    await hand.signal(run, "pause", reason="lunch")
+    await paused(world, run)
+    await hand.signal(run, "resume")
+    await hand.signal(run, "extend", extension=Extension(rounds=2, calls=5))
+    await world.until(run, lambda log: log.state().round == 4, LONG_S)
+    await hand.signal(run, "answer", by="bob", reason="that will do")
+    await ended(world, run)
+    return [run]
+
+
+async def cancelled(world: World) -> list[str]:
+    """Cancelled at work."""
+    world.policy(lambda _: Decision(calls=(tool(40), tool(41))))
+    await begun(world)
+    run = await world.submit(world.start())
+    await world.until(run, lambda log: log.state().phase == "working", LONG_S)
+    await client(world).signal(run, "cancel", reason="not that one")
+    await ended(world, run)
+    return [run]
+
+
+async def limits(world: World) -> list[str]:
+    """At its limits: paused and extended; answered by the composer; ended without an answer."""
+    world.policy(
+        lambda view: Decision(answer="two") if len(view.turns) > 1 else Decision(calls=(tool(2),))
+    )
+    world.policy(lambda view: Decision(calls=(tool(3),)), "stubborn")
+    await begun(world)
+    extended = await world.submit(world.start(budget=Budget(rounds=1, on_limit="pause")))
+    await paused(world, extended)
+    await client(world).signal(extended, "extend", extension=Extension(rounds=2))
+    await ended(world, extended)
+    composed = await world.submit(world.start(budget=Budget(rounds=1), policy="stubborn"))
+    await ended(world, composed)
+    nothing = await world.submit(world.start(budget=Budget(rounds=0), policy="stubborn"))
+    await ended(world, nothing)
+    return [extended, composed, nothing]
+
+
+async def unavailable(world: World) -> list[str]:
+    """A policy that fails, is tried again, can't be asked, and is there after all."""
+    no = Reply(status="EXEC_ERR", error="503: overloaded", spend=Spend(tokens=1))
+    refused = Reply(status="EXEC_ERR", error="401: no such key", retry=False)
+    replies = [no, no, refused, said(answer="at last")]
+    world.policies["endpoint"] = Endpoint("endpoint", replies)
+    await begun(world)
+    run = await world.submit(world.start(policy="endpoint"))
+    await paused(world, run)
+    await client(world).signal(run, "resume")
+    await ended(world, run)
+    return [run]
+
+
+async def children(world: World) -> list[str]:
+    """A run below a run, and one of them that fails."""
+
+    def decide(view: View) -> Decision:
+        if view.task.text == "a test":
+            if view.turns:
+                return Decision(answer="as below")
+            return calls(("below", {"task": "square"}), ("below", {"task": "fail"}))
+        if view.task.text == "fail":
+            return Decision(calls=(tool(13),))
+        return Decision(answer="forty-nine") if view.turns else Decision(calls=(tool(7),))
+
+    world.policy(decide)
+    world.pool = type(world.pool)((CHILD,))
+    await begun(world)
+    run = await world.submit(world.start(budget=Budget(rounds=2, depth=2, calls=12)))
+    await ended(world, run)
+    return [run, *(each for each in await world.log.runs() if each != run)]
+
+
+async def forked(world: World) -> list[str]:
+    """Forks: a call made again, another policy, an observation replaced, a fork of a fork."""
+
+    def decide(view: View) -> Decision:
+        if not view.turns:
+            return Decision(calls=(tool(2), tool(13)))
+        seen = [o.value for o in view.turns[-1].observations if o.status == "OK"]
+        return Decision(answer=f"{len(seen)} of 2")
+
+    world.policy(decide)
+    world.policy(lambda view: Decision(answer=f"lazily, after {len(view.turns)}"), "lazy")
+    work = await begun(world)
+    log = await ended(world, await world.submit(world.start()))
+    found = failure(log)
+    assert found is not None
+    hand = client(world)
+    work.broken = False
+    (rerun,) = await hand.fork(log.run, found.at, reopened=found.reopened, reason="mended")
+    again = await ended(world, rerun)
+    settled = [e.number for e in entries(log) if isinstance(e.event, CallSettled)][-1]
+    edits = (Edit("calls.1-1.value", 169), Edit("calls.1-1.status", "OK"))
+    (edited,) = await hand.fork(log.run, settled, edits=edits)
+    await ended(world, edited)
+    asked = [e.number for e in entries(again) if isinstance(e.event, PolicyAsked)][-1]
+    (lazy,) = await hand.fork(rerun, asked, policy=PolicySpec(name="lazy"))
+    await ended(world, lazy)
+    return [log.run, rerun, edited, lazy]
+
+
+async def blobs(world: World) -> list[str]:
+    """A value too large for a message, shown to the policy."""
+    world.policy(
+        lambda view: Decision(answer="long") if view.turns else Decision(calls=(tool(70),))
+    )
+    spec = WorkerSpec(name="tool", parameters=NUMBER, timeout_ms=60_000)
+    await world.worker(spec, Working().work)
+    await world.conductor()
+    run = await world.submit(world.start())
+    await ended(world, run)
+    return [run]
+
+
+async def native(world: World) -> list[str]:
+    """Native tool calls: arguments that are no JSON, a note beside calls, an empty reply."""
+    calls_ = (ToolCall("c1", "tool", '{"n": 3}'), ToolCall("c2", "tool", "{n: 3"))
+    replies = [
+        Reply(text="Both at once.", tool_calls=calls_, spend=Spend(tokens=40), version="gpt-story"),
+        Reply(text="", spend=Spend(tokens=2)),
+        Reply(tool_calls=(ToolCall("c3", "agent", '{"n": 4}'),), spend=Spend(tokens=9, cost=1)),
+        Reply(text="nine and sixteen", spend=Spend(tokens=12), latency_ms=500),
+    ]
+    world.policies["native"] = Endpoint("native", replies, "openai")
+    await begun(world)
+    run = await world.submit(world.start(policy="native"))
+    await ended(world, run)
+    return [run]
+
+
+async def taken_over(world: World) -> list[str]:
+    """Taken over by other conductors: one goes on; a run that none gets further is paused."""
+    world.policy(
+        lambda view: Decision(answer="in the end") if view.turns else Decision(calls=(tool(45),))
+    )
+    await begun(world)
+    run = await world.submit(world.start())
+    for number in range(2, 9):
+        await world.until(run, lambda log: log.state().phase != "new", LONG_S)
+        await world.conductors.pop().stop()
+        await world.conductor(f"c{number}")
+        taken = await world.until(run, epoch(number), LONG_S)
+        if taken.state().phase == "paused":
+            break
+    await paused(world, run)
+    await client(world).signal(run, "resume", reason="the host was to blame")
+    await ended(world, run)
+    return [run]
+
+
+STORIES: Final[dict[str, Story]] = {
+    each.__name__: each
+    for each in (
+        *(rounds, retries, steered, cancelled, limits, unavailable),
+        *(children, forked, blobs, native, taken_over),
+    )
+}
