@@ -9,6 +9,7 @@
     redecide                      the recorded causes through the rules of today
     trace, spans, measures        OpenTelemetry's spans and metrics, as projections of a log
     diff, sides                   two runs compared
+    verify                        whether a log is sound, and still decided the same way
     streams, broker, connection   JetStream, and one connection to it
     durability, scrub, foreign    what the broker really does, and what is wrong with what it holds
 """

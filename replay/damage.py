@@ -173,7 +173,6 @@ class _Chain:
                 what="removed",
                 where=what,
                 commit=first,
-                seq=piece.stored.seq,
                 expected=f"{what} before commit {later}, which stands at {piece.stored.seq}",
                 found="nothing there that is or was such a commit",
                 likely=f"{what} {is_} removed from the store, or the broker holds {is_own(count)} "

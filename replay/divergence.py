@@ -50,7 +50,15 @@ class Decisions(NamedTuple):
     """Prompts that were rendered again."""
 
 
-class _Checker:
+class Checker:
+    """Looks at one commit after the other, and remembers what it has seen.
+
+    Args:
+        log: The run.
+        values: See `decisions`.
+        prompts: See `decisions`.
+    """
+
     def __init__(self, log: RunLog, values: Mapping[str, Json], prompts: Prompts) -> None:
         self.log, self.values, self.known = log, values, prompts
         self.problems: list[Problem] = []
@@ -247,7 +255,7 @@ def decisions(
         skip: Numbers of commits that can't be decided again: what they were decided on is lost.
         prompts: Prompts that were kept, to say where one differs.
     """
-    checker = _Checker(log, values, prompts or {})
+    checker = Checker(log, values, prompts or {})
     commits = 0
     for decided in redecide(log):
         if sound is not None and decided.commit.n > sound:

@@ -30,8 +30,10 @@ from protocol.events import (
 from protocol.run import RULES
 from protocol.views import view
 from replay.chain import RunLog, assemble
+from replay.divergence import Checker
 from replay.history import entries, values
 from replay.problems import Problem
+from replay.redecide import redecide
 from replay.verify import Verified, verify
 from tests.logs import chained, log_of, messages_of, relinked
 from tests.runs import Driver, answer, begin, plan, planned
@@ -267,6 +269,18 @@ def test_what_a_lost_message_led_to_is_not_decided_again() -> None:
     assert found.decided == len(log.commits) - 1
     assert found.prompts == 1  # the later ones show the value that is gone
     assert gone.seq
+
+
+def test_a_state_that_deciding_leads_to_and_reading_does_not_is_named() -> None:
+    log = a_log()
+    checker = Checker(log, {}, {})
+    decided = next(redecide(log))
+    other = decided.decided.copy()
+    other.round = 7
+    assert checker.check(decided._replace(decided=other))
+    (problem,) = checker.problems
+    assert (problem.what, problem.expected, problem.found) == ("state", "round: 0", "round: 7")
+    assert problem.function == "protocol.transitions.apply"
 
 
 # -------------------------------------------------------------------------------- prompts
