@@ -244,7 +244,7 @@ async def _sound(host: Hosted) -> list[Check]:
     found = [each for each in await host.findings() if each.kind != "foreign"]
     if not found:
         return [Check("logs", "ok", "none is cut or broken")]
-    hint = "restore the broker's data from a backup of all its servers; see docs/recovery.md"
+    hint = f"podium verify {found[0].run} says what is wrong; see docs/recovery.md and restore it"
     checks = [
         Check("logs", "failed", f"run {each.run} is {each.kind}: {one_line(each.detail)}", hint)
         for each in found[:MAX_FINDINGS]
