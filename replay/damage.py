@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from protocol.codec import HASH_CHARS, Commit, decode_commit, digest
 from protocol.errors import InvalidData
-from protocol.events import RunCancelled, RunFailed, RunFinished
+from protocol.events import Archived, RunCancelled, RunFailed, RunFinished
 from replay.chain import Decode, Head, Messages, Stored, stranger
 from replay.problems import Problem, difference
 
@@ -61,6 +61,8 @@ class Damage(NamedTuple):
     """Commits, from the first on, with which nothing is wrong."""
     pieces: dict[int, Piece]
     """The messages that stand in the chain, by the number that they have or had."""
+    archived: str = ""
+    """Where the commits before the first one are, if they are in an archive."""
 
 
 def damage(
@@ -82,7 +84,7 @@ def damage(
     problems.sort(key=lambda each: each.commit)
     sound = min((each.commit for each in problems), default=len(chain.slots) + 1) - 1
     problems += [_leftover(run, piece, chain.slots) for piece in chain.left]
-    return Damage(problems, sound, chain.slots)
+    return Damage(problems, sound, chain.slots, chain.archived)
 
 
 # ------------------------------------------------------------------------------------ in its place
@@ -104,12 +106,23 @@ class _Chain:
                 if piece.commit.run == run:
                     self._by_n.setdefault(piece.commit.n, []).append(piece)
         self._numbers = sorted(self._by_n)
-        self._arrange()
+        self.archived = ""
+        self._arrange(*self._first())
         self.left = [piece for piece in pieces if not piece.n]
         """What belongs nowhere."""
 
-    def _arrange(self) -> None:
-        n, prev = 1, ""
+    def _first(self) -> tuple[int, str]:
+        """The number of the first commit that has to be there, and what it follows."""
+        n = next(iter(self._numbers), 1)
+        for piece in self._by_n.get(n, ()):
+            match piece.commit:
+                case Commit(events=(Archived(manifest=where, head=head),), prev=prev) if n > 1:
+                    if head == prev:  # it stands for all that were before it
+                        self.archived = where
+                        return n, prev
+        return 1, ""
+
+    def _arrange(self, n: int, prev: str) -> None:
         while True:
             piece = self._next(n, prev)
             if piece is not None:
@@ -288,7 +301,7 @@ class _Links:
         """A commit that nothing says is damaged, and that still doesn't count."""
         piece, before = self.slots[n], self.slots.get(n - 1)
         if piece.commit is None or (n > 1 and (before is None or before.commit is None)):
-            return
+            return  # nobody knows what it would have to follow
         if n - 1 in self.blamed and before is not None and before.mended is None:
             return  # nobody knows its time and its epoch any more
         head = Head()

@@ -33,6 +33,7 @@ What: TypeAlias = Literal[
     "duplicate",
     "stale_writer",
     "foreign",
+    "archived",
 ]
 """A word for programs. ``order``: a commit that chains, but whose time or epoch goes back."""
 

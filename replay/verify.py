@@ -89,7 +89,9 @@ def verify(
     problems += [_blob(log.run, known, each) for known, each in (lost or {}).items()]
     unattached = [each for each in log.aside if each.where == "origin"]
     problems += [_origin(log.run, each.why) for each in unattached]
-    sound = 0 if unattached else found.sound
+    if found.archived:
+        problems.append(_archived(log.run, found.archived))
+    sound = 0 if unattached or found.archived else found.sound
     skip = {each.commit for each in problems if each.what in ("inbox_removed", "inbox_changed")}
     again = decisions(log, values, sound=sound, skip=skip, prompts=prompts)
     problems += again.problems
@@ -127,6 +129,18 @@ def _origin(run: str, why: str) -> Problem:
         found=why,
         likely="that log was damaged, cut or removed, not this one: verify it, too; without it "
         "this one can't be decided again",
+    )
+
+
+def _archived(run: str, where: str) -> Problem:
+    return Problem(
+        run=run,
+        kind="aside",
+        what="archived",
+        where="all but its end",
+        expected="the run from its first commit on",
+        found=f"the commit that stands for what is archived in {where}",
+        likely="this archive is not read here, so only the end could be checked",
     )
 
 

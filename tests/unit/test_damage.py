@@ -1,18 +1,19 @@
 """Damage is found and named: any flipped bit, any message removed, any two swapped."""
 
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import msgspec
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from protocol.codec import decode_commit, digest, encode
-from protocol.events import RunActivated
+from podium.cli.verify import TITLES
+from protocol.codec import Commit, decode_commit, digest, encode
+from protocol.events import Archived, RunActivated
 from replay.chain import Messages, RunLog, Stored, assemble
 from replay.damage import MAX_SEARCHED_BYTES, Known, damage, flip_back
 from replay.inbox_damage import inbox_damage
-from replay.problems import Problem
+from replay.problems import Problem, What
 from replay.verify import verify
 from tests.logs import chained, log_of, messages_of
 from tests.runs import RUN, answer, plan, planned, started
@@ -294,6 +295,33 @@ def test_a_commit_that_was_written_against_the_order_is_named(
     found = problems(messages, None)
     assert named(found)[0] == ("order", 5)
     assert why in found[0].found
+
+
+def test_a_log_whose_past_is_archived_is_sound_as_far_as_it_goes() -> None:
+    archived = Commit(
+        run=RUN,
+        n=HEAD.n + 1,
+        epoch=1,
+        at=LOG.head.at,
+        causes=("archive",),
+        events=(Archived(manifest="file:///archive", head=HEAD.hash),),
+        prev=HEAD.hash,
+    )
+    stands = Stored(900, encode(archived))
+    for messages in (Messages([stands], []), with_commits([*SOUND.commits, stands])):
+        kept = Known(archived.n, digest(stands.data))
+        assert problems(messages, kept) == []
+        assert problems(messages, None) == []
+    kept = Known(archived.n, digest(stands.data))
+    assert named(problems(Messages([flipped(stands, 90)], []), kept)) != []
+    found = verify(assemble(RUN, [stands], []), Messages([stands], []), values={})
+    assert [(each.kind, each.what) for each in found.problems] == [("aside", "archived")]
+    assert (found.outcome, found.decided) == ("sound", 0)
+    assert "file:///archive" in found.problems[0].found
+
+
+def test_every_problem_has_words_for_a_person() -> None:
+    assert TITLES.keys() == set(get_args(What))
 
 
 def test_whatever_stands_there_is_told_and_nothing_raised() -> None:
