@@ -11,10 +11,10 @@ from typing import Final, NamedTuple
 from protocol.actions import Report
 from protocol.codec import decode_message, digest
 from protocol.errors import InvalidData
-from protocol.events import CallSettled, ReportNoted, SignalReceived
-from protocol.inbox import Message, Signal
+from protocol.events import CallSettled, ReportNoted, RunForked, SignalReceived
+from protocol.inbox import Label, Message, Reward, Signal
 from replay.chain import Aside, Stored, read_inbox
-from replay.damage import RESTORE, Damage, flip_back
+from replay.damage import RESTORE, Damage, Piece, flip_back
 from replay.problems import Problem, difference
 
 MAX_SEARCHED: Final = 20
@@ -62,11 +62,25 @@ def inbox_damage(run: str, found: Damage, inbox: list[Stored]) -> list[Problem]:
             problem = _lost(run, wanted, each, [s for s in left if s.seq not in blamed])
             blamed.add(problem.seq)
             problems.append(problem)
+    heads = {head for piece in found.pieces.values() for head in (piece.hash, *_follows(piece))}
     for stored in left:
         entry = read_inbox(run, stored)
-        if isinstance(entry, Aside) and stored.seq not in blamed:
-            problems.append(_foreign(run, entry))
+        if isinstance(entry, Aside):
+            if stored.seq not in blamed:
+                problems.append(_foreign(run, entry))
+        elif isinstance(entry.message, Reward | Label) and not found.archived:
+            head = entry.message.head
+            if head and head not in heads:
+                problems.append(_judged(run, stored.seq, head))
     return problems
+
+
+def _follows(piece: Piece) -> tuple[str, ...]:
+    """Hashes that a commit names: that of the one before it, and of what a fork shares."""
+    if piece.commit is None:
+        return ()
+    shared = (e.origin.hash for e in piece.commit.events if isinstance(e, RunForked))
+    return (piece.commit.prev, *shared)
 
 
 def _named(found: Damage) -> dict[str, _Named]:
@@ -162,6 +176,20 @@ def _at(was: bytes, is_: bytes) -> str:
     except InvalidData:
         return ""
     return f", in {found.path}" if found is not None and found.path else ""
+
+
+def _judged(run: str, seq: int, head: str) -> Problem:
+    return Problem(
+        run=run,
+        kind="damaged",
+        what="judged",
+        where=f"the message at {seq} of the inbox",
+        seq=seq,
+        expected=f"a commit with the hash {head}: up to there the run was judged",
+        found="no such commit",
+        likely="the log was cut, or written anew, after it was judged; or whoever judged it named "
+        "the head of another one",
+    )
 
 
 def _foreign(run: str, aside: Aside) -> Problem:

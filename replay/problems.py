@@ -23,6 +23,7 @@ What: TypeAlias = Literal[
     "order",
     "inbox_removed",
     "inbox_changed",
+    "judged",
     "blob_removed",
     "blob_changed",
     "origin",
@@ -35,7 +36,8 @@ What: TypeAlias = Literal[
     "foreign",
     "archived",
 ]
-"""A word for programs. ``order``: a commit that chains, but whose time or epoch goes back."""
+"""A word for programs. ``order``: a commit that chains, but whose time or epoch goes back.
+``judged``: a reward or a label names a head that the log doesn't have."""
 
 SHOWN_CHARS: Final = 60
 """Characters of one value in a problem's words: it names a difference, it doesn't tell a story."""

@@ -87,7 +87,9 @@ def decider(command: Command | None, event: AnyEvent, before: RunState) -> str:
             if isinstance(command, PolicyReply) and composed:
                 return "protocol.run._take_reply"
             return "protocol.rules.ask"
-        case Archived() | UnknownEvent():
+        case Archived():
+            return "protocol.run._take"
+        case UnknownEvent():
             return ""
         case _:
             assert_never(event)
@@ -134,5 +136,6 @@ def in_words(command: Command | None, cause: str) -> str:
                 "start": "the task (start)",
                 "fork": "the task of a fork (fork)",
                 "activation": "a conductor taking the run over (activation)",
+                "archive": "the run being archived (archive)",
             }
             return said.get(cause, cause)

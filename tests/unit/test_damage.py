@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from podium.cli.verify import TITLES
 from protocol.codec import Commit, decode_commit, digest, encode
 from protocol.events import Archived, RunActivated
+from protocol.inbox import Reward
 from replay.chain import Messages, RunLog, Stored, assemble
 from replay.damage import MAX_SEARCHED_BYTES, Known, damage, flip_back
 from replay.inbox_damage import inbox_damage
@@ -229,6 +230,18 @@ def test_a_cut_tail_is_found_by_the_kept_head_only() -> None:
     assert (problem.what, problem.where) == ("cut", f"commits {HEAD.n - 1} to {HEAD.n}")
     (problem,) = problems(Messages([], []))
     assert problem.found == "no commit of it is there"
+
+
+def test_a_reward_for_what_is_not_there_any_more_is_named() -> None:
+    def judged(head: str) -> list[Problem]:
+        reward = Reward(run=RUN, channel="correct", value=1.0, by="a checker", head=head)
+        inbox = [*SOUND.inbox, Stored(999, encode(reward))]
+        return problems(Messages(SOUND.commits[:-1], inbox), None)
+
+    assert judged("") == judged(digest(SOUND.commits[-2].data)) == []
+    (problem,) = judged(HEAD.hash)
+    assert (problem.kind, problem.what, problem.seq) == ("damaged", "judged", 999)
+    assert HEAD.hash in problem.expected
 
 
 def test_another_end_than_the_kept_one_is_found() -> None:
