@@ -80,6 +80,9 @@ def test_an_empty_folder(typist: Typist) -> None:
     assert row["status"] == "finished"
     (shown,) = typist.json("runs", "show", row["run"][:5], "--content")["rows"]
     assert shown["answer"] == out.strip()
+    (verified,) = typist.json("verify", row["run"][:5])["rows"]
+    assert (verified["outcome"], verified["prompts"]) == ("sound", 2)
+    assert typist("verify", "--all")[0] == "1 run: 1 sound\n"
     assert typist.json("status")["rows"] == [], "nothing is left standing"
     checks = {each["check"]: each for each in typist.json("doctor")["rows"]}
     assert checks["durability"]["found"] == "process"
