@@ -5,14 +5,14 @@ hashes on both sides of it are compared, and what happened to it is said in word
 bit is not guessed: it is searched for, and flipping it back gives the hash that was recorded.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from hashlib import sha256
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from protocol.codec import HASH_CHARS, Commit, decode_commit, digest
 from protocol.errors import InvalidData
 from protocol.events import Archived, RunCancelled, RunFailed, RunFinished
-from replay.chain import Decode, Head, Messages, Stored, stranger
+from replay.chain import Head, Messages, Stored, stranger
 from replay.problems import Problem, difference
 
 MAX_SEARCHED_BYTES: Final = 4_096
@@ -23,6 +23,10 @@ MAX_NAMED: Final = 200
 """Problems of one run that are told one by one; whoever has more has lost the run."""
 
 RESTORE: Final = "restore the run from a replica, the archive or a backup"
+
+
+Decode: TypeAlias = Callable[[bytes], Commit]
+"""How bytes become a commit."""
 
 
 class Known(NamedTuple):

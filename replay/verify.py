@@ -18,8 +18,8 @@ import msgspec
 from protocol.actions import Json
 from protocol.codec import decode_commit, decode_value
 from protocol.errors import InvalidData, NotFound
-from replay.chain import Decode, Messages, RunLog, assemble
-from replay.damage import MAX_NAMED, RESTORE, Known, damage
+from replay.chain import Messages, RunLog, assemble
+from replay.damage import MAX_NAMED, RESTORE, Decode, Known, damage
 from replay.divergence import Prompts, decisions
 from replay.forks import attach
 from replay.history import reports

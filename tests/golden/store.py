@@ -8,12 +8,13 @@ from typing import Any, Final
 import msgspec
 
 from protocol.actions import BlobRef, Json
-from protocol.codec import decode_commit, decode_value
+from protocol.codec import decode_value, digest
 from protocol.dialects import prompt
 from protocol.events import PolicyReplied
 from protocol.state import RunState
 from protocol.views import view
-from replay.chain import Decode, Messages, RunLog, Stored, assemble
+from replay.chain import Head, Messages, RunLog, Stored, assemble
+from replay.damage import Decode
 from replay.redecide import redecide
 
 FOLDER: Final = Path(__file__).parent
@@ -63,12 +64,23 @@ class Golden:
         """The two subjects of a run."""
         return Messages(*(_read(self.folder / f"{run}.{name}.jsonl") for name in Messages._fields))
 
-    def log(self, run: str, decode: Decode = decode_commit) -> RunLog:
+    def log(self, run: str) -> RunLog:
         """A run, with its origin if it is a fork."""
-        log = assemble(run, *self.messages(run), decode)
-        forked = log.forked
-        if forked is not None:
-            log.origin = self.log(forked.origin.run, decode)
+        log = assemble(run, *self.messages(run))
+        if log.forked is not None:
+            log.origin = self.log(log.forked.origin.run)
+        return log
+
+    def decoded(self, run: str, decode: Decode) -> RunLog:
+        """A run whose bytes become commits in another way than today's."""
+        messages = self.messages(run)
+        log = assemble(run, [], messages.inbox)
+        for stored in messages.commits:
+            commit = decode(stored.data)
+            log.commits.append(commit)
+            log.seqs.append(stored.seq)
+            hash_ = digest(stored.data)
+            log.head = Head(commit.n, hash_, stored.seq, commit.epoch, commit.at)
         return log
 
     def blob(self, ref: BlobRef) -> Json:

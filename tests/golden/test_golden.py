@@ -126,7 +126,7 @@ def renamed(old: dict[str, Any]) -> list[dict[str, Any]]:
 def test_a_log_of_an_old_form_is_read_with_its_upcaster(golden: Golden) -> None:
     (run,) = golden.runs
     decode = partial(decode_commit, upcasters={"RoundSettled": renamed})
-    log = golden.log(run, decode)
+    log = golden.decoded(run, decode)
     at_least(golden.manifest.runs[run], plain(log.state()) | {"signals": []})
     assert checked(golden, run, log, decode=decode).outcome == "sound"
     blind = golden.log(run)
