@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, TypeAlias
 from protocol.codec import HASH_CHARS, Commit, decode_commit, digest
 from protocol.errors import InvalidData
 from protocol.events import Archived, RunCancelled, RunFailed, RunFinished
-from replay.chain import Head, Messages, Stored, stranger
+from replay.chain import Head, Messages, Stored, stands_for_archived, stranger
 from replay.problems import Problem, difference
 
 MAX_SEARCHED_BYTES: Final = 4_096
@@ -119,11 +119,11 @@ class _Chain:
         """The number of the first commit that has to be there, and what it follows."""
         n = next(iter(self._numbers), 1)
         for piece in self._by_n.get(n, ()):
-            match piece.commit:
-                case Commit(events=(Archived(manifest=where, head=head),), prev=prev) if n > 1:
-                    if head == prev:  # it stands for all that were before it
-                        self.archived = where
-                        return n, prev
+            if piece.commit is not None and stands_for_archived(piece.commit):
+                self.archived = next(
+                    e.manifest for e in piece.commit.events if isinstance(e, Archived)
+                )
+                return n, piece.commit.prev
         return 1, ""
 
     def _arrange(self, n: int, prev: str) -> None:

@@ -50,7 +50,7 @@ def verify(
     Parameters
     ----------
     runs
-        Ids, or the beginnings of them.
+        Ids, the beginnings of them, or exported files.
     """
     if bool(runs) == every:
         raise Usage(

@@ -11,9 +11,9 @@ from hypothesis import given
 
 from protocol.actions import NOTHING
 from protocol.budgets import Budget
-from protocol.commands import Activate, Command, Fork, Start
+from protocol.commands import Activate, Archive, Command, Fork, Start
 from protocol.decisions import PolicySpec, Reply
-from protocol.events import AnyEvent, Archived, UnknownEvent
+from protocol.events import AnyEvent, UnknownEvent
 from protocol.rules import Draft
 from protocol.run import RULES, feed
 from protocol.state import RunState
@@ -103,6 +103,7 @@ def stories() -> list[Driver]:
     late.report("1-0")
     late.lost("1-1")
     late.reply(answer())
+    late.give(Archive("file:///archive", "f" * 32))
     return [
         *(paused, wall, slow, killed, composed, nothing, unavailable, rejected, fork, broke),
         *(cancelled, late),
@@ -130,7 +131,7 @@ def test_the_stories_meet_every_event_and_each_name_is_a_function_that_makes_it(
     for driver in STORIES:
         for command, state, event, _ in emitted(driver):
             met.setdefault(type(event).__name__, set()).add(decider(command, event, state))
-    every = {kind.__name__ for kind in LEGAL} - {Archived.__name__, UnknownEvent.__name__}
+    every = {kind.__name__ for kind in LEGAL} - {UnknownEvent.__name__}
     assert every == met.keys()
     assert len(met["RunPaused"]) == 5
     assert len(met["CallSettled"]) == 5
