@@ -280,14 +280,30 @@ def call_text(call: CallNode, *, content: bool) -> tuple[str, str]:
     """
     if not content:
         return call.call, call.fault if call.fault != "none" else ""
-    arguments = ", ".join(
-        f"{one_line(key, 40)}: {value_text(value)}" for key, value in call.arguments.items()
-    )
-    if call.blob_bytes:
-        return arguments, f"({call.blob_bytes:,} bytes, in a blob)"
+    asked = arguments_text(call.arguments)
     if call.status in ("waiting", "running"):
-        return arguments, ""
-    return arguments, value_text(call.value, apart_from=tuple(call.arguments.values()))
+        return asked, ""
+    return asked, observed_text(call.value, call.blob_bytes, call.arguments)
+
+
+def arguments_text(arguments: dict[str, Json]) -> str:
+    """What is said to a call's worker, on one line."""
+    return ", ".join(
+        f"{one_line(key, 40)}: {value_text(value)}" for key, value in arguments.items()
+    )
+
+
+def observed_text(value: Json, blob_bytes: int, arguments: dict[str, Json]) -> str:
+    """What came back, on one line, without what only repeats the arguments.
+
+    Args:
+        value: The value, if it is in the log itself.
+        blob_bytes: Its size, if it is not.
+        arguments: Of the call.
+    """
+    if blob_bytes:
+        return f"({blob_bytes:,} bytes, in a blob)"
+    return value_text(value, apart_from=tuple(arguments.values()))
 
 
 def took(call: CallNode, now: int) -> int | None:

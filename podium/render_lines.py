@@ -2,56 +2,42 @@
 
 from collections.abc import Iterator
 
-from podium.render import (
-    CallNode,
-    RunTree,
-    TurnNode,
-    call_text,
-    fork_text,
-    pause_text,
-    signal_text,
-    spend,
-    tree,
-)
+from podium.render import CallNode, RunTree, TurnNode, call_text
 from podium.render_text import count, duration, one_line
+from podium.words import settled, told
 from protocol.codec import Commit
 from protocol.events import (
+    AnswerGiven,
     AnyEvent,
-    BudgetExtended,
-    CallSettled,
-    DecisionRejected,
+    Archived,
+    AttemptStarted,
+    PolicyAsked,
     PolicyReplied,
-    RoundPlanned,
+    ReportNoted,
+    RoundClosed,
     RunActivated,
-    RunCancelled,
-    RunFailed,
-    RunFinished,
-    RunForked,
-    RunPaused,
-    RunResumed,
-    RunStarted,
-    SignalReceived,
+    UnknownEvent,
 )
-from protocol.views import LIMIT_TEXTS
 from replay.chain import RunLog
+from replay.timeline import timeline
 
 
-def story(log: RunLog, told: int = 0, *, content: bool = False) -> list[str]:
-    """What has happened after the first ``told`` commits, a line for each event worth one.
+def story(log: RunLog, told_before: int = 0, *, content: bool = False) -> list[str]:
+    """What has happened after the first ``told_before`` commits, a line for each event worth one.
 
     Args:
         log: The run's log.
-        told: Commits that have been told before.
+        told_before: Commits that have been told before.
         content: Whether to show what agents wrote.
     """
-    run = tree(log)
-    calls = {call.call: call for turn in run.turns for call in turn.calls}
-    lines = []
-    for commit in log.commits[told:]:
-        for event in commit.events:
-            since = max(0, commit.at - run.started)
-            lines += [f"{duration(since):>9}  {text}" for text in _told(event, run, calls, content)]
-    return lines
+    run = timeline(log)
+    began = log.commits[0].at if log.commits else 0
+    first = log.shared + sum(len(commit.events) for commit in log.commits[:told_before])
+    return [
+        f"{duration(row.entry.at - began):>9}  {told(row, run, content=content)}"
+        for row in run.rows[first:]
+        if _worth_a_line(row.entry.event)
+    ]
 
 
 def commit_story(commit: Commit, run: RunTree) -> list[str]:
@@ -61,59 +47,25 @@ def commit_story(commit: Commit, run: RunTree) -> list[str]:
     return [f"{since:>9}  {commit.n}: {names}"]
 
 
-def _told(
-    event: AnyEvent, run: RunTree, calls: dict[str, CallNode], content: bool
-) -> Iterator[str]:
+def _worth_a_line(event: AnyEvent) -> bool:
     match event:
-        case RunStarted():
-            yield f"run {event.run} begins: {one_line(event.task.text)}"
-        case RunForked():
-            yield f"run {event.run} begins, {fork_text(run)}"
-        case RunActivated() if event.epoch > 1:
-            yield f"taken over by another conductor (epoch {event.epoch})"
-        case PolicyReplied() if event.status != "OK":
-            yield f"the policy could not be asked: {one_line(event.error)}"
-        case DecisionRejected():
-            detail = f": {one_line(event.detail)}" if content else ""
-            yield f"reply {event.turn} rejected ({event.reason}){detail}"
-        case RoundPlanned():
-            planned = [c for c in calls.values() if c.call.startswith(f"{event.round}-")]
-            names = ", ".join(call.worker for call in planned)
-            yield f"round {event.round}: {count(len(planned), 'call')}: {names}"
-        case CallSettled():
-            yield _settled(calls[event.call], content)
-        case SignalReceived():
-            yield f"signal: {signal_text(event)}"
-        case RunPaused():
-            yield f"paused: {pause_text(event)}"
-        case RunResumed():
-            yield "resumed"
-        case BudgetExtended():
-            yield "budget extended"
-        case RunFinished():
-            limited = LIMIT_TEXTS.get(run.limited_by) if run.limited_by else ""
-            yield f"answered, incomplete: {limited}" if limited else "answered"
-        case RunFailed():
-            yield f"failed: {event.reason}: {one_line(event.detail)}"
-        case RunCancelled():
-            why = f": {one_line(event.reason)}" if event.reason else ""
-            yield f"cancelled by {one_line(event.by)}{why}"
+        case RunActivated(epoch=epoch):
+            return epoch > 1
+        case PolicyReplied(status=status):
+            return status != "OK"
+        case PolicyAsked() | AttemptStarted() | ReportNoted() | RoundClosed() | AnswerGiven():
+            return False
+        case Archived() | UnknownEvent():
+            return False
         case _:
-            pass
+            return True
 
 
 def _settled(call: CallNode, content: bool) -> str:
-    asked, got = call_text(call, content=content)
-    parts = [call.call, call.worker, call.status]
-    if call.latency_ms:
-        parts.append(duration(call.latency_ms))
-    if spend(call.spent):
-        parts.append(spend(call.spent))
-    text = "  ".join(parts)
-    if content:
-        text += f"  ({asked})" if asked else ""
-        text += f" -> {got}" if got else ""
-    return text
+    asked, got = call_text(call, content=content) if content else ("", "")
+    return settled(
+        (call.call, call.worker, call.status), call.latency_ms, call.spent, asked=asked, got=got
+    )
 
 
 def tree_lines(run: RunTree, now: int, *, content: bool = False) -> list[str]:
