@@ -5,12 +5,13 @@ by line, and JSON).
 """
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple, get_args
 
 import msgspec
 
 from podium.render import spend
 from podium.render_text import count
+from podium.shown import change_text, event_json, state_lines
 from podium.words import set_off, told
 from protocol.actions import Report
 from protocol.errors import NotFound, Usage
@@ -25,7 +26,9 @@ from replay.timeline import CAUSES, Row, timeline
 KINDS: Final = ("type", "worker", "status", "cause")
 """What a breakpoint can look at."""
 
-TYPES: Final = {name.lower(): name for name in sorted(each.__name__ for each in AnyEvent.__args__)}
+TYPES: Final[dict[str, str]] = {
+    name.lower(): name for name in sorted(each.__name__ for each in get_args(AnyEvent))
+}
 """The types of events, by their names in small letters."""
 
 STATUSES: Final = ("OK", "PARSE_ERR", "EXEC_ERR", "TIMEOUT")
@@ -45,15 +48,13 @@ class Breakpoint(NamedTuple):
 
     def stops(self, row: Row) -> bool:
         """Whether it stops at an event."""
-        match self.kind:
-            case "type":
-                return row.kind == self.value
-            case "worker":
-                return row.worker == self.value
-            case "status":
-                return row.status == self.value
-            case _:
-                return self.value in (row.cause, row.cause.partition(":")[0])
+        looked_at: dict[str, tuple[str, ...]] = {
+            "type": (row.kind,),
+            "worker": (row.worker,),
+            "status": (row.status,),
+            "cause": (row.cause, row.cause.partition(":")[0]),
+        }
+        return self.value in looked_at[self.kind]
 
 
 def breakpoint_of(text: str) -> Breakpoint:
@@ -211,10 +212,11 @@ class Stepper:
         return list(state_lines(self.state, self._reports, content=self.content))
 
     def event_lines(self) -> list[str]:
-        """The event as JSON, and what it came of."""
+        """What the event came of, and the event as JSON."""
         by = set_off(self.row, self.timeline)
         came = f"commit {self.row.entry.n} of {self.row.entry.run}, {self.row.cause or 'no cause'}"
-        shown = msgspec.json.encode(event_json(self.row, content=self.content))
+        event = event_json(self.row, self.timeline, content=self.content)
+        shown = msgspec.json.encode(event)
         text = msgspec.json.format(shown, indent=2).decode()
         return [f"{came}: {by}" if by else came, *text.splitlines()]
 
@@ -222,7 +224,7 @@ class Stepper:
         """The state in a line."""
         state = self.state
         settled = sum(1 for call in state.current if state.calls[call].status is not None)
-        parts = [state.outcome or state.phase]
+        parts: list[str] = [state.outcome or state.phase]
         parts += [f"round {state.round}"] if state.round else []
         if state.current:
             parts.append(f"{settled} of {count(len(state.current), 'call')} settled")
@@ -230,11 +232,3 @@ class Stepper:
         if state.pause_reason:
             parts.append(state.pause_reason)
         return " · ".join(parts)
-
-    def row_json(self, row: Row) -> dict[str, Any]:
-        """An event's row, for programs."""
-        return row_json(row, self)
-
-
-def row_json(row: Row, stepper: "Stepper") -> dict[str, Any]:
-    raise NotImplementedError

@@ -4,6 +4,8 @@ A snapshot shares everything but its containers with its neighbours, and is made
 comes past, so that the first look at a long run waits for nothing.
 """
 
+from collections import deque
+from operator import itemgetter
 from typing import Final
 
 from protocol.errors import Usage
@@ -15,6 +17,10 @@ from replay.history import Entry, entries
 EVERY: Final = 2_048
 """Events from one snapshot to the next: a fold of so many takes some 5 ms. The 48 snapshots of
 100,000 events with 39,000 calls take 42 MB; `benchmarks/replay_fold.py` measures both."""
+
+RECENT: Final = 4
+"""States that are kept of where one was last: a step on from them, or a look back, folds nothing
+again."""
 
 
 class Film:
@@ -29,7 +35,7 @@ class Film:
         self.run = log.run
         self.history = entries(log) if history is None else history
         self._kept: dict[int, RunState] = {0: RunState()}
-        self._last = (0, self._kept[0])
+        self._recent: deque[tuple[int, RunState]] = deque(maxlen=RECENT)
 
     def __len__(self) -> int:
         return len(self.history)
@@ -51,15 +57,14 @@ class Film:
         """
         if at:
             self.entry(at)
-        number, state = self._last
-        kept = max((n for n in self._kept if n <= at), default=0)
-        if not kept <= number <= at:
-            number, state = kept, self._kept[kept]
+        kept = max(n for n in self._kept if n <= at)
+        near = [(kept, self._kept[kept]), *(each for each in self._recent if each[0] <= at)]
+        number, state = max(near, key=itemgetter(0))
         while number < at:
             upto = min(at, number - number % EVERY + EVERY)
             state = fold(state, (entry.event for entry in self.history[number:upto]))
             number = upto
             if number % EVERY == 0:
                 self._kept[number] = state
-        self._last = (number, state)
+        self._recent.append((number, state))
         return state

@@ -125,6 +125,11 @@ SIGNALS: Final = {
 }
 
 DEBUGGING: Final = {
+    "replay": "Step through a run, forward and back.",
+    "timeline": "What happened in a run, event by event.",
+    "state": "A run as it stood after an event.",
+    "causes": "What led to an event.",
+    "effects": "What an event led to.",
     "reproduce": "One call of a run again, here, also under a debugger; and compare.",
     "fork": "Go on from an event of a run, with something changed.",
     "rerun": "Make again what failed in a run; reuse what succeeded.",

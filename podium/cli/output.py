@@ -113,6 +113,18 @@ class Output:
             console.file.write(line.rstrip() + "\n")
         console.file.flush()
 
+    def lines(self, lines: Iterable[str]) -> None:
+        """Results, a line each: cut at the edge of a terminal, whole elsewhere."""
+        if not self.world.stdout.isatty():
+            self.world.stdout.writelines(f"{clean(line)}\n" for line in lines)
+            self.world.stdout.flush()
+            return
+        from rich.text import Text
+
+        console = self.console()
+        for line in lines:
+            console.print(Text(clean(line)), no_wrap=True, overflow="ellipsis")
+
     def cures(self, hints: Iterable[tuple[str, str]]) -> None:
         """What to do about each of several things; said once where it is the same for some."""
         by_hint: dict[str, list[str]] = {}

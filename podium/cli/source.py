@@ -10,6 +10,7 @@
 RUN may also be the path of a file that `podium export` wrote: no deployment is needed then.
 """
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -114,6 +115,18 @@ async def source(common: Common) -> AsyncIterator[Source]:
     """What the options and the names say: the log of a deployment, or exported files."""
     async with AsyncExitStack() as stack:
         yield Source(common, stack)
+
+
+def run_log(common: Common, name: str) -> "RunLog":
+    """The log of the one run that a name means. Raises `NotFound` or `Ambiguous`."""
+    from replay.bulk import bulk
+
+    async def read() -> "RunLog":
+        async with source(common) as found:
+            return await found.log(name)
+
+    with bulk():
+        return asyncio.run(read())
 
 
 class EventName(NamedTuple):

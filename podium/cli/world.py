@@ -162,6 +162,7 @@ class World:
         folder: Path | None = None,
         stdout: TextIO | None = None,
         stderr: TextIO | None = None,
+        stdin: TextIO | None = None,
     ) -> None:
         self.deployments: Deployments = deployments or Real()
         self.environment = os.environ if environment is None else environment
@@ -169,6 +170,7 @@ class World:
         """Where ``podium.toml`` is looked for; None for the working folder."""
         self.stdout = stdout or sys.stdout
         self.stderr = stderr or sys.stderr
+        self.stdin = stdin or sys.stdin
 
     def now(self) -> int:
         """Milliseconds since the epoch."""

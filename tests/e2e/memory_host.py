@@ -217,7 +217,7 @@ class Shell:
         self.environment = {"PODIUM_FOLDER": str(folder / ".podium"), **environment}
         self.deployments = MemoryDeployments()
 
-    def __call__(self, *arguments: str, terminal: bool = False) -> Said:
+    def __call__(self, *arguments: str, terminal: bool = False, typed: str = "") -> Said:
         out = Terminal() if terminal else io.StringIO()
         err = Terminal() if terminal else io.StringIO()
         world = World(
@@ -226,6 +226,7 @@ class Shell:
             folder=self.folder,
             stdout=out,
             stderr=err,
+            stdin=io.StringIO(typed),
         )
         return Said(main(arguments, world), out.getvalue(), err.getvalue())
 

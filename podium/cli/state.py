@@ -1,0 +1,69 @@
+"""`podium state`: a run as it stood after an event."""
+
+from typing import Annotated, Final
+
+from cyclopts import Parameter
+
+from podium.cli.options import COMMON, Common
+from podium.cli.output import Output, iso
+from podium.cli.source import run_log
+from podium.render_text import one_line
+from protocol.errors import NotFound
+
+SOME: Final = 12
+"""Names that an error lists of what there is."""
+
+
+def state(
+    run: str,
+    /,
+    *,
+    at: Annotated[int | None, Parameter(help="The event after which; the last by default.")] = None,
+    path: Annotated[str, Parameter(help="Only a part of it, such as calls.1-0.")] = "",
+    content: Annotated[bool, Parameter(help="Show what agents wrote.")] = False,
+    common: Common = COMMON,
+) -> int:
+    """A run as it stood after an event.
+
+    Parameters
+    ----------
+    run
+        Its id, or the beginning of it.
+    """
+    from podium.shown import lines, state_lines
+    from replay.differences import at_path, tree
+    from replay.film import Film
+    from replay.history import reports
+
+    output = Output(common.json)
+    log = run_log(common, run)
+    film = Film(log)
+    number = len(film) if at is None else at
+    entry = film.entry(number)
+    found, known = film.state(number), reports(log)
+    if not output.as_json and not path:
+        output.lines(state_lines(found, known, content=content))
+        output.hint(f"all of it: podium state {log.run} --at {number} --json")
+        return 0
+    part = tree(found, known, content=content)
+    if path:
+        try:
+            part = at_path(part, path)
+        except LookupError as error:
+            raise _nothing_there(log.run, number, path, error) from None
+    if output.as_json:
+        row = {"run": log.run, "number": number, "at": iso(entry.at), "path": path or None}
+        output.read([{**row, "state": part}], counts={"events": len(film)})
+    else:
+        output.lines(lines(part, path))
+    return 0
+
+
+def _nothing_there(run: str, number: int, path: str, error: LookupError) -> NotFound:
+    above, missing, there = error.args
+    names = ", ".join(one_line(name) for name in there[:SOME]) or "nothing"
+    more = ", …" if len(there) > SOME else ""
+    return NotFound(
+        f"run {run} has no {path!r} at event {number}: there is no {missing!r} in {above or 'it'}",
+        hint=f"there is: {names}{more}",
+    )
