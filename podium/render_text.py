@@ -5,6 +5,7 @@ line, so no text reaches a terminal but through `clean` or `one_line`.
 """
 
 import unicodedata
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -85,6 +86,15 @@ def duration(milliseconds: int) -> str:
     if whole < 86_400:
         return f"{whole // 3_600} h {whole % 3_600 // 60:02} min"
     return f"{whole // 86_400} d {whole % 86_400 // 3_600} h"
+
+
+def moment(milliseconds: int) -> str:
+    """A time, milliseconds since the epoch, in UTC: ``2026-07-01 12:00:00.250Z``."""
+    try:
+        when = datetime.fromtimestamp(milliseconds / 1_000, UTC)
+    except (ValueError, OverflowError, OSError):  # a deadline may lie beyond all calendars
+        return f"{milliseconds:,}"
+    return f"{when:%Y-%m-%d %H:%M:%S}.{milliseconds % 1_000:03}Z"
 
 
 def ago(milliseconds: int) -> str:

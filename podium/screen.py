@@ -71,19 +71,18 @@ PROMPTS: Final = {
 }
 
 HELP: Final = (
-    "n → space    next event            p ←   the one before",
-    "g            go to an event        Home End   first, last",
-    "f F          next failure, the one before",
-    "c C          on to a breakpoint, back to one",
-    "b            breakpoints: type=CallSettled worker=NAME status=TIMEOUT cause=deadline",
-    "             -type=CallSettled removes one, - all",
-    "/            search for a text; nothing and Enter: the same again",
-    "d s e        what changed, the state, the event as JSON",
-    "↑ ↓ PgUp PgDn   scroll the lower half",
-    "q            quit",
+    "n → space   next event                    p ←        the one before",
+    "g           go to an event                Home End   first, last",
+    "f F         next failure, and back        c C        on to a breakpoint, and back",
+    "b           breakpoint: type=CallSettled, worker=NAME, status=TIMEOUT, cause=inbox",
+    "            -type=CallSettled removes one, - all of them",
+    "/           search; nothing and Enter: the same again",
+    "d s e       what changed, the state, the event as JSON",
+    "↑ ↓ PgUp PgDn   scroll this half",
+    "q           quit",
 )
 
-FOOT: Final = "n next  p back  g go to  f failure  c continue  b break  / search  d s e  ? help  q"
+FOOT: Final = "n next  p back  g go to  f failure  c continue  b break  / search  d s e  ?  q"
 
 
 class View:
@@ -297,7 +296,7 @@ class Screen:
             for line in lines:
                 console.print(line, end="\x1b[K\n", no_wrap=True, overflow="crop")
         # Without the last line feed: it would scroll a full screen.
-        self._stream.write(BEGIN + captured.get().removesuffix("\n").replace("\n", "\r\n") + END)
+        self._stream.write(BEGIN + captured.get().removesuffix("\n") + END)
         self._stream.flush()
 
     # ------------------------------------------------------------------ the terminal

@@ -8,10 +8,11 @@ from typing import Any, Final
 
 import msgspec
 
-from podium.render_text import one_line, value_text
+from podium.render_text import moment, one_line, value_text
 from podium.words import set_off, told
 from protocol.actions import Json, Report
-from protocol.state import RunState
+from protocol.events import PolicyAsked
+from protocol.state import CallState, RunState
 from replay.differences import HIDDEN, Change, tree
 from replay.timeline import Row, Timeline
 
@@ -31,6 +32,21 @@ _WROTE: Final = {
 
 _APART: Final = ("run", "task", "workers", "parent", "origin", "turns", "signals")
 """Of a state in short, what is left out: it stands elsewhere, or is long."""
+
+
+_EMPTY: Final[tuple[Json, ...]] = (None, 0, "", {}, [])
+"""What says nothing. False equals 0."""
+
+_OBSERVED: Final = {"value", "arguments", "inputs"}
+"""Below these even nothing says something."""
+
+_TIMES: Final = {
+    name
+    for kind in (RunState, CallState, PolicyAsked)
+    for name in kind.__struct_fields__
+    if name == "at" or name.endswith(("_at", "deadline"))
+}
+"""Fields that are milliseconds since the epoch."""
 
 
 def event_json(row: Row, timeline: Timeline, *, content: bool) -> dict[str, Json]:
@@ -83,15 +99,32 @@ def change_json(change: Change) -> dict[str, Json]:
 
 def change_text(change: Change) -> str:
     """``calls.2-0.status: null → OK``."""
-    before, after = _short(change.before), _short(change.after)
+    before, after = _short(change.path, change.before), _short(change.path, change.after)
     path = one_line(change.path)
     if change.before is msgspec.UNSET:
         return f"{path}: {after}"
     return f"{path}: {before} → {after}"
 
 
-def _short(value: Json) -> str:
-    return ABSENT if value is msgspec.UNSET else one_line(value_text(value), SHORT_CHARS)
+def _short(path: str, value: Json) -> str:
+    return one_line(_text(path, _without_empty(value)), SHORT_CHARS)
+
+
+def _text(path: str, value: Json) -> str:
+    """A value of a state; a time as one."""
+    if value is msgspec.UNSET:
+        return ABSENT
+    if value == "":
+        return '""'
+    if type(value) is int and value and path.rpartition(".")[2] in _TIMES:
+        return moment(value)
+    return value_text(value)
+
+
+def _without_empty(value: Json) -> Json:
+    if not isinstance(value, dict):
+        return value
+    return {name: part for name, part in value.items() if part not in _EMPTY}
 
 
 def state_lines(state: RunState, reports: Mapping[str, Report], *, content: bool) -> Iterator[str]:
@@ -113,8 +146,10 @@ def lines(value: Json, path: str = "") -> Iterator[str]:
         case list() if any(isinstance(each, dict | list) for each in value):
             for index, part in enumerate(value):
                 yield from lines(part, f"{path}.{index}" if path else str(index))
-        case None | 0 | "" | {} | []:
+        case None:
+            pass
+        case _ if path and value in _EMPTY and not _OBSERVED & {*path.split(".")}:
             pass
         case _:
-            text = value_text(value)
+            text = _text(path, value)
             yield f"{one_line(path)}: {text}" if path else text

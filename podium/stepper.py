@@ -48,13 +48,16 @@ class Breakpoint(NamedTuple):
 
     def stops(self, row: Row) -> bool:
         """Whether it stops at an event."""
-        looked_at: dict[str, tuple[str, ...]] = {
-            "type": (row.kind,),
-            "worker": (row.worker,),
-            "status": (row.status,),
-            "cause": (row.cause, row.cause.partition(":")[0]),
-        }
-        return self.value in looked_at[self.kind]
+        match self.kind:
+            case "type":
+                seen: str = row.kind
+            case "worker":
+                seen = row.worker
+            case "status":
+                seen = row.status
+            case _:
+                seen = row.cause if ":" in self.value else row.cause.partition(":")[0]
+        return seen == self.value
 
 
 def breakpoint_of(text: str) -> Breakpoint:

@@ -22,6 +22,10 @@ RECENT: Final = 4
 """States that are kept of where one was last: a step on from them, or a look back, folds nothing
 again."""
 
+BEHIND: Final = 64
+"""After a long way to a state, one so many events before it is kept too: whoever came from behind
+goes on backwards."""
+
 
 class Film:
     """The states of a run.
@@ -35,6 +39,7 @@ class Film:
         self.run = log.run
         self.history = entries(log) if history is None else history
         self._kept: dict[int, RunState] = {0: RunState()}
+        self._behind = (0, self._kept[0])
         self._recent: deque[tuple[int, RunState]] = deque(maxlen=RECENT)
 
     def __len__(self) -> int:
@@ -58,13 +63,19 @@ class Film:
         if at:
             self.entry(at)
         kept = max(n for n in self._kept if n <= at)
-        near = [(kept, self._kept[kept]), *(each for each in self._recent if each[0] <= at)]
-        number, state = max(near, key=itemgetter(0))
+        near = [(kept, self._kept[kept]), self._behind, *self._recent]
+        number, state = max((each for each in near if each[0] <= at), key=itemgetter(0))
+        if at - number > BEHIND:
+            number, state = self._behind = self._folded(number, state, at - BEHIND)
+        number, state = self._folded(number, state, at)
+        self._recent.append((number, state))
+        return state
+
+    def _folded(self, number: int, state: RunState, at: int) -> tuple[int, RunState]:
         while number < at:
             upto = min(at, number - number % EVERY + EVERY)
             state = fold(state, (entry.event for entry in self.history[number:upto]))
             number = upto
             if number % EVERY == 0:
                 self._kept[number] = state
-        self._recent.append((number, state))
-        return state
+        return number, state

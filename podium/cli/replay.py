@@ -4,7 +4,7 @@ In a terminal, keys and a screen; elsewhere the same commands, one a line, from 
 ``--until`` or ``--json`` no commands at all, but the steps themselves.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
@@ -58,11 +58,14 @@ def replay(
         Its id, or the beginning of it.
     """
     from podium.stepper import Stepper
+    from replay.bulk import bulk
 
     if limit < 1:
         raise Usage("--limit must be at least 1.", hint=f"Leave it out for a page of {PAGE:,}.")
     output = Output(common.json)
-    stepper = Stepper(run_log(common, run), content=content)
+    log = run_log(common, run)
+    with bulk():
+        stepper = Stepper(log, content=content)
     for each in breaks:
         stepper.change_breakpoints(each)
     stepper.at = stepper.film.entry(at).number
@@ -160,17 +163,17 @@ def _do(stepper: "Stepper", output: Output, word: str, rest: str) -> None:
         case "":
             pass
         case "n" | "next":
-            _moved(stepper, output, stepper.step(_number(rest or "1")))
+            _go(stepper, output, lambda: stepper.step(_number(rest or "1")))
         case "p" | "back":
-            _moved(stepper, output, stepper.step(-_number(rest or "1")))
+            _go(stepper, output, lambda: stepper.step(-_number(rest or "1")))
         case "g" | "go":
-            _moved(stepper, output, stepper.go(_number(rest)))
+            _go(stepper, output, lambda: stepper.go(_number(rest)))
         case "f" | "F":
-            _moved(stepper, output, stepper.failure(1 if word == "f" else -1))
+            _go(stepper, output, lambda: stepper.failure(1 if word == "f" else -1))
         case "c" | "C":
-            _moved(stepper, output, stepper.to_breakpoint(1 if word == "c" else -1))
+            _go(stepper, output, lambda: stepper.to_breakpoint(1 if word == "c" else -1))
         case "/":
-            _moved(stepper, output, stepper.search(rest))
+            _go(stepper, output, lambda: stepper.search(rest))
         case "b":
             output.say(stepper.change_breakpoints(rest))
         case "d":
@@ -191,10 +194,12 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _moved(stepper: "Stepper", output: Output, message: str) -> None:
-    if message:
+def _go(stepper: "Stepper", output: Output, walk: Callable[[], str]) -> None:
+    before = stepper.at
+    if message := walk():
         output.say(message)
-    _tell(stepper, output)
+    if stepper.at != before:
+        _tell(stepper, output)
 
 
 def _tell(stepper: "Stepper", output: Output) -> None:
