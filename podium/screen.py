@@ -11,7 +11,7 @@ import signal
 import termios
 import tty
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Final, TextIO
 
@@ -255,7 +255,7 @@ class Screen:
         self._keys, self._out = keyboard.fileno(), stream.fileno()
         self._colours = colours
         self._before: list[object] = []
-        self._pending = ""
+        self._stopping = False
 
     def run(self) -> None:
         """Until the user has seen enough. The terminal is as it was, however this ends."""
@@ -265,14 +265,20 @@ class Screen:
                 ready, _, _ = select.select([self._keys, woken], [], [])
                 if woken in ready:
                     os.read(woken, 1024)
+                if self._stopping:
+                    self._stop()
+                    continue
                 if self._keys in ready:
                     self._read()
 
     def _read(self) -> None:
-        data = os.read(self._keys, 1024)
+        try:
+            data = os.read(self._keys, 1024)
+        except OSError:
+            data = b""
         if not data:  # the terminal is gone
             self.view.over = True
-        text = self._pending + data.decode("utf-8", "ignore")
+        text = data.decode("utf-8", "ignore")
         if text.endswith("\x1b") and select.select([self._keys], [], [], ESCAPE_S)[0]:
             text += os.read(self._keys, 1024).decode("utf-8", "ignore")
         for key in keys(text):
@@ -316,9 +322,10 @@ class Screen:
         self._stream.flush()
 
     def _leave(self) -> None:
-        termios.tcsetattr(self._keys, termios.TCSADRAIN, self._before)  # type: ignore[arg-type]
-        self._stream.write(LEAVE)
-        self._stream.flush()
+        with suppress(termios.error, OSError):  # it may be gone
+            termios.tcsetattr(self._keys, termios.TCSADRAIN, self._before)  # type: ignore[arg-type]
+            self._stream.write(LEAVE)
+            self._stream.flush()
 
     @contextmanager
     def _wakes(self) -> Iterator[int]:
@@ -334,7 +341,7 @@ class Screen:
             signal.SIGWINCH: _nothing,
             signal.SIGTERM: _end,
             signal.SIGHUP: _end,
-            signal.SIGTSTP: self._stop,
+            signal.SIGTSTP: self._ask_to_stop,
         }
         old = {number: signal.signal(number, handler) for number, handler in ours.items()}
         try:
@@ -346,13 +353,17 @@ class Screen:
             os.close(woken)
             os.close(wakes)
 
-    def _stop(self, number: int, _frame: FrameType | None) -> None:
+    def _ask_to_stop(self, _number: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+
+    def _stop(self) -> None:
+        """Let the shell have the terminal, until it gives it back."""
+        self._stopping = False
         self._leave()
-        ours = signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)  # stops here, and goes on when the shell says so
-        signal.signal(number, ours)
+        ours = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)  # stops here, and goes on when the shell says so
+        signal.signal(signal.SIGTSTP, ours)
         self._enter()
-        self._paint()
 
 
 def _nothing(_number: int, _frame: FrameType | None) -> None:

@@ -49,6 +49,19 @@ _TIMES: Final = {
 """Fields that are milliseconds since the epoch."""
 
 
+_STILL: Final = (
+    "epoch",
+    "activated_at",
+    "started_at",
+    "wall_deadline",
+    "budget",
+    "policy",
+    "priority",
+    "depth",
+)
+"""What hardly ever changes, and comes last."""
+
+
 def event_json(row: Row, timeline: Timeline, *, content: bool) -> dict[str, Json]:
     """An event as the log has it; with content, also the report that it names."""
     event: dict[str, Json] = msgspec.to_builtins(row.entry.event)
@@ -134,7 +147,8 @@ def state_lines(state: RunState, reports: Mapping[str, Report], *, content: bool
         state, calls={name: call for name, call in state.calls.items() if name in near}
     )
     whole = tree(short, reports, content=content)
-    yield from lines({name: part for name, part in whole.items() if name not in _APART})
+    moving = {name: part for name, part in whole.items() if name not in _APART + _STILL}
+    yield from lines(moving | {name: whole[name] for name in _STILL})
 
 
 def lines(value: Json, path: str = "") -> Iterator[str]:

@@ -41,6 +41,7 @@ class Terminal:
             start_new_session=True,
         )
         self._slave = slave
+        self._gone = False
         self.said = ""
         """All that was written to the terminal."""
 
@@ -60,8 +61,11 @@ class Terminal:
     def until(self, text: str) -> list[str]:
         """The lines of the first picture, after what was seen before, that has a text in it."""
         begun, seen = time.monotonic(), len(self.said)
+        half = self.said.rfind("\x1b[?2026h")
+        if half >= 0 and "\x1b[?2026l" not in self.said[half:]:
+            seen = half
         while time.monotonic() - begun < WITHIN_S:
-            for found in FRAME.finditer(self.said, max(0, seen - 1)):
+            for found in FRAME.finditer(self.said, seen):
                 shown = _ESCAPES.sub("", found[1]).split("\r\n")
                 if any(text in line for line in shown):
                     return shown
@@ -85,10 +89,16 @@ class Terminal:
             self.said += os.read(self._master, 65_536).decode()
         return self.process.wait(1)
 
+    def hang_up(self) -> None:
+        """Close the terminal's window."""
+        os.close(self._master)
+        os.close(self._slave)
+        self._gone = True
+
     def close(self) -> None:
         """Take it away."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        os.close(self._master)
-        os.close(self._slave)
+        if not self._gone:
+            self.hang_up()

@@ -23,6 +23,9 @@ RUN: Final = "$RUN"
 FILE: Final = "$FILE.podium"
 """Stands for an exported file of a run that is not here."""
 
+EVENT: Final = f"{RUN}@8"
+"""Stands for one of its events."""
+
 PAUSED: Final = "$PAUSED"
 """Stands for the id of a run that has paused."""
 
@@ -88,6 +91,21 @@ CASES: Final[list[tuple[str, list[str], int]]] = [
     ("read", ["diff", RUN, RUN], 0),
     ("read", ["diff", RUN, PAUSED, "--content"], 3),
     ("error", ["diff", RUN, "zzzz"], 4),
+    ("read", ["replay", RUN], 0),
+    ("read", ["replay", RUN, "--until", "RoundPlanned", "--break", "type=PolicyAsked"], 0),
+    ("error", ["replay", RUN, "--break", "colour=red"], 2),
+    ("error", ["replay", RUN, "--until", "RunFailed"], 4),
+    ("read", ["timeline", RUN], 0),
+    ("read", ["timeline", RUN, "--type", "callsettled", "--limit", "1", "--content"], 0),
+    ("error", ["timeline", RUN, "--type", "nothing"], 2),
+    ("read", ["state", RUN, "--at", "5"], 0),
+    ("read", ["state", RUN, "--path", "calls.1-0", "--content"], 0),
+    ("error", ["state", RUN, "--path", "calls.9-9"], 4),
+    ("error", ["state", RUN, "--at", "999"], 2),
+    ("read", ["causes", EVENT], 0),
+    ("error", ["causes", RUN], 2),
+    ("read", ["effects", EVENT, "--limit", "2"], 0),
+    ("error", ["effects", f"{RUN}@999"], 2),
     ("mutation", ["up"], 0),
     ("mutation", ["up", "--dry-run"], 0),
     ("mutation", ["down"], 0),
