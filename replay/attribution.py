@@ -58,15 +58,13 @@ def attributed(history: Iterable[Entry]) -> Iterator[Attributed]:
 class _Where:
     """As much of a run's state as tells what time has led to."""
 
-    __slots__ = ("answering", "asked", "working")
+    __slots__ = ("asked", "working")
 
     def __init__(self) -> None:
         self.working = False
         """Whether a round is open."""
         self.asked = False
         """Whether a question is."""
-        self.answering = False
-        """Whether somebody wants the answer at once: calls are then settled without waiting."""
 
     def see(self, event: AnyEvent) -> None:
         match event:
@@ -78,8 +76,6 @@ class _Where:
                 self.asked = True
             case PolicyReplied() | RunActivated() | RunForked():
                 self.asked = False
-            case SignalReceived(kind="answer"):
-                self.answering = True
             case _:
                 pass
 
@@ -100,7 +96,7 @@ class _Where:
             case "inbox", SignalReceived(signal=known):
                 return known == rest
             case "deadline", CallSettled(report="", status="TIMEOUT"):
-                return not self.answering
+                return True
             case "deadline", RunPaused(reason="budget"):
                 return self.working or self.asked
             case "deadline", PolicyAsked() | RunFailed():

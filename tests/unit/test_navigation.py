@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.actions import BlobRef, Json
+from protocol.budgets import Budget
+from protocol.commands import Deadline, Inbox
 from protocol.errors import Usage
 from protocol.events import CallSettled, PolicyReplied
 from replay import film
@@ -19,7 +21,7 @@ from replay.history import entries, reports
 from replay.redecide import redecide
 from replay.timeline import timeline
 from tests.logs import log_of
-from tests.runs import answer, plan, planned, started
+from tests.runs import Driver, answer, inbox, plan, planned, started
 from tests.unit.test_forks import forked, joined
 from tests.unit.test_run_properties import HISTORIES, STARTS, History, lived, thorough
 
@@ -29,7 +31,10 @@ often = settings(thorough, max_examples=40)
 @often
 @given(STARTS, HISTORIES)
 def test_events_are_attributed_as_they_are_decided(start: Any, history: History) -> None:
-    log = log_of(lived(start, history))
+    check_attribution(log_of(lived(start, history)))
+
+
+def check_attribution(log: RunLog) -> None:
     again = [
         (step.cause, decided.first + sum(len(s.events) for s in decided.steps[:place]))
         for decided in redecide(log)
@@ -37,6 +42,36 @@ def test_events_are_attributed_as_they_are_decided(start: Any, history: History)
         for _ in step.events
     ]
     assert list(attributed(entries(log))) == again
+
+
+def late(driver: Driver) -> Inbox:
+    """One more report of an attempt that has reported."""
+    return inbox(driver.report_of("1-0", attempt=1, value="once more"))
+
+
+@pytest.mark.parametrize(
+    ("closed", "on_limit", "after_ms", "kind"),
+    [
+        (False, "answer", 400_000, "CallSettled"),
+        (False, "pause", 10_000_000, "RunPaused"),
+        (True, "answer", 10_000_000, "PolicyAsked"),
+        (True, "pause", 10_000_000, "RunPaused"),
+    ],
+)
+def test_what_time_led_to_is_told_from_what_came_at_the_same_time(
+    closed: bool, on_limit: Any, after_ms: int, kind: str
+) -> None:
+    calls = (planned(n=1), *(() if closed else (planned(n=2),)))
+    driver = started(*calls, budget=Budget(on_limit=on_limit, wall_ms=600_000))
+    driver.report("1-0")
+    driver.give(late(driver), Deadline(), after_ms=after_ms)
+    log = log_of(driver)
+    check_attribution(log)
+    rows = timeline(log).rows
+    assert log.commits[-1].causes[1:] == ("deadline",)
+    (first,) = {row.opener for row in rows if row.cause == "deadline"}
+    assert rows[first - 1].kind == kind
+    assert rows[first - 2].kind == "ReportNoted"
 
 
 @often
