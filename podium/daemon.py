@@ -28,7 +28,6 @@ from actors.embedded.launch import read_record
 from actors.jetstream_queue import JetStreamQueue, consumers_of
 from actors.logs import log_to
 from actors.programs import Connection, Declared
-from actors.ray_cluster import Asked as ClusterAsked
 from podium.config import BudgetTable, Config, age_ms
 from podium.shelved import shelves_of
 from podium.tracing.keeper import Keeper
@@ -348,6 +347,9 @@ class Daemon:
                 start_new_session=True,
                 env=_environment(self.config),
             )
+        # Ray takes longer to load than a command that only reads takes as a whole.
+        from actors.ray_cluster import Asked as ClusterAsked
+
         address = self.config.ray.address
         here = "" if address else str(self.folder / LOG)
         deployment = sha256(f"{self.folder}@{self.config.nats.url}".encode()).hexdigest()[:12]

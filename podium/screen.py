@@ -39,6 +39,9 @@ ESCAPE_S: Final = 0.05
 FRAME: Final = 6
 """Lines around the list and the pane: two of title, two rules, a message, the keys."""
 
+USUAL: Final = (80, 24)
+"""Columns and lines of a terminal that doesn't say."""
+
 MIN_LINES: Final = 3
 """Of the list and of the pane, however low the terminal."""
 
@@ -287,7 +290,8 @@ class Screen:
             self.view.press(key)
 
     def _paint(self) -> None:
-        width, height = os.get_terminal_size(self._out)
+        size = os.get_terminal_size(self._out)
+        width, height = size.columns or USUAL[0], size.lines or USUAL[1]
         console = Console(
             file=self._stream,
             width=width,

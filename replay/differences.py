@@ -61,25 +61,24 @@ def tree(state: RunState, reports: Reports, *, content: bool) -> dict[str, Json]
     return found
 
 
-def at_path(found: Json, path: str) -> Json:
-    """The part of a tree that a path names.
+def part(state: RunState, path: str, reports: Reports, *, content: bool) -> Json:
+    """The part of the tree that a path names; the rest of it is not made.
 
     Raises:
-        LookupError: There is none; its text lists some of what there is.
+        LookupError: There is none. Its arguments: how far the path leads, the name that is not
+            there, the names that are.
     """
-    keys = path.split(".")
-    for place, key in enumerate(keys):
-        match found:
-            case dict() if key in found:
-                found = found[key]
-            case list() if key.isdecimal() and int(key) < len(found):
-                found = found[int(key)]
-            case dict() | list():
-                there = list(found) if isinstance(found, dict) else [str(len(found))]
-                raise LookupError(".".join(keys[:place]), key, there)
-            case _:
-                raise LookupError(".".join(keys[:place]), key, [])
-    return found
+    reader = _Reader(reports, content)
+    names = path.split(".")
+    found: Any = state
+    for place, name in enumerate(names):
+        parts = {} if reader.hides(tuple(names[:place])) else reader.parts(found)
+        if isinstance(found, list | tuple):
+            parts = {str(index): each for index, each in enumerate(found)}
+        if parts is None or name not in parts:
+            raise LookupError(".".join(names[:place]), name, list(parts or ()))
+        found = parts[name]
+    return reader.plain(found, tuple(names))
 
 
 def changes(before: RunState, after: RunState, reports: Reports, *, content: bool) -> list[Change]:
@@ -91,10 +90,14 @@ class _Reader:
     def __init__(self, reports: Reports, content: bool) -> None:
         self._reports, self._content = reports, content
 
+    def hides(self, path: Path) -> bool:
+        """Whether what stands there is not shown."""
+        return not self._content and _wrote(path)
+
     def plain(self, value: Any, path: Path) -> Json:
-        if not self._content and value and _wrote(path):
+        if value and self.hides(path):
             return HIDDEN
-        parts = self._parts(value)
+        parts = self.parts(value)
         if parts is None:
             return _leaf(value)
         below = {name: self.plain(part, (*path, name)) for name, part in parts.items()}
@@ -106,8 +109,7 @@ class _Reader:
         if path == ("turns",):
             yield from self._compare_turns(before, after)
             return
-        hidden = not self._content and _wrote(path)
-        old, new = (None, None) if hidden else (self._parts(before), self._parts(after))
+        old, new = (None, None) if self.hides(path) else (self.parts(before), self.parts(after))
         if old is None or new is None:
             if before != after:
                 was, now = self._shown(before, path), self._shown(after, path)
@@ -133,7 +135,7 @@ class _Reader:
     def _shown(self, value: Any, path: Path) -> Json:
         return value if value is msgspec.UNSET else self.plain(value, path)
 
-    def _parts(self, value: Any) -> Mapping[str, Any] | None:
+    def parts(self, value: Any) -> Mapping[str, Any] | None:
         """The named parts of a container; None for what has none."""
         match value:
             case dict():

@@ -10,7 +10,7 @@ from podium.cli.follow import Follower, done, pause_error
 from podium.cli.interrupts import EXIT_INTERRUPTED, Interrupts
 from podium.cli.options import COMMON, LISTING, PAGE, Common, Listing, Status
 from podium.cli.output import Output, iso
-from podium.cli.source import names_file, source
+from podium.cli.source import names_file, run_log
 from podium.cli.world import current
 from podium.render_text import ago, duration, money, one_line
 from protocol.errors import NotFound, Usage
@@ -134,11 +134,7 @@ def show(
     output = Output(common.json)
     config = common.load().config
 
-    async def read() -> "RunLog":
-        async with source(common) as runs:
-            return await runs.log(run)
-
-    log = asyncio.run(read())
+    log = run_log(common, run)
     if events:
         _show_events(output, log)
     else:

@@ -121,12 +121,16 @@ def run_log(common: Common, name: str) -> "RunLog":
     """The log of the one run that a name means. Raises `NotFound` or `Ambiguous`."""
     from replay.bulk import bulk
 
-    async def read() -> "RunLog":
+    logs: list[RunLog] = []
+
+    async def read() -> None:
         async with source(common) as found:
-            return await found.log(name)
+            logs.append(await found.log(name))
 
     with bulk():
-        return asyncio.run(read())
+        # Not as the result: `asyncio.run` formats that of its task, and this one may be long.
+        asyncio.run(read())
+    return logs[0]
 
 
 class EventName(NamedTuple):

@@ -31,7 +31,7 @@ def state(
         Its id, or the beginning of it.
     """
     from podium.shown import lines, state_lines
-    from replay.differences import at_path, tree
+    from replay.differences import part, tree
     from replay.film import Film
     from replay.history import reports
 
@@ -45,17 +45,18 @@ def state(
         output.lines(state_lines(found, known, content=content))
         output.hint(f"all of it: podium state {log.run} --at {number} --json")
         return 0
-    part = tree(found, known, content=content)
-    if path:
-        try:
-            part = at_path(part, path)
-        except LookupError as error:
-            raise _nothing_there(log.run, number, path, error) from None
+    try:
+        if path:
+            shown = part(found, path, known, content=content)
+        else:
+            shown = tree(found, known, content=content)
+    except LookupError as error:
+        raise _nothing_there(log.run, number, path, error) from None
     if output.as_json:
         row = {"run": log.run, "number": number, "at": iso(entry.at), "path": path or None}
-        output.read([{**row, "state": part}], counts={"events": len(film)})
+        output.read([{**row, "state": shown}], counts={"events": len(film)})
     else:
-        output.lines(lines(part, path))
+        output.lines(lines(shown, path))
     return 0
 
 

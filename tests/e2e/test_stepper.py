@@ -145,6 +145,14 @@ def test_another_size(terminal: Callable[..., Terminal]) -> None:
     assert used.ended() == 0
 
 
+def test_a_terminal_that_does_not_say_its_size(terminal: Callable[..., Terminal]) -> None:
+    used = terminal(columns=0, lines=0)
+    shown = used.until("event 1 of")
+    assert (len(shown), max(map(len, shown))) == (24, 80)
+    used.type("q")
+    assert used.ended() == 0
+
+
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)]
 )

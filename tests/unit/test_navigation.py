@@ -15,7 +15,7 @@ from protocol.events import CallSettled, PolicyReplied
 from replay import film
 from replay.attribution import attributed
 from replay.chain import RunLog
-from replay.differences import HIDDEN, at_path, changes, tree
+from replay.differences import HIDDEN, changes, part, tree
 from replay.film import Film
 from replay.history import entries, reports
 from replay.redecide import redecide
@@ -157,19 +157,25 @@ def test_paths_are_those_that_a_fork_can_set() -> None:
     driver.report("1-0", value={"deep": [{"er": 1}]})
     known = reports(log_of(driver))
     found = tree(driver.state, known, content=True)
-    assert at_path(found, "calls.1-0.value.deep.0.er") == 1
-    assert at_path(found, "calls.1-0.arguments.n") == 5
-    assert at_path(found, "workers.tool.attempts") == 2
-    assert at_path(found, "task.text") == "What is asked?"
-    hidden = tree(driver.state, known, content=False)
-    assert at_path(hidden, "calls.1-0.value") == HIDDEN
-    for path, above, missing in (
-        ("calls.9-9.value", "calls", "9-9"),
-        ("task.text.more", "task.text", "more"),
-        ("calls.1-0.value.deep.1", "calls.1-0.value.deep", "1"),
+    for path, value in (
+        ("calls.1-0.value.deep.0.er", 1),
+        ("calls.1-0.arguments.n", 5),
+        ("workers.tool.attempts", 2),
+        ("task.text", "What is asked?"),
+        ("calls.1-0.value", {"deep": [{"er": 1}]}),
+        ("calls.1-0", found["calls"]["1-0"]),
+        ("current", found["current"]),
+    ):
+        assert part(driver.state, path, known, content=True) == value
+    assert part(driver.state, "calls.1-0.value", known, content=False) == HIDDEN
+    for path, above, missing, content in (
+        ("calls.9-9.value", "calls", "9-9", True),
+        ("task.text.more", "task.text", "more", True),
+        ("calls.1-0.value.deep.1", "calls.1-0.value.deep", "1", True),
+        ("calls.1-0.value.deep", "calls.1-0.value", "deep", False),
     ):
         with pytest.raises(LookupError) as raised:
-            at_path(found, path)
+            part(driver.state, path, known, content=content)
         assert raised.value.args[:2] == (above, missing)
     made = {
         each.path: (each.before, each.after)
@@ -188,8 +194,8 @@ def test_a_value_in_a_blob_is_named() -> None:
     known = {"h": report}
     settled = msgspec.structs.replace(driver.state.calls["1-0"], report="h", status="OK")
     state = msgspec.structs.replace(driver.state, calls={"1-0": settled})
-    found = tree(state, known, content=True)
-    assert at_path(found, "calls.1-0.value") == {"sha256": "ab" * 32, "size": 70_000}
+    value = part(state, "calls.1-0.value", known, content=True)
+    assert value == {"sha256": "ab" * 32, "size": 70_000}
 
 
 def test_a_timeline_knows_workers_and_failures() -> None:
