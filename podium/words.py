@@ -59,7 +59,7 @@ def told(row: Row, timeline: Timeline, *, content: bool) -> str:
             return f"run {event.run} begins: {one_line(event.task.text)}"
         case RunForked() as event:
             before = timeline.rows[: row.number - 1]
-            shared = sum(isinstance(each.entry.event, RoundPlanned) for each in before)
+            shared = sum(isinstance(each.entry.event, RoundClosed) for each in before)
             text = f"run {event.run} begins, forked from {event.origin.run}@{event.origin.events}"
             text += f", with {count(shared, 'round')} of it" if shared else ""
             return text + (f": {one_line(event.reason, 200)}" if event.reason else "")

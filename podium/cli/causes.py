@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from podium.cli.options import COMMON, Common
 from podium.cli.output import Output, iso
 from podium.cli.source import event_name, source
-from protocol.errors import NotFound, Usage
+from protocol.errors import NotFound, Unreachable, Usage
 
 if TYPE_CHECKING:
     from podium.cli.source import Source
@@ -72,9 +72,9 @@ def tell(
     output.lines(_line(each, graphs, direction, start.run, content) for each in found)
     if cursor:
         at_least = count(walked.more, "more event")
-        output.hint(f"at least {at_least}: podium {direction} {start} --cursor {cursor}")
+        output.hint(f"at least {at_least}: podium {direction} {event} --cursor {cursor}")
     else:
-        output.hint(f"stand there: podium replay {start.run} --at {start.number}")
+        output.hint(f"stand there: podium replay {event.rpartition('@')[0]} --at {start.number}")
     return 0
 
 
@@ -99,7 +99,7 @@ async def _walked(
             for run in sorted(walked.wanted):
                 try:
                     graphs[run] = await _graph(runs, run)
-                except NotFound:
+                except (NotFound, Unreachable):  # of a file, the others may be nowhere
                     graphs[run] = None
     return walked, {run: graph for run, graph in graphs.items() if graph is not None}
 

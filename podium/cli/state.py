@@ -43,7 +43,7 @@ def state(
     found, known = film.state(number), reports(log)
     if not output.as_json and not path:
         output.lines(state_lines(found, known, content=content))
-        output.hint(f"all of it: podium state {log.run} --at {number} --json")
+        output.hint(f"all of it: podium state {run} --at {number} --json")
         return 0
     try:
         if path:

@@ -61,9 +61,9 @@ def timeline(
     if not page:
         output.say("no such events" if found.rows else "no events yet")
     elif after:
-        output.hint(f"{len(chosen) - limit:,} more: podium timeline {found.run} --cursor {after}")
+        output.hint(f"{len(chosen) - limit:,} more: podium timeline {run} --cursor {after}")
     else:
-        output.hint(f"look at one: podium replay {found.run} --at {page[-1].number}")
+        output.hint(f"look at one: podium replay {run} --at {page[-1].number}")
     return 0
 
 

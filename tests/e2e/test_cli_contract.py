@@ -104,6 +104,11 @@ CASES: Final[list[tuple[str, list[str], int]]] = [
     ("error", ["state", RUN, "--at", "999"], 2),
     ("read", ["causes", EVENT], 0),
     ("error", ["causes", RUN], 2),
+    ("read", ["replay", FILE, "--until", "3"], 0),
+    ("read", ["timeline", FILE], 0),
+    ("read", ["state", FILE, "--at", "5"], 0),
+    ("read", ["causes", f"{FILE}@8"], 0),
+    ("read", ["effects", f"{FILE}@8"], 0),
     ("read", ["effects", EVENT, "--limit", "2"], 0),
     ("error", ["effects", f"{RUN}@999"], 2),
     ("mutation", ["up"], 0),
@@ -133,7 +138,7 @@ def fill(shell: Shell, arguments: list[str]) -> list[str]:
     ids = {}
     if any(RUN in each for each in arguments) or arguments[:2] == ["runs", "list"]:
         ids[RUN] = shell.begin()
-    if FILE in arguments:
+    if any(FILE in each for each in arguments):
         other = Shell(shell.folder, USER="other")
         assert other("export", other.begin(), "--out", "other.podium").code == 0
         ids[FILE] = "other.podium"
