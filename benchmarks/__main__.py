@@ -26,6 +26,7 @@ NAMES: Final = {
     "peers": "Podium beside LangGraph and DBOS on Postgres, in turns",
     "inflight": "memory and makespan of 10,000 runs in flight",
     "tracing": "Podium with and without its exporter of traces, in turns",
+    "replay": "reading and folding runs: from memory, from JetStream, from the archive",
     "recovery": "time until 1,000 runs of a killed conductor go on, beside the lease",
 }
 

@@ -71,7 +71,7 @@ def _turn(folder: pathlib.Path, run: synthetic.Messages) -> Reading:
 
 def measure(data: pathlib.Path, events: int, repeats: int) -> tuple[int, int, list[Reading]]:
     """The number of events of the run, the bytes of its archive, and the seconds of each turn."""
-    run = synthetic.run(events, ended=True)
+    run = synthetic.run(events)
     folder = pathlib.Path(tempfile.mkdtemp(prefix="archive-", dir=data))
     size = _archived(folder, run)
     return run.events, size, [_turn(folder, run) for _ in range(repeats)]

@@ -1,7 +1,7 @@
 """Reading a run: the fold from memory, a run made ready from its bytes, the state at an event.
 
 Every figure is of this process alone, with the collector of garbage as the commands have it
-(`replay.bulk`).
+(`replay.collector`).
 """
 
 import time
@@ -9,13 +9,13 @@ import tracemalloc
 from collections.abc import Callable
 from typing import Final
 
-from benchmarks.long_runs import RUN, Messages, messages
+from benchmarks.synthetic import Messages
 from protocol.actions import Report
 from protocol.run import fold
 from protocol.state import RunState
-from replay.bulk import bulk
 from replay.causality import Graph, Node, walk
 from replay.chain import assemble
+from replay.collector import held_off
 from replay.differences import changes
 from replay.film import Film
 from replay.history import entries, reports
@@ -33,7 +33,7 @@ STEPS: Final = 200
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    with bulk():
+    with held_off(for_good=True):
         begun = time.perf_counter()
         work()
         return time.perf_counter() - begun
@@ -47,13 +47,14 @@ def fold_rate(made: Messages) -> float:
 
 def ready_ms(made: Messages) -> float:
     """Milliseconds from a run's bytes to its state."""
-    return 1e3 * _seconds(lambda: assemble(RUN, made.commits, made.inbox).state())
+    stored = made.stored()
+    return 1e3 * _seconds(lambda: assemble(made.run, *stored).state())
 
 
 def state_at_s(made: Messages) -> float:
     """Seconds from a run's bytes to its state in the middle."""
-    events = sum(len(commit.events) for commit in made.log().commits)
-    return _seconds(lambda: assemble(RUN, made.commits, made.inbox).state(events // 2))
+    stored = made.stored()
+    return _seconds(lambda: assemble(made.run, *stored).state(made.events // 2))
 
 
 def step_ms(made: Messages, *, back: bool) -> float:
@@ -64,7 +65,7 @@ def step_ms(made: Messages, *, back: bool) -> float:
     middle = len(film) // 2
     numbers = range(middle, middle + STEPS)
     slowest = 0.0
-    with bulk():
+    with held_off(for_good=True):
         for number in reversed(numbers) if back else numbers:
             begun = time.perf_counter()
             _look(film, number, known)
@@ -99,23 +100,6 @@ def causes_s(made: Messages) -> float:
 
     def work() -> None:
         graph = Graph(log)
-        walk(Node(RUN, len(graph.causes)), "causes", {RUN: graph}, 100)
+        walk(Node(made.run, len(graph.causes)), "causes", {made.run: graph}, 100)
 
     return _seconds(work)
-
-
-def main() -> None:
-    """Print every figure once."""
-    long, short = messages(LONG_EVENTS), messages(READY_EVENTS)
-    print(f"fold from memory        {fold_rate(long):>10,.0f} events/s")
-    print(f"10,000 events ready     {ready_ms(short):>10,.0f} ms")
-    print(f"state at the middle     {state_at_s(long):>10,.2f} s")
-    print(f"a step forward, worst   {step_ms(long, back=False):>10,.1f} ms")
-    print(f"a step back, worst      {step_ms(long, back=True):>10,.1f} ms")
-    print(f"snapshots               {film_mb(long):>10,.0f} MB")
-    print(f"timeline                {timeline_s(long):>10,.2f} s")
-    print(f"causes of the end       {causes_s(long):>10,.2f} s")
-
-
-if __name__ == "__main__":
-    main()

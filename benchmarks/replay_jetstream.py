@@ -59,6 +59,16 @@ async def _store(broker: Broker, run: synthetic.Messages) -> None:
         )
 
 
+async def fill(url: str, run: synthetic.Messages) -> None:
+    """Store a run on a server."""
+    broker = await Broker.connect(url)
+    try:
+        await ensure_streams(broker)
+        await _store(broker, run)
+    finally:
+        await broker.close()
+
+
 async def _raw(client: Client, subject: str, count: int) -> None:
     done, seen = asyncio.Event(), 0
 

@@ -1,5 +1,10 @@
-"""Long runs, made by the real rules without a conductor: what the benchmarks of reading read."""
+"""Runs as long as one likes, made by the real rules: what the benchmarks of reading read.
 
+A round has eight calls; each report is a commit of its own, as when workers take their time. Some
+fail, some are tried again. The last reply answers.
+"""
+
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from protocol.actions import MAX_COUNT, Pool, Report, Spend, WorkerSpec
@@ -11,25 +16,35 @@ from protocol.rules import Draft
 from protocol.run import RULES, feed
 from protocol.state import RunState
 from protocol.subjects import run_id
-from replay.chain import Stored
+from replay.chain import RunLog, Stored, assemble
 
-PARALLEL: Final = 4
-"""Calls of one round: what a conductor typically sends at once."""
+WIDTH: Final = 8
+"""Calls of one round: with the question, the reply, the plan and the end, 20 events."""
+
+FAILS_EVERY: Final = 50
+"""One call in so many fails for good."""
+
+AGAIN_EVERY: Final = 30
+"""One attempt in so many is lost, and made again."""
 
 AT: Final = 1_700_000_000_000
 """Milliseconds since the epoch at which the runs begin."""
 
+STEP_MS: Final = 3
+"""Milliseconds from one commit to the next."""
+
 _UNBOUNDED: Final = Budget(
-    rounds=MAX_COUNT, calls=MAX_COUNT, tokens=MAX_COUNT, cost=MAX_COUNT, wall_ms=10**12
+    rounds=MAX_COUNT,
+    calls=MAX_COUNT,
+    parallel=64,
+    tokens=MAX_COUNT,
+    cost=MAX_COUNT,
+    wall_ms=MAX_COUNT,
 )
 _POOL: Final = Pool(
     (
-        WorkerSpec(
-            name="search",
-            kind="agent",
-            description="Looks something up.",
-            parameters={"type": "object", "properties": {"query": {"type": "string"}}},
-        ),
+        WorkerSpec(name="search", kind="agent", description="Finds a thing.", attempts=3),
+        WorkerSpec(name="reader", description="Reads a thing.", attempts=3),
     )
 )
 
@@ -47,80 +62,90 @@ class Messages(NamedTuple):
         commits = [Stored(seq, data) for seq, data in enumerate(self.commits, 1)]
         return commits, [Stored(seq, data) for seq, data in enumerate(self.inbox, 1)]
 
-
-class _Writer:
-    def __init__(self, run: str) -> None:
-        self.run, self.prev, self.at = run, "", AT
-        self.draft = Draft(RunState(), AT)
-        self.commits: list[bytes] = []
-        self.inbox: list[bytes] = []
-
-    def give(self, *commands: Command) -> None:
-        """One commit."""
-        self.at += 7
-        draft, count = self.draft, len(self.draft.events)
-        draft.at, draft.causes = self.at, []
-        feed(draft, commands)
-        commit = Commit(
-            run=self.run,
-            n=len(self.commits) + 1,
-            epoch=1,
-            at=self.at,
-            causes=tuple(draft.causes),
-            events=tuple(draft.events[count:]),
-            prev=self.prev,
-        )
-        data = encode(commit)
-        self.prev = digest(data)
-        self.commits.append(data)
-
-    def report(self, call: str) -> Inbox:
-        """A worker's report of a call, in the inbox."""
-        value = {"text": f"What was found for {call}. " * 4, "source": "https://example.org/page"}
-        report = Report(
-            run=self.run,
-            call=call,
-            attempt=1,
-            status="OK",
-            value=value,
-            spend=Spend(tokens=321, cost=45),
-            latency_ms=1_234,
-            by="worker-search-1",
-        )
-        data = encode(report)
-        self.inbox.append(data)
-        return Inbox(digest(data), report)
+    def log(self) -> RunLog:
+        """The run as a reader has it."""
+        return assemble(self.run, *self.stored())
 
 
-def run(events: int, number: int = 1, *, ended: bool = False) -> Messages:
-    """A run of at least so many events: rounds of parallel calls, each report a commit.
+def run(events: int, number: int = 1) -> Messages:
+    """A finished run of at least so many events, and at most a round more.
 
     Args:
         events: How many.
         number: Which run: each number gives another id.
-        ended: Whether an answer is given at the end.
     """
-    writer = _Writer(run_id(number.to_bytes(8, "big")))
-    start = Start(
-        run=writer.run,
-        task=Task(text="A long task."),
+    name = run_id(number.to_bytes(8, "big"))
+    commits: list[bytes] = []
+    inbox: list[bytes] = []
+    draft, prev = Draft(RunState(), AT), ""
+    for command in _commands(name, draft, events, inbox):
+        draft.at += STEP_MS
+        before = len(draft.events)
+        feed(draft, [command])
+        if isinstance(command, Start):
+            feed(draft, [Activate("conductor-1", RULES)])
+        commit = Commit(
+            run=name,
+            n=len(commits) + 1,
+            epoch=draft.state.epoch,
+            at=draft.at,
+            causes=tuple(draft.causes),
+            events=tuple(draft.events[before:]),
+            prev=prev,
+        )
+        draft.causes.clear()
+        commits.append(encode(commit))
+        prev = digest(commits[-1])
+    return Messages(name, commits, inbox, len(draft.events))
+
+
+def _commands(name: str, draft: Draft, events: int, inbox: list[bytes]) -> Iterator[Command]:
+    yield Start(
+        run=name,
+        task=Task(text="Read everything there is, and say what it comes to."),
         pool=_POOL,
-        policy=PolicySpec(name="script"),
+        policy=PolicySpec(name="openai:a-model"),
         budget=_UNBOUNDED,
     )
-    writer.give(start, Activate("conductor-1", RULES))
-    turn = 0
-    while len(writer.draft.events) < events:
-        turn += 1
-        calls = tuple(
-            PlannedCall("search", {"query": f"question {turn}-{place}"})
-            for place in range(PARALLEL)
+    state = draft.state
+    while len(draft.events) < events:
+        number = state.round + 1
+        planned = tuple(
+            PlannedCall(
+                "search" if place % 2 else "reader",
+                {"query": f"part {number} of the whole, piece {place}", "limit": place},
+                ref=f"call_{number}_{place}",
+            )
+            for place in range(WIDTH)
         )
-        reply = Reply(decision=Decision(calls=calls), text="I look for these.", version="script-1")
-        writer.give(PolicyReply(turn, reply))
-        for place in range(PARALLEL):
-            writer.give(writer.report(f"{turn}-{place}"))
-    if ended:
-        reply = Reply(decision=Decision(answer="Found."), version="script-1")
-        writer.give(PolicyReply(turn + 1, reply))
-    return Messages(writer.run, writer.commits, writer.inbox, len(writer.draft.events))
+        yield PolicyReply(
+            state.turn,
+            Reply(decision=Decision(calls=planned), latency_ms=700, version="a-model-2026"),
+        )
+        while state.open:
+            call, attempt = next(iter(state.open.items()))
+            report = _report(name, call, attempt, len(inbox))
+            inbox.append(encode(report))
+            yield Inbox(digest(inbox[-1]), report)
+    yield PolicyReply(state.turn, Reply(decision=Decision(answer="It comes to a lot.")))
+
+
+def _report(name: str, call: str, attempt: int, number: int) -> Report:
+    lost = number % AGAIN_EVERY == AGAIN_EVERY - 1
+    failed = number % FAILS_EVERY == FAILS_EVERY - 1
+    found = {
+        "found": f"what stands in place {number} of the whole",
+        "source": "https://example.org/page",
+        "score": number % 97 / 97,
+    }
+    return Report(
+        run=name,
+        call=call,
+        attempt=attempt,
+        status="EXEC_ERR" if lost or failed else "OK",
+        fault="infrastructure" if lost else "worker" if failed else "none",
+        value="ValueError: no such place" if lost or failed else found,
+        spend=Spend(tokens=321, cost=45),
+        latency_ms=120 + number % 80,
+        by=f"worker-{number % 4}",
+    )

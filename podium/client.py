@@ -328,10 +328,13 @@ class Client:
             )
         return found[0]
 
-    async def log(self, run: str) -> RunLog:
-        """All of a run's log; empty for a run that nobody has begun or signalled."""
+    async def log(self, run: str, until: int | None = None) -> RunLog:
+        """A run's log; empty for a run that nobody has begun or signalled.
+
+        All of it, or as far as that event and without the inbox, see `EventLog.read`.
+        """
         check_run(run)
-        return await self._log.read(run)
+        return await self._log.read(run, until=until)
 
     @property
     def reader(self) -> EventLog:

@@ -13,7 +13,6 @@
     trace, spans, measures        OpenTelemetry's spans and metrics, as projections of a log
     diff, sides                   two runs compared
     verify                        whether a log is sound, and still decided the same way
-    bulk                          reading a whole log at once
     streams, broker, connection   JetStream, and one connection to it
     durability, scrub, foreign    what the broker really does, and what is wrong with what it holds
 """

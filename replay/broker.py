@@ -54,7 +54,7 @@ NOT_NOW: Final = frozenset({10008, 10009, 10118, 10119})
 _EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
 
 
-__all__ = ["Broker", "Refused", "Unanswered", "persist"]
+__all__ = ["Broker", "Refused", "Unanswered", "persist", "stored_at"]
 
 Answer = Callable[[Heard], None]
 
@@ -406,7 +406,7 @@ class Broker:
         """
         found: list[Stored] = []
         while True:
-            page, pending = await self.page(stream, subject, after, _stored)
+            page, pending = await self.page(stream, subject, after, stored_at)
             found += page
             if not pending or not page:
                 return found
@@ -451,7 +451,8 @@ class Broker:
 _NO_MESSAGE: Final = 10037
 
 
-def _stored(message: Heard, seq: int) -> Stored:
+def stored_at(message: Heard, seq: int) -> Stored:
+    """What `Broker.page` keeps of a message, for whoever wants just that."""
     return Stored(seq, message.data)
 
 

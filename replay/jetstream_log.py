@@ -18,7 +18,7 @@ from protocol.actions import BlobRef
 from protocol.codec import Commit, blob_ref, decode_commit, digest, encode
 from protocol.errors import Busy, Fenced, InvalidData, NotFound, TooLarge, Unreachable
 from protocol.limits import BLOB_CHUNK_BYTES, MAX_MESSAGE_BYTES, MAX_VALUE_BYTES
-from replay.broker import READ_BATCH, Broker, Refused, Unanswered, persist
+from replay.broker import READ_BATCH, Broker, Refused, Unanswered, persist, stored_at
 from replay.chain import (
     Head,
     Messages,
@@ -135,11 +135,31 @@ class JetStreamLog:
 
     # ----------------------------------------------------------------------------------------- read
 
-    async def read(self, run: str, least: int = 0) -> RunLog:
+    async def read(self, run: str, least: int = 0, until: int | None = None) -> RunLog:
         """See `EventLog.read`."""
+        if until is not None and (begun := await self._begun(run, until)) is not None:
+            return begun
         found = await self._own(run, least)
         await attach(self._own, found)
         return found
+
+    async def _begun(self, run: str, until: int) -> RunLog | None:
+        """The run's first events, page by page; None if that isn't enough to know them by."""
+        stream, subject = await self._stream(run), subjects.commits(run)
+        log = RunLog(run)
+        events, more = 0, 1
+        while events < until and more:
+            page, more = await persist(
+                lambda: self.broker.page(stream, subject, log.head.seq, stored_at),
+                SETTLE_S,
+                f"run {run}: its log",
+            )
+            known = len(log.commits)
+            extend(log, page, ())
+            events += sum(len(commit.events) for commit in log.commits[known:])
+            if log.set_aside or log.forked is not None:
+                return None
+        return log if events >= until else None
 
     async def _own(self, run: str, least: int) -> RunLog:
         return (await self._read_all(run, least))[1]

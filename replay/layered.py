@@ -88,8 +88,12 @@ class LayeredLog:
 
     # ----------------------------------------------------------------------------------------- read
 
-    async def read(self, run: str, least: int = 0) -> RunLog:
+    async def read(self, run: str, least: int = 0, until: int | None = None) -> RunLog:
         """See `EventLog.read`."""
+        if until is not None and not self._held(run):
+            begun = await self._live_read(run, least, until)
+            if begun is not None and _whole(begun):
+                return begun
         log = await self._own(run, least)
         await self._attach(log)
         return log
@@ -121,12 +125,12 @@ class LayeredLog:
             await self._refresh()
         return merged([*await self._shelved(run), there])
 
-    async def _live_read(self, run: str, least: int) -> RunLog | None:
+    async def _live_read(self, run: str, least: int, until: int | None = None) -> RunLog | None:
         """The run as the live log has it; None where there is no such log, or shard of it."""
         if self.live is None:
             return None
         try:
-            return await self.live.read(run, least)
+            return await self.live.read(run, least, until)
         except NotFound:
             await self._refresh()
             if not self._held(run):

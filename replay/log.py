@@ -48,7 +48,7 @@ class EventLog(Protocol):
         """
         ...
 
-    async def read(self, run: str, least: int = 0) -> RunLog:
+    async def read(self, run: str, least: int = 0, until: int | None = None) -> RunLog:
         """All of the run: counted commits, inbox, what was set aside. Empty for an unknown run.
 
         Of a fork, `RunLog.origin` holds the log whose beginning it shares.
@@ -57,6 +57,8 @@ class EventLog(Protocol):
             run: Its id.
             least: Commits that somebody knows it to have; a replica that lags behind is not
                 believed.
+            until: Events that are wanted, a fork's shared ones included. The inbox, and what comes
+                after them, may then be left out.
         """
         ...
 

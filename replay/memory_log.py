@@ -82,7 +82,7 @@ class MemoryLog:
             )
         return _head(commit, data, self.store.put(subject, data))
 
-    async def read(self, run: str, least: int = 0) -> RunLog:
+    async def read(self, run: str, least: int = 0, until: int | None = None) -> RunLog:
         """See `EventLog.read`."""
         found = await self._own(run, least)
         await attach(self._own, found)

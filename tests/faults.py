@@ -161,10 +161,10 @@ class LineLog(MemoryLog):
         self.line.demand("log.tail")
         return await super().tail(run)
 
-    async def read(self, run: str, least: int = 0) -> RunLog:
+    async def read(self, run: str, least: int = 0, until: int | None = None) -> RunLog:
         """See `EventLog.read`."""
         self.line.demand("log.read")
-        return await super().read(run, least)
+        return await super().read(run, least, until)
 
     async def inbox(self, run: str, after: int = 0) -> list[Stored]:
         """See `EventLog.inbox`."""

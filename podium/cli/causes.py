@@ -54,13 +54,13 @@ def tell(
         common: Which deployment, and whether as JSON.
     """
     from podium.render_text import count
-    from replay.bulk import bulk
+    from replay.collector import held_off
 
     limit, skipped = page
     if limit < 1 or skipped < 0:
         raise Usage("--limit must be at least 1.", hint=f"Leave it out for a page of {PAGE}.")
     output = Output(common.json)
-    with bulk():
+    with held_off(for_good=True):
         walked, graphs = asyncio.run(_walked(event, direction, skipped + limit, common))
     found = walked.found[skipped:]
     cursor = str(skipped + limit) if walked.more else None

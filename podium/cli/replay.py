@@ -58,13 +58,13 @@ def replay(
         Its id, or the beginning of it.
     """
     from podium.stepper import Stepper
-    from replay.bulk import bulk
+    from replay.collector import held_off
 
     if limit < 1:
         raise Usage("--limit must be at least 1.", hint=f"Leave it out for a page of {PAGE:,}.")
     output = Output(common.json)
     log = run_log(common, run)
-    with bulk():
+    with held_off(for_good=True):
         stepper = Stepper(log, content=content)
     for each in breaks:
         stepper.change_breakpoints(each)

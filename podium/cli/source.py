@@ -40,13 +40,16 @@ class Source:
         self._deployment: Hosted | None = None
         self._files: dict[str, tuple[Client, str]] = {}
 
-    async def log(self, name: str) -> "RunLog":
-        """The log of the run that a name means. Raises `NotFound` or `Ambiguous`."""
+    async def log(self, name: str, until: int | None = None) -> "RunLog":
+        """The log of the run that a name means. Raises `NotFound` or `Ambiguous`.
+
+        All of it, or as far as that event and without the inbox, see `EventLog.read`.
+        """
         if names_file(name):
             client, run = self._file(name)
             return await client.log(run)
         client = await self._connected()
-        log = await client.log(await client.find(name))
+        log = await client.log(await client.find(name), until)
         if archived_before(log):
             raise NotFound(
                 f"run {log.run} is archived in {log.state().archived}, which is not read here",
@@ -117,17 +120,17 @@ async def source(common: Common) -> AsyncIterator[Source]:
         yield Source(common, stack)
 
 
-def run_log(common: Common, name: str) -> "RunLog":
-    """The log of the one run that a name means. Raises `NotFound` or `Ambiguous`."""
-    from replay.bulk import bulk
+def run_log(common: Common, name: str, until: int | None = None) -> "RunLog":
+    """The log of the one run that a name means, see `Source.log`."""
+    from replay.collector import held_off
 
     logs: list[RunLog] = []
 
     async def read() -> None:
         async with source(common) as found:
-            logs.append(await found.log(name))
+            logs.append(await found.log(name, until))
 
-    with bulk():
+    with held_off(for_good=True):
         # Not as the result: `asyncio.run` formats that of its task, and this one may be long.
         asyncio.run(read())
     return logs[0]

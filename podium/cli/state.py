@@ -36,7 +36,7 @@ def state(
     from replay.history import reports
 
     output = Output(common.json)
-    log = run_log(common, run)
+    log = run_log(common, run, until=None if content else at)
     film = Film(log)
     number = len(film) if at is None else at
     entry = film.entry(number)
@@ -54,7 +54,7 @@ def state(
         raise _nothing_there(log.run, number, path, error) from None
     if output.as_json:
         row = {"run": log.run, "number": number, "at": iso(entry.at), "path": path or None}
-        output.read([{**row, "state": shown}], counts={"events": len(film)})
+        output.read([{**row, "state": shown}], counts={"events": number})
     else:
         output.lines(lines(shown, path))
     return 0

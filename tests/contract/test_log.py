@@ -2,14 +2,16 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 import pytest
 
+from benchmarks import synthetic
 from protocol.actions import BlobRef, Report
 from protocol.budgets import Budget
-from protocol.codec import Commit, blob_ref, digest, encode
+from protocol.codec import Commit, blob_ref, decode_commit, digest, encode
 from protocol.commands import Activate
 from protocol.decisions import PolicySpec, Task
 from protocol.errors import Fenced, InvalidData, NotFound, TooLarge
@@ -473,3 +475,18 @@ async def test_a_log_may_begin_with_the_commit_that_stands_for_what_is_archived(
     with pytest.raises(Fenced):
         await log.append(first(run), EMPTY)
     assert decide(seen.state(), [begin(), Activate("b", "1")], AT) == []  # it never begins again
+
+
+async def test_a_log_that_is_read_as_far_as_an_event(place: Place) -> None:
+    log = await place.log()
+    made = synthetic.run(60, int.from_bytes(os.urandom(7), "big"))
+    head = EMPTY
+    for data in made.commits:
+        head = await log.append(decode_commit(data), head)
+    for data in made.inbox:
+        await log.post(made.run, data)
+    whole = await log.read(made.run)
+    for until in (1, 2, 3, 30, made.events):
+        begun = await log.read(made.run, until=until)
+        assert begun.state(until) == whole.state(until)
+    assert (await log.read(made.run, until=made.events + 1)).head == whole.head

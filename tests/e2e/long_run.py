@@ -7,7 +7,7 @@ import fcntl
 import sys
 import termios
 
-from benchmarks.long_runs import RUN, messages
+from benchmarks import synthetic
 from podium.cli import main
 from podium.cli.world import World
 from tests.e2e.memory_host import MemoryDeployments
@@ -15,9 +15,8 @@ from tests.e2e.memory_host import MemoryDeployments
 
 def deployments(events: int) -> MemoryDeployments:
     """A deployment that holds nothing but the run."""
-    made, found = messages(events), MemoryDeployments()
-    found.store.messages[RUN, "c"] = made.commits
-    found.store.messages[RUN, "i"] = made.inbox
+    made, found = synthetic.run(events), MemoryDeployments()
+    found.store.messages[made.run, "c"], found.store.messages[made.run, "i"] = made.stored()
     return found
 
 
@@ -25,8 +24,9 @@ def command(events: str, *arguments: str) -> int:
     """Run one command; gives its exit code."""
     if sys.stdin.isatty():  # the terminal sends its signals only to whom it belongs
         fcntl.ioctl(sys.stdin.fileno(), termios.TIOCSCTTY, 0)
-    world = World(deployments=deployments(int(events)))
-    return main([RUN if each == "RUN" else each for each in arguments], world)
+    there = deployments(int(events))
+    ((run, _), *_) = there.store.messages
+    return main([run if each == "RUN" else each for each in arguments], World(deployments=there))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from benchmarks.long_runs import RUN, messages
+from benchmarks import synthetic
 from podium.screen import keys
 from tests.e2e.long_run import deployments
 from tests.e2e.memory_host import Said, Shell
@@ -18,7 +18,8 @@ from tests.e2e.terminal import Terminal
 EVENTS = 300
 """Of the run that is looked at: 15 rounds, with failures and second attempts."""
 
-COUNT = sum(len(commit.events) for commit in messages(EVENTS).log().commits)
+MADE = synthetic.run(EVENTS)
+RUN, COUNT = MADE.run, MADE.events
 """How many it has in the end."""
 
 LONG = 20_000

@@ -1,16 +1,15 @@
 """What the figures of reading a run are measured on, and that they can be measured."""
 
-from benchmarks import replay_fold
-from benchmarks.long_runs import RUN, messages
+from benchmarks import replay_fold, synthetic
 from protocol.events import CallSettled, ReportNoted
 from replay.redecide import redecide
 
-MADE = messages(600)
+MADE = synthetic.run(600)
 
 
 def test_a_long_run_is_a_run() -> None:
     log = MADE.log()
-    assert log.run == RUN
+    assert log.run == MADE.run
     assert not log.set_aside
     events = list(log.events())
     assert 600 <= len(events) < 630
