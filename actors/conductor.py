@@ -60,7 +60,12 @@ class Conductor:
         clock: Milliseconds since the epoch.
         options: See `ConductorOptions`.
         redactor: Takes secrets out of what a policy says; by default those of well-known forms.
+        monotonic: Seconds of a clock that also moves while this process is frozen: no event loop's
+            own, which may be as old as the loop's last turn.
     """
+
+    shell: type[RunShell] = RunShell
+    """What goes around each run."""
 
     def __init__(
         self,
@@ -73,10 +78,12 @@ class Conductor:
         clock: Clock,
         options: ConductorOptions,
         redactor: Redactor | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.redactor = redactor or Redactor()
         self.log, self.tasks, self.calls, self.bus = log, tasks, calls, bus
         self.policies, self.clock, self.options = policies, clock, options
+        self.monotonic = monotonic
         self.runs: dict[str, RunShell] = {}
         self.counts: Counter[str] = Counter()
         """What happened so far, for `status` and `doctor`: ``finished``, ``fenced``, ... and what
@@ -88,7 +95,7 @@ class Conductor:
         """How many times this process was away for so long that others may have taken over."""
         self.on_over: Callable[[RunShell], None] | None = None
         """Called, within this process, when a run has ended or is handed back."""
-        self._beat = time.monotonic()
+        self._beat = self.monotonic()
         self._resting: set[str] = set()
         self._puller: Puller | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -97,7 +104,7 @@ class Conductor:
 
     async def start(self) -> None:
         """Begin to take runs."""
-        self._beat = time.monotonic()
+        self._beat = self.monotonic()
         self._spawn(self._heartbeat(), "heartbeat")
         await self.bus.listen("stats", self._stats)
         names = [f"tasks-{priority}" for priority in subjects.PRIORITIES]
@@ -149,7 +156,7 @@ class Conductor:
         except InvalidData as error:
             self._spawn(self.set_aside(delivery, error), "set-aside")
             return
-        shell = RunShell(self, delivery, message)
+        shell = self.shell(self, delivery, message)
         before = self.runs.get(run)
         self.runs[run] = shell
         self._spawn(self._drive(shell, before), f"run-{run}")
@@ -194,7 +201,7 @@ class Conductor:
 
         To be asked before every effect.
         """
-        now = time.monotonic()
+        now = self.monotonic()
         if now - self._beat > self.options.lease_s / 2:
             self.suspicion += 1
             self.counts["late_heartbeats"] += 1
@@ -216,7 +223,7 @@ class Conductor:
         for start in range(0, len(doubtful), REVERIFY_AT_ONCE):
             group = doubtful[start : start + REVERIFY_AT_ONCE]
             await asyncio.gather(*(shell.reverify() for shell in group))
-        self._beat = time.monotonic()
+        self._beat = self.monotonic()
         for shell in list(self.runs.values()):
             if shell.trusted == suspicion:
                 await shell.delivery.progress()

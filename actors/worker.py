@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 import msgspec
@@ -75,6 +75,7 @@ class Worker:
         clock: Milliseconds since the epoch.
         options: See `WorkerOptions`.
         secrets: Those that it may be given; by default none, and well-known ones are redacted.
+        monotonic: Seconds of a clock that never goes back.
     """
 
     def __init__(
@@ -87,11 +88,12 @@ class Worker:
         clock: Clock,
         options: WorkerOptions,
         secrets: Secrets | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.secrets = secrets or Secrets()
         self.adapter, self.spec = adapter, adapter.spec
         self.log, self.calls, self.bus = log, calls, bus
-        self.clock, self.options = clock, options
+        self.clock, self.options, self.monotonic = clock, options, monotonic
         self.counts: Counter[str] = Counter()
         """What happened so far, by status, and ``aside``, ``withdrawn``, ``again``."""
         self.taken = 0
@@ -207,7 +209,7 @@ class Worker:
         return False
 
     async def _report(self, job: "_Job", message: CallMessage) -> Report:
-        started = time.monotonic()
+        started = self.monotonic()
         if job.delivered > 1 and self.spec.reserve != NOTHING:
             text = "Whoever took this attempt before is gone. It may have spent what was reserved."
             outcome = _lost(text, self.spec.reserve)  # never pay twice for one reservation
@@ -216,7 +218,7 @@ class Worker:
             outcome = _lost(text, NOTHING)
         else:
             async with self._slots:
-                started = time.monotonic()
+                started = self.monotonic()
                 span = attempt_context(message.run, message.call, message.attempt, job.traceparent)
                 with tracing.under(span):
                     outcome = await work_on(attempt_of(message), self.adapter, self.secrets)
@@ -231,7 +233,7 @@ class Worker:
             value=value,
             blob=blob,
             spend=outcome.spend,
-            latency_ms=round((time.monotonic() - started) * 1_000),
+            latency_ms=round((self.monotonic() - started) * 1_000),
             by=self.options.replica,
             record=record,
             record_blob=record_blob,
@@ -260,6 +262,11 @@ class Worker:
             for delivery in list(self._held.values()):
                 await delivery.progress()
 
+    @property
+    def busy(self) -> int:
+        """Deliveries in hand."""
+        return len(self._held)
+
     def health(self) -> tuple[int, int]:
         """Progress so far, and how many attempts more it could take."""
         return self.taken, self._capacity("")
@@ -271,7 +278,7 @@ class Worker:
                 "kind": "worker",
                 "worker": self.spec.name,
                 "pid": os.getpid(),
-                "busy": len(self._held),
+                "busy": self.busy,
                 "slots": self.spec.concurrency,
                 "counts": dict(self.counts),
             }

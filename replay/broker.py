@@ -10,22 +10,23 @@ import contextlib
 import heapq
 import itertools
 import logging
+import random
 import secrets
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from protocol.errors import Unreachable
 from replay import answers
 from replay.answers import SEQUENCE, PubAck, Refused, Unanswered
 from replay.chain import Stored
-from replay.connection import RECONNECT_S, Heard, connect, listen
+from replay.connection import Heard, connect, listen
 from replay.lanes import Append, Lane
+from replay.patience import persist
 
 logger = logging.getLogger("podium.broker")
 
@@ -46,13 +47,12 @@ BATCH_NAME_BYTES: Final = 11
 """Random bytes in the names of one connection's batches: no two connections share one."""
 
 SWEEP_S: Final = 0.25
-"""Seconds between two looks for requests without an answer."""
+"""Seconds between two looks for requests without an answer, as long as any is under way."""
 
 NOT_NOW: Final = frozenset({10008, 10009, 10118, 10119})
 """Error codes of a server that can't say: no leader yet, a stream or a consumer still offline."""
 
 _EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
-
 
 __all__ = ["Broker", "Refused", "Unanswered", "persist", "stored_at"]
 
@@ -68,11 +68,20 @@ class Broker:
         client: A connected client.
         grouped: Whether appends that wait together travel as an atomic batch: worth it when each
             would cost an fsync.
+        monotonic: Seconds of a clock that also moves while this process is frozen.
+        jitter: Random numbers from 0 to 1, so that many who try again don't do so together.
     """
 
-    def __init__(self, client: Client, *, grouped: bool = False) -> None:
-        self.client = client
-        self.grouped = grouped
+    def __init__(
+        self,
+        client: Client,
+        *,
+        grouped: bool = False,
+        monotonic: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.client, self.grouped = client, grouped
+        self.monotonic, self.jitter = monotonic, jitter
         self.reconnected: list[Callable[[], None]] = []
         """Called after each reconnection: whatever was sent shortly before may be lost."""
         self.counts: Counter[str] = Counter()
@@ -85,6 +94,7 @@ class Broker:
         self._answers: dict[str, Answer] = {}
         self._deadlines: list[tuple[float, str, Callable[[], None]]] = []
         self._lanes: dict[str, Lane] = {}
+        self._sweeping: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -136,13 +146,12 @@ class Broker:
         """Begin to listen for answers."""
         self._prefix = self.client.new_inbox()
         await listen(self.client, f"{self._prefix}.*", self._answered)
-        self._tasks = [
-            asyncio.create_task(self._send_appends(), name="broker-appends"),
-            asyncio.create_task(self._sweep(), name="broker-sweep"),
-        ]
+        self._tasks = [asyncio.create_task(self._send_appends(), name="broker-appends")]
 
     async def close(self) -> None:
         """Send what is buffered, and disconnect. Whoever still waits hears `Unanswered`."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -163,7 +172,9 @@ class Broker:
         """A reply subject; ``answer`` is called with each message on it until it is forgotten."""
         token = str(next(self._tokens))
         self._answers[token] = answer
-        heapq.heappush(self._deadlines, (time.monotonic() + within, token, expired))
+        heapq.heappush(self._deadlines, (self.monotonic() + within, token, expired))
+        if self._sweeping is None:
+            self._sweep_later()
         return f"{self._prefix}.{token}"
 
     def forget(self, reply: str) -> None:
@@ -177,14 +188,22 @@ class Broker:
         else:  # late, asked for by nobody any more; or a stranger's
             self.counts["late_answers"] += 1
 
-    async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_S)
-            now = time.monotonic()
-            while self._deadlines and self._deadlines[0][0] <= now:
-                _, token, expired = heapq.heappop(self._deadlines)
-                if self._answers.pop(token, None) is not None:
-                    expired()
+    def _sweep_later(self) -> None:
+        self._sweeping = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+
+    def _sweep(self) -> None:
+        """Call off what has waited for too long; again later, as long as something waits."""
+        self._sweeping = None
+        now = self.monotonic()
+        while self._deadlines:
+            deadline, token, expired = self._deadlines[0]
+            if deadline > now and token in self._answers:
+                break
+            heapq.heappop(self._deadlines)
+            if self._answers.pop(token, None) is not None:
+                expired()
+        if self._deadlines and self._sweeping is None:
+            self._sweep_later()
 
     # -------------------------------------------------------------------------------------- appends
 
@@ -470,24 +489,3 @@ def _settle(item: Append, ack: PubAck | None) -> None:
 def _fail(future: "asyncio.Future[Any]") -> None:
     if not future.done():
         future.set_exception(Unanswered("no answer in time"))
-
-
-async def persist(attempt: Callable[[], Awaitable[Any]], within: float, what: str) -> Any:
-    """Repeat an idempotent request until it is answered.
-
-    Raises:
-        Unreachable: It was not, within so many seconds.
-    """
-    deadline = time.monotonic() + within
-    pause = RECONNECT_S
-    while True:
-        try:
-            return await attempt()
-        except Unanswered:
-            if time.monotonic() + pause > deadline:
-                raise Unreachable(
-                    f"{what}: no answer from the NATS server within {within:g} s",
-                    hint="`podium doctor` shows what the server says of itself",
-                ) from None
-        await asyncio.sleep(pause)
-        pause = min(2 * pause, ANSWER_S)

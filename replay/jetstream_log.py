@@ -6,7 +6,6 @@ a commit names is missing, the leader is asked before anybody calls it lost.
 """
 
 import asyncio
-import random
 import re
 from typing import Any, Final
 
@@ -96,7 +95,7 @@ class JetStreamLog:
                 case "done" if tail is not None:
                     seq = tail.seq
                 case "retry" if asyncio.get_running_loop().time() < deadline:
-                    await asyncio.sleep(backoff * (1 + random.random()))
+                    await asyncio.sleep(backoff * (1 + self.broker.jitter()))
                     backoff = min(2 * backoff, MAX_BACKOFF_S)
                 case "retry" | "done":
                     raise Unreachable(

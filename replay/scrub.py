@@ -186,7 +186,7 @@ class Scrubber:
                 if await self._look(run, count):
                     done[run] = count
 
-        runs = counts.keys() | self._done.keys() | self._kept.keys()
+        runs = sorted(counts.keys() | self._done.keys() | self._kept.keys())
         await asyncio.gather(*(one(run, counts.get(run, 0)) for run in runs))
         self._seen, self._done = counts, done
         self._settled = len(done) == len(runs)
