@@ -130,8 +130,10 @@ class Effects:
         now = host.clock()
         messages: list[Outgoing] = []
         for name, attempt in calls:
-            self._made.add((name, attempt))
             known = state.calls[name]
+            if known.deadline <= now:
+                continue  # about to be settled as timed out; its worker may have spent already
+            self._made.add((name, attempt))
             spec = state.workers[known.call.worker]
             if spec.kind == "conductor":
                 start = child_start(state, name)

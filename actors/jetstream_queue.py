@@ -8,8 +8,8 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import math
 import re
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
@@ -122,7 +122,7 @@ class JetStreamQueue:
     async def send(self, messages: Iterable[Outgoing]) -> None:
         """See `Queue.send`."""
         for subject, data, ttl_s, more in messages:
-            headers = {**more, "Nats-TTL": str(max(1, round(ttl_s)))}
+            headers = {**more, "Nats-TTL": str(max(1, math.ceil(ttl_s)))}
             with contextlib.suppress(NatsError, OSError):
                 await self.broker.client.publish(subject, data, headers=headers)
 
@@ -173,9 +173,8 @@ class _Demand:
 
     __slots__ = ("heard", "left", "reply")
 
-    def __init__(self, reply: str, left: int) -> None:
-        self.reply, self.left = reply, left
-        self.heard = time.monotonic()
+    def __init__(self, reply: str, left: int, heard: float) -> None:
+        self.reply, self.left, self.heard = reply, left, heard
 
 
 class _Source:
@@ -201,7 +200,7 @@ class _Source:
         if delivered := self._delivered.fullmatch(message.reply):
             if self.demands:
                 first = self.demands[0]
-                first.heard = time.monotonic()
+                first.heard = self.puller.monotonic()
                 first.left -= 1
                 if first.left <= 0:
                     self.demands.popleft()
@@ -212,7 +211,7 @@ class _Source:
         if demand is None or not status:  # a demand of before; or a stranger's
             self.puller.counts["strange_answers"] += not status
             return
-        demand.heard = time.monotonic()
+        demand.heard = self.puller.monotonic()
         if status == "503":  # there is no such consumer, until somebody makes it again
             self.demands.remove(demand)
             asyncio.get_running_loop().call_later(RECONNECT_S, self.puller.want)
@@ -222,14 +221,15 @@ class _Source:
 
     async def demand(self, client: Client, stream: str, wanted: int) -> None:
         """Make up for what is not demanded yet: few large demands, not one per free place."""
-        deaf = time.monotonic() - 2.5 * HEARTBEAT_S
+        now = self.puller.monotonic()
+        deaf = now - 2.5 * HEARTBEAT_S
         while self.demands and self.demands[0].heard < deaf:
             self.demands.popleft()
         outstanding = sum(demand.left for demand in self.demands)
         count = min(wanted, MAX_DEMAND) - outstanding
         if count <= 0 or count < outstanding:
             return
-        demand = _Demand(f"{self.inbox}.{next(self._numbers)}", count)
+        demand = _Demand(f"{self.inbox}.{next(self._numbers)}", count, now)
         body = b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}' % (
             count,
             DEMAND_S * 10**9,
@@ -251,7 +251,7 @@ class _Puller:
     ) -> None:
         self._queue, self._capacity, self._handler = queue, capacity, handler
         self._client, self.counts = queue.broker.client, queue.broker.counts
-        self.stream = queue.stream
+        self.stream, self.monotonic = queue.stream, queue.broker.monotonic
         self._sources = [_Source(self, name) for name in consumers]
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
