@@ -130,6 +130,7 @@ DEBUGGING: Final = {
     "state": "A run as it stood after an event.",
     "causes": "What led to an event.",
     "effects": "What an event led to.",
+    "sim": "Simulate a deployment with every fault, and show that nothing is lost.",
     "reproduce": "One call of a run again, here, also under a debugger; and compare.",
     "fork": "Go on from an event of a run, with something changed.",
     "rerun": "Make again what failed in a run; reuse what succeeded.",

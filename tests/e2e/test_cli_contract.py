@@ -122,6 +122,9 @@ CASES: Final[list[tuple[str, list[str], int]]] = [
     ("read", ["reproduce", f"{RUN}/1-0"], 0),
     ("error", ["reproduce", f"{RUN}/9-0"], 4),
     ("error", ["reproduce", RUN], 2),
+    ("read", ["sim", "--seed", "7"], 0),
+    ("read", ["sim", "--seed", "7", "--faults", "0,1", "--runs", "0"], 0),
+    ("error", ["sim", "--faults", "some"], 2),
     ("error", ["runs", "list", "--colour"], 2),
     ("error", ["sing"], 2),
 ]
