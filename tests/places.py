@@ -1,21 +1,29 @@
 """Where a log and its queues may live, for suites that every implementation must pass.
 
-A place is memory, one real server, or three that replicate. Beside honest clients it can do what a
-stranger or a bad disk would.
+A place is memory, one real server, three that replicate, or the simulated one. Beside honest
+clients it can do what a stranger or a bad disk would.
 """
 
 import asyncio
 import contextlib
 import os
+import random
 import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, cast
+
+from nats.aio.client import Client as NatsClient
 
 from actors.embedded import Role
 from actors.jetstream_queue import JetStreamQueue, consumers_of
 from actors.memory_queue import MemoryQueue
 from actors.queues import Queue
+from podium.sim.client import Client
+from podium.sim.faults import Network
+from podium.sim.loop import Life, VirtualLoop
+from podium.sim.server import Server
 from protocol import subjects
 from protocol.actions import BlobRef
 from replay.broker import Broker
@@ -24,7 +32,7 @@ from replay.jetstream_log import JetStreamLog
 from replay.layered import LayeredLog
 from replay.log import EventLog
 from replay.memory_log import MemoryLog, MemoryStore
-from replay.streams import ensure_streams
+from replay.streams import definitions, ensure_streams
 from tests.broker import One, Three
 
 WITHIN_S: Final = 20.0
@@ -89,6 +97,65 @@ class LayeredPlace(MemoryPlace):
     async def log(self) -> EventLog:
         """Another client."""
         return LayeredLog(MemoryLog(self.store), [FolderShelf(Path("/nowhere"))])
+
+
+class _RealTime:
+    """The real loop, as the simulated server takes its virtual one."""
+
+    life = None
+    posted = 0
+
+    @property
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def post(
+        self, when: float, _life: object, callback: Callable[..., object], *args: object
+    ) -> None:
+        self.posted += 1  # the real loop has no order for what is due at the same time
+        asyncio.get_running_loop().call_at(when + self.posted * 1e-9, callback, *args)
+
+    def call_soon(self, callback: Callable[..., object], *args: object) -> None:
+        asyncio.get_running_loop().call_soon(callback, *args)
+
+
+class SimPlace:
+    """The simulated server, in real time: what it is held to holds in the simulator."""
+
+    def __init__(self, stack: contextlib.AsyncExitStack) -> None:
+        self.stack = stack
+        self.time = cast(VirtualLoop, _RealTime())
+        self.server = Server(self.time, random.Random(0), Network(()))
+        for config in definitions(1, 1):
+            self.server.create(config)
+
+    async def broker(self, *, grouped: bool = False) -> Broker:
+        """A connection of its own, closed with the test."""
+        client = Client(self.server, Life("p", 0, 0, lambda _: None), self.time)
+        self.server.connect(client)
+        broker = Broker(cast(NatsClient, client), grouped=grouped)
+        await broker.open()
+        self.stack.push_async_callback(broker.close)
+        return broker
+
+    async def log(self) -> EventLog:
+        """Another client, on a connection of its own."""
+        return JetStreamLog(await self.broker())
+
+    async def queue(self, worker: str, lease_s: float) -> JetStreamQueue:
+        """Another client of the worker's call queue."""
+        queue = JetStreamQueue(await self.broker(), subjects.CALLS, lease_s=lease_s)
+        await queue.ensure(consumers_of(worker))
+        return queue
+
+    async def strange(self, run: str, where: Subject, data: bytes) -> None:
+        """See `Place.strange`."""
+        subject = subjects.commits(run) if where == "c" else subjects.inbox(run)
+        await (await self.broker()).append(subject, data)
+
+    async def spoil(self, ref: BlobRef, data: bytes) -> None:
+        """See `Place.spoil`. Only a blob that is not there yet: chunks are written once."""
+        await (await self.broker()).append(subjects.blob(ref.sha256, 0), data, 0)
 
 
 class BrokerPlace:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from tests.broker import One, Three, r1, r3
-from tests.places import BrokerPlace, LayeredPlace, MemoryPlace, Place, with_streams
+from tests.places import BrokerPlace, LayeredPlace, MemoryPlace, Place, SimPlace, with_streams
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +25,7 @@ def three_servers() -> Iterator[Three]:
         yield server
 
 
-@pytest.fixture(params=["memory", "r1", "r3"])
+@pytest.fixture(params=["memory", "r1", "r3", "sim"])
 async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
     """Each place in turn."""
     async with contextlib.AsyncExitStack() as stack:
@@ -38,5 +38,7 @@ def opened(request: pytest.FixtureRequest, stack: contextlib.AsyncExitStack) -> 
         return MemoryPlace()
     if request.param == "layered":
         return LayeredPlace()
+    if request.param == "sim":
+        return SimPlace(stack)
     name = {"r1": "one_server", "r3": "three_servers"}[request.param]
     return BrokerPlace(request.getfixturevalue(name), stack)

@@ -28,14 +28,14 @@ from protocol.run import decide
 from replay.chain import EMPTY, Head
 from replay.log import EventLog
 from tests.contract.conftest import opened
-from tests.places import WITHIN_S, BrokerPlace, Place, new_run
+from tests.places import WITHIN_S, BrokerPlace, Place, SimPlace, new_run
 from tests.runs import AT, POOL, begin
 
 WRITERS: Final = 4
 COMMITS_EACH: Final = 6
 
 
-@pytest.fixture(params=["memory", "layered", "r1", "r3"])
+@pytest.fixture(params=["memory", "layered", "r1", "r3", "sim"])
 async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
     """Each place in turn."""
     async with contextlib.AsyncExitStack() as stack:
@@ -380,7 +380,7 @@ async def test_a_blob_is_written_once(place: Place) -> None:
     data = data[: 2 * BLOB_CHUNK_BYTES]
     refs = await asyncio.gather(*(log.put_blob(data) for log in (mine, other, mine)))
     assert set(refs) == {blob_ref(data)}
-    if isinstance(place, BrokerPlace):
+    if isinstance(place, BrokerPlace | SimPlace):
         info = await (await place.broker()).request(
             "$JS.API.STREAM.INFO.BLOBS", {"subjects_filter": f"blobs.{refs[0].sha256}.>"}
         )

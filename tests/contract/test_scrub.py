@@ -14,7 +14,7 @@ from replay.memory_log import MemoryLog
 from replay.scrub import BrokerLedger, KeptHead, Ledger, MemoryLedger, Scrubber
 from tests.contract.test_log import begun, commit, signal_read
 from tests.contract.test_queue import a_moment
-from tests.places import WITHIN_S, BrokerPlace, MemoryPlace, Place, new_run
+from tests.places import WITHIN_S, BrokerPlace, MemoryPlace, Place, SimPlace, new_run
 
 
 class Scrubbed:
@@ -53,7 +53,7 @@ class Scrubbed:
         if isinstance(self.place, MemoryPlace):
             del self.place.store.messages[run, "c"][keep:]
             return
-        assert isinstance(self.place, BrokerPlace)
+        assert isinstance(self.place, BrokerPlace | SimPlace)
         broker = await self.place.broker()
         seqs = (await self.log.read(run)).seqs
         whole = [decode_commit(stored.data) for stored in await _stored(self.log, run)]
@@ -163,7 +163,7 @@ async def test_whoever_only_looks_keeps_nothing(scrubbed: Scrubbed) -> None:
 
 
 async def test_noise_among_the_kept_heads_is_written_over(place: Place, scrubbed: Scrubbed) -> None:
-    if not isinstance(place, BrokerPlace):
+    if not isinstance(place, BrokerPlace | SimPlace):
         pytest.skip("the ledger in memory has no subjects to write to")
     run, head = await scrubbed.run(2)
     await (await place.broker()).append(subjects.head(run), b"noise")
