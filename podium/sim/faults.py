@@ -13,7 +13,7 @@ import msgspec
 
 from podium.sim.client import Client
 from podium.sim.server import Server
-from podium.sim.wire import Message, Published
+from podium.sim.wire import CONDITION, Message, Published
 
 CONDUCTORS: Final = ("c0", "c1")
 WORKERS: Final = ("w0", "w1")
@@ -179,7 +179,7 @@ class Network:
             case "stale":
                 server.take(client, said, False, fault.ms / 1_000)
             case "refused" | "refused_stored":
-                if said.subject.startswith("log.") and said.headers:
+                if said.subject.startswith("log.") and CONDITION in (said.headers or ()):
                     if fault.what == "refused_stored":
                         server.take(client, said, True)
                     server.refuse(client, said, fault.code, REFUSALS[fault.code])

@@ -16,15 +16,13 @@ import msgspec
 from podium.sim.client import Client, Subscription
 from podium.sim.loop import VirtualLoop
 from podium.sim.streams import NO_MESSAGE, Consumer, Demand, Kept, No, Stream, pattern
-from podium.sim.wire import Headers, Message, Network, Published, Request
+from podium.sim.wire import CONDITION, Headers, Message, Network, Published, Request
 
 FASTEST_S: Final = 0.0002
 """Seconds that a message takes, one way, at least."""
 
 SPREAD_S: Final = 0.002
 """Seconds that it may take longer."""
-
-_EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
 
 NO_STREAM: Final = No(10059, "stream not found", 404)
 NO_LEADER: Final = No(10008, "JetStream system temporarily unavailable", 503)
@@ -194,7 +192,7 @@ class Server:
     def _append(self, stream: Stream, request: Request) -> None:
         if self._leaderless(stream):
             return
-        text = request.headers.get(_EXPECTED)
+        text = request.headers.get(CONDITION)
         expected = int(text) if text is not None else None
         batch = request.headers.get("Nats-Batch-Id")
         if batch is not None:
@@ -205,7 +203,7 @@ class Server:
         except No as no:
             self.answer(request, _json({"error": no.body(), "stream": stream.name, "seq": 0}))
             return
-        kept = self._store(stream, request.subject, request.data, request.headers.get("Nats-TTL"))
+        kept = self._store(stream, request.subject, request.data, request.headers)
         self.answer(request, b'{"stream":"%s","seq":%d}' % (stream.name.encode(), kept.seq))
 
     def refuse(self, client: Client, said: Published, code: int, text: str) -> None:
@@ -213,9 +211,9 @@ class Server:
         request = Request(client, said.subject, said.data, said.reply, {}, False, 0)
         self.answer(request, _json({"error": No(code, text).body(), "seq": 0}))
 
-    def _store(self, stream: Stream, subject: str, data: bytes, ttl: str | None) -> Kept:
-        before = stream.last(subject)
-        kept = stream.store(subject, data, self.loop.now)
+    def _store(self, stream: Stream, subject: str, data: bytes, said: Headers) -> Kept:
+        before, ttl = stream.last(subject), said.get("Nats-TTL")
+        kept = stream.store(subject, data, self.loop.now, said)
         self.stored(kept)
         if ttl is not None:
             heapq.heappush(stream.ends, (self.loop.now + int(ttl), kept.seq))
@@ -251,7 +249,7 @@ class Server:
         except No as no:
             self.answer(request, _json({"error": no.body(), "stream": stream.name, "seq": 0}))
             return
-        kept = [self._store(stream, subject, data, None) for subject, data, _ in members]
+        kept = [self._store(stream, subject, data, {}) for subject, data, _ in members]
         said = {"stream": stream.name, "seq": kept[-1].seq, "batch": batch, "count": len(kept)}
         self.answer(request, _json(said))
 
@@ -419,7 +417,8 @@ class Server:
             consumer.pending[kept.seq] = now + consumer.ack_wait_s
             consumer.delivered += 1
             place = f"{stream.name}.{consumer.name}.{count}.{kept.seq}.{consumer.delivered}"
-            self.say(demand.reply, kept.data, reply=f"$JS.ACK.{place}.0.0", at=kept.subject)
+            ack = f"$JS.ACK.{place}.0.0"
+            self.say(demand.reply, kept.data, kept.headers, reply=ack, at=kept.subject)
         self._set_timer(stream, consumer)
 
     def _set_timer(self, stream: Stream, consumer: Consumer) -> None:

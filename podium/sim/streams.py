@@ -28,6 +28,7 @@ class Kept(NamedTuple):
     data: bytes
     at: float
     """When it was stored, seconds of the server's clock."""
+    headers: dict[str, str]
 
 
 class No(Exception):
@@ -83,10 +84,10 @@ class Stream:
         if self.refuses and len(self.by_subject.get(subject, ())) >= self.per_subject > 0:
             raise No(TOO_MANY, "maximum messages per subject exceeded")
 
-    def store(self, subject: str, data: bytes, at: float) -> Kept:
+    def store(self, subject: str, data: bytes, at: float, headers: dict[str, str]) -> Kept:
         """Store a message that passed the check."""
         self.last_seq += 1
-        kept = Kept(self.last_seq, subject, data, at)
+        kept = Kept(self.last_seq, subject, data, at, headers)
         there = self.by_subject.setdefault(subject, [])
         if 0 < self.per_subject <= len(there):
             self.remove(there[0].seq)

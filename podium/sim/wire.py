@@ -1,12 +1,15 @@
 """What travels between a simulated client and the simulated server."""
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from podium.sim.client import Client
     from podium.sim.server import Server
 
 Headers = dict[str, str]
+
+CONDITION: Final = "Nats-Expected-Last-Subject-Sequence"
+"""The header of an append that has to follow on a certain message of its subject."""
 
 
 class Message:
