@@ -106,3 +106,12 @@ def test_the_review_desk_without_a_key_or_server_fails_with_the_cure(
     assert said.code == 5
     assert said.json()["error"]["kind"] == "unreachable"
     assert shell("worker", "check", pool).code == 2
+
+
+def test_the_broken_atlas_says_what_broke(shell: Shell) -> None:
+    (question,) = questions(EXAMPLES / "broken_atlas" / "README.md")
+    said = shell("run", "--pool", str(EXAMPLES / "broken_atlas" / "pool.toml"), question)
+    assert said.code == 0, said
+    assert "invalid literal for int() with base 10: '1.3 million'" in said.out
+    assert "not known" not in said.out, "the country is known; it is the tool that failed"
+    assert "500,000" in said.out

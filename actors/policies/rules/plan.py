@@ -329,6 +329,8 @@ class Plan:
         try:
             self._fields("country", {"name": place.name, "fact": name})
         except _Miss as miss:
+            if not miss.unknown:  # it failed otherwise: nothing is known of the name
+                raise
             return self._mended_place(place, name, city, miss)
         return self._of_country(place, name)
 
