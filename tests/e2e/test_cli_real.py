@@ -122,14 +122,14 @@ def test_an_interrupted_run_goes_on(typist: Typist, tmp_path: Path) -> None:
 
 
 def test_a_tool_that_fails_is_mended_and_the_run_made_again(typist: Typist, tmp_path: Path) -> None:
-    for name in ("atlas.py", "pool.toml"):
+    for name in ("facts.py", "pool.toml"):
         shutil.copy(ROOT / "examples" / "broken_atlas" / name, tmp_path)
     asked = ("run", "--pool", "pool.toml", "Which has more people, Lilliput or Erewhon?")
     assert "can't answer this in full" in typist(*asked)[0]
     (row,) = typist.json("runs")["rows"]
     run = row["run"]
 
-    atlas = tmp_path / "atlas.py"
+    atlas = tmp_path / "facts.py"
     mended = atlas.read_text().replace('"1.3 million"', '"1,300,000"')
     atlas.write_text(mended)
     out, err = typist("rerun", run, "--pool", "pool.toml")
