@@ -1,5 +1,6 @@
 """A terminal for a command: a real pty, whose picture a test can read."""
 
+import codecs
 import fcntl
 import os
 import pty
@@ -42,6 +43,7 @@ class Terminal:
         )
         self._slave = slave
         self._gone = False
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
         self.said = ""
         """All that was written to the terminal."""
 
@@ -77,8 +79,12 @@ class Terminal:
         """Whether more came."""
         ready, _, _ = select.select([self._master], [], [], 1)
         if ready:
-            self.said += os.read(self._master, 65_536).decode()
+            self._read()
         return bool(ready) or self.process.poll() is None
+
+    def _read(self) -> None:
+        """Take what is there; it may end within a character."""
+        self.said += self._decoder.decode(os.read(self._master, 65_536))
 
     def ended(self) -> int:
         """The exit code."""
@@ -86,7 +92,7 @@ class Terminal:
         while self.process.poll() is None and time.monotonic() - begun < WITHIN_S:
             self._hear()
         while select.select([self._master], [], [], 0)[0]:
-            self.said += os.read(self._master, 65_536).decode()
+            self._read()
         return self.process.wait(1)
 
     def hang_up(self) -> None:
