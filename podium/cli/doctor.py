@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from podium.cli.options import COMMON, HOSTING, Common, Hosting
+from podium.cli.options import COMMON, HOSTING, Common, Hosting, redaction
 from podium.cli.output import Output
 from podium.cli.world import Hosted, current
 from podium.render_text import count, one_line
@@ -18,7 +18,6 @@ from protocol.errors import PodiumError
 
 if TYPE_CHECKING:
     from podium.config import Config
-    from protocol.redaction import Redaction
 
 LOW_DISK_BYTES: Final = 1 << 30
 """Bytes free below which the disk is a warning: an embedded log of many runs fits into one GiB."""
@@ -137,23 +136,11 @@ def _ray(config: "Config") -> Check:
     return Check("ray", "ok", "embedded: started with a run, or by podium up")
 
 
-def _redaction(config: "Config") -> "Redaction":
-    """What is in force: what the configuration says, and the pool's file or the deployment."""
-    redact = config.redact
-    if config.pool:
-        from podium import poolfile
-
-        redact = redact.plus(poolfile.read(Path(config.pool).expanduser()).redact)
-    standing = current().deployments.standing(config)
-    theirs = getattr(standing, "redact", None)
-    return redact if theirs is None else redact.plus(theirs)
-
-
 def _secrets(config: "Config") -> Iterator[Check]:
     """What is taken for a secret, and whether others could read the file with the workers' own."""
     from protocol.secret_forms import FORMS, NAMES
 
-    redact = _redaction(config)
+    redact = redaction(config)
     names, patterns = len(redact.names), len(redact.patterns)
     own = f"{count(names, 'name')} and {count(patterns, 'pattern')} of your own"
     if redact.defaults:

@@ -1,6 +1,7 @@
 """Options that several commands share, and what is made of them."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 from cyclopts import Group, Parameter
@@ -8,9 +9,10 @@ from cyclopts import Group, Parameter
 from podium.cli.world import Standing, current
 
 if TYPE_CHECKING:
-    from podium.config import Loaded
+    from podium.config import Config, Loaded
     from podium.poolfile import LoadedPool
     from protocol.budgets import Budget
+    from protocol.redaction import Redaction
 
 WHERE = Group("Where", sort_key=20)
 """Options that say which deployment is meant."""
@@ -149,7 +151,6 @@ def load_pool(loaded: "Loaded", there: "Standing | None" = None) -> "LoadedPool"
     from podium import poolfile
     from podium.config import BudgetTable
     from podium.pools import OFFLINE
-    from protocol.redaction import Redaction
 
     if loaded.config.pool or there is None:
         return poolfile.load(loaded.config.pool or OFFLINE)
@@ -159,8 +160,19 @@ def load_pool(loaded: "Loaded", there: "Standing | None" = None) -> "LoadedPool"
         pool=there.workers,
         policy=getattr(there, "policy", "") or poolfile.RULES,
         budget=getattr(there, "budget", None) or BudgetTable(),
-        redact=getattr(there, "redact", None) or Redaction(),
+        redact=there.redact,
     )
+
+
+def redaction(config: "Config") -> "Redaction":
+    """What is taken for a secret: as configured, as the pool file says, and the deployment."""
+    redact = config.redact
+    if config.pool:
+        from podium import poolfile
+
+        redact = redact.plus(poolfile.read(Path(config.pool).expanduser()).redact)
+    there = current().deployments.standing(config)
+    return redact if there is None else redact.plus(there.redact)
 
 
 def policy_of(loaded: "Loaded", pool: "LoadedPool") -> str:

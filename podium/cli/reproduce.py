@@ -8,7 +8,7 @@ import msgspec
 from cyclopts import Parameter
 
 from podium.cli.interrupts import EXIT_INTERRUPTED
-from podium.cli.options import COMMON, Common
+from podium.cli.options import COMMON, Common, redaction
 from podium.cli.output import Output
 from podium.cli.source import call_name, source
 from podium.cli.world import current
@@ -104,18 +104,16 @@ class _Reproduce:
         from podium.reproducing import Hosting
         from protocol.redaction import Redactor
 
-        config, redact = self.config, self.config.redact
+        config = self.config
         own: tuple[WorkerSpec, ...] = ()
         standing = current().deployments.standing(config)
         if config.pool:
             path = Path(config.pool).expanduser().absolute()
-            file = poolfile.read(path)
-            redact = redact.plus(file.redact)
-            own = tuple(poolfile.build(path, file)[0])
+            own = tuple(poolfile.build(path, poolfile.read(path))[0])
         elif standing is not None:
             own = standing.workers.workers
         secrets = config.secrets.place()
-        return Hosting(prepared, Redactor(redact), secrets, own, live=self.live)
+        return Hosting(prepared, Redactor(redaction(config)), secrets, own, live=self.live)
 
     def _never_started(self, found: "Tried") -> int:
         """The call was settled before any worker had it: the arguments didn't fit, most often."""

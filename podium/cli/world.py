@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from podium.config import Config
     from podium.poolfile import LoadedPool
     from protocol.actions import Pool
+    from protocol.redaction import Redaction
     from replay.archive.archiver import Archiver
     from replay.archive.shelf import ArchiveShelf
     from replay.damage import Known
@@ -79,6 +80,11 @@ class Standing(Protocol):
     @property
     def workers(self) -> "Pool":
         """What it hosts."""
+        ...
+
+    @property
+    def redact(self) -> "Redaction":
+        """What its processes take for a secret."""
         ...
 
     @property

@@ -28,7 +28,7 @@ from podium.shelved import shelves_of
 from protocol import subjects
 from protocol.actions import Pool
 from protocol.decisions import PolicySpec
-from protocol.redaction import Redactor
+from protocol.redaction import Redaction, Redactor
 from replay.archive.archiver import Archiver
 from replay.archive.keeper import MemoryKeeper
 from replay.archive.shelf import ArchiveShelf
@@ -48,6 +48,7 @@ class Record(msgspec.Struct, frozen=True):
     pool: str = "test"
     workers: Pool = Pool(())
     policy: str = "rules"
+    redact: Redaction = Redaction()
     since: int = 1
 
 

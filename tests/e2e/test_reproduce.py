@@ -11,7 +11,8 @@ import pytest
 
 from actors.workers.sandbox import isolation
 from protocol.actions import WorkerSpec
-from tests.e2e.memory_host import Said, Shell
+from protocol.redaction import Redaction
+from tests.e2e.memory_host import Record, Said, Shell
 from tests.endpoint import Endpoint
 
 DESK: Final = '''
@@ -172,6 +173,15 @@ def test_the_same_again_is_0_and_writes_nothing(desk: Desk) -> None:
     assert "JSONDecodeError" in desk(LAMP).out
     assert f"podium reproduce {desk.run}/{LAMP}/1 --pool {desk.pool} --pdb" in desk(LAMP).err
     assert msgspec.json.encode([list(store.messages.values()), list(store.blobs)]) == before
+
+
+def test_what_the_standing_deployment_takes_for_a_secret_is_one_here(desk: Desk) -> None:
+    standing = Record(redact=Redaction(names=("price",)))
+    desk.shell.deployments.up_record = standing
+    sys.path.insert(0, str(desk.folder))
+    said = desk(CHAIR, pool=False)
+    assert "[redacted:price]" in said.out
+    assert '"price":12.5' not in said.out.partition("reproduced")[2]
 
 
 def test_a_mended_tool_differs_and_says_where(desk: Desk) -> None:
