@@ -21,7 +21,7 @@ from podium.checks import unlike
 from podium.client import Client
 from podium.config import Config
 from podium.daemon import LOCK, LOG, RECORD, Asked, Record, connection, read_settings
-from podium.poolfile import LoadedPool
+from podium.poolfile import LoadedPool, check_options
 from podium.shelved import no_broker, no_deployment, shelves_of
 from protocol import errors, subjects
 from protocol.errors import Conflict, PodiumError, TimedOut, Unreachable, Usage
@@ -113,6 +113,7 @@ class Host:
             Unreachable, Denied, ...: It can't be started; the message says why.
         """
         config = _redacting(config, pool.redact)
+        pool = _without_secrets(config, pool)
         there = standing(config)
         if there is not None:
             _same_workers(there, pool)
@@ -160,6 +161,21 @@ class Host:
 def _redacting(config: Config, redact: Redaction) -> Config:
     """The configuration, in which that is a secret, too."""
     return msgspec.structs.replace(config, redact=config.redact.plus(redact))
+
+
+def _without_secrets(config: Config, pool: LoadedPool) -> LoadedPool:
+    """The pool as runs record it, so that what is hosted and what was recorded are the same.
+
+    Raises:
+        Usage: A worker's options hold a secret.
+    """
+    redactor = Redactor(config.redact, ambient())
+    for spec in pool.pool.workers:
+        try:
+            check_options(spec, redactor)
+        except Usage as error:
+            raise Usage(f"the worker {spec.name!r}: {error.message}", hint=error.hint) from None
+    return msgspec.structs.replace(pool, pool=redactor.pool(pool.pool))
 
 
 def _object(answer: bytes) -> dict[str, Any]:
@@ -221,7 +237,8 @@ async def up(config: Config, pool: LoadedPool) -> Record:
             f"a deployment of pool {there.pool!r} is standing already (process {there.pid})",
             hint="`podium status` shows it, `podium down` stops it",
         )
-    process = await _start(config, pool, tied=False)
+    config = _redacting(config, pool.redact)
+    process = await _start(config, _without_secrets(config, pool), tied=False)
     record = standing(config)
     if record is None:
         raise Unreachable(
@@ -258,7 +275,6 @@ async def down(config: Config) -> bool:
 
 async def _start(config: Config, pool: LoadedPool, *, tied: bool) -> asyncio.subprocess.Process:
     """Start a daemon and wait until it works. Raises what it says."""
-    config = _redacting(config, pool.redact)
     folder = config.path()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (folder / LOG).open("ab") as log:

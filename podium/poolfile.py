@@ -229,9 +229,12 @@ def build(path: Path, file: PoolFile) -> tuple[list[WorkerSpec], dict[str, Usage
                 found[spec.name] = spec
         except PodiumError as error:
             problems[f"module {name}"] = _placed(error, f"{path}: [pool] module {name!r}")
+    redactor = Redactor(file.redact)
     for index, table in enumerate(file.worker):
         try:
-            found[table.name] = worker(table, found.get(table.name), path.parent)
+            made = worker(table, found.get(table.name), path.parent)
+            check_options(made, redactor)
+            found[table.name] = made
         except PodiumError as error:
             place = f"{path}: the worker {table.name!r} (worker[{index}])"
             if not (problems and isinstance(error, _NoAdapter)):
@@ -263,7 +266,7 @@ def worker(table: WorkerTable, function: WorkerSpec | None, folder: Path) -> Wor
 
 
 def check_secrets(spec: WorkerSpec) -> None:
-    """Raise `Usage` if a worker's options hold a secret, or name one not declared."""
+    """Raise `Usage` if a worker's options name a secret that it doesn't declare."""
     for name in spec.secrets:
         if not is_name(name):
             raise Usage(
@@ -276,11 +279,18 @@ def check_secrets(spec: WorkerSpec) -> None:
                 f"its options refer to the secret {name!r}, which it does not declare",
                 hint=f'add secrets = ["{name}"]',
             )
-    redactor = Redactor()
+
+
+def check_options(spec: WorkerSpec, redactor: Redactor) -> None:
+    """Raise `Usage` if a worker's options hold a secret.
+
+    They are recorded without it, and whoever hosts what was recorded would host another worker.
+    """
     for option, value in spec.options.items():
-        if redactor.value({option: value}) != {option: value}:
+        written = msgspec.json.decode(msgspec.json.encode({option: value}))
+        if redactor.value(written) != written:
             raise Usage(
-                f"its option {option!r} holds a secret, which every run would record",
+                f"its option {option!r} holds a secret, which no run may record",
                 hint='put ${secret:NAME} in its place, add secrets = ["NAME"], and set '
                 "PODIUM_SECRET_NAME where the workers run",
             )

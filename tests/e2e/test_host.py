@@ -13,11 +13,15 @@ from podium.poolfile import LoadedPool
 from protocol import subjects
 from protocol.actions import Pool, WorkerSpec
 from protocol.errors import PodiumError, Unreachable, Usage
+from protocol.redaction import Redaction, Redactor
 from replay.scrub import KeptHead
 from replay.streams import definitions, ensure_streams
 from tests.broker import r1
 
 TOOL = WorkerSpec(name="tool", adapter="function:shop:price", options={"sizes": (1, 2)})
+SAYS = msgspec.structs.replace(TOOL, description="Log in with password=Hunter2345x first.")
+RECORDED = Redactor().pool(Pool((SAYS,))).workers[0]
+"""The same as runs record it."""
 
 
 def loaded(*workers: WorkerSpec) -> LoadedPool:
@@ -76,6 +80,8 @@ def test_the_number_of_shards_is_named_by_its_key() -> None:
     ("pool", "differs"),
     [
         (loaded(TOOL), ""),
+        (loaded(SAYS), ""),
+        (loaded(RECORDED), ""),
         (loaded(WorkerSpec(name="other")), "without other"),
         (
             loaded(msgspec.structs.replace(TOOL, adapter="function:shop:price2")),
@@ -91,8 +97,9 @@ async def test_a_deployment_of_other_workers_is_not_used(
     tmp_path: Path, pool: LoadedPool, differs: str
 ) -> None:
     config = Config(folder=str(tmp_path))
+    there = Pool((RECORDED if "password" in pool.pool.workers[0].description else TOOL,))
     record = Record(
-        pid=1, url="nats://x", pool="shop", workers=Pool((TOOL,)), since=1, durability="process"
+        pid=1, url="nats://x", pool="shop", workers=there, since=1, durability="process"
     )
     with only_one(tmp_path):
         (tmp_path / RECORD).write_bytes(msgspec.json.encode(record))
@@ -102,3 +109,15 @@ async def test_a_deployment_of_other_workers_is_not_used(
             async with Host.open(config, pool):
                 pass
     assert (tmp_path / LOCK).exists()
+
+
+async def test_a_pool_that_would_be_hosted_otherwise_than_recorded_is_refused(
+    tmp_path: Path,
+) -> None:
+    config = Config(folder=str(tmp_path), redact=Redaction(names=("sizes",)))
+    says = "the worker 'tool': its option 'sizes' holds a secret"
+    with pytest.raises(Usage, match=says):
+        await host.up(config, loaded(TOOL))
+    with pytest.raises(Usage, match=says):
+        async with Host.open(config, loaded(TOOL)):
+            pass

@@ -395,6 +395,11 @@ def test_secrets_are_declared_and_referred_to(tmp_path: Path) -> None:
         (agent_with('role = "${secret:DB}"'), "refer to the secret 'DB'", 'secrets = ["DB"]'),
         (agent_with("", 'secrets = ["a b"]'), "no secret's name", "letters, digits"),
         (agent_with('base_url = "https://u:pw@h"'), "'base_url' holds a secret", "${secret:NAME}"),
+        (
+            "[redact]\nnames = ['role']\n" + agent_with('role = "You write."'),
+            "'role' holds a secret",
+            "${secret:NAME}",
+        ),
         ("[redact]\npatterns = ['(']\n", "redact.patterns[0]", "regular|re module"),
         ("[redact]\nnames = ['-']\n", "redact.names[0]", "words"),
     ],
