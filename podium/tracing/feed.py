@@ -21,6 +21,7 @@ from replay.broker import Broker, persist
 from replay.chain import RunLog
 from replay.connection import Heard
 from replay.jetstream_log import SETTLE_S, JetStreamLog
+from replay.shelves import Shelves
 
 logger = logging.getLogger("podium.tracing")
 
@@ -29,6 +30,10 @@ OFFSETS: Final = "traces.json"
 
 PAGE_BYTES: Final = 4_000_000
 """Bytes of one read: a page is in memory as a whole."""
+
+
+NOWHERE: Final = Shelves()
+"""No shelves."""
 
 
 class Offset(msgspec.Struct):
@@ -40,10 +45,16 @@ class Offset(msgspec.Struct):
 
 
 class BrokerFeed:
-    """A `Feed` over a `Broker`, which may be one that can only read."""
+    """A `Feed` over a `Broker`, which may be one that can only read.
 
-    def __init__(self, broker: Broker) -> None:
+    Args:
+        broker: Where messages come from.
+        shelves: Where else a run may be that another was forked from.
+    """
+
+    def __init__(self, broker: Broker, shelves: Shelves = NOWHERE) -> None:
         self._broker, self._log = broker, JetStreamLog(broker)
+        self._reader = shelves.over(self._log)
         self._woken = asyncio.Event()
         self._subscription: Subscription | None = None
 
@@ -57,7 +68,7 @@ class BrokerFeed:
 
     async def read(self, run: str) -> RunLog:
         """See `Feed.read`."""
-        return await self._log.read(run)
+        return await self._reader.read(run)
 
     async def ends(self) -> dict[int, Offset]:
         """The end of each shard's log, as it is now."""

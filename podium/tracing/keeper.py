@@ -20,6 +20,7 @@ import msgspec
 from actors import tracing
 from actors.programs import Connection
 from podium.config import Config
+from podium.shelved import shelves_of
 from protocol.actions import Json
 from protocol.errors import Usage
 
@@ -121,6 +122,8 @@ class Keeper:
         return {
             "connection": msgspec.to_builtins(self._connection()),
             "folder": str(self.config.path()),
+            "shelves": msgspec.to_builtins(shelves_of(self.config)),
+            "redact": msgspec.to_builtins(self.config.redact),
             "content": trace.content or tracing.content(self.variables),
             "messages": trace.messages,
             "traces": tracing.wanted(self.variables),

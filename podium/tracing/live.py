@@ -21,10 +21,13 @@ from typing import Final
 
 import msgspec
 
+from actors.logs import log_to
 from actors.programs import Connection
 from podium.tracing.feed import BrokerFeed, begin
 from podium.tracing.follower import Follower
 from protocol.errors import PodiumError
+from protocol.redaction import EVERYTHING, Redaction
+from replay.shelves import Shelves
 from replay.spans import Span
 
 logger = logging.getLogger("podium.tracing")
@@ -51,6 +54,9 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
     connection: Connection
     folder: str
+    shelves: Shelves = Shelves()
+    redact: Redaction = EVERYTHING
+    """What is taken for a secret, also in what it logs."""
     content: bool = False
     messages: bool = False
     traces: bool = True
@@ -87,7 +93,7 @@ async def follow(asked: Asked, ending: asyncio.Event) -> None:
     """Export until told to end."""
     broker = await asked.connection.open("traces")
     try:
-        feed = BrokerFeed(broker)
+        feed = BrokerFeed(broker, asked.shelves)
         offsets = await begin(feed, Path(asked.folder))
         sink = _Sink(asked)
         follower = Follower(
@@ -169,7 +175,7 @@ def _step_back() -> None:
 def main() -> int:
     """Be the process."""
     asked = msgspec.json.decode(sys.stdin.buffer.readline(), type=Asked)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s traces %(message)s")
+    log_to("", "traces", asked.redact)
     try:
         asyncio.run(_main(asked))
     except PodiumError as error:

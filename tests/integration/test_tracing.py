@@ -21,7 +21,14 @@ from podium.tracing.feed import OFFSETS
 from podium.tracing.keeper import Keeper
 from protocol import semconv, subjects
 from protocol.codec import encode
+from protocol.commands import Activate, Fork
+from protocol.redaction import EVERYTHING, Redaction
+from protocol.run import RULES
 from replay.chain import RunLog
+from replay.forks import origin_at
+from replay.history import entries
+from replay.imported import FOLDER, export
+from replay.memory_log import MemoryLog, MemoryStore
 from replay.spans import Span
 from replay.streams import ensure_streams
 from replay.trace import spans
@@ -29,6 +36,7 @@ from tests.broker import One
 from tests.collector import Collector, Received
 from tests.places import connected
 from tests.runs import Driver
+from tests.stored import put, stored_of
 from tests.traces import ABOVE, log_of, story
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -54,12 +62,19 @@ async def server(tmp_path: Path) -> AsyncIterator[One]:
 class Beside:
     """The exporter, kept as a daemon keeps it."""
 
-    def __init__(self, server: One, collector: Collector, folder: Path, **more: Any) -> None:
+    def __init__(
+        self,
+        server: One,
+        collector: Collector,
+        folder: Path,
+        redact: Redaction = EVERYTHING,
+        **more: Any,
+    ) -> None:
         user, password = server.credentials("tracer")
         connection = Connection(url=server.url, user=user, password=password)
         trace = Trace(endpoint=collector.url, **more)
         self.log = folder / "deployment.log"
-        config = Config(folder=str(folder), trace=trace)
+        config = Config(folder=str(folder), trace=trace, redact=redact)
         self.keeper = Keeper(config, self.log, lambda: connection)
         self.keeper.variables |= {"OTEL_METRIC_EXPORT_INTERVAL": "200"}
         self._keeping: asyncio.Task[None] | None = None
@@ -182,6 +197,41 @@ async def test_what_was_before_it_is_left_to_a_later_export(
         found = await asyncio.to_thread(collector.wait, lambda some: ended(some, len(made)))
     same(found, made)
     assert (tmp_path / OFFSETS).exists()
+
+
+async def test_a_fork_of_a_run_that_is_on_a_shelf_has_the_ids_of_a_later_export(
+    server: One, collector: Collector, tmp_path: Path
+) -> None:
+    origin, _ = story()
+    whole = log_of(origin)
+    at = next(each.number for each in entries(whole) if each.kind == "RoundClosed")
+    fork = Driver(at=origin.at)
+    fork.state = whole.state(at)
+    fork.give(Fork(run="0" * 13, origin=origin_at(whole, at)), Activate("conductor", RULES))
+    fork.signal("cancel")
+    store = MemoryStore()
+    put(store, whole.run, stored_of(origin))
+    (tmp_path / FOLDER).mkdir()
+    path = tmp_path / FOLDER / "origin.podium"
+    await export(MemoryLog(store), whole.run, path, podium="test", children=False)
+    async with Beside(server, collector, tmp_path):
+        (log,) = await written(server, fork)
+        log.origin = whole
+        made = spans([log])
+        found = await asyncio.to_thread(collector.wait, lambda some: ended(some, len(made)))
+    same(found, made)
+
+
+async def test_what_it_logs_is_redacted(server: One, collector: Collector, tmp_path: Path) -> None:
+    folder = tmp_path / "EMP-123456"
+    folder.mkdir()
+    (folder / OFFSETS).write_text("none")
+    more = Redaction(patterns=(r"EMP-\d{6}",))
+    async with Beside(server, collector, folder, redact=more):
+        pass
+    said = (folder / "deployment.log").read_text()
+    assert "[redacted:pattern_1]/traces.json can't be read" in said
+    assert "EMP-" not in said
 
 
 async def test_a_trace_that_is_not_kept_is_not_sent(
