@@ -303,7 +303,11 @@ class BundleShelf:
     # ------------------------------------------------------------------------------------- entries
 
     def _opened(self) -> Manifest:
-        if not self.path.is_file():
+        try:
+            there = self.path.is_file()
+        except OSError:  # no file can have that name
+            there = False
+        if not there:
             raise NotFound(f"there is no file {self.name}", hint="podium export RUN writes one")
         self._measure()
         with self._archive() as archive:

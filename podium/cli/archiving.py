@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from podium.cli.options import COMMON, Common
 from podium.cli.output import Output
 from podium.cli.world import current
-from protocol.errors import Conflict, InvalidData, Usage
+from protocol.errors import Conflict, InvalidData, NotFound, Usage
 
 if TYPE_CHECKING:
     from podium.config import Config
@@ -123,6 +123,11 @@ def _shelf(config: "Config", to: str | None) -> "ArchiveShelf":
 def _check(output: Output, config: "Config", to: str | None) -> int:
     shelf = _shelf(config, to)
     wrong = shelf.check()
+    if not wrong and not shelf.index.manifests:
+        raise NotFound(
+            f"there is no archive at {shelf.name}",
+            hint="name its folder or bucket with --to; or make one: podium archive --all-ended",
+        )
     for line in wrong[:MAX_TOLD]:
         output.say(line)
     if wrong:

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from podium.cli.options import COMMON, Common
 from podium.cli.output import Output
-from podium.cli.source import names_file, source
+from podium.cli.source import source
 from podium.cli.world import current
 from protocol.errors import NotFound, Usage
 
@@ -180,20 +180,19 @@ def import_(
     output = Output(common.json)
     config = common.load().config
     path = (current().folder or Path()) / file
-    if not names_file(file) and not path.is_file():
-        raise NotFound(f"there is no file {file}", hint="podium export RUN writes one")
 
     async def check() -> "Imported":
+        from replay.bundle import BundleShelf
         from replay.imported import check_import
         from replay.layered import LayeredLog
         from replay.shelves import Shelves
 
+        BundleShelf(path)  # refused before any server is started
         try:
             async with current().deployments.connect(config) as host:
                 return await check_import(host.client.reader, path)
-        except NotFound:
-            if not path.is_file():
-                raise
+        except NotFound:  # there is no deployment, and so none that has these runs
+            pass
         nowhere = LayeredLog(None, Shelves(imported=str(_imported(config))).open())
         return await check_import(nowhere, path)
 

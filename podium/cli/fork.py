@@ -12,7 +12,7 @@ from podium.cli.interrupts import Interrupts
 from podium.cli.launch import Launch, importable, of_run
 from podium.cli.options import HOSTING, Hosting, load_pool
 from podium.cli.output import Output
-from podium.cli.source import event_name
+from podium.cli.source import event_name, names_file
 from podium.cli.world import current
 from podium.render_text import ago, count, one_line, value_text
 from protocol.errors import Conflict, Usage
@@ -219,6 +219,11 @@ class _Fork:
         from replay.history import entries
 
         launch = self.launch
+        if names_file(name):
+            raise Usage(
+                f"{name} is a file, and a fork needs its origin where conductors read it",
+                hint=f"import it, and name the run: podium import {name}",
+            )
         with Interrupts(self.output, launch.farewell) as interrupts:
             async with launch.deployments.connect(launch.config) as host:
                 log = await host.client.log(await host.client.find(name))

@@ -142,9 +142,10 @@ class Launch:
             goes = "goes" if one else "go"
             return f"{runs} {goes} on without you\nwatch it: podium runs watch {first}"
         verb, them = ("is", "it") if one else ("are", "them")
+        each = "it" if one else "each of them, such as this one"
         return (
             f"{runs} {verb} interrupted, and nothing of {them} is lost\n"
-            f"go on with {them}: podium run --continue {first}"
+            f"go on with {each}: podium run --continue {first}"
         )
 
     # ------------------------------------------------------------------ several

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import pytest
 
+from protocol.errors import NotFound
 from protocol.subjects import is_run
 from replay.archive.folder import Folder
 from replay.archive.shelf import ArchiveShelf
@@ -118,6 +119,20 @@ def test_archived_runs_are_listed_and_shown_as_before(shell: Shell, tmp_path: Pa
     assert "is sound: runs 2" in shell("archive", "--check").out
     assert shell("doctor").code == 0
     assert shell("export", first, "--out", "b.podium").code == 0
+
+
+def test_where_there_is_no_archive_none_is_sound(shell: Shell, tmp_path: Path) -> None:
+    shell.begin()
+    shell("archive", "--all-ended")
+    assert "is sound: runs 1" in shell("archive", "--check").out
+    said = shell("archive", "--check", "--to", str(tmp_path / "archiv"), "--json")
+    assert said.code == 4
+    assert "there is no archive at" in said.json()["error"]["message"]
+
+
+def test_a_file_that_is_not_there_is_what_is_missing(shell: Shell) -> None:
+    shell.deployments.failure = NotFound("there is no deployment")
+    assert "error: there is no file " in shell("import", "nowhere.podium").err
 
 
 def test_a_damaged_archive_is_told(shell: Shell, tmp_path: Path) -> None:

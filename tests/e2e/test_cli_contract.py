@@ -21,6 +21,8 @@ RUN: Final = "$RUN"
 """Stands for the id of a finished run."""
 
 FILE: Final = "$FILE.podium"
+LONG: Final = f"{'x' * 300}.podium"
+"""No file can have such a name."""
 """Stands for an exported file of a run that is not here."""
 
 EVENT: Final = f"{RUN}@8"
@@ -68,12 +70,14 @@ CASES: Final[list[tuple[str, list[str], int]]] = [
     ("mutation", ["import", FILE], 0),
     ("mutation", ["import", FILE, "--dry-run"], 0),
     ("error", ["import", "nowhere.podium"], 4),
+    ("error", ["import", LONG], 4),
+    ("error", ["verify", LONG], 4),
     ("read", ["runs", "show", FILE, "--content"], 0),
     ("error", ["runs", "show", "nowhere.podium"], 4),
     ("mutation", ["archive", RUN], 0),
     ("mutation", ["archive", "--all-ended", "--dry-run"], 0),
     ("mutation", ["archive", "--older-than", "30d"], 0),
-    ("mutation", ["archive", "--check"], 0),
+    ("error", ["archive", "--check"], 4),
     ("error", ["archive"], 2),
     ("error", ["archive", "--older-than", "soon"], 2),
     ("error", ["archive", PAUSED], 1),
@@ -88,6 +92,8 @@ CASES: Final[list[tuple[str, list[str], int]]] = [
     ("launch", ["rerun", RUN, "--from", "1-0"], 0),
     ("error", ["rerun", RUN], 1),
     ("error", ["rerun", "zzzz"], 4),
+    ("error", ["rerun", FILE], 2),
+    ("error", ["fork", FILE, "--at", "end"], 2),
     ("read", ["diff", RUN, RUN], 0),
     ("read", ["diff", RUN, PAUSED, "--content"], 3),
     ("error", ["diff", RUN, "zzzz"], 4),
