@@ -44,6 +44,9 @@ class Archiving:
         except PodiumError as error:
             logger.error("runs were not archived: %s; %s", error.message, error.hint)
             return {}
+        except Exception:  # a full disk, a library: whoever looks after the runs goes on meanwhile
+            logger.exception("runs were not archived")
+            return {}
         for each in outcomes:
             if each.done == "skipped":
                 logger.warning("run %s was not archived: %s", each.run, each.why)

@@ -187,7 +187,11 @@ def _archiving(conductor: Declared, log: JetStreamLog) -> Archiving | None:
     url = conductor.shelves.archive or conductor.shelves.perhaps
     if not conductor.archive_after_ms or not url:
         return None
-    shelf = ArchiveShelf(Folder(url))
+    try:
+        shelf = ArchiveShelf(Folder(url))
+    except PodiumError as error:  # runs are looked after all the same
+        logger.error("runs are not archived: %s; %s", error.message, error.hint)
+        return None
     archiver = Archiver(log, BrokerLedger(log), BrokerKeeper(log), shelf, now_ms)
     return Archiving(archiver, conductor.archive_after_ms, now_ms)
 

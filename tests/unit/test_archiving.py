@@ -1,6 +1,7 @@
 """Archiving from time to time: what is due and nothing else, whatever the archive does."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,19 @@ async def test_an_archive_that_does_not_answer_is_tried_again(
     assert "the archive is away" in caplog.text
     assert there.store.messages == before
     archiving.archiver = there.archiver()
+    assert await archiving.round() == {"archived": len(runs)}
+
+
+async def test_whatever_goes_wrong_the_rounds_go_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = Deployment(tmp_path / "archive")
+    runs = stored_family(there.store)
+    archiving = Archiving(there.archiver(), 0, lambda: 2 * 10**12)
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", os.fspath(tmp_path / "no disk"))
+        assert await archiving.round() == {}
+    assert "runs were not archived" in caplog.text
     assert await archiving.round() == {"archived": len(runs)}
 
 
