@@ -168,7 +168,8 @@ class Hosting:
                     hint=f"ask it anew: podium reproduce {place} --live",
                 )
             model = self.adapter.endpoint.model
-            self.replay = Replay(model, exchanges(prepared.record))
+            recorded = exchanges(prepared.record)
+            self.replay = Replay(model, recorded, self.secrets.redactor)
             self.adapter.endpoint = self.replay
 
     async def run(self) -> Reproduced:

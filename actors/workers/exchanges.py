@@ -13,6 +13,7 @@ import msgspec
 from actors.workers.chat import Failed, Said
 from protocol.actions import Json
 from protocol.errors import InvalidData
+from protocol.redaction import Redactor
 
 HASH_CHARS: Final = 16
 """Hex characters of a part's hash: enough to tell a change from none."""
@@ -100,10 +101,14 @@ class Replay:
     Args:
         model: The model's name.
         recorded: The exchanges of one attempt.
+        redactor: Takes out of a request what was taken out of the recorded one.
     """
 
-    def __init__(self, model: str, recorded: Iterable[Exchange]) -> None:
+    def __init__(
+        self, model: str, recorded: Iterable[Exchange], redactor: Redactor | None = None
+    ) -> None:
         self.model = model
+        self._redactor = redactor or Redactor()
         self._left = list(recorded)
         self.asked = 0
         """Requests so far."""
@@ -125,7 +130,8 @@ class Replay:
             return Failed(status="EXEC_ERR", fault="infrastructure", text=text)
         exchange = self._left.pop(0)
         recorded = {name: str(part) for name, part in exchange.request.items()}
-        for name in changed(recorded, parts(self.model, messages, max_tokens, extra)):
+        request = parts(self.model, messages, max_tokens, extra)
+        for name in changed(recorded, self._redactor.value(request)):
             self.changed.append(f"request {self.asked}, {name}")
         return exchange.reply
 

@@ -293,6 +293,18 @@ def test_a_prompt_that_has_changed_is_named(
     assert desk.row("1-6")["same"] is False
 
 
+def test_a_secret_in_a_prompt_is_no_difference(
+    tmp_path: Path, shell: Shell, endpoint: Endpoint
+) -> None:
+    endpoint.say("Said.")
+    more = AGENT.replace("URL", endpoint.url).replace("You write.", "You know ${secret:WORD}.")
+    desk = Desk(tmp_path, shell, more.replace("attempts = 1", 'attempts = 1\nsecrets = ["WORD"]'))
+    assert "sesame-open" in str(endpoint.requests), "the model is told"
+    said = desk("1-6")
+    assert said.code == 0, said
+    assert "the same as recorded" in said.err
+
+
 def test_an_agent_can_be_asked_live(tmp_path: Path, shell: Shell, endpoint: Endpoint) -> None:
     desk = with_agent(tmp_path, shell, endpoint, "Said.")
     endpoint.say("Said otherwise.")
