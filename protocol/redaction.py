@@ -328,11 +328,25 @@ class Redactor:
         return self._struct(pool, lambda: Pool(tuple(map(self._worker, pool.workers))))
 
     def _worker(self, spec: WorkerSpec) -> WorkerSpec:
+        parameters = self._texts(spec.parameters, 0)
         return msgspec.structs.replace(
             spec,
             description=self.text(spec.description),
             options=self._mapping(spec.options),
+            parameters=parameters if isinstance(parameters, dict) else spec.parameters,
         )
+
+    def _texts(self, value: Json, depth: int) -> Json:
+        """A schema: the texts in it without secrets, whatever the names under which they stand."""
+        match value:
+            case str():
+                return self.text(value)
+            case dict() if depth <= MAX_LEVELS:
+                return {key: self._texts(item, depth + 1) for key, item in value.items()}
+            case list() | tuple() if depth <= MAX_LEVELS:
+                return [self._texts(item, depth + 1) for item in value]
+            case _:
+                return value
 
     def reply(self, reply: Reply) -> Reply:
         """A policy's reply: text, arguments, decision, error."""
@@ -345,22 +359,34 @@ class Redactor:
                 tool_calls=tuple(map(self._tool_call, reply.tool_calls)),
                 decision=reply.decision and self._decision(reply.decision),
                 version=self.text(reply.version),
+                finish=self.text(reply.finish),
             ),
         )
 
     def _tool_call(self, call: ToolCall) -> ToolCall:
+        return ToolCall(
+            id=self.text(call.id),
+            name=self.text(call.name),
+            arguments=self._written(call.arguments),
+        )
+
+    def _written(self, text: str) -> str:
+        """Arguments as a model wrote them: as they were, where nothing has to be taken out."""
         try:
-            arguments = json.loads(call.arguments)
+            arguments = json.loads(text)
         except (ValueError, RecursionError):
-            return msgspec.structs.replace(call, arguments=self.text(call.arguments))
+            return self.text(text)
         made = self.value(arguments)
-        if made == arguments:
-            return call
-        return msgspec.structs.replace(call, arguments=msgspec.json.encode(made).decode())
+        return text if made == arguments else msgspec.json.encode(made).decode()
 
     def _decision(self, decision: Decision) -> Decision:
         calls = tuple(
-            msgspec.structs.replace(call, arguments=self._mapping(call.arguments))
+            msgspec.structs.replace(
+                call,
+                worker=self.text(call.worker),
+                arguments=self._mapping(call.arguments),
+                ref=self.text(call.ref),
+            )
             for call in decision.calls
         )
         answer = None if decision.answer is None else self.text(decision.answer)

@@ -205,7 +205,10 @@ def test_messages_are_redacted_in_every_part() -> None:
         name="w",
         description=f"with {key}",
         options={"api_key": "x", "api_key_env": "KEY"},
-        parameters={"type": "object", "properties": {"password": {"type": "string"}}},
+        parameters={
+            "type": "object",
+            "properties": {"password": {"type": "string", "title": f"such as {key}"}},
+        },
     )
     start = Start(run="r", task=task, pool=Pool((spec,)), policy=PolicySpec(name="p"))
     reply = Reply(
@@ -213,9 +216,10 @@ def test_messages_are_redacted_in_every_part() -> None:
         text=key,
         tool_calls=(
             ToolCall("1", "w", json.dumps({"password": "x", "n": 1})),
-            ToolCall("2", "w", key),
+            ToolCall(key, key, key),
         ),
-        decision=Decision(calls=(PlannedCall("w", {"a": [key]}),), answer=key),
+        decision=Decision(calls=(PlannedCall(key, {"a": [key]}, ref=key),), answer=key),
+        finish=key,
     )
     signal = Signal(id="1", run="r", kind="cancel", by="me", reason=key)
     label = Label(run="r", key="password", value="x", by="me")
@@ -232,7 +236,10 @@ def test_messages_are_redacted_in_every_part() -> None:
     assert key not in data
     assert '"x"' not in data
     assert '\\"x\\"' not in data
-    assert made[0].pool.workers[0].parameters == spec.parameters
+    assert made[0].pool.workers[0].parameters == {
+        "type": "object",
+        "properties": {"password": {"type": "string", "title": "such as [redacted:openai_key]"}},
+    }
     assert made[0].pool.workers[0].options == {
         "api_key": "[redacted:api_key]",
         "api_key_env": "KEY",
