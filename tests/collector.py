@@ -59,6 +59,8 @@ class Collector:
         """By name, the last of each."""
         self.refuse = 0
         """With which HTTP status every request is refused; 0 for none."""
+        self.unfit = ""
+        """A request with a span of that name is refused with HTTP 400."""
         self.refused = 0
         collector = self
 
@@ -105,7 +107,11 @@ class Collector:
                 self._changed.notify_all()
                 return self.refuse, b""
             if path == "/v1/traces":
-                self.requests.append(_spans(ExportTraceServiceRequest.FromString(body)))
+                spans = _spans(ExportTraceServiceRequest.FromString(body))
+                if any(span.name == self.unfit for span in spans):
+                    self.refused += 1
+                    return 400, b""
+                self.requests.append(spans)
                 answer = ExportTraceServiceResponse().SerializeToString()
             else:
                 for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:

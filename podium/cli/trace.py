@@ -130,7 +130,8 @@ def _deliver(found: "list[Span]", otlp: str | None, file: Path | None) -> str:
             f"the spans were not taken: {place}",
             hint="Does an OTLP backend take HTTP there? Try again: nothing doubles.",
         )
-    return f"sent to {place}"
+    lost = f"; {sender.given_up} were refused there, and given up" if sender.given_up else ""
+    return f"sent to {place}{lost}"
 
 
 def _write(found: "list[Span]", file: Path, environment: Mapping[str, str]) -> None:

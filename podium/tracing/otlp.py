@@ -25,8 +25,17 @@ from replay.spans import SpanKind as Kind
 BATCH: Final = 512
 """Spans of one request, as OpenTelemetry's own batches have them."""
 
+REFUSALS: Final = 2
+"""Times that the same request is refused, by a backend that takes an empty one in between, before
+it is taken to be for what is in it."""
+
+MAX_REFUSED: Final = 16
+"""Spans refused one by one before it is taken to be the backend, where it has taken none yet."""
+
 PATH: Final = "/v1/traces"
 """Where OTLP over HTTP takes spans, below an endpoint's address."""
+
+logger = logging.getLogger("podium.tracing")
 
 _KINDS: Final[dict[Kind, SpanKind]] = {
     "internal": SpanKind.INTERNAL,
@@ -51,14 +60,49 @@ class Sender:
         # It says in its own words what went wrong, each time; whoever calls us says it once.
         logging.getLogger("opentelemetry.exporter.otlp").setLevel(logging.CRITICAL)
         self._exporter = exporter or OTLPSpanExporter(endpoint=address(endpoint) or None)
+        self._taken = False
+        self.given_up = 0
+        """Spans that were refused, one by one, by a backend that took others."""
 
     def send(self, spans: Sequence[Span]) -> bool:
-        """Send them, in several requests if need be. Blocks; False as soon as one is refused."""
+        """Send them, in several requests if need be. Blocks; False if they have to be sent again.
+
+        A backend that takes others refuses a span for what it is, its size for one: that span is
+        given up, and said, or nothing after it would ever be sent.
+        """
+        refused: list[Span] = []
         for start in range(0, len(spans), BATCH):
-            batch = [readable(span, self._resource) for span in spans[start : start + BATCH]]
-            if self._exporter.export(batch) is not SpanExportResult.SUCCESS:
+            if not self._sent(spans[start : start + BATCH], refused):
                 return False
+        if refused and not self._taken:
+            return False
+        self.given_up += len(refused)
+        for span in refused:
+            logger.warning("a span is refused and given up: %s of trace %s", span.id, span.trace)
         return True
+
+    def _sent(self, spans: Sequence[Span], refused: list[Span]) -> bool:
+        """Send one request; where it is refused by a backend that is there, two of half the size.
+
+        Args:
+            spans: Of the request.
+            refused: Those that are refused by themselves; added to.
+        """
+        for _ in range(REFUSALS):
+            if self._exported(spans):
+                self._taken = True
+                return True
+            if not self._exported([]):  # it is away, or wants none of us now
+                return False
+        if len(spans) > 1:
+            half = len(spans) // 2
+            return self._sent(spans[:half], refused) and self._sent(spans[half:], refused)
+        refused.extend(spans)
+        return self._taken or len(refused) < MAX_REFUSED
+
+    def _exported(self, spans: Sequence[Span]) -> bool:
+        batch = [readable(span, self._resource) for span in spans]
+        return self._exporter.export(batch) is SpanExportResult.SUCCESS
 
     def close(self) -> None:
         """Send nothing any more; a request that is being tried again is given up."""

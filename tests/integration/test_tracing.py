@@ -187,6 +187,22 @@ async def test_a_backend_that_is_away_gets_everything_later(
     same(found, made)
 
 
+async def test_a_span_that_is_refused_for_what_it_is_holds_up_no_other(
+    server: One, collector: Collector, tmp_path: Path
+) -> None:
+    above, below = story()
+    made = spans([log_of(below), log_of(above)])
+    unfit = next(span for span in made if span.name.startswith("invoke_agent agent"))
+    collector.unfit = unfit.name
+    async with Beside(server, collector, tmp_path):
+        await written(server, below, above)
+        found = await asyncio.to_thread(collector.wait, lambda some: ended(some, len(made) - 1))
+    same(found, [span for span in made if span.id != unfit.id])
+    assert (
+        f"given up: {unfit.id} of trace {unfit.trace}" in (tmp_path / "deployment.log").read_text()
+    )
+
+
 async def test_what_was_before_it_is_left_to_a_later_export(
     server: One, collector: Collector, tmp_path: Path
 ) -> None:
