@@ -308,7 +308,7 @@ class BundleShelf:
         except OSError:  # no file can have that name
             there = False
         if not there:
-            raise NotFound(f"there is no file {self.name}", hint="podium export RUN writes one")
+            raise NotFound(f"there is no file {self.name}", hint="`podium export RUN` writes one")
         self._measure()
         with self._archive() as archive:
             infos = archive.infolist()
@@ -360,7 +360,7 @@ class BundleShelf:
             return zipfile.ZipFile(self.path)
         except FileNotFoundError:
             raise NotFound(
-                f"there is no file {self.name} any more", hint="podium export RUN writes one"
+                f"there is no file {self.name} any more", hint="`podium export RUN` writes one"
             ) from None
         except _BROKEN as error:
             raise self._bad(str(error)) from None

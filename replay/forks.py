@@ -54,7 +54,7 @@ def origin_at(log: RunLog, at: int, history: list[Entry] | None = None) -> Origi
     if log.state(at).phase == "ended":
         raise Usage(
             f"run {log.run} has ended by event {at}: nothing goes on from there",
-            hint=f"fork before its end: podium timeline {log.run} shows its events",
+            hint=f"fork before its end: `podium timeline {log.run}` shows its events",
         )
     last = history[at - 1]
     owner = next(each for each in log.lineage() if each.run == last.run)
@@ -146,7 +146,7 @@ def check_origin(run: str, origin: Origin, log: RunLog) -> None:
         raise InvalidData(
             f"run {run} was forked from run {origin.run} at its commit {origin.commit}, which has "
             f"the hash {there}, not {origin.hash}",
-            hint=f"podium verify {origin.run} says what is wrong with it",
+            hint=f"`podium verify {origin.run}` says what is wrong with it",
         )
 
 

@@ -59,7 +59,7 @@ class LayeredLog:
         if after.n and not after.seq:
             raise NotFound(
                 f"run {commit.run} was imported or archived, and can't go on here",
-                hint=f"begin a new run that goes on from it: podium fork {commit.run}",
+                hint=f"begin a new run that goes on from it: podium fork {commit.run} --at end",
             )
         return await live.append(commit, after)
 
@@ -73,7 +73,7 @@ class LayeredLog:
         if self._held(run) and await live.tail(run) is None and _is_signal(data):
             raise Conflict(
                 f"run {run} was imported or archived, and can't be told anything here",
-                hint=f"begin a new run that goes on from it: podium fork {run}",
+                hint=f"begin a new run that goes on from it: podium fork {run} --at end",
             )
         return await live.post(run, data)
 

@@ -27,10 +27,15 @@ if TYPE_CHECKING:
 PLAIN_COLUMNS: Final = 200
 """Columns where the output is no terminal: nobody's lines are folded for a screen."""
 
-_NEXT: Final = re.compile(
-    r"\bpodium (?:run|runs|up|down|status|doctor|worker|config|replay|state|timeline|causes|effects"
-    r"|reproduce|fork|rerun|diff|verify|export|import|archive|trace|sim)\b[^;]*$"
+_COMMAND: Final = (
+    r"podium (?:run|runs|up|down|status|doctor|worker|config|replay|state|timeline|causes|effects"
+    r"|reproduce|fork|rerun|diff|verify|export|import|archive|trace|sim)\b"
 )
+
+_NEXT: Final = re.compile(
+    rf"`(?P<quoted>{_COMMAND}[^`]*)`|(?:^|: )(?P<last>{_COMMAND}(?:(?!  )[^`;])*)(?:  .*)?$"
+)
+"""A command in a hint: in backticks, or after a colon as the last of it."""
 
 _STEERING: Final = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Characters that JSON lets through and a terminal might obey."""
@@ -204,7 +209,7 @@ class Output:
                         "kind": error.kind,
                         "message": error.message,
                         "hint": error.hint,
-                        "next": found[0].strip() if found else None,
+                        "next": found["quoted"] or found["last"] if found else None,
                     }
                 }
             )

@@ -170,7 +170,7 @@ class _Run:
             if log.head.n and not log.head.seq and state.phase != "ended":
                 raise Conflict(
                     f"run {run} was imported, and can't go on here",
-                    hint=f"begin a new run that goes on from it: podium fork {run}",
+                    hint=f"begin a new run that goes on from it: podium fork {run} --at end",
                 )
             if state.phase == "ended":
                 raise Conflict(

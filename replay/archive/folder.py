@@ -98,7 +98,7 @@ class Folder:
             return error
         text = f"the archive {self.url}: {name}: {error}"
         if isinstance(error, FileNotFoundError):
-            return NotFound(text, hint="was it moved? podium archive --check reads all of it")
+            return NotFound(text, hint="was it moved? `podium archive --check` reads all of it")
         if isinstance(error, PermissionError):
             return Denied(text, hint="whose are these files, and who runs this command?")
         return Unreachable(text, hint="nothing was lost: try again when it answers")
@@ -136,5 +136,5 @@ def damaged(where: str, why: str) -> InvalidData:
     """The error of a file that isn't what was written."""
     return InvalidData(
         f"{where} is damaged: {why}",
-        hint="restore that file from a copy; podium archive --check reads all of them",
+        hint="restore that file from a copy; `podium archive --check` reads all of them",
     )

@@ -191,4 +191,4 @@ def test_an_imported_run_that_has_not_ended_goes_on_nowhere(shell: Shell, tmp_pa
         other("run", "--continue", run, "--json"),
     ):
         assert said.code == 1
-        assert said.json()["error"]["hint"].endswith(f"podium fork {run}")
+        assert said.json()["error"]["hint"].endswith(f"podium fork {run} --at end")

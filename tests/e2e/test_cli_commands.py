@@ -12,7 +12,7 @@ from podium.cli.output import Output
 from podium.cli.world import World
 from protocol import subjects
 from protocol.codec import encode
-from protocol.errors import Busy
+from protocol.errors import Busy, Unreachable
 from protocol.inbox import Signal
 from replay.memory_log import MemoryLog
 from replay.scrub import Scrubber
@@ -318,3 +318,19 @@ def test_a_task_is_stored_without_its_secrets(shell: Shell) -> None:
     said = shell("runs", "show", run, "--content")
     assert "[redacted:openai_key]" in said.out
     assert key not in said.out
+
+
+@pytest.mark.parametrize(
+    ("hint", "command"),
+    [
+        ("start one with `podium up`, or name a running one with --nats", "podium up"),
+        ("`podium export RUN` writes one", "podium export RUN"),
+        ("list them: podium runs", "podium runs"),
+        ("podium runs extend x --rounds 4   (or --calls)", "podium runs extend x --rounds 4"),
+        ("name it: podium reproduce x/1-0 --pool FILE", "podium reproduce x/1-0 --pool FILE"),
+        ("ask whoever runs podium up there", None),
+    ],
+)
+def test_what_to_do_next_can_be_typed(shell: Shell, hint: str, command: str | None) -> None:
+    shell.deployments.failure = Unreachable("nobody answers", hint=hint)
+    assert shell("runs", "--json").json()["error"]["next"] == command

@@ -229,6 +229,7 @@ def check_error(said: Said) -> dict[str, Any]:
     assert error["message"]
     assert error["hint"], "every error says what to do next"
     assert error["next"] is None or error["next"].startswith("podium ")
+    assert "`" not in (error["next"] or "")
     return error
 
 
