@@ -53,7 +53,7 @@ class Caretaker:
     ) -> None:
         self.log, self.ledger, self.tasks = log, ledger, tasks
         self.readers = readers or log
-        self.scrubber = Scrubber(log, ledger)
+        self.scrubber = Scrubber(log, ledger, readers=self.readers)
         self.findings: list[Finding] = []
         """What the last round found wrong."""
         self.queued = 0

@@ -82,7 +82,8 @@ class Host:
     async def findings(self) -> list[Finding]:
         """What is wrong with the runs' logs, as far as one look shows; changes nothing."""
         log = JetStreamLog(self.broker)
-        return await Scrubber(log, BrokerLedger(log), keep=False).scrub()
+        readers = self._client.reader
+        return await Scrubber(log, BrokerLedger(log), keep=False, readers=readers).scrub()
 
     async def heads(self, run: str = "") -> dict[str, Known]:
         """How far each run's log, or that of one run, was seen to reach."""

@@ -9,15 +9,17 @@ and the kept heads.
 """
 
 import asyncio
+import contextlib
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
 import msgspec
 
 from protocol import subjects
-from protocol.errors import NotFound
+from protocol.errors import InvalidData, NotFound
 from protocol.limits import MAX_DETAIL_CHARS
 from replay.broker import Refused, persist
 from replay.chain import RunLog, Stored, archived_before, hash_at
+from replay.forks import detach
 from replay.jetstream_log import WRONG_SEQUENCE, JetStreamLog, full
 from replay.log import EventLog
 from replay.memory_log import MemoryStore
@@ -138,10 +140,18 @@ class Scrubber:
         log: The event log.
         ledger: Where heads are kept.
         keep: Whether to keep heads; False for whoever only looks.
+        readers: The log with all shelves, where a fork's origin may be; ``log`` by default.
     """
 
-    def __init__(self, log: EventLog, ledger: Ledger, *, keep: bool = True) -> None:
-        self.log, self.ledger = log, ledger
+    def __init__(
+        self,
+        log: EventLog,
+        ledger: Ledger,
+        *,
+        keep: bool = True,
+        readers: EventLog | None = None,
+    ) -> None:
+        self.log, self.ledger, self.readers = log, ledger, readers or log
         self._keep = keep
         self._seen: dict[str, int] = {}
         """Messages of each run in the last pass."""
@@ -195,7 +205,7 @@ class Scrubber:
         """Read a run of so many messages and compare. False if it has to be read again."""
         kept = self._kept.get(run)
         try:
-            log = await self.log.read(run)
+            log = await self._log_of(run)
         except NotFound:  # its whole shard is gone, or never was and the head is a stranger's
             self._findings[run] = compare(RunLog(run), kept.head if kept else None)
             return True
@@ -214,6 +224,15 @@ class Scrubber:
             return False
         # Another number than was counted: the run goes on, or a replica lags behind a cut.
         return len(log.commits) + log.set_aside["commits"] == count
+
+    async def _log_of(self, run: str) -> RunLog:
+        """The run as the live log has it. What it shares with another may be on a shelf."""
+        log = await self.log.read(run)
+        if log.set_aside["origin"] and self.readers is not self.log:
+            with contextlib.suppress(InvalidData):  # of a shelf: then it can't be had there, either
+                if not (await self.readers.read(run)).set_aside["origin"]:
+                    detach(log)
+        return log
 
     async def _advance(self, log: RunLog, kept: Kept | None) -> bool:
         """Keep the run's head, unless it is the one that is kept, or one further on is."""

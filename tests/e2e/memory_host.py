@@ -82,7 +82,7 @@ class MemoryHost:
 
     async def findings(self) -> list[Finding]:
         """See `Hosted`."""
-        return await Scrubber(self.memory, self._ledger, keep=False).scrub()
+        return await Scrubber(self.memory, self._ledger, keep=False, readers=self.log).scrub()
 
     @contextlib.asynccontextmanager
     async def archiver(self, shelf: ArchiveShelf) -> AsyncIterator[Archiver]:
@@ -119,7 +119,7 @@ class MemoryDeployments:
             return found
 
         conductor = Conductor(
-            log=log,
+            log=shelves_of(config).over(log),
             tasks=self.tasks,
             calls=calls,
             bus=bus,

@@ -192,3 +192,21 @@ def test_an_imported_run_that_has_not_ended_goes_on_nowhere(shell: Shell, tmp_pa
     ):
         assert said.code == 1
         assert said.json()["error"]["hint"].endswith(f"podium fork {run} --at end")
+
+
+def test_a_fork_of_a_run_on_a_shelf_is_sound(shell: Shell, tmp_path: Path) -> None:
+    run = shell.begin()
+    assert shell("fork", run, "--at", "end").code == 0
+    assert shell("export", run).code == 0
+    assert shell("archive", run).code == 0
+    assert shell("doctor").code == 0, "what it shares is in the archive"
+
+    (tmp_path / "elsewhere").mkdir()
+    other = Shell(tmp_path / "elsewhere", USER="tester")
+    assert other("import", f"../{run}.podium").code == 0
+    assert other("fork", run, "--at", "end").code == 0
+    said = other("doctor")
+    assert said.code == 0, said
+    for file in (tmp_path / "elsewhere" / ".podium" / "imported").iterdir():
+        file.unlink()
+    assert "is broken" in other("doctor").out
