@@ -16,7 +16,8 @@ from actors.bus import NatsBus
 from actors.embedded import NatsServer
 from actors.jetstream_queue import JetStreamQueue
 from actors.programs import now_ms
-from actors.secrets import ambient
+from actors.secrets import ambient, named_keys
+from actors.workers.chat import KEY_ENV, key_from
 from podium.checks import unlike
 from podium.client import Client
 from podium.config import Config
@@ -56,7 +57,8 @@ class Host:
         self.config, self.broker, self._server = config, broker, server
         tasks = JetStreamQueue(broker, subjects.TASKS, lease_s=config.lease_s)
         user = os.environ.get("USER") or os.environ.get("LOGNAME") or "user"
-        redactor = Redactor(config.redact, ambient())
+        known = ambient() | named_keys(KEY_ENV, key_from(KEY_ENV))
+        redactor = Redactor(config.redact, known)
         log = shelves_of(config).over(JetStreamLog(broker))
         self._client = Client(log, tasks, by=user, shards=shards, redactor=redactor)
 

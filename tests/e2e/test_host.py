@@ -12,6 +12,7 @@ from podium.host import Host
 from podium.poolfile import LoadedPool
 from protocol import subjects
 from protocol.actions import Pool, WorkerSpec
+from protocol.decisions import PolicySpec
 from protocol.errors import PodiumError, Unreachable, Usage
 from protocol.redaction import Redaction, Redactor
 from replay.scrub import KeptHead
@@ -67,6 +68,25 @@ async def test_new_runs_go_to_the_shards_that_are_there(tmp_path: Path) -> None:
         async with Host.connect(config) as found:
             runs = [found.client.new_run() for _ in range(100)]
     assert {subjects.shard(run) for run in runs} == {0, 1}
+
+
+async def test_the_key_of_a_model_is_in_no_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "gateway/of/ours")
+    config = Config(folder=str(tmp_path))
+    with r1(folder=tmp_path / "nats") as there:
+        broker = await connection(config, there.server, "conductor").open("test")
+        await ensure_streams(broker)
+        async with Host.connect(config) as found:
+            run = await found.client.submit(
+                "use gateway/of/ours", Pool((TOOL,)), PolicySpec(name="rules")
+            )
+        task = await broker.last(subjects.TASKS, subjects.task("normal", run))
+        await broker.close()
+    assert task is not None
+    assert b"use [redacted:OPENAI_API_KEY]" in task.data
+    assert b"gateway" not in task.data
 
 
 def test_the_number_of_shards_is_named_by_its_key() -> None:
