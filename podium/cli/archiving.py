@@ -9,6 +9,7 @@ from podium.cli.options import COMMON, Common
 from podium.cli.output import Output
 from podium.cli.world import current
 from protocol.errors import Conflict, InvalidData, NotFound, Usage
+from replay.archive.folder import shown
 
 if TYPE_CHECKING:
     from podium.config import Config
@@ -56,7 +57,7 @@ def archive(
             "Which runs?", hint="Name one of: a run, --older-than 30d, --all-ended. Or --check."
         )
     outcomes = asyncio.run(_archive(config, run, older_than, to, keep, dry_run))
-    url = _url(config, to)
+    url = shown(_url(config, to))
     skipped = [each for each in outcomes if each.done == "skipped"]
     if run is not None and skipped:
         raise Conflict(

@@ -83,7 +83,10 @@ def _traces(config: "Config") -> Check:
 
 
 URL: Final = "nats.url"
-"""The value of the configuration that may hold a password."""
+"""The value of the configuration that may hold a password or a token, for several servers."""
+
+PLACES: Final = ("trace.endpoint", "archive.url")
+"""The values that may be a URL with a password, or a path."""
 
 STATES: Final = ("ok", "warning", "failed")
 
@@ -250,13 +253,14 @@ def show_config(*, common: Common = COMMON) -> int:
     from podium.config import leaves
     from podium.render_rich import table
     from replay.address import shown
+    from replay.archive.folder import shown as place
 
     output = Output(common.json)
     loaded = common.load()
     rows: list[dict[str, Any]] = [
         {
             "key": key,
-            "value": shown(value) if key == URL else value,
+            "value": shown(value) if key == URL else place(value) if key in PLACES else value,
             "origin": loaded.origins.get(key, "default"),
         }
         for key, value in leaves(msgspec.to_builtins(loaded.config))

@@ -334,3 +334,18 @@ def test_a_task_is_stored_without_its_secrets(shell: Shell) -> None:
 def test_what_to_do_next_can_be_typed(shell: Shell, hint: str, command: str | None) -> None:
     shell.deployments.failure = Unreachable("nobody answers", hint=hint)
     assert shell("runs", "--json").json()["error"]["next"] == command
+
+
+def test_no_url_of_the_configuration_shows_its_password(shell: Shell, tmp_path: Path) -> None:
+    place = "file://ada:s3cret@localhost/nowhere"
+    (tmp_path / "podium.toml").write_text(
+        f'[trace]\nendpoint = "http://ada:s3cret@h:4318"\n[archive]\nurl = "{place}"\n'
+    )
+    said = shell("config", "show")
+    assert "http://h:4318" in said.out
+    assert "file://localhost/nowhere" in said.out
+    said = shell("archive", "--all-ended", "--dry-run")
+    assert "to file://localhost/nowhere" in said.out
+    assert "s3cret" not in said.out + said.err
+    (tmp_path / "podium.toml").write_text('[archive]\nurl = "/data/a@b/c"\n')
+    assert "/data/a@b/c" in shell("config", "show").out
