@@ -269,6 +269,17 @@ def archived_before(log: RunLog) -> int:
     return log.commits[0].n - 1 if log.commits else 0
 
 
+def lacks_inbox(log: RunLog) -> bool:
+    """Whether a commit acted on an inbox message that was not read."""
+    if archived_before(log):  # what it acted on is in the archive, too
+        return False
+    known = {entry.hash for entry in log.inbox}
+    named = (cause for commit in log.commits for cause in commit.causes)
+    return any(
+        cause.startswith("inbox:") and cause.removeprefix("inbox:") not in known for cause in named
+    )
+
+
 Verdict: TypeAlias = Literal["done", "retry", "fenced"]
 
 

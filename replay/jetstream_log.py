@@ -25,6 +25,7 @@ from replay.chain import (
     Stored,
     assemble,
     extend,
+    lacks_inbox,
     stands_for_archived,
     verdict,
 )
@@ -177,7 +178,7 @@ class JetStreamLog:
             commits = await self._leader(run, subjects.commits(run), 0)
             messages = messages._replace(commits=commits)
             log = assemble(run, *messages)
-        if _missing(log):
+        if lacks_inbox(log):
             inbox = await self._leader(run, subjects.inbox(run), 0)
             messages = messages._replace(inbox=inbox)
             log = assemble(run, *messages)
@@ -358,17 +359,6 @@ def _purged_meanwhile(commits: list[Stored]) -> bool:
     except InvalidData:
         return False
     return stands_for_archived(last) and last.n > len(commits)
-
-
-def _missing(log: RunLog) -> bool:
-    """Whether a commit acted on an inbox message that was not read."""
-    if log.head.n and log.commits[0].n > 1:  # what it acted on is in the archive, too
-        return False
-    known = {entry.hash for entry in log.inbox}
-    named = (cause for commit in log.commits for cause in commit.causes)
-    return any(
-        cause.startswith("inbox:") and cause.removeprefix("inbox:") not in known for cause in named
-    )
 
 
 def full(what: str, error: Refused) -> Busy:

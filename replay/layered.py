@@ -13,7 +13,16 @@ from protocol.actions import BlobRef
 from protocol.codec import Commit, decode_message
 from protocol.errors import Conflict, InvalidData, NotFound
 from protocol.inbox import Signal
-from replay.chain import Head, Messages, RunLog, Stored, assemble
+from replay.chain import (
+    Head,
+    Messages,
+    RunLog,
+    Stored,
+    archived_before,
+    assemble,
+    lacks_inbox,
+    stands_for_archived,
+)
 from replay.forks import attach, detach
 from replay.log import EventLog, HintHandler, Hints
 from replay.shelf import NONE, Shelf, merged
@@ -112,18 +121,29 @@ class LayeredLog:
             await self._refresh()
             if not self._held(run):
                 return log if log is not None else RunLog(run)
-        there = await self._live_stored(run, 0)
-        log = assemble(run, *merged([*await self._shelved(run), there]))
+        there, _, log = await self._gathered(run, least)
         log.head = log.head._replace(seq=_last(there.commits))
         log.inbox_seq = _last(there.inbox)
         return log
 
     async def stored(self, run: str, least: int = 0) -> Messages:
         """See `EventLog.stored`."""
-        there = await self._live_stored(run, 0 if self._held(run) else least)
-        if not self._held(run) and not _whole(assemble(run, *there)):
+        return (await self._gathered(run, least))[1]
+
+    async def _gathered(self, run: str, least: int) -> tuple[Messages, Messages, RunLog]:
+        """What the live log has of a run; what all places have; and the log that this makes.
+
+        The live log is read first: what was removed from it by then is on a shelf, though perhaps
+        since that was last looked at.
+        """
+        there = await self._live_stored(run, least)
+        found = merged([*await self._shelved(run), there])
+        log = assemble(run, *found)
+        if not _whole(log):
             await self._refresh()
-        return merged([*await self._shelved(run), there])
+            found = merged([*await self._shelved(run), there])
+            log = assemble(run, *found)
+        return there, found, log
 
     async def _live_read(self, run: str, least: int, until: int | None = None) -> RunLog | None:
         """The run as the live log has it; None where there is no such log, or shard of it."""
@@ -160,14 +180,25 @@ class LayeredLog:
             await asyncio.to_thread(shelf.refresh)
 
     async def read_on(self, log: RunLog) -> None:
-        """See `EventLog.read_on`. What is on a shelf doesn't grow while somebody watches."""
+        """See `EventLog.read_on`.
+
+        What is on a shelf doesn't grow while somebody watches; but the run may have been archived
+        since it was read, before everything was read on.
+        """
         if self.live is None:
             return
+        commits, aside = len(log.commits), log.set_aside["commits"]
         try:
             await self.live.read_on(log)
         except NotFound:
             if not self._held(log.run):
                 raise
+        moved = any(map(stands_for_archived, log.commits[commits:]))
+        if moved or log.set_aside["commits"] > aside:
+            fresh = await self._own(log.run, log.head.n)
+            if fresh.head.n >= log.head.n:
+                for name in log.__struct_fields__:
+                    setattr(log, name, getattr(fresh, name))
         await self._attach(log)
 
     async def tail(self, run: str) -> Stored | None:
@@ -215,12 +246,13 @@ class LayeredLog:
 
 
 def _whole(log: RunLog) -> bool:
-    """Whether a live log has all of a run.
+    """Whether this is all of a run, as far as its messages tell.
 
     Not if it begins with the commit that stands for what is archived, or was read while that
     happened.
     """
-    return bool(log.commits) and log.commits[0].n == 1 and not log.set_aside["commits"]
+    begun = bool(log.commits) and not archived_before(log)
+    return begun and not log.set_aside["commits"] and not lacks_inbox(log)
 
 
 def _last(stored: Sequence[Stored]) -> int:

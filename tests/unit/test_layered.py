@@ -99,6 +99,72 @@ async def test_an_archived_run_is_read_from_both_places() -> None:
     assert found.head.seq == live.last((ROOT, "c"))
 
 
+async def test_a_run_that_is_archived_between_two_reads_loses_nothing() -> None:
+    """Its commits were read before they were removed, its inbox after."""
+    whole = await MemoryLog(STORE).read(ROOT)
+    live = MemoryStore()
+    put(live, ROOT, Messages(WHOLE.commits, []))
+    shelf = DictShelf(**{ROOT: WHOLE})
+    shelf.known.clear()
+    log = LayeredLog(MemoryLog(live), [shelf])
+    assert (await log.read(ROOT)).inbox == whole.inbox
+    shelf.known.clear()
+    assert await log.stored(ROOT) == WHOLE
+
+
+async def test_a_shelf_that_knew_the_beginning_only_is_looked_at_again() -> None:
+    """A fork's prefix was archived, then the run itself: a process that goes on sees all of it."""
+    whole = await MemoryLog(STORE).read(ROOT)
+
+    class Archive(DictShelf):
+        def refresh(self) -> None:
+            self.there[ROOT] = WHOLE
+
+    for read in ("read", "stored"):
+        shelf = Archive(**{ROOT: Messages(WHOLE.commits[:2], [])})
+        live = MemoryStore()
+        live.put((ROOT, "c"), encode(last := stub(whole)))
+        log = LayeredLog(MemoryLog(live), [shelf])
+        if read == "read":
+            assert (await log.read(ROOT)).commits == [*whole.commits, last]
+        else:
+            assert (await log.stored(ROOT)).commits[:-1] == WHOLE.commits
+
+
+async def test_a_replica_that_lags_is_not_believed_of_a_run_that_is_also_on_a_shelf() -> None:
+    class Lagging(MemoryLog):
+        async def stored(self, run: str, least: int = 0) -> Messages:
+            found = await super().stored(run, least)
+            return found if least else Messages(found.commits[:-1], found.inbox)
+
+    live = MemoryStore()
+    put(live, ROOT, WHOLE)
+    shelf = DictShelf(**{ROOT: Messages(WHOLE.commits[:1], [])})
+    log = LayeredLog(Lagging(live), [shelf])
+    count = len(WHOLE.commits)
+    assert (await log.read(ROOT, count)).head.n == count
+    assert len((await log.stored(ROOT, count)).commits) == count
+
+
+@pytest.mark.parametrize("upto", [0, 1, len(WHOLE.commits) - 1, len(WHOLE.commits)])
+async def test_who_follows_a_run_that_is_archived_meanwhile_sees_its_end(upto: int) -> None:
+    whole = await MemoryLog(STORE).read(ROOT)
+    live = MemoryStore()
+    put(live, ROOT, Messages(WHOLE.commits[:upto], WHOLE.inbox[:upto]))
+    shelf = DictShelf()
+    log = LayeredLog(MemoryLog(live), [shelf])
+    found = await log.read(ROOT)
+    shelf.there[ROOT] = WHOLE
+    live.messages.clear()
+    live.skip_to(WHOLE.commits[-1].seq)
+    live.put((ROOT, "c"), encode(last := stub(whole)))
+    await log.read_on(found)
+    assert found.commits == [*whole.commits, last]
+    assert found.inbox == whole.inbox
+    assert found.aside == []
+    assert found.head.seq == live.last((ROOT, "c"))
+
+
 async def test_what_comes_later_is_read_on() -> None:
     live = MemoryStore()
     shelf = DictShelf(**{ROOT: WHOLE})
