@@ -66,7 +66,9 @@ class Aside(NamedTuple):
     """A message that doesn't count, and why."""
 
     seq: int
-    where: Literal["commits", "inbox", "origin"]
+    where: Literal["commits", "inbox", "origin", "archived"]
+    """``origin``: what a fork shares can't be had; ``archived``: neither, but for the reason that
+    it is in an archive that was not read."""
     why: str
 
 

@@ -5,7 +5,7 @@ A fork shares the first events of its origin's log and copies none of them. `att
 """
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 from protocol.errors import InvalidData, NotFound, Usage
 from protocol.events import (
@@ -35,6 +35,10 @@ anywhere."""
 
 MAX_GENERATIONS: Final = 32
 """Forks of forks: each one costs a further read, whoever looks at the run."""
+
+
+class Elsewhere(NotFound):
+    """What a fork shares is in an archive that was not read: nothing is wrong with it."""
 
 
 def origin_at(log: RunLog, at: int, history: list[Entry] | None = None) -> Origin:
@@ -81,6 +85,9 @@ async def attach(read: Read, found: RunLog) -> None:
             return
         try:
             log.origin = await origin_of(read, log.run, log.forked.origin)
+        except Elsewhere as error:
+            _not_attached(found, error.message, "archived")
+            return
         except (InvalidData, NotFound) as error:
             _not_attached(found, error.message)
             return
@@ -106,12 +113,12 @@ async def begin(log: "EventLog", run: str, origin: Origin) -> RunLog:
 def detach(log: RunLog) -> None:
     """Undo `attach`: for whoever can look in more places."""
     log.origin = None
-    log.aside = [each for each in log.aside if each.where != "origin"]
+    log.aside = [each for each in log.aside if each.where not in ("origin", "archived")]
     log.set_aside.pop("origin", None)
 
 
-def _not_attached(found: RunLog, why: str) -> None:
-    found.aside.append(Aside(0, "origin", why))
+def _not_attached(found: RunLog, why: str, where: Literal["origin", "archived"] = "origin") -> None:
+    found.aside.append(Aside(0, where, why))
     found.set_aside["origin"] = 1
 
 
@@ -126,11 +133,11 @@ def check_origin(run: str, origin: Origin, log: RunLog) -> None:
     """See that a log holds what a fork shares with it.
 
     Raises:
-        NotFound: It isn't there, or ends too early.
+        NotFound: It isn't there, or ends too early; as `Elsewhere`, if it is archived.
         InvalidData: It isn't what it was when the run was forked.
     """
     if archived_before(log):
-        raise NotFound(
+        raise Elsewhere(
             f"run {run} was forked from run {origin.run}, which is archived in "
             f"{log.state().archived}",
             hint="name that archive: [archive] url in podium.toml",

@@ -102,7 +102,7 @@ def compare(log: RunLog, kept: KeptHead | None) -> list[Finding]:
     findings += [
         Finding(log.run, "broken", aside.why) for aside in log.aside if aside.where == "origin"
     ]
-    strange = [aside for aside in log.aside if aside.where != "origin"]
+    strange = [aside for aside in log.aside if aside.where in ("commits", "inbox")]
     if strange and not findings:
         first = strange[0]
         text = (

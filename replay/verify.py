@@ -18,7 +18,7 @@ import msgspec
 from protocol.actions import Json
 from protocol.codec import decode_commit, decode_value
 from protocol.errors import InvalidData, NotFound
-from replay.chain import Messages, RunLog, assemble
+from replay.chain import Aside, Messages, RunLog, assemble
 from replay.damage import MAX_NAMED, RESTORE, Decode, Known, damage
 from replay.divergence import Prompts, decisions
 from replay.forks import attach
@@ -87,8 +87,8 @@ def verify(
     found = damage(log.run, messages, kept, decode)
     problems = [*found.problems, *inbox_damage(log.run, found, messages.inbox)]
     problems += [_blob(log.run, known, each) for known, each in (lost or {}).items()]
-    unattached = [each for each in log.aside if each.where == "origin"]
-    problems += [_origin(log.run, each.why) for each in unattached]
+    unattached = [each for each in log.aside if each.where in ("origin", "archived")]
+    problems += [_origin(log.run, each) for each in unattached]
     if found.archived:
         problems.append(_archived(log.run, found.archived))
     sound = 0 if unattached or found.archived else found.sound
@@ -119,15 +119,18 @@ def _blob(run: str, known: str, lost: LostBlob) -> Problem:
     )
 
 
-def _origin(run: str, why: str) -> Problem:
+def _origin(run: str, aside: Aside) -> Problem:
+    archived = aside.where == "archived"
     return Problem(
         run=run,
-        kind="damaged",
-        what="origin",
+        kind="aside" if archived else "damaged",
+        what="archived" if archived else "origin",
         where="what the fork shares",
         expected="the events with which it begins, in the log that it was forked from",
-        found=why,
-        likely="that log was damaged, cut or removed, not this one: verify it, too; without it "
+        found=aside.why,
+        likely="this archive is not read here, so the fork could not be decided again"
+        if archived
+        else "that log was damaged, cut or removed, not this one: verify it, too; without it "
         "this one can't be decided again",
     )
 

@@ -14,6 +14,7 @@ from replay.chain import assemble
 from replay.forks import origin_at
 from replay.history import entries, reports
 from replay.scrub import Scrubber
+from replay.verify import verify_run
 from tests.archives import Deployment
 from tests.runs import AT, Driver, answer, planned, started
 from tests.stored import MANY, datas, put, stored_family, stored_of
@@ -105,6 +106,9 @@ async def test_a_fork_of_an_archived_run_reads_what_it_shares_there(there: Deplo
     assert found.set_aside.total() == 0
     assert found.state() == driver.state
     assert await Scrubber(there.live, there.ledger).scrub() == []
+    unread = await verify_run(there.live, MANY)
+    assert [(each.kind, each.what) for each in unread.problems] == [("aside", "archived")]
+    assert (await verify_run(there.readers(), MANY)).problems == ()
     assert await there.archive([MANY]) == ["archived"]
     assert len(os.listdir(there.path / "segments")) == 2, "the prefix was there already"
     assert (await there.archive_only().read(MANY)).state() == driver.state
