@@ -17,13 +17,15 @@ A key that isn't there is added where its container is a free object (inputs, ar
 since a recorded fork has happened.
 """
 
+import sys
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from protocol.actions import Json, Pool, WorkerSpec
+from protocol.codec import deeper_than
 from protocol.events import Edit
-from protocol.limits import MAX_ARGUMENTS_BYTES, MAX_INLINE_BYTES
+from protocol.limits import MAX_ARGUMENTS_BYTES, MAX_INLINE_BYTES, MAX_NESTING
 from protocol.schemas import misfit
 from protocol.state import CallState, RunState
 
@@ -32,6 +34,9 @@ MAX_EDITS: Final = 64
 
 _SHOWN: Final = 12
 """Names that an error lists of what there is."""
+
+_INDEX_DIGITS: Final = 9
+"""Digits of a place in a list: no message holds a longer one."""
 
 _T = TypeVar("_T", bound=msgspec.Struct)
 
@@ -142,8 +147,8 @@ def _replaced(struct: _T, keys: list[str], edit: Edit) -> _T:
     tree: Json = msgspec.to_builtins(struct)
     within: Json = tree
     for key in keys[:-1]:
-        if isinstance(within, list) and key.isdecimal() and int(key) < len(within):
-            within = within[int(key)]
+        if isinstance(within, list) and _index(key) < len(within):
+            within = within[_index(key)]
             continue
         if not isinstance(within, dict):
             raise _Impossible(f"{edit.path}: there is nothing below {key!r}")
@@ -151,15 +156,23 @@ def _replaced(struct: _T, keys: list[str], edit: Edit) -> _T:
     last = keys[-1]
     if isinstance(within, dict):
         within[last] = edit.value
-    elif isinstance(within, list) and last.isdecimal() and int(last) < len(within):
-        within[int(last)] = edit.value
+    elif isinstance(within, list) and _index(last) < len(within):
+        within[_index(last)] = edit.value
     else:
         raise _Impossible(f"{edit.path}: there is nothing at {last!r}")
     try:
         changed = msgspec.convert(tree, type(struct))
-        return msgspec.json.decode(msgspec.json.encode(changed), type=type(struct))
+        data = msgspec.json.encode(changed)
+        if deeper_than(MAX_NESTING + 1, data):  # within the struct
+            raise ValueError(f"more than {MAX_NESTING} levels of lists and objects")
+        return msgspec.json.decode(data, type=type(struct))
     except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
         raise _Impossible(f"{edit.path}: {error}") from None
+
+
+def _index(key: str) -> int:
+    """The place in a list that a key names; beyond every list for one that names none."""
+    return int(key) if key.isdecimal() and len(key) <= _INDEX_DIGITS else sys.maxsize
 
 
 def _none(name: str, there: list[str]) -> str:

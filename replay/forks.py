@@ -118,6 +118,7 @@ def detach(log: RunLog) -> None:
 
 
 def _not_attached(found: RunLog, why: str, where: Literal["origin", "archived"] = "origin") -> None:
+    found.origin = None  # a part of it would be taken for the whole
     found.aside.append(Aside(0, where, why))
     found.set_aside["origin"] = 1
 

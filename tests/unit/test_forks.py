@@ -34,6 +34,7 @@ from replay.forks import (
     again_from,
     attach,
     check_origin,
+    detach,
     failure,
     moment,
     origin_at,
@@ -225,6 +226,11 @@ def test_what_can_be_edited() -> None:
         ("workers.agent.timeout_ms.x", 1, "Expected `int`"),
         ("budget.rounds", -1, "Expected `int` >= 0"),
         ("budget.colour", 1, "nothing can be set there"),
+        ("task.inputs.list.2", 1, "there is nothing at '2'"),
+        ("task.inputs.list." + "9" * 5_000, 1, "there is nothing at '999"),
+        ("task.inputs.list." + "9" * 5_000 + ".x", 1, "there is nothing below '999"),
+        ("task.inputs" + ".x" * 101, 1, "more than 100 levels"),
+        ("task.inputs" + ".x" * 100_000, 1, "recursion"),
     ],
 )
 def test_what_can_not_be_edited_is_said_and_changes_nothing(
@@ -232,6 +238,7 @@ def test_what_can_not_be_edited_is_said_and_changes_nothing(
 ) -> None:
     driver = started(planned(n=1), planned(n=2))
     driver.report("1-0")
+    edits.apply(driver.state, Edit("task.inputs.list", [1, 2]))
     assert says in edits.problem(driver.state, Edit(path, value))
     assert edited(driver.state, path, value) == driver.state
 
@@ -426,6 +433,13 @@ def test_too_many_forks_of_forks() -> None:
         origin_at(logs[-1], len(entries(logs[-1])))
     own = [msgspec.structs.replace(each, origin=None) for each in logs]
     last = own.pop()
+    asyncio.run(attach(reader(*own[1:]), last))
+    assert last.set_aside["origin"] == 1
+    assert last.origin is None, "half of what it shares would be another run"
+    assert last.shared == 0
+    detach(last)
+    for each in own:
+        each.origin = None
     asyncio.run(attach(reader(*own), last))
     assert not last.aside  # just as many as can be
     assert last.state() == logs[-1].state()
