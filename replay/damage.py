@@ -5,19 +5,17 @@ hashes on both sides of it are compared, and what happened to it is said in word
 bit is not guessed: it is searched for, and flipping it back gives the hash that was recorded.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
-from hashlib import sha256
+from itertools import islice
 from typing import Final, NamedTuple, TypeAlias
 
-from protocol.codec import HASH_CHARS, Commit, decode_commit, digest
+from protocol.codec import Commit, decode_commit, digest
 from protocol.errors import InvalidData
 from protocol.events import Archived, RunCancelled, RunFailed, RunFinished
 from replay.chain import Head, Messages, Stored, stands_for_archived, stranger
+from replay.flips import Flip, Search
 from replay.problems import Problem, difference
-
-MAX_SEARCHED_BYTES: Final = 4_096
-"""Bytes of a message in which a flipped bit is searched for. The search hashes the message once
-per bit: about a quarter of a second for this many."""
 
 MAX_NAMED: Final = 200
 """Problems of one run that are told one by one; whoever has more has lost the run."""
@@ -133,11 +131,16 @@ class _Chain:
                 piece.n, self.slots[n] = n, piece
                 n, prev = n + 1, piece.hash
                 continue
-            later = next((k for k in self._numbers if k > n and self._free(k)), 0)
+            later = self._later(n)
             if not later or self._over(n - 1):
                 return
             self._gap(n, later)
             n, prev = later, "?"
+
+    def _later(self, n: int) -> int:
+        """The next number of which a message is left; 0 for none."""
+        start = bisect_right(self._numbers, n)
+        return next((k for k in islice(self._numbers, start, None) if self._free(k)), 0)
 
     def _free(self, n: int) -> list[Piece]:
         return [piece for piece in self._by_n.get(n, ()) if not piece.n]
@@ -160,15 +163,13 @@ class _Chain:
     def _broken(self, n: int) -> Piece | None:
         """An unreadable message that stands where the commit ``n`` should."""
         last = self.slots[n - 1].place if n - 1 in self.slots else -1
-        later = next((self._free(k)[0] for k in self._numbers if k > n and self._free(k)), None)
+        later = self._free(k)[0] if (k := self._later(n)) else None
         if self._over(n - 1) or (later is None and (self.kept is None or self.kept.n < n)):
             return None
-        here = [
-            piece
-            for piece in self._unreadable
-            if not piece.n and piece.place > last and (later is None or piece.place < later.place)
-        ]
-        return here[0] if here else None
+        start = bisect_right(self._unreadable, last, key=lambda piece: piece.place)
+        here = (piece for piece in islice(self._unreadable, start, None) if not piece.n)
+        piece = next(here, None)
+        return piece if piece and (later is None or piece.place < later.place) else None
 
     def _over(self, n: int) -> bool:
         """Whether the run has ended with the commit ``n``: whatever follows is a stranger's."""
@@ -247,6 +248,7 @@ class _Links:
     ) -> None:
         self.run, self.slots, self.kept, self.decode = run, slots, kept, decode
         self.blamed: dict[int, Problem] = {}
+        self._flip_back = Search()
 
     def problems(self) -> list[Problem]:
         """One for each commit that isn't what was written."""
@@ -255,7 +257,29 @@ class _Links:
         for n in sorted(self.slots):
             if n not in self.blamed:
                 self._misplaced(n)
-        return list(self.blamed.values())
+        return [*self.blamed.values(), *self._rewritten()]
+
+    def _rewritten(self) -> Iterable[Problem]:
+        """Whether the log goes on from another commit than the one whose head is kept."""
+        kept = self.kept
+        if kept is None or kept.n in self.blamed:
+            return
+        piece, after = self.slots.get(kept.n), self.slots.get(kept.n + 1)
+        there = piece.hash if piece else after.commit.prev if after and after.commit else ""
+        if there and there != kept.hash:
+            yield Problem(
+                run=self.run,
+                kind="damaged",
+                what="rewritten",
+                where=f"commit {kept.n}",
+                commit=kept.n,
+                seq=piece.stored.seq if piece else 0,
+                expected=f"the hash {kept.hash}: that head of the log is kept",
+                found=f"the hash {there}, which the commits after it follow",
+                likely="this commit or one before it was written anew, and the log went on from "
+                "there: after a backup was restored, or by somebody who has a conductor's rights; "
+                f"{RESTORE}",
+            )
 
     def _recorded(self, n: int) -> str:
         """The hash that the commit ``n`` should have; "" if nothing says."""
@@ -273,7 +297,7 @@ class _Links:
         if piece.hash == recorded:
             return
         before = self.slots.get(n - 1)
-        if recorded and (mended := flip_back(piece.stored.data, recorded)):
+        if recorded and (mended := self._flip_back(piece.stored.data, recorded)):
             self._flipped(n, recorded, mended)
         elif piece.commit is None:
             self._changed(n, recorded, "unreadable", piece.why)
@@ -333,7 +357,7 @@ class _Links:
     def _problem(self, n: int, what: str) -> "_Words":
         return _Words(self.run, n, self.slots[n].stored.seq, what)
 
-    def _flipped(self, n: int, recorded: str, flip: "Flip") -> None:
+    def _flipped(self, n: int, recorded: str, flip: Flip) -> None:
         piece = self.slots[n]
         try:
             piece.mended = self.decode(flip.data)
@@ -394,45 +418,6 @@ def _at(piece: Piece) -> str:
         return ""
     found = difference(piece.mended, piece.commit)
     return f", in {found.path}" if found is not None and found.path else ""
-
-
-# -------------------------------------------------------------------------------------------- flips
-
-
-class Flip(NamedTuple):
-    """A bit that was flipped."""
-
-    byte: int
-    """From 0."""
-    bit: int
-    data: bytes
-    """The message as it was."""
-
-    def words(self, found: bytes) -> str:
-        """Which bit it is."""
-        was, is_ = (bytes([each[self.byte]]) for each in (self.data, found))
-        return f"bit {self.bit} of byte {self.byte} is flipped ({_letter(is_)} for {_letter(was)})"
-
-
-def _letter(byte: bytes) -> str:
-    text = byte.decode("latin-1")
-    return repr(text) if text.isascii() and text.isprintable() else f"0x{byte.hex()}"
-
-
-def flip_back(data: bytes, wanted: str) -> Flip | None:
-    """The one bit that, flipped back, gives a message its recorded hash; None if there is none."""
-    if len(data) > MAX_SEARCHED_BYTES or len(wanted) != HASH_CHARS:
-        return None
-    before = sha256()
-    for place, byte in enumerate(data):
-        rest = data[place + 1 :]
-        for bit in range(8):
-            state = before.copy()
-            state.update(bytes((byte ^ 1 << bit,)) + rest)
-            if state.hexdigest()[:HASH_CHARS] == wanted:
-                return Flip(place, bit, data[:place] + bytes((byte ^ 1 << bit,)) + rest)
-        before.update(data[place : place + 1])
-    return None
 
 
 # ------------------------------------------------------------------------------------- what is left

@@ -14,7 +14,8 @@ from protocol.errors import InvalidData
 from protocol.events import CallSettled, ReportNoted, RunForked, SignalReceived
 from protocol.inbox import Label, Message, Reward, Signal
 from replay.chain import Aside, Stored, read_inbox
-from replay.damage import RESTORE, Damage, Piece, flip_back
+from replay.damage import RESTORE, Damage, Piece
+from replay.flips import Search
 from replay.problems import Problem, difference
 
 MAX_SEARCHED: Final = 20
@@ -57,9 +58,10 @@ def inbox_damage(run: str, found: Damage, inbox: list[Stored]) -> list[Problem]:
     left = [stored for stored in inbox if digest(stored.data) not in named]
     problems: list[Problem] = []
     blamed: set[int] = set()
+    search = Search()
     for wanted, each in named.items():
         if wanted not in there:
-            problem = _lost(run, wanted, each, [s for s in left if s.seq not in blamed])
+            problem = _lost(run, wanted, each, [s for s in left if s.seq not in blamed], search)
             blamed.add(problem.seq)
             problems.append(problem)
     heads = {head for piece in found.pieces.values() for head in (piece.hash, *_follows(piece))}
@@ -106,12 +108,12 @@ def _named(found: Damage) -> dict[str, _Named]:
     return named
 
 
-def _lost(run: str, wanted: str, named: _Named, left: list[Stored]) -> Problem:
+def _lost(run: str, wanted: str, named: _Named, left: list[Stored], search: Search) -> Problem:
     """What became of a message that isn't there under its hash."""
     where = f"inbox message {wanted}"
     expected = f"{named.words()}, on which commit {named.n} was decided"
     for stored in _likely_first(named, left)[:MAX_SEARCHED]:
-        flip = flip_back(stored.data, wanted)
+        flip = search(stored.data, wanted)
         if flip is not None:
             return Problem(
                 run=run,

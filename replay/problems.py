@@ -20,6 +20,7 @@ What: TypeAlias = Literal[
     "removed",
     "out_of_order",
     "cut",
+    "rewritten",
     "order",
     "inbox_removed",
     "inbox_changed",
@@ -36,7 +37,8 @@ What: TypeAlias = Literal[
     "foreign",
     "archived",
 ]
-"""A word for programs. ``order``: a commit that chains, but whose time or epoch goes back.
+"""A word for programs. ``rewritten``: the log goes on from another commit than it once did.
+``order``: a commit that chains, but whose time or epoch goes back.
 ``judged``: a reward or a label names a head that the log doesn't have."""
 
 SHOWN_CHARS: Final = 60

@@ -161,6 +161,7 @@ TITLES: Final = {
     "removed": "removed",
     "out_of_order": "in another order",
     "cut": "cut off",
+    "rewritten": "written anew",
     "order": "against the order of time or of conductors",
     "inbox_removed": "removed",
     "inbox_changed": "changed in the store",

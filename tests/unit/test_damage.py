@@ -12,7 +12,8 @@ from protocol.codec import Commit, decode_commit, digest, encode
 from protocol.events import Archived, RunActivated
 from protocol.inbox import Reward
 from replay.chain import Messages, RunLog, Stored, assemble
-from replay.damage import MAX_SEARCHED_BYTES, Known, damage, flip_back
+from replay.damage import Known, damage
+from replay.flips import MAX_SEARCHED_BYTES, MAX_SEARCHES, flip_back
 from replay.inbox_damage import inbox_damage
 from replay.problems import Problem, What
 from replay.verify import verify
@@ -57,6 +58,19 @@ def flipped(stored: Stored, bit: int) -> Stored:
     data = bytearray(stored.data)
     data[bit // 8] ^= 1 << bit % 8
     return Stored(stored.seq, bytes(data))
+
+
+def archived_after(head: str) -> Commit:
+    """The commit that stands for the log's past, if that ends with this hash."""
+    return Commit(
+        run=RUN,
+        n=HEAD.n + 1,
+        epoch=1,
+        at=LOG.head.at,
+        causes=("archive",),
+        events=(Archived(manifest="file:///archive", head=head),),
+        prev=head,
+    )
 
 
 def with_commits(commits: list[Stored], messages: Messages = SOUND) -> Messages:
@@ -251,6 +265,39 @@ def test_another_end_than_the_kept_one_is_found() -> None:
     assert problems(SOUND, Known(2, digest(SOUND.commits[1].data))) == []
 
 
+def test_a_log_that_was_written_anew_is_found_by_the_kept_head() -> None:
+    """Its chain is whole: only what is known from elsewhere contradicts it."""
+    for first in range(3):
+        later = [msgspec.structs.replace(each, at=each.at + 1) for each in LOG.commits[first:]]
+        anew = messages_of(RunLog(RUN, chained([*LOG.commits[:first], *later]), inbox=LOG.inbox))
+        assert problems(anew, None) == []
+        for n in range(first + 1, HEAD.n + 1):
+            (problem,) = problems(anew, Known(n, digest(SOUND.commits[n - 1].data)))
+            last = n == HEAD.n
+            assert (problem.what, problem.commit) == ("changed" if last else "rewritten", n)
+        for n in range(1, first + 1):
+            assert problems(anew, Known(n, digest(SOUND.commits[n - 1].data))) == []
+
+
+def test_a_commit_that_says_that_another_past_is_archived_is_found() -> None:
+    stands = Stored(900, encode(archived_after("0" * 32)))
+    (problem,) = problems(Messages([stands], []))
+    assert (problem.what, problem.commit) == ("rewritten", HEAD.n)
+
+
+def test_a_store_that_lost_much_is_not_searched_for_ever() -> None:
+    driver = started()
+    for _ in range(2 * MAX_SEARCHES + 20):
+        driver.signal("resume")
+    whole = messages_of(log_of(driver)).commits
+    spoilt = [flipped(each, 90) if n % 2 else each for n, each in enumerate(whole[:-1])]
+    count = sum(each not in whole for each in spoilt)
+    found = named(problems(with_commits([*spoilt, whole[-1]], Messages([], [])), None))
+    told = [what for what, commit in found if what in ("flipped", "changed", "unreadable")]
+    assert len(told) == count > MAX_SEARCHES
+    assert told.count("flipped") == MAX_SEARCHES
+
+
 # -------------------------------------------------------------------------------- strangers, order
 
 
@@ -311,15 +358,7 @@ def test_a_commit_that_was_written_against_the_order_is_named(
 
 
 def test_a_log_whose_past_is_archived_is_sound_as_far_as_it_goes() -> None:
-    archived = Commit(
-        run=RUN,
-        n=HEAD.n + 1,
-        epoch=1,
-        at=LOG.head.at,
-        causes=("archive",),
-        events=(Archived(manifest="file:///archive", head=HEAD.hash),),
-        prev=HEAD.hash,
-    )
+    archived = archived_after(HEAD.hash)
     stands = Stored(900, encode(archived))
     for messages in (Messages([stands], []), with_commits([*SOUND.commits, stands])):
         kept = Known(archived.n, digest(stands.data))
