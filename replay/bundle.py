@@ -51,12 +51,18 @@ MAX_TOTAL_BYTES: Final = 4 * 2**30 - 2**20
 MAX_RUN_BYTES: Final = 2**30
 """Bytes of one run's commits, or of its inbox: they are held in memory."""
 
+MAX_SEQS_BYTES: Final = 2**25
+"""Bytes of where one run's messages stood: a number for each of some millions."""
+
 MAX_MANIFEST_BYTES: Final = 32 * 2**20
 """Bytes of the manifest: about 300 for each entry."""
 
 _MANIFEST: Final = "manifest.json"
 _LEVEL: Final = 6
 """Of compression: nine is twice as slow and hardly smaller."""
+
+_METHODS: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+"""Methods of compression that are read: others may ask for as much memory as they like."""
 
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 """The date of every entry: the same run is the same file."""
@@ -156,6 +162,12 @@ def write(
                     f"bytes or {MAX_ENTRIES:,} entries",
                     hint="leave its child runs out: --no-children",
                 )
+            if len(data) > _limit(name):
+                raise TooLarge(
+                    f"run {exported.run} doesn't fit into one file: {name} has {len(data):,} "
+                    f"bytes, and at most {_limit(name):,} are read",
+                    hint="archive it: podium archive; what is there is read as it was",
+                )
             hashes[name] = sha256(data).hexdigest()
             _put(archive, name, data)
 
@@ -180,6 +192,13 @@ def write(
         )
         _put(archive, _MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
     return manifest
+
+
+def _limit(name: str) -> int:
+    """Bytes that an entry may have."""
+    if name.startswith("blobs/"):
+        return MAX_VALUE_BYTES
+    return MAX_SEQS_BYTES if name.endswith("/seqs.json") else MAX_RUN_BYTES
 
 
 def _put(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
@@ -274,7 +293,7 @@ class BundleShelf:
         if ref.sha256 not in self.manifest.blobs:
             raise no_blob(ref, self.name)
         with self._archive() as archive:
-            data = self._entry(archive, f"blobs/{ref.sha256}", MAX_VALUE_BYTES)
+            data = self._entry(archive, f"blobs/{ref.sha256}")
         return checked(data, ref, self.name)
 
     def check(self) -> list[RunLog]:
@@ -296,7 +315,7 @@ class BundleShelf:
                     raise self._bad(f"blob {sha} has another size than run {run} says")
         with self._archive() as archive:
             for sha, size in self.manifest.blobs.items():
-                data = self._entry(archive, f"blobs/{sha}", MAX_VALUE_BYTES)
+                data = self._entry(archive, f"blobs/{sha}")
                 checked(data, BlobRef(sha, size), self.name)
         return logs
 
@@ -315,6 +334,8 @@ class BundleShelf:
             names = [info.filename for info in infos]
             if len(set(names)) != len(names) or len(names) > MAX_ENTRIES + 1:
                 raise self._bad("its table of contents names an entry twice, or too many")
+            if not {info.compress_type for info in infos} <= _METHODS:
+                raise self._bad("its entries are packed by a method that Podium doesn't use")
             if sum(info.file_size for info in infos) > MAX_TOTAL_BYTES + MAX_MANIFEST_BYTES:
                 raise self._bad(f"it would unpack to more than {MAX_TOTAL_BYTES:,} bytes")
             data = self._raw(archive, _MANIFEST, MAX_MANIFEST_BYTES)
@@ -377,14 +398,14 @@ class BundleShelf:
         except _BROKEN as error:
             raise self._bad(f"its entry {name}: {error}") from None
 
-    def _entry(self, archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
-        data = self._raw(archive, name, limit)
+    def _entry(self, archive: zipfile.ZipFile, name: str) -> bytes:
+        data = self._raw(archive, name, _limit(name))
         if sha256(data).hexdigest() != self.manifest.entries.get(name):
             raise self._bad(f"its entry {name} doesn't have the hash that the manifest says")
         return data
 
     def _seqs(self, archive: zipfile.ZipFile, run: str) -> dict[str, list[int]]:
-        data = self._entry(archive, f"runs/{run}/seqs.json", MAX_RUN_BYTES)
+        data = self._entry(archive, f"runs/{run}/seqs.json")
         try:
             seqs = msgspec.json.decode(data, type=dict[str, list[Count]])
         except (msgspec.MsgspecError, RecursionError) as error:
@@ -392,9 +413,10 @@ class BundleShelf:
         return {name: seqs.get(name, []) for name in Messages._fields}
 
     def _messages(self, archive: zipfile.ZipFile, name: str, seqs: list[int]) -> list[Stored]:
-        lines = self._entry(archive, name, MAX_RUN_BYTES).split(b"\n")
-        if lines.pop() or len(lines) != len(seqs):
+        data = self._entry(archive, name)
+        if data[-1:] not in (b"", b"\n") or data.count(b"\n") != len(seqs):
             raise self._bad(f"its entry {name} doesn't have a line for each of its messages")
+        lines = data.split(b"\n")[:-1]
         return [
             Stored(seq, self._message(line, name)) for seq, line in zip(seqs, lines, strict=True)
         ]

@@ -3,8 +3,10 @@
 import io
 import json
 import os
+import tracemalloc
 import zipfile
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from protocol.run import RULES, fold
 from protocol.state import RunState
 from replay import bundle
 from replay.bundle import BundleShelf
-from replay.chain import Messages, assemble
+from replay.chain import Messages, Stored, assemble
 from replay.forks import origin_at
 from replay.imported import FolderShelf, check_import, export, keep
 from replay.layered import LayeredLog
@@ -113,12 +115,12 @@ async def test_an_unknown_run_leaves_no_file(log: MemoryLog, tmp_path: Path) -> 
 Change = Callable[[dict[str, bytes]], object]
 
 
-def rewritten(path: Path, change: Change) -> None:
+def rewritten(path: Path, change: Change, method: int = zipfile.ZIP_STORED) -> None:
     """The file again, with other entries."""
     with zipfile.ZipFile(path) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
     change(entries)
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(path, "w", method) as archive:
         for name, data in entries.items():
             archive.writestr(name, data)
 
@@ -232,6 +234,62 @@ async def test_what_would_unpack_to_too_much_is_not_unpacked(
     monkeypatch.setattr(bundle, "MAX_MANIFEST_BYTES", 1_000)
     with pytest.raises(InvalidData, match="would unpack to more"):
         BundleShelf(path)
+
+
+def peak(work: Callable[[], object]) -> int:
+    """Bytes of Python's memory that it took at the most."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+async def test_a_run_of_many_empty_lines_costs_no_more_than_its_bytes(
+    store: MemoryStore, log: MemoryLog, tmp_path: Path
+) -> None:
+    root, *_ = stored_family(store)
+    path = tmp_path / "a.podium"
+    await export(log, root, path, podium="0.0")
+    size = 4_000_000
+
+    def empty_lines(entries: dict[str, bytes]) -> None:
+        name = f"runs/{root}/commits.jsonl"
+        entries[name] = b"\n" * size
+        found = json.loads(entries["manifest.json"])
+        found["entries"][name] = sha256(entries[name]).hexdigest()
+        entries["manifest.json"] = json.dumps(found).encode()
+
+    rewritten(path, empty_lines)
+
+    def get() -> None:
+        with pytest.raises(InvalidData, match="a line for each of its messages"):
+            BundleShelf(path).get(root)
+
+    assert peak(get) < 4 * size
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+async def test_what_is_packed_otherwise_is_refused(
+    store: MemoryStore, log: MemoryLog, tmp_path: Path, method: int
+) -> None:
+    root, *_ = stored_family(store)
+    path = tmp_path / "a.podium"
+    await export(log, root, path, podium="0.0")
+    rewritten(path, lambda _: None, method)
+    with pytest.raises(InvalidData, match="a method that Podium doesn't use"):
+        BundleShelf(path)
+
+
+def test_a_run_that_could_not_be_read_again_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = "0" * 13
+    exported = bundle.Exported(run, {run: Messages([], [Stored(1, b"{}" * 60)])})
+    for limit in ("MAX_RUN_BYTES", "MAX_SEQS_BYTES"):
+        with monkeypatch.context() as patched:
+            patched.setattr(bundle, limit, 5)
+            with pytest.raises(InvalidData, match="at most 5 are read"):
+                bundle.write(io.BytesIO(), exported, [], podium="0.0")
 
 
 def test_a_file_that_is_too_large_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
