@@ -113,12 +113,15 @@ def read_group(file: BinaryIO, group: int) -> dict[str, Messages]:
     columns = ["run", "where", "seq", "bytes"]
     runs, wheres, seq, data = (column.combine_chunks() for column in _read(file, group, columns))
     found: dict[str, Messages] = {}
-    with held_off():
-        seqs, datas = _numbers(seq), _bytes(data)
-        for start, end, run, where in _stretches(runs, wheres):
-            lists = found.setdefault(run, Messages([], []))
-            into = lists.commits if where == "c" else lists.inbox
-            into += map(Stored, seqs[start:end], datas[start:end])
+    try:
+        with held_off():
+            seqs, datas = _numbers(seq), _bytes(data)
+            for start, end, run, where in _stretches(runs, wheres):
+                lists = found.setdefault(run, Messages([], []))
+                into = lists.commits if where == "c" else lists.inbox
+                into += map(Stored, seqs[start:end], datas[start:end])
+    except (LookupError, TypeError, ValueError) as error:  # its columns are none of ours
+        raise InvalidData(f"row group {group} can't be read: {error}") from None
     return found
 
 
@@ -184,16 +187,19 @@ def write_blobs(path: Path, blobs: Iterable[tuple[str, bytes]]) -> tuple[dict[st
 def read_blob(file: BinaryIO, group: int) -> bytes:
     """The one blob of a row group. Raises `InvalidData`."""
     (column,) = _read(file, group, ["bytes"])
-    data: bytes = column[0].as_py()
-    return data
+    found = column.to_pylist()
+    if len(found) != 1 or not isinstance(found[0], bytes):
+        raise InvalidData(f"row group {group} holds no blob")
+    return found[0]
 
 
 def _read(file: BinaryIO, group: int, columns: list[str]) -> Any:
     pa, pq = _pyarrow()
     try:
-        table = pq.ParquetFile(file, memory_map=False).read_row_group(group, columns=columns)
+        whole = pq.ParquetFile(file, memory_map=False, page_checksum_verification=True)
+        table = whole.read_row_group(group, columns=columns)
         return [table.column(name) for name in columns]
-    except (pa.ArrowException, OSError, KeyError, IndexError) as error:
+    except (pa.ArrowException, OSError, LookupError, ValueError) as error:
         raise InvalidData(f"row group {group} can't be read: {error}") from None
 
 
@@ -203,6 +209,7 @@ def _options(dictionaries: Any) -> dict[str, Any]:
         "compression_level": ZSTD_LEVEL,
         "use_dictionary": dictionaries,
         "write_statistics": ["run"] if dictionaries else False,
+        "write_page_checksum": True,
     }
 
 

@@ -77,6 +77,12 @@ class ArchiveShelf:
             group = self._group(part.segment, number).get(run, NONE)
             found.commits.extend(group.commits)
             found.inbox.extend(group.inbox)
+        if (len(found.commits), len(found.inbox)) != (part.commits, part.inbox):
+            raise damaged(
+                self.folder.url_of(part.segment),
+                f"it holds {len(found.commits)} commits and {len(found.inbox)} inbox messages of "
+                f"run {run}, and should hold {part.commits} and {part.inbox}",
+            )
         return found
 
     def head(self, run: str) -> Head | None:

@@ -401,6 +401,32 @@ async def test_every_damaged_file_is_found(there: Deployment) -> None:
     assert ArchiveShelf(Folder(os.fspath(there.path))).check() == []
 
 
+async def test_a_flipped_bit_of_a_file_is_an_error_and_never_another_run(
+    there: Deployment,
+) -> None:
+    runs = stored_family(there.store)
+    before = await everything(there.live, runs)
+    await there.archive(runs)
+    shelf = ArchiveShelf(Folder(os.fspath(there.path)))
+    shelf.refresh()
+    refused = 0
+    for path in [*there.path.glob("segments/*"), *there.path.glob("blobs/*")]:
+        whole = path.read_bytes()
+        for at in range(0, len(whole), 5):
+            flipped = bytearray(whole)
+            flipped[at] ^= 1 << at % 8
+            path.write_bytes(bytes(flipped))
+            shelf.forget()
+            try:
+                assert {run: shelf.get(run) for run in runs} == before
+                assert shelf.blob(blob_ref(BLOB)) == BLOB
+                assert shelf.blob(blob_ref(RECORD)) == RECORD
+            except InvalidData:
+                refused += 1
+        path.write_bytes(whole)
+    assert refused
+
+
 async def test_a_manifest_that_is_missing_between_others_is_found(there: Deployment) -> None:
     run, *_ = stored_family(there.store)
     await there.archive([run])
