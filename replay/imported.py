@@ -49,7 +49,7 @@ class FolderShelf:
         except (FileNotFoundError, NotADirectoryError):
             names = []
         for gone in self._files.keys() - set(names):
-            del self._files[gone]
+            self._files.pop(gone, None)
         for name in names:
             if name not in self._files:
                 self._files[name] = self._opened(name)

@@ -133,7 +133,10 @@ def _hash(data: bytes) -> str:
 
 
 class Index:
-    """All manifests, by what is looked for."""
+    """All manifests, by what is looked for.
+
+    One thread at a time may add; others may read meanwhile, for nothing that they hold is changed.
+    """
 
     def __init__(self) -> None:
         self.manifests: dict[str, Manifest] = {}
@@ -146,14 +149,15 @@ class Index:
     def add(self, named: Named) -> None:
         """Take one more in."""
         name, manifest = named
-        self.manifests[name] = manifest
+        if name in self.manifests:
+            return
         for run, part in manifest.runs.items():
-            parts = self.runs.setdefault(run, [])
-            parts.append((name, part))
-            parts.sort(key=lambda each: (number_of(each[0]), each[0]))
+            parts = [*self.runs.get(run, ()), (name, part)]
+            self.runs[run] = sorted(parts, key=lambda each: (number_of(each[0]), each[0]))
         self.blobs.update(manifest.blobs)
         self.lost.update(manifest.lost)
         self.segments.update({segment.name: segment for segment in manifest.segments})
+        self.manifests[name] = manifest
 
     def heads(self) -> tuple[str, ...]:
         """The manifests that no other follows."""

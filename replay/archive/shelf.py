@@ -63,7 +63,8 @@ class ArchiveShelf:
     def runs(self, prefix: str = "") -> list[str]:
         """See `Shelf.runs`."""
         index = self.index
-        return sorted(r for r in index.runs if r.startswith(prefix) and index.head(r) is not None)
+        there = [run for run in list(index.runs) if run.startswith(prefix)]
+        return sorted(run for run in there if index.head(run) is not None)
 
     def get(self, run: str) -> Messages:
         """See `Shelf.get`."""

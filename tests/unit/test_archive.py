@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import sys
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from replay.archive import folder as folders
 from replay.archive.archiver import Outcome
 from replay.archive.folder import Folder
 from replay.archive.keeper import MemoryKeeper, Where
-from replay.archive.manifest import MANIFESTS
+from replay.archive.manifest import MANIFESTS, Manifest, Named, Part
 from replay.archive.shelf import ArchiveShelf
 from replay.chain import Head, Messages, assemble
 from replay.layered import LayeredLog
@@ -117,6 +119,39 @@ async def test_what_comes_later_goes_into_a_later_segment(there: Deployment) -> 
     assert datas((await there.archive_only().stored(run)).inbox) == datas(before.inbox) + late
     assert len(os.listdir(there.path / MANIFESTS)) == 2
     assert ArchiveShelf(Folder(os.fspath(there.path))).check() == []
+
+
+def test_whoever_reads_while_the_shelf_is_looked_at_again_misses_nothing(tmp_path: Path) -> None:
+    """Shelves are looked at in threads: what one reads, another may be adding to."""
+    shelf = ArchiveShelf(Folder(os.fspath(tmp_path)))
+    part = Part(segment="s", first=0, last=0, commits=1, n=1)
+    wrong: list[str] = []
+    adding = threading.Event()
+
+    def reader() -> None:
+        while not adding.is_set():
+            try:
+                shelf.runs()
+            except RuntimeError as error:
+                wrong.append(str(error))
+            else:
+                if shelf.has("run") and shelf.head("run") is None:
+                    wrong.append("a run was not there for a moment")
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=reader)
+    thread.start()
+    try:
+        for number in range(1, 1_000):
+            runs = {"run": part, f"run-{number}": part}
+            more = Manifest(at=1, previous=(), segments=(), runs=runs, blobs={})
+            shelf.add(Named(f"{number:08d}-{number:032x}.json", more))
+    finally:
+        adding.set()
+        thread.join()
+        sys.setswitchinterval(interval)
+    assert wrong == []
 
 
 async def test_a_copy_leaves_everything_in_its_place(there: Deployment) -> None:
