@@ -17,7 +17,7 @@ from protocol.actions import BlobRef
 from protocol.codec import Commit, blob_ref, decode_commit, digest, encode
 from protocol.errors import Busy, Fenced, InvalidData, NotFound, TooLarge, Unreachable
 from protocol.limits import BLOB_CHUNK_BYTES, MAX_MESSAGE_BYTES, MAX_VALUE_BYTES
-from replay.broker import READ_BATCH, Broker, Refused, Unanswered, persist, stored_at
+from replay.broker import Broker, Refused, Unanswered, persist, stored_at
 from replay.chain import (
     Head,
     Messages,
@@ -351,8 +351,8 @@ class JetStreamLog:
 
 
 def _purged_meanwhile(commits: list[Stored]) -> bool:
-    """Whether the run was archived between two pages of its commits: the middle is not there."""
-    if len(commits) <= READ_BATCH:
+    """Whether the run was archived while its commits were read: the middle is not there."""
+    if len(commits) < 2:
         return False
     try:
         last = decode_commit(commits[-1].data)

@@ -19,7 +19,6 @@ import asyncio
 import logging
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeAlias
 
@@ -42,7 +41,7 @@ from replay.archive.manifest import (
     encode,
 )
 from replay.archive.segments import Span, write_blobs, write_messages
-from replay.archive.shelf import ArchiveShelf
+from replay.archive.shelf import ArchiveShelf, hash_of
 from replay.bundle import named_blobs
 from replay.chain import (
     Head,
@@ -333,15 +332,17 @@ class Archiver:
 
     def _put(self, path: Path, below: str, rows: int) -> Segment:
         """Put a file into the archive, under its hash."""
-        data = path.read_bytes()
-        name = f"{below}/{sha256(data).hexdigest()[:NAME_CHARS]}.parquet"
+        with path.open("rb") as file:
+            known = hash_of(file)
+        name = f"{below}/{known[:NAME_CHARS]}.parquet"
         self.shelf.folder.put(name, path)
-        return Segment(name=name, sha256=sha256(data).hexdigest(), size=len(data), rows=rows)
+        return Segment(name=name, sha256=known, size=path.stat().st_size, rows=rows)
 
     def _compare(self, segment: Segment) -> None:
         """See that a segment stands there as it was written."""
-        data = self.shelf.folder.read(segment.name)
-        if sha256(data).hexdigest() != segment.sha256:
+        with self.shelf.folder.open(segment.name) as file:
+            same = hash_of(file) == segment.sha256
+        if not same:
             where = self.shelf.folder.url_of(segment.name)
             raise damaged(where, "it was read back with other bytes than were written")
 

@@ -77,7 +77,8 @@ class Folder:
                 _sync(self._path(staged))
             self._fs.mv(self._path(staged), self._path(name))
             if self._local:
-                _sync(os.path.dirname(self._path(name)))
+                for folder in (os.path.dirname(self._path(name)), self._root):
+                    _sync(folder)  # the entry of the file, and that of a folder made for it
         except Exception as error:
             raise self._failed(name, error) from None
 

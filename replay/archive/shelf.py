@@ -153,7 +153,7 @@ class ArchiveShelf:
         for segment in self.index.segments.values():
             try:
                 with self.folder.open(segment.name) as file:
-                    if _hash_of(file) != segment.sha256:
+                    if hash_of(file) != segment.sha256:
                         wrong.append(f"{segment.name} doesn't have the hash that its manifest says")
             except PodiumError as error:
                 wrong.append(error.message)
@@ -197,7 +197,8 @@ class ArchiveShelf:
         return wrong
 
 
-def _hash_of(file: BinaryIO) -> str:
+def hash_of(file: BinaryIO) -> str:
+    """The hash of a file, which may be larger than the memory."""
     found = sha256()
     while chunk := file.read(_CHUNK_BYTES):
         found.update(chunk)
