@@ -1,5 +1,6 @@
 """The archive of a real server: the restore drill, and what is left alone."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from actors.jetstream_queue import JetStreamQueue
 from protocol import subjects
 from protocol.actions import BlobRef
-from protocol.codec import Commit, encode
+from protocol.codec import Commit, digest, encode
 from protocol.commands import Continue
 from protocol.inbox import Label
 from replay.archive.archiver import Archiver
@@ -17,7 +18,7 @@ from replay.archive.folder import Folder
 from replay.archive.keeper import BrokerKeeper
 from replay.archive.shelf import ArchiveShelf
 from replay.broker import Broker
-from replay.chain import EMPTY, Messages
+from replay.chain import EMPTY, Messages, Stored, assemble
 from replay.foreign import foreign
 from replay.jetstream_log import JetStreamLog
 from replay.layered import LayeredLog
@@ -152,4 +153,34 @@ async def test_only_what_was_archived_is_removed(server: One, tmp_path: Path) ->
     assert await keeper.spoken_to() == {*before, other}
     stub: Commit = (await log.read(run)).commits[0]
     assert stub.causes == ("archive",)
+    await broker.close()
+
+
+async def test_whoever_reads_while_a_run_is_archived_sees_all_of_it(
+    server: One, tmp_path: Path
+) -> None:
+    """Its commits are read before they are removed, its inbox after."""
+    broker = await opened(server)
+    before = await fill(JetStreamLog(broker))
+    run = next(iter(before))
+    read, archived = asyncio.Event(), asyncio.Event()
+
+    class Slow(JetStreamLog):
+        async def _read(self, run: str, subject: str, after: int) -> list[Stored]:
+            if subject == subjects.inbox(run):
+                await archived.wait()
+            found = await super()._read(run, subject, after)
+            read.set()
+            return found
+
+    path = tmp_path / "archive"
+    layered = LayeredLog(Slow(broker), [ArchiveShelf(Folder(os.fspath(path)))])
+    reading = asyncio.create_task(layered.read(run))
+    await read.wait()
+    await archiver(JetStreamLog(broker), path).archive([run])
+    archived.set()
+    found = await reading
+    assert found.commits[: len(before[run].commits)] == assemble(run, *before[run]).commits
+    assert [each.hash for each in found.inbox] == [digest(each.data) for each in before[run].inbox]
+    assert found.aside == []
     await broker.close()
