@@ -271,6 +271,17 @@ def archived_before(log: RunLog) -> int:
     return log.commits[0].n - 1 if log.commits else 0
 
 
+def purged_meanwhile(commits: list[Stored]) -> bool:
+    """Whether the run was archived while its commits were read: the middle is not there."""
+    if len(commits) < 2:
+        return False
+    try:
+        last = decode_commit(commits[-1].data)
+    except InvalidData:
+        return False
+    return stands_for_archived(last) and last.n > len(commits)
+
+
 def lacks_inbox(log: RunLog) -> bool:
     """Whether a commit acted on an inbox message that was not read."""
     if archived_before(log):  # what it acted on is in the archive, too

@@ -14,7 +14,7 @@ from nats.aio.subscription import Subscription
 
 from protocol import subjects
 from protocol.actions import BlobRef
-from protocol.codec import Commit, blob_ref, decode_commit, digest, encode
+from protocol.codec import Commit, blob_ref, digest, encode
 from protocol.errors import Busy, Fenced, InvalidData, NotFound, TooLarge, Unreachable
 from protocol.limits import BLOB_CHUNK_BYTES, MAX_MESSAGE_BYTES, MAX_VALUE_BYTES
 from replay.broker import Broker, Refused, Unanswered, persist, stored_at
@@ -26,7 +26,7 @@ from replay.chain import (
     assemble,
     extend,
     lacks_inbox,
-    stands_for_archived,
+    purged_meanwhile,
     verdict,
 )
 from replay.connection import RECONNECT_S
@@ -171,7 +171,7 @@ class JetStreamLog:
     async def _read_all(self, run: str, least: int) -> tuple[Messages, RunLog]:
         """The run's own messages; from the leader, if fewer commits than that were found."""
         messages = await self._both(run)
-        if _purged_meanwhile(messages.commits):
+        if purged_meanwhile(messages.commits):
             messages = await self._both(run)
         log = assemble(run, *messages)
         if log.head.n < least:
@@ -348,17 +348,6 @@ class JetStreamLog:
             raise NotFound(f"chunk {number} of blob {ref.sha256} is not in the store")
         data: bytes = stored.data
         return data
-
-
-def _purged_meanwhile(commits: list[Stored]) -> bool:
-    """Whether the run was archived while its commits were read: the middle is not there."""
-    if len(commits) < 2:
-        return False
-    try:
-        last = decode_commit(commits[-1].data)
-    except InvalidData:
-        return False
-    return stands_for_archived(last) and last.n > len(commits)
 
 
 def full(what: str, error: Refused) -> Busy:

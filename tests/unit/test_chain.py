@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from protocol.actions import Report
 from protocol.codec import Commit, decode_commit, digest, encode
-from protocol.events import AnyEvent, RunActivated, RunStarted, SignalReceived
+from protocol.events import AnyEvent, Archived, RunActivated, RunStarted, SignalReceived
 from replay.chain import (
     EMPTY,
     MAX_ASIDE,
@@ -19,6 +19,7 @@ from replay.chain import (
     assemble,
     extend,
     hash_at,
+    purged_meanwhile,
     verdict,
 )
 from replay.scrub import KeptHead, compare
@@ -277,3 +278,21 @@ def test_many_messages_at_once_are_read_as_one_by_one(
     for each in messages:
         extend(one_by_one, [], [each])
     assert assemble(RUN, messages, messages) == one_by_one
+
+
+def test_commits_that_were_removed_while_they_were_read_are_missed() -> None:
+    stands = Commit(
+        run=RUN,
+        n=COMMITS + 1,
+        epoch=1,
+        at=AT + COMMITS + 1,
+        causes=("archive",),
+        events=(Archived(manifest="there", head=SOUND_HEAD.hash),),
+        prev=SOUND_HEAD.hash,
+    )
+    last = Stored(99, encode(stands))
+    assert not purged_meanwhile([last])
+    assert not purged_meanwhile([*SOUND, last])
+    assert not purged_meanwhile(SOUND)
+    for upto in range(1, COMMITS):
+        assert purged_meanwhile([*SOUND[:upto], last])
