@@ -174,7 +174,8 @@ async def check_import(log: EventLog, path: Path) -> Imported:
     Raises:
         NotFound: There is no such file.
         InvalidData: The file is damaged, or none of ours.
-        Conflict: A run of that id is here and went another way, or is a live one that is behind.
+        Conflict: A run of that id is here and went another way, or is a live one that is behind,
+            or one that goes on and would be told something by the file.
     """
     shelf = BundleShelf(path)
     logs = shelf.check()
@@ -184,8 +185,16 @@ async def check_import(log: EventLog, path: Path) -> Imported:
         ours = await _here(log, theirs.run)
         _agree(theirs, ours)
         known = {entry.hash for entry in ours.inbox}
+        told = any(entry.hash not in known for entry in theirs.inbox)
+        if told and ours.head.seq and ours.state().phase != "ended":
+            raise Conflict(
+                f"run {theirs.run} is this deployment's own and goes on, and the file has messages "
+                "for it that nobody sent it here",
+                hint="import it when the run has ended, or into another folder: podium import FILE "
+                "--folder ELSEWHERE",
+            )
         fresh |= theirs.head.n > ours.head.n
-        fresh |= not part and any(entry.hash not in known for entry in theirs.inbox)
+        fresh |= told and not part
     return Imported(shelf, logs, fresh)
 
 

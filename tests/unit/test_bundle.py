@@ -15,7 +15,7 @@ from protocol.actions import BlobRef
 from protocol.codec import blob_ref, encode
 from protocol.commands import Activate, Fork
 from protocol.errors import Conflict, InvalidData, NotFound
-from protocol.inbox import Reward
+from protocol.inbox import Reward, Signal
 from protocol.run import RULES, fold
 from protocol.state import RunState
 from replay import bundle
@@ -345,6 +345,27 @@ async def test_a_live_run_that_is_behind_is_a_conflict(
     del store.messages[root, "c"][-1]
     with pytest.raises(Conflict, match="this deployment's own"):
         await check_import(log, path)
+
+
+async def test_a_file_tells_nothing_to_a_run_that_goes_on(
+    store: MemoryStore, log: MemoryLog, tmp_path: Path
+) -> None:
+    """What stands in an imported inbox is read as if it had been sent."""
+    driver = started()
+    run, path = driver.state.run, tmp_path / "a.podium"
+    put(store, run, stored_of(driver))
+    await export(log, run, path, podium="0.0")
+    assert not (await check_import(log, path)).fresh
+    forged = MemoryStore()
+    put(forged, run, stored_of(driver))
+    forged.put((run, "i"), encode(Signal(id="1", run=run, kind="cancel", by="a stranger")))
+    await export(MemoryLog(forged), run, path, podium="0.0")
+    with pytest.raises(Conflict, match="goes on, and the file has messages for it"):
+        await check_import(log, path)
+    assert (await check_import(MemoryLog(), path)).fresh
+    driver.signal("cancel")
+    put(store, run, stored_of(driver))
+    assert (await check_import(log, path)).fresh
 
 
 async def test_a_later_export_adds_to_an_earlier_one(
