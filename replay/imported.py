@@ -7,9 +7,10 @@ changes nothing.
 import contextlib
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
-from hashlib import sha256
+from hashlib import file_digest
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple, cast
 
@@ -25,8 +26,6 @@ logger = logging.getLogger("podium.imported")
 
 FOLDER: Final = "imported"
 """Of the imported files, within the folder of the embedded servers."""
-
-_CHUNK_BYTES: Final = 2**20
 
 
 class FolderShelf:
@@ -224,16 +223,13 @@ def _agree(theirs: RunLog, ours: RunLog) -> None:
 
 def keep(found: Imported, folder: Path) -> Path:
     """Put a checked file among those that were imported; where it is."""
-    data_hash = sha256()
     with found.shelf.path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            data_hash.update(chunk)
-    path = folder / f"{found.shelf.manifest.run}-{data_hash.hexdigest()[:16]}{SUFFIX}"
+        known = file_digest(file, "sha256").hexdigest()
+    path = folder / f"{found.shelf.manifest.run}-{known[:16]}{SUFFIX}"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with replacing(path) as new, found.shelf.path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                new.write(chunk)
+            shutil.copyfileobj(file, new)
     return path
 
 

@@ -18,10 +18,10 @@ import msgspec
 from protocol.actions import Json
 from protocol.codec import decode_commit, decode_value
 from protocol.errors import InvalidData, NotFound
-from replay.chain import Aside, Messages, RunLog, assemble
+from replay.chain import Aside, Messages, RunLog
 from replay.damage import MAX_NAMED, RESTORE, Decode, Known, damage
 from replay.divergence import Prompts, decisions
-from replay.forks import attach
+from replay.family import joined
 from replay.history import reports
 from replay.inbox_damage import inbox_damage
 from replay.log import EventLog
@@ -169,12 +169,7 @@ async def verify_run(log: EventLog, run: str, kept: Known | None = None) -> Veri
             raise
         messages = Messages([], [])  # its whole shard is gone
 
-    async def own(name: str, least: int) -> RunLog:
-        stored = messages if name == run else await log.stored(name, least)
-        return assemble(name, *stored)
-
-    whole = await own(run, 0)
-    await attach(own, whole)
+    whole = await joined(log, run, messages)
     values, lost = await values_of(log, whole)
     return verify(whole, messages, values=values, lost=lost, kept=kept)
 

@@ -19,6 +19,7 @@ import asyncio
 import logging
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from hashlib import file_digest
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeAlias
 
@@ -41,7 +42,7 @@ from replay.archive.manifest import (
     encode,
 )
 from replay.archive.segments import Span, write_blobs, write_messages
-from replay.archive.shelf import ArchiveShelf, hash_of
+from replay.archive.shelf import ArchiveShelf
 from replay.bundle import named_blobs
 from replay.chain import (
     Head,
@@ -226,6 +227,12 @@ class Archiver:
     async def _plan(self, run: str, kept: KeptHead | None) -> _Plan:
         """Read a run and see that it may be archived. Raises `_Skip`."""
         try:
+            return await self._read(run, kept)
+        except InvalidData as error:  # one damaged file keeps no other run from being archived
+            raise _Skip(error.message) from None
+
+    async def _read(self, run: str, kept: KeptHead | None) -> _Plan:
+        try:
             stored = await self.log.stored(run)
         except NotFound as error:
             raise _Skip(error.message) from None
@@ -333,7 +340,7 @@ class Archiver:
     def _put(self, path: Path, below: str, rows: int) -> Segment:
         """Put a file into the archive, under its hash."""
         with path.open("rb") as file:
-            known = hash_of(file)
+            known = file_digest(file, "sha256").hexdigest()
         name = f"{below}/{known[:NAME_CHARS]}.parquet"
         self.shelf.folder.put(name, path)
         return Segment(name=name, sha256=known, size=path.stat().st_size, rows=rows)
@@ -341,8 +348,8 @@ class Archiver:
     def _compare(self, segment: Segment) -> None:
         """See that a segment stands there as it was written."""
         with self.shelf.folder.open(segment.name) as file:
-            same = hash_of(file) == segment.sha256
-        if not same:
+            known = file_digest(file, "sha256").hexdigest()
+        if known != segment.sha256:
             where = self.shelf.folder.url_of(segment.name)
             raise damaged(where, "it was read back with other bytes than were written")
 

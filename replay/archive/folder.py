@@ -6,8 +6,9 @@ disk of this machine it is also synced: what is purged afterwards stands nowhere
 
 import os
 import secrets
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, Final, cast
 
 from protocol.errors import Denied, InvalidData, NotFound, PodiumError, Unreachable, Usage
 
@@ -59,10 +60,10 @@ class Folder:
             raise self._failed(name, error) from None
         return data
 
-    def open(self, name: str) -> BinaryIO:
+    def open(self, name: str) -> BufferedReader:
         """A file to read parts of. Raises `NotFound`."""
         try:
-            return cast(BinaryIO, self._fs.open(self._path(name), "rb"))
+            return cast(BufferedReader, self._fs.open(self._path(name), "rb"))
         except Exception as error:
             raise self._failed(name, error) from None
 

@@ -3,8 +3,8 @@
 import logging
 import threading
 from collections import OrderedDict
-from hashlib import sha256
-from typing import BinaryIO, Final
+from hashlib import file_digest
+from typing import Final
 
 from protocol.actions import BlobRef
 from protocol.codec import digest
@@ -21,8 +21,6 @@ logger = logging.getLogger("podium.archive")
 KEPT_GROUPS: Final = 8
 """Row groups that are kept in memory, at about 8 MB each: whoever lists runs reads many that stand
 side by side."""
-
-_CHUNK_BYTES: Final = 2**20
 
 
 class ArchiveShelf:
@@ -153,7 +151,7 @@ class ArchiveShelf:
         for segment in self.index.segments.values():
             try:
                 with self.folder.open(segment.name) as file:
-                    if hash_of(file) != segment.sha256:
+                    if file_digest(file, "sha256").hexdigest() != segment.sha256:
                         wrong.append(f"{segment.name} doesn't have the hash that its manifest says")
             except PodiumError as error:
                 wrong.append(error.message)
@@ -195,11 +193,3 @@ class ArchiveShelf:
             lost = named_blobs(log).keys() - self.index.blobs.keys() - self.index.lost
             wrong += [f"run {run} names blob {sha}, which is not here" for sha in sorted(lost)]
         return wrong
-
-
-def hash_of(file: BinaryIO) -> str:
-    """The hash of a file, which may be larger than the memory."""
-    found = sha256()
-    while chunk := file.read(_CHUNK_BYTES):
-        found.update(chunk)
-    return found.hexdigest()
