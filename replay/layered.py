@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from protocol.actions import BlobRef
 from protocol.codec import Commit, decode_message
-from protocol.errors import Conflict, InvalidData, NotFound
+from protocol.errors import Conflict, InvalidData, NotFound, PodiumError
 from protocol.inbox import Signal
 from replay.chain import (
     Head,
@@ -137,12 +137,16 @@ class LayeredLog:
         since that was last looked at.
         """
         there = await self._live_stored(run, least)
-        found = merged([*await self._shelved(run), there])
+        shelved, problem = await self._shelved(run)
+        found = merged([*shelved, there])
         log = assemble(run, *found)
         if not _whole(log):
             await self._refresh()
-            found = merged([*await self._shelved(run), there])
+            shelved, problem = await self._shelved(run)
+            found = merged([*shelved, there])
             log = assemble(run, *found)
+            if problem is not None and not _whole(log):
+                raise problem
         return there, found, log
 
     async def _live_read(self, run: str, least: int, until: int | None = None) -> RunLog | None:
@@ -168,9 +172,20 @@ class LayeredLog:
                 raise
             return NONE
 
-    async def _shelved(self, run: str) -> list[Messages]:
-        holding = [shelf for shelf in self.shelves if shelf.has(run)]
-        return [await asyncio.to_thread(shelf.get, run) for shelf in holding]
+    async def _shelved(self, run: str) -> tuple[list[Messages], PodiumError | None]:
+        """What the shelves have of a run, and why one of them could not be read.
+
+        That hides no run that is whole elsewhere, such as one that goes on.
+        """
+        found: list[Messages] = []
+        problem: PodiumError | None = None
+        for shelf in self.shelves:
+            if shelf.has(run):
+                try:
+                    found.append(await asyncio.to_thread(shelf.get, run))
+                except PodiumError as error:
+                    problem = problem or error
+        return found, problem
 
     def _held(self, run: str) -> bool:
         return any(shelf.has(run) for shelf in self.shelves)

@@ -17,7 +17,7 @@ from protocol.actions import WorkerSpec
 from protocol.codec import blob_ref, encode
 from protocol.commands import Activate
 from protocol.decisions import Decision
-from protocol.errors import InvalidData, PodiumError, Usage
+from protocol.errors import PodiumError, Usage
 from protocol.inbox import Label, Reward
 from protocol.run import RULES, decide
 from replay.archive import folder as folders
@@ -415,79 +415,6 @@ async def test_two_archivers_at_once_write_it_twice_and_it_is_read_once(there: D
     await same(there, runs, before)
     assert await everything(there.archive_only(), runs) == before
     assert ArchiveShelf(Folder(os.fspath(there.path))).check() == []
-
-
-# ------------------------------------------------------------------------------------- damage
-
-
-async def test_every_damaged_file_is_found(there: Deployment) -> None:
-    runs = stored_family(there.store)
-    await there.archive(runs)
-    for path in sorted(each for each in there.path.rglob("*") if each.is_file()):
-        whole = path.read_bytes()
-        damaged = bytearray(whole)
-        damaged[len(whole) // 3] ^= 1
-        path.write_bytes(bytes(damaged))
-        assert ArchiveShelf(Folder(os.fspath(there.path))).check() != [], path
-        path.unlink()
-        if path.parent.name != MANIFESTS:
-            assert ArchiveShelf(Folder(os.fspath(there.path))).check() != [], path
-        path.write_bytes(whole)
-    assert ArchiveShelf(Folder(os.fspath(there.path))).check() == []
-
-
-async def test_a_flipped_bit_of_a_file_is_an_error_and_never_another_run(
-    there: Deployment,
-) -> None:
-    runs = stored_family(there.store)
-    before = await everything(there.live, runs)
-    await there.archive(runs)
-    shelf = ArchiveShelf(Folder(os.fspath(there.path)))
-    shelf.refresh()
-    refused = 0
-    for path in [*there.path.glob("segments/*"), *there.path.glob("blobs/*")]:
-        whole = path.read_bytes()
-        for at in range(0, len(whole), 5):
-            flipped = bytearray(whole)
-            flipped[at] ^= 1 << at % 8
-            path.write_bytes(bytes(flipped))
-            shelf.forget()
-            try:
-                assert {run: shelf.get(run) for run in runs} == before
-                assert shelf.blob(blob_ref(BLOB)) == BLOB
-                assert shelf.blob(blob_ref(RECORD)) == RECORD
-            except InvalidData:
-                refused += 1
-        path.write_bytes(whole)
-    assert refused
-
-
-async def test_a_manifest_that_is_missing_between_others_is_found(there: Deployment) -> None:
-    run, *_ = stored_family(there.store)
-    await there.archive([run])
-    await there.live.post(run, encode(Label(run=run, key="k", value=1, by="a")))
-    await there.archive([run])
-    first = min(os.listdir(there.path / MANIFESTS))
-    (there.path / MANIFESTS / first).unlink()
-    wrong = ArchiveShelf(Folder(os.fspath(there.path))).check()
-    assert f"manifest {first} is missing" in wrong
-
-
-@pytest.mark.parametrize("of", ["segments", "blobs", MANIFESTS])
-async def test_a_disk_that_stores_something_else_loses_nothing(there: Deployment, of: str) -> None:
-    runs = stored_family(there.store)
-    before = await everything(there.live, runs)
-
-    class Lying(Folder):
-        def put(self, name: str, source: Path) -> None:
-            if name.startswith(of):
-                source.write_bytes(source.read_bytes()[:-9] + b"forgetful")
-            Folder.put(self, name, source)
-
-    archiver = there.archiver(shelf=ArchiveShelf(Lying(os.fspath(there.path))))
-    with pytest.raises(InvalidData, match="damaged"):
-        await archiver.archive(runs)
-    assert await everything(there.live, runs) == before
 
 
 async def test_rows_are_what_any_parquet_reader_sees(there: Deployment) -> None:

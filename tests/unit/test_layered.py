@@ -146,6 +146,27 @@ async def test_a_replica_that_lags_is_not_believed_of_a_run_that_is_also_on_a_sh
     assert len((await log.stored(ROOT, count)).commits) == count
 
 
+async def test_a_damaged_shelf_hides_no_run_that_is_whole_elsewhere() -> None:
+    class Damaged(DictShelf):
+        def get(self, run: str) -> Messages:
+            raise InvalidData(f"the file with run {run} is damaged")
+
+    live = MemoryStore()
+    put(live, ROOT, WHOLE)
+    damaged = Damaged(**{ROOT: WHOLE})
+    for log in (
+        LayeredLog(MemoryLog(live), [damaged]),
+        LayeredLog(None, [damaged, DictShelf(**{ROOT: WHOLE})]),
+    ):
+        assert (await log.read(ROOT)).commits == (await MemoryLog(live).read(ROOT)).commits
+        assert await log.stored(ROOT) == WHOLE
+    for there in (Messages([], []), Messages(WHOLE.commits, []), Messages(WHOLE.commits[3:], [])):
+        put(live, ROOT, there)
+        for read in ("read", "stored"):
+            with pytest.raises(InvalidData, match="is damaged"):
+                await getattr(LayeredLog(MemoryLog(live), [damaged]), read)(ROOT)
+
+
 @pytest.mark.parametrize("upto", [0, 1, len(WHOLE.commits) - 1, len(WHOLE.commits)])
 async def test_who_follows_a_run_that_is_archived_meanwhile_sees_its_end(upto: int) -> None:
     whole = await MemoryLog(STORE).read(ROOT)
