@@ -15,7 +15,7 @@ from actors.effects import Effects
 from actors.ports import EndpointPolicy, InstantPolicy, Policy
 from actors.queues import Delivery
 from protocol.actions import Json, Report
-from protocol.codec import Commit, decode_value, digest
+from protocol.codec import decode_value, digest
 from protocol.commands import (
     Activate,
     Command,
@@ -36,7 +36,7 @@ from protocol.run import RULES, feed, step
 from protocol.state import RunState
 from protocol.views import compose, view
 from replay import forks
-from replay.chain import EMPTY, Aside, Head, RunLog, Stored, read_inbox
+from replay.chain import EMPTY, Aside, Head, RunLog, Stored, following, read_inbox
 from replay.history import reports
 from replay.log import Hints
 
@@ -310,15 +310,7 @@ class RunShell:
         self._count_ignored(commands, draft)
         if not draft.events:
             return
-        commit = Commit(
-            run=self.run,
-            n=self.head.n + 1,
-            epoch=draft.state.epoch,
-            at=at,
-            causes=tuple(draft.causes),
-            events=tuple(draft.events),
-            prev=self.head.hash,
-        )
+        commit = following(self.run, draft, self.head)
         self._appending = True
         try:
             self.head = await self.host.log.append(commit, self.head)

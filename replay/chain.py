@@ -16,6 +16,7 @@ from protocol.commands import Inbox
 from protocol.errors import InvalidData
 from protocol.events import AnyEvent, Archived, RunActivated, RunForked
 from protocol.inbox import Message
+from protocol.rules import Draft
 from protocol.run import fold
 from protocol.state import RunState
 from replay.collector import held_off
@@ -207,6 +208,19 @@ def _take_commit(log: RunLog, stored: Stored) -> None:
     log.commits.append(commit)
     log.seqs.append(stored.seq)
     log.head = Head(commit.n, digest(stored.data), stored.seq, commit.epoch, commit.at)
+
+
+def following(run: str, draft: Draft, head: Head) -> Commit:
+    """The commit of what was decided, as the next of a run's log."""
+    return Commit(
+        run=run,
+        n=head.n + 1,
+        epoch=draft.state.epoch,
+        at=draft.at,
+        causes=tuple(draft.causes),
+        events=tuple(draft.events),
+        prev=head.hash,
+    )
 
 
 def stands_for_archived(commit: Commit) -> bool:

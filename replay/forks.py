@@ -84,7 +84,8 @@ async def attach(read: Read, found: RunLog) -> None:
         if log.forked is None:
             return
         try:
-            log.origin = await origin_of(read, log.run, log.forked.origin)
+            if log.origin is None:  # else whoever read it has found it already
+                log.origin = await origin_of(read, log.run, log.forked.origin)
         except Elsewhere as error:
             _not_attached(found, error.message, "archived")
             return

@@ -159,7 +159,8 @@ async def verify_run(log: EventLog, run: str, kept: Known | None = None) -> Veri
         kept: A head that it is known to have had *before* this is called.
 
     Raises:
-        NotFound: There is no such run, and never was one as far as is known.
+        NotFound: The log has no place for such a run, and never had as far as is known. One that
+            was never begun has no commits, and no problem.
         Unreachable: No answer in time.
     """
     try:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from protocol.actions import BlobRef
-from protocol.codec import Commit, decode_commit, digest
+from protocol.codec import decode_commit, digest
 from protocol.commands import Archive
 from protocol.errors import Fenced, InvalidData, NotFound
 from protocol.run import step
@@ -51,6 +51,7 @@ from replay.chain import (
     Stored,
     archived_before,
     assemble,
+    following,
     hash_at,
     stands_for_archived,
 )
@@ -66,7 +67,8 @@ BATCH_RUNS: Final = 500
 """Runs of one batch: few enough that little is repeated after a crash."""
 
 BATCH_BYTES: Final = 128 * 2**20
-"""Bytes of the messages of one batch: they are held in memory. A single run may have more."""
+"""Bytes of the messages of one batch's runs, those that are archived already included: all are held
+in memory. A single run may have more."""
 
 READS_AT_ONCE: Final = 16
 """Runs read at a time: enough to keep a server busy, few enough to leave it to the conductors."""
@@ -116,6 +118,8 @@ class _Plan(NamedTuple):
     """The same of the blobs."""
     shared: dict[str, Messages]
     """And of what it shares with the runs that it was forked from, by run."""
+    weight: int
+    """Bytes of all its messages, and of what it shares."""
 
     @property
     def size(self) -> int:
@@ -201,7 +205,7 @@ class Archiver:
                 outcomes.append(Outcome(run, "skipped", str(skip)))
                 continue
             batch.append(plan)
-            size += sum(len(each.data) for part in plan.new for each in part)
+            size += plan.weight
             if len(batch) >= BATCH_RUNS or size >= BATCH_BYTES:
                 outcomes += await self._archive(batch, keep)
                 batch, size = [], 0
@@ -243,7 +247,8 @@ class Archiver:
             if finding.kind != "foreign":
                 raise _Skip(f"its log is {finding.kind}: {finding.detail}")
         there = await self._there(run)
-        whole = await joined(self.both, run, merged([there, stored]))
+        both = merged([there, stored])
+        whole = await joined(self.both, run, both)
         if archived_before(whole):
             raise _Skip(f"it is archived already, elsewhere: {live.state().archived}")
         if whole.set_aside["origin"]:
@@ -258,12 +263,14 @@ class Archiver:
         new = _missing(stored, there)
         named = named_blobs(whole)
         shared: dict[str, Messages] = {}
+        weight = _bytes(both)
         for origin, part in (await prefixes(self.both, whole)).items():
+            weight += _bytes(part)
             named |= named_blobs(assemble(origin, *part))
             shared[origin] = _missing(part, await self._there(origin))
         known = self.shelf.index.blobs.keys() | self.shelf.index.lost
         blobs = {sha: ref for sha, ref in named.items() if sha not in known}
-        return _Plan(run, live, stored, whole, new, blobs, shared)
+        return _Plan(run, live, stored, whole, new, blobs, shared, weight)
 
     async def _there(self, run: str) -> Messages:
         return await asyncio.to_thread(self.shelf.get, run) if self.shelf.has(run) else NONE
@@ -403,16 +410,11 @@ class Archiver:
         command = Archive(self.shelf.folder.url_of(where), log.head.hash)
         at = max(self._clock(), log.head.at)
         draft = step(plan.whole.state(), [command], at)
-        commit = Commit(
-            run=plan.run,
-            n=log.head.n + 1,
-            epoch=log.head.epoch,
-            at=at,
-            causes=tuple(draft.causes),
-            events=tuple(draft.events),
-            prev=log.head.hash,
-        )
-        return await self.log.append(commit, log.head)
+        return await self.log.append(following(plan.run, draft, log.head), log.head)
+
+
+def _bytes(messages: Messages) -> int:
+    return sum(len(each.data) for part in messages for each in part)
 
 
 def _shared(batch: Iterable[_Plan]) -> dict[str, Messages]:
