@@ -154,6 +154,8 @@ class JetStreamLog:
                 SETTLE_S,
                 f"run {run}: its log",
             )
+            if not page:
+                break
             known = len(log.commits)
             extend(log, page, ())
             events += sum(len(commit.events) for commit in log.commits[known:])

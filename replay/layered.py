@@ -101,7 +101,7 @@ class LayeredLog:
         """See `EventLog.read`."""
         if until is not None and not self._held(run):
             begun = await self._live_read(run, least, until)
-            if begun is not None and _whole(begun):
+            if begun is not None and _begun(begun):
                 return begun
         log = await self._own(run, least)
         await self._attach(log)
@@ -266,8 +266,12 @@ def _whole(log: RunLog) -> bool:
     Not if it begins with the commit that stands for what is archived, or was read while that
     happened.
     """
-    begun = bool(log.commits) and not archived_before(log)
-    return begun and not log.set_aside["commits"] and not lacks_inbox(log)
+    return _begun(log) and not lacks_inbox(log)
+
+
+def _begun(log: RunLog) -> bool:
+    """Whether these are commits from the first on, without a gap."""
+    return bool(log.commits) and not archived_before(log) and not log.set_aside["commits"]
 
 
 def _last(stored: Sequence[Stored]) -> int:

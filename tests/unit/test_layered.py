@@ -9,7 +9,7 @@ from protocol.codec import Commit, blob_ref, digest, encode
 from protocol.errors import Conflict, InvalidData, NotFound
 from protocol.events import Archived, RunActivated
 from protocol.inbox import Label, Signal
-from replay.chain import EMPTY, Messages, RunLog
+from replay.chain import EMPTY, Messages, RunLog, assemble
 from replay.layered import LayeredLog
 from replay.memory_log import MemoryLog, MemoryStore
 from replay.shelf import checked, no_blob
@@ -129,6 +129,16 @@ async def test_a_shelf_that_knew_the_beginning_only_is_looked_at_again() -> None
             assert (await log.read(ROOT)).commits == [*whole.commits, last]
         else:
             assert (await log.stored(ROOT)).commits[:-1] == WHOLE.commits
+
+
+async def test_who_wants_only_the_beginning_reads_no_more() -> None:
+    class Begun(MemoryLog):
+        async def read(self, run: str, least: int = 0, until: int | None = None) -> RunLog:
+            assert until == 1, "all of it is read"
+            return assemble(run, WHOLE.commits[:4], [])
+
+    log = LayeredLog(Begun(), [DictShelf()])
+    assert len((await log.read(ROOT, until=1)).commits) == 4
 
 
 async def test_a_replica_that_lags_is_not_believed_of_a_run_that_is_also_on_a_shelf() -> None:
