@@ -118,8 +118,10 @@ class LayeredLog:
             log = await self._live_read(run, least)
             if log is not None and _whole(log):
                 return log
-            await self._refresh()
+            problem = await self._refresh()
             if not self._held(run):
+                if problem is not None and log is not None and _elsewhere(log):
+                    raise problem
                 return log if log is not None else RunLog(run)
         there, _, log = await self._gathered(run, least)
         log.head = log.head._replace(seq=_last(there.commits))
@@ -141,12 +143,14 @@ class LayeredLog:
         found = merged([*shelved, there])
         log = assemble(run, *found)
         if not _whole(log):
-            await self._refresh()
+            unseen = await self._refresh()
             shelved, problem = await self._shelved(run)
             found = merged([*shelved, there])
             log = assemble(run, *found)
             if problem is not None and not _whole(log):
                 raise problem
+            if unseen is not None and _elsewhere(log):
+                raise unseen
         return there, found, log
 
     async def _live_read(self, run: str, least: int, until: int | None = None) -> RunLog | None:
@@ -190,9 +194,18 @@ class LayeredLog:
     def _held(self, run: str) -> bool:
         return any(shelf.has(run) for shelf in self.shelves)
 
-    async def _refresh(self) -> None:
+    async def _refresh(self) -> PodiumError | None:
+        """Look at each shelf again; why one of them could not be looked at.
+
+        A new run is on no shelf yet, and begins also while an archive does not answer.
+        """
+        problem: PodiumError | None = None
         for shelf in self.shelves:
-            await asyncio.to_thread(shelf.refresh)
+            try:
+                await asyncio.to_thread(shelf.refresh)
+            except PodiumError as error:
+                problem = problem or error
+        return problem
 
     async def read_on(self, log: RunLog) -> None:
         """See `EventLog.read_on`.
@@ -267,6 +280,11 @@ def _whole(log: RunLog) -> bool:
     happened.
     """
     return _begun(log) and not lacks_inbox(log)
+
+
+def _elsewhere(log: RunLog) -> bool:
+    """Whether something of the run is known to be missing, and an archive may have it."""
+    return archived_before(log) > 0 or lacks_inbox(log)
 
 
 def _begun(log: RunLog) -> bool:

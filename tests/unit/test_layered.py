@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from protocol.actions import BlobRef
 from protocol.codec import Commit, blob_ref, digest, encode
-from protocol.errors import Conflict, InvalidData, NotFound
+from protocol.errors import Conflict, InvalidData, NotFound, Unreachable
 from protocol.events import Archived, RunActivated
 from protocol.inbox import Label, Signal
 from replay.chain import EMPTY, Messages, RunLog, assemble
@@ -154,6 +154,30 @@ async def test_a_replica_that_lags_is_not_believed_of_a_run_that_is_also_on_a_sh
     count = len(WHOLE.commits)
     assert (await log.read(ROOT, count)).head.n == count
     assert len((await log.stored(ROOT, count)).commits) == count
+
+
+async def test_an_archive_that_does_not_answer_is_in_the_way_of_no_live_run() -> None:
+    class Away(DictShelf):
+        def refresh(self) -> None:
+            raise Unreachable("the archive does not answer")
+
+    live = MemoryStore()
+    log = LayeredLog(MemoryLog(live), [Away()])
+    assert (await log.read("new")).commits == []
+    assert await log.stored("new") == ([], [])
+    live.put((ROOT, "c"), b"a stranger's")
+    for each in WHOLE.commits:
+        live.put((ROOT, "c"), each.data)
+    for each in WHOLE.inbox:
+        live.put((ROOT, "i"), each.data)
+    assert (await log.read(ROOT)).head.n == len(WHOLE.commits)
+    assert len((await log.stored(ROOT)).inbox) == len(WHOLE.inbox)
+    whole = await MemoryLog(STORE).read(ROOT)
+    live.messages.clear()
+    live.put((ROOT, "c"), encode(stub(whole)))
+    for reading in (log.read(ROOT), log.stored(ROOT)):
+        with pytest.raises(Unreachable, match="does not answer"):
+            await reading
 
 
 async def test_a_damaged_shelf_hides_no_run_that_is_whole_elsewhere() -> None:
