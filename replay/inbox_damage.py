@@ -64,6 +64,7 @@ def inbox_damage(run: str, found: Damage, inbox: list[Stored]) -> list[Problem]:
             problem = _lost(run, wanted, each, [s for s in left if s.seq not in blamed], search)
             blamed.add(problem.seq)
             problems.append(problem)
+    problems += _newer(run, named, inbox)
     heads = {head for piece in found.pieces.values() for head in (piece.hash, *_follows(piece))}
     for stored in left:
         entry = read_inbox(run, stored)
@@ -75,6 +76,27 @@ def inbox_damage(run: str, found: Damage, inbox: list[Stored]) -> list[Problem]:
             if head and head not in heads:
                 problems.append(_judged(run, stored.seq, head))
     return problems
+
+
+def _newer(run: str, named: dict[str, _Named], inbox: list[Stored]) -> list[Problem]:
+    """Messages that are what they were, on which a commit was decided, and that can't be read."""
+    unread = ((digest(each.data), read_inbox(run, each)) for each in inbox)
+    return [
+        Problem(
+            run=run,
+            kind="newer",
+            what="unknown_message",
+            where=f"inbox message {known}",
+            commit=named[known].n,
+            seq=entry.seq,
+            expected="a message that this version knows",
+            found=entry.why,
+            likely="it has the hash that the commit names, so a newer version of Podium wrote and "
+            "read it: verify the run with that one; the commit can't be checked by this one",
+        )
+        for known, entry in unread
+        if known in named and isinstance(entry, Aside)
+    ]
 
 
 def _follows(piece: Piece) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ What: TypeAlias = Literal[
     "state",
     "prompt",
     "unknown_event",
+    "unknown_message",
     "duplicate",
     "stale_writer",
     "foreign",

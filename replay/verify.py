@@ -92,7 +92,8 @@ def verify(
     if found.archived:
         problems.append(_archived(log.run, found.archived))
     sound = 0 if unattached or found.archived else found.sound
-    skip = {each.commit for each in problems if each.what in ("inbox_removed", "inbox_changed")}
+    undone = ("inbox_removed", "inbox_changed", "unknown_message")
+    skip = {each.commit for each in problems if each.what in undone}
     again = decisions(log, values, sound=sound, skip=skip, prompts=prompts)
     problems += again.problems
     problems.sort(key=lambda each: each.kind == "aside")

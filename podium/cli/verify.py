@@ -173,6 +173,7 @@ TITLES: Final = {
     "state": "folds to another state",
     "prompt": "rendered otherwise",
     "unknown_event": "written by a newer version",
+    "unknown_message": "written by a newer version",
     "duplicate": "set aside: a copy",
     "stale_writer": "set aside: of a conductor that had lost the run",
     "foreign": "set aside: a stranger's",

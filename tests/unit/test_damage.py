@@ -390,3 +390,17 @@ def test_whatever_stands_there_is_told_and_nothing_raised() -> None:
         assert found.sound <= max(whole)
 
     check()
+
+
+def test_a_message_of_a_newer_version_on_which_was_decided_is_said_to_be_one() -> None:
+    later = b'{"type":"Vote","run":"%s","by":"ada"}' % RUN.encode()
+    cause = f"inbox:{digest(later)}"
+    commits = list(LOG.commits)
+    commits[3] = msgspec.structs.replace(commits[3], causes=(cause,))
+    messages = messages_of(RunLog(RUN, chained(commits), inbox=LOG.inbox))
+    messages.inbox.append(Stored(999, later))
+    (problem,) = problems(messages, None)
+    assert (problem.kind, problem.what, problem.commit) == ("newer", "unknown_message", 4)
+    found = verify(assemble(RUN, *messages), messages, values={})
+    assert found.outcome == "newer"
+    assert {each.what for each in found.problems} == {"unknown_message"}
