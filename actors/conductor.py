@@ -6,6 +6,7 @@ run's log (`run_shell`).
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -20,8 +21,10 @@ from actors.ports import Clock, Policy
 from actors.queues import Bus, Delivery, Puller, Queue
 from actors.run_shell import RunShell
 from protocol import subjects
+from protocol.codec import encode
 from protocol.decisions import PolicySpec
 from protocol.errors import InvalidData, PodiumError
+from protocol.inbox import SET_ASIDE, Label
 from protocol.redaction import Redactor
 from replay.log import EventLog
 
@@ -161,10 +164,21 @@ class Conductor:
         self.runs[run] = shell
         self._spawn(self._drive(shell, before), f"run-{run}")
 
-    async def set_aside(self, delivery: Delivery, why: PodiumError) -> None:
-        """Take a task out of the queue that nobody could begin, and say so."""
+    async def set_aside(self, delivery: Delivery, why: PodiumError, run: str = "") -> None:
+        """Take a task out of the queue that nobody could begin, and say so.
+
+        Args:
+            delivery: The task.
+            why: Why.
+            run: Whose inbox is told, so that whoever waits for the run hears of it; "" for a task
+                that names none.
+        """
         self.counts["aside"] += 1
         logger.warning("set aside: %s", why)
+        if run:
+            label = Label(run=run, key=SET_ASIDE, value=why.message, by=self.options.name)
+            with contextlib.suppress(PodiumError):  # there may be no log of that run to tell
+                await self.log.post(run, encode(self.redactor.message(label)))
         await delivery.ack()
 
     async def _drive(self, shell: RunShell, before: RunShell | None) -> None:

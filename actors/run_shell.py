@@ -112,7 +112,7 @@ class RunShell:
         except (InvalidData, NotFound, TooLarge, Usage) as error:
             if self._active:
                 raise
-            await self.host.set_aside(self.delivery, error)
+            await self.host.set_aside(self.delivery, error, self.run)
         except asyncio.CancelledError:
             pass
         finally:

@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from actors.workers import cancelled, tool
-    from podium.client import Client, Result, RunRow
+    from podium.client import Client
     from podium.config import Config
     from podium.host import Host
     from podium.poolfile import LoadedPool, policy_spec
     from podium.poolfile import load as load_pool
+    from podium.rows import Result, RunRow
     from podium.running import run, run_async
     from protocol.actions import Pool, Spend, WorkerSpec
     from protocol.budgets import Budget, Extension
@@ -70,8 +71,8 @@ _HOMES: Final[dict[str, str]] = {
     "PolicySpec": "protocol.decisions",
     "Pool": "protocol.actions",
     "Reply": "protocol.decisions",
-    "Result": "podium.client",
-    "RunRow": "podium.client",
+    "Result": "podium.rows",
+    "RunRow": "podium.rows",
     "Spend": "protocol.actions",
     "Task": "protocol.decisions",
     "TimedOut": "protocol.errors",

@@ -13,12 +13,14 @@ from protocol.budgets import Budget, short_of
 from protocol.commands import Fork, Start
 from protocol.decisions import PolicySpec
 from protocol.edits import MAX_EDITS
-from protocol.errors import InvalidData, TooLarge, Usage
+from protocol.errors import Conflict, InvalidData, TooLarge, Usage
 from protocol.events import RunForked
+from protocol.inbox import SET_ASIDE, Label
 from protocol.limits import MAX_POOL_BYTES, MAX_TASK_BYTES, MAX_WORKERS
 from protocol.run import evolve
 from protocol.schemas import check_schema
 from protocol.state import RunState
+from replay.chain import RunLog
 
 MAX_FORKS: Final = 1_000
 """Forks that are queued at a time: enough to compare two policies, few enough to be a mistake in
@@ -187,3 +189,15 @@ def _affords(budget: Budget, committed: Spend, policy: PolicySpec) -> None:
             f"{policy.name}.",
             hint=f"Raise it: --set budget.{short}=…",
         )
+
+
+def check_begun(log: RunLog) -> None:
+    """Raise `Conflict` if a conductor has said that it could not begin the run."""
+    if log.commits:
+        return
+    for entry in log.inbox:
+        if isinstance(entry.message, Label) and entry.message.key == SET_ASIDE:
+            raise Conflict(
+                f"run {log.run} could not be begun: {entry.message.value}",
+                hint="correct that, and begin another: this one was taken out of the queue",
+            )

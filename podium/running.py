@@ -4,10 +4,10 @@ import asyncio
 from pathlib import Path
 
 from podium import poolfile
-from podium.client import Result
 from podium.config import Config, load
 from podium.host import Host
 from podium.pools import OFFLINE
+from podium.rows import Result
 from protocol.budgets import Budget
 from protocol.decisions import Task
 from protocol.errors import Usage

@@ -4,7 +4,7 @@ Every inbox message is one of these structs, stored under the run's inbox subjec
 hears of it. Its identity is the hash of its bytes, never its place in the stream.
 """
 
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
@@ -38,6 +38,10 @@ class Reward(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
     by: str
     head: str = ""
     """The hash of the commit up to which the run was judged."""
+
+
+SET_ASIDE: Final = "set aside"
+"""Key of the label by which a conductor says why a task could not be begun."""
 
 
 class Label(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="label"):

@@ -17,8 +17,9 @@ from protocol.errors import NotFound, Usage
 from protocol.subjects import is_run
 
 if TYPE_CHECKING:
-    from podium.client import Client, RunRow
+    from podium.client import Client
     from podium.render import CallNode, RunTree, TurnNode
+    from podium.rows import RunRow
     from replay.chain import RunLog
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from actors.ports import Attempt, Outcome
-from podium.client import Client, result_of
+from podium.client import Client
+from podium.rows import result_of
 from protocol import subjects
 from protocol.actions import Pool, Spend, WorkerSpec
 from protocol.budgets import Budget, Extension

@@ -4,17 +4,21 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from actors.ports import Attempt, Outcome
 from podium.client import Client
+from protocol import subjects
 from protocol.actions import WorkerSpec
+from protocol.codec import encode
+from protocol.commands import Fork
 from protocol.decisions import Decision, PolicySpec, View
-from protocol.errors import Usage
+from protocol.errors import Conflict, Usage
 from protocol.events import CallSettled, Edit, RunForked
 from protocol.limits import MAX_INLINE_BYTES
 from replay.chain import RunLog
-from replay.forks import failure
+from replay.forks import failure, origin_at
 from replay.history import entries
 from replay.redecide import redecide
 from tests.world import Scripted, World, calls
@@ -217,3 +221,15 @@ async def test_a_value_in_a_blob_is_shared_too(world: World, shop: Shop) -> None
     (fork,) = await client(world).fork(log.run, found.at, reopened=found.reopened)
     await world.ended(fork)
     assert seen[-1] == {"chair": "x" * (2 * MAX_INLINE_BYTES), "lamp": 4}
+
+
+async def test_a_fork_that_can_not_be_begun_tells_who_waits_for_it(world: World) -> None:
+    log = await ran(world)
+    origin = msgspec.structs.replace(origin_at(log, 3), hash="0" * 32)
+    fork = Fork(run=subjects.run_id(b"no such thing..."), origin=origin)
+    waiting = asyncio.create_task(client(world).result(fork.run))
+    await world.tasks.put(subjects.task("normal", fork.run), encode(fork))
+    async with asyncio.timeout(10):
+        with pytest.raises(Conflict, match="could not be begun"):
+            await waiting
+    assert not world.tasks.items, "its task is out of the queue"
