@@ -11,6 +11,7 @@ Every write of the command line goes through here, so that nothing reaches a ter
 """
 
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -36,6 +37,9 @@ _NEXT: Final = re.compile(
     rf"`(?P<quoted>{_COMMAND}[^`]*)`|(?:^|: )(?P<last>{_COMMAND}(?:(?!  )[^`;])*)(?:  .*)?$"
 )
 """A command in a hint: in backticks, or after a colon as the last of it."""
+
+_ID: Final = re.compile(r"(?<![\w./-])[a-z0-9]+(?![\w-]|\.\w)")
+"""What may be the id of a run, and is no part of a path."""
 
 _STEERING: Final = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Characters that JSON lets through and a terminal might obey."""
@@ -88,7 +92,17 @@ class Output:
     def hint(self, text: str) -> None:
         """What could be done next."""
         if not self.as_json:
-            self.say(text)
+            self.say(self._as_typed(text))
+
+    def _as_typed(self, hint: str) -> str:
+        """A hint whose commands name a file, where its run was read from one: there, they work."""
+        files = self.world.files
+        talk, command, rest = hint.partition("podium ")
+        return (
+            talk
+            + command
+            + _ID.sub(lambda m: shlex.quote(files[m[0]]) if m[0] in files else m[0], rest)
+        )
 
     def text(self, text: str) -> None:
         """A result, as text."""
@@ -200,15 +214,16 @@ class Output:
 
     def error(self, error: PodiumError) -> None:
         """What went wrong, and the cure."""
+        hint = self._as_typed(error.hint)
         if self.as_json:
-            found = _NEXT.search(error.hint)
+            found = _NEXT.search(hint)
             self.json(
                 {
                     "error": {
                         "code": _code(error),
                         "kind": error.kind,
                         "message": error.message,
-                        "hint": error.hint,
+                        "hint": hint,
                         "next": found["quoted"] or found["last"] if found else None,
                     }
                 }
@@ -219,9 +234,9 @@ class Output:
         shown = Text("error: ", style="bold red")
         shown.append(clean(error.message), style="not bold default")
         lines = [shown]
-        if error.hint:
+        if hint:
             cure = Text("  try: ", style="bold")
-            cure.append(clean(error.hint).replace("\n", "\n       "), style="not bold")
+            cure.append(clean(hint).replace("\n", "\n       "), style="not bold")
             lines.append(cure)
         console = self.console(err=True)
         for line in lines:

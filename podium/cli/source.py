@@ -94,7 +94,8 @@ class Source:
         from podium.shelved import file_client
 
         if name not in self._files:
-            self._files[name] = file_client((current().folder or Path()) / name)
+            self._files[name] = found = file_client((current().folder or Path()) / name)
+            current().files[found[1]] = name
         return self._files[name]
 
     async def _connected(self) -> "Client":

@@ -177,6 +177,8 @@ class World:
         self.stdout = stdout or sys.stdout
         self.stderr = stderr or sys.stderr
         self.stdin = stdin or sys.stdin
+        self.files: dict[str, str] = {}
+        """The names, as they were typed, of the exported files that were read; by their runs."""
 
     def now(self) -> int:
         """Milliseconds since the epoch."""

@@ -242,6 +242,9 @@ def test_a_function_out_of_reach_says_how_to_name_its_pool(
     said = desk(CHAIR, pool=False)
     assert said.code == 4
     assert f"podium reproduce {desk.run}/{CHAIR}/1 --pool FILE" in said.err
+    assert desk.shell("export", desk.run, "--out", "a.podium").code == 0
+    said = desk.shell("reproduce", f"a.podium/{CHAIR}")
+    assert f"podium reproduce a.podium/{CHAIR}/1 --pool FILE" in said.err
 
 
 def test_what_a_log_names_is_not_called_unless_it_is_a_tool(desk: Desk) -> None:
