@@ -1,6 +1,7 @@
 """`podium causes`: what led to an event, across runs; and how `podium effects` tells its own."""
 
 import asyncio
+import shlex
 from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
@@ -20,12 +21,14 @@ PAGE: Final = 50
 Content = Annotated[bool, Parameter(help="Show what agents wrote.")]
 Limit = Annotated[int, Parameter(help=f"Events of one page ({PAGE}), the nearest first.")]
 Cursor = Annotated[int, Parameter(help="Where to go on: a page's cursor.")]
+At = Annotated[int | None, Parameter(help="Is written as RUN@NUMBER here.", show=False)]
 
 
 def causes(
     event: str,
     /,
     *,
+    at: At = None,
     limit: Limit = PAGE,
     cursor: Cursor = 0,
     content: Content = False,
@@ -38,7 +41,18 @@ def causes(
     event
         RUN@NUMBER, such as yspt9@57.
     """
-    return tell(event, "causes", (limit, cursor), content, common)
+    return tell(with_number(event, at, "causes"), "causes", (limit, cursor), content, common)
+
+
+def with_number(event: str, at: int | None, command: str) -> str:
+    """The event as it was typed. Raises `Usage`, with how to write it, if its number is --at."""
+    if at is None:
+        return event
+    run = event.rpartition("@")[0] or event
+    raise Usage(
+        f"{command} takes an event, and no --at",
+        hint=f"write it in one: podium {command} {shlex.quote(f'{run}@{at}')}",
+    )
 
 
 def tell(

@@ -1,6 +1,6 @@
 """`podium effects`: what an event led to, across runs."""
 
-from podium.cli.causes import PAGE, Content, Cursor, Limit, tell
+from podium.cli.causes import PAGE, At, Content, Cursor, Limit, tell, with_number
 from podium.cli.options import COMMON, Common
 
 
@@ -8,6 +8,7 @@ def effects(
     event: str,
     /,
     *,
+    at: At = None,
     limit: Limit = PAGE,
     cursor: Cursor = 0,
     content: Content = False,
@@ -20,4 +21,4 @@ def effects(
     event
         RUN@NUMBER, such as yspt9@57.
     """
-    return tell(event, "effects", (limit, cursor), content, common)
+    return tell(with_number(event, at, "effects"), "effects", (limit, cursor), content, common)

@@ -12,7 +12,7 @@ from podium.cli.interrupts import Interrupts
 from podium.cli.launch import Launch, importable, of_run
 from podium.cli.options import HOSTING, Hosting, load_pool
 from podium.cli.output import Output
-from podium.cli.source import event_name, names_file
+from podium.cli.source import event_name, no_file
 from podium.cli.world import current
 from podium.render_text import ago, count, one_line, value_text
 from protocol.errors import Conflict, Usage
@@ -116,6 +116,7 @@ def fork(
             "No event is named at which to fork.",
             hint=f"Name one with --at; they are numbered by: podium timeline {run}",
         )
+    no_file(run, f"fork {{run}} --at {at}")
     text = at
 
     def choose(log: "RunLog", history: "list[Entry]") -> Choice:
@@ -146,6 +147,7 @@ def rerun(
     run
         Its id, or the beginning of it.
     """
+    no_file(run, "rerun {run}" + (f" --from {from_}" if from_ else ""))
 
     def choose(log: "RunLog", history: "list[Entry]") -> Choice:
         from replay.forks import again_from, failure
@@ -219,11 +221,6 @@ class _Fork:
         from replay.history import entries
 
         launch = self.launch
-        if names_file(name):
-            raise Usage(
-                f"{name} is a file, and a fork needs its origin where conductors read it",
-                hint=f"import it, and name the run: podium import {name}",
-            )
         with Interrupts(self.output, launch.farewell) as interrupts:
             async with launch.deployments.connect(launch.config) as host:
                 log = await host.client.log(await host.client.find(name))

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from podium.cli.options import COMMON, Common
 from podium.cli.output import Output, iso
-from podium.cli.source import run_log
+from podium.cli.source import moment, run_log
 from protocol.errors import NotFound, PodiumError, Usage
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def replay(
     run: str,
     /,
     *,
-    at: Annotated[int, Parameter(help="The event to begin at (1).")] = 1,
+    at: Annotated[int | None, Parameter(help="The event to begin at (1).")] = None,
     until: Annotated[
         str, Parameter(help="List the steps up to this event, a number or a type, and end.")
     ] = "",
@@ -55,7 +55,7 @@ def replay(
     Parameters
     ----------
     run
-        Its id, or the beginning of it.
+        Its id, or the beginning of it; RUN@57 is the same as RUN --at 57.
     """
     from podium.stepper import Stepper
     from replay.collector import held_off
@@ -63,12 +63,13 @@ def replay(
     if limit < 1:
         raise Usage("--limit must be at least 1.", hint=f"Leave it out for a page of {PAGE:,}.")
     output = Output(common.json)
+    run, at = moment(run, at)
     log = run_log(common, run)
     with held_off(for_good=True):
         stepper = Stepper(log, content=content)
     for each in breaks:
         stepper.change_breakpoints(each)
-    stepper.at = stepper.film.entry(at).number
+    stepper.at = stepper.film.entry(1 if at is None else at).number
     if until or output.as_json:
         _list(stepper, output, until, limit, cursor)
     elif _is_screen(output):

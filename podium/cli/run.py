@@ -19,6 +19,7 @@ from podium.cli.options import (
     policy_of,
 )
 from podium.cli.output import Output
+from podium.cli.source import no_file
 from podium.cli.world import current
 from protocol.actions import Json
 from protocol.errors import Conflict, InvalidData, Usage
@@ -161,6 +162,7 @@ class _Run:
 
     async def take_up(self, run: str) -> int:
         """Host a run that was begun before, with the workers it began with, and follow it."""
+        no_file(run, "fork {run} --at end")
         launch = self.launch
         with Interrupts(self.output, launch.farewell) as interrupts:
             async with launch.deployments.connect(launch.config) as host:

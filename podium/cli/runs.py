@@ -10,7 +10,7 @@ from podium.cli.follow import Follower, done, pause_error
 from podium.cli.interrupts import EXIT_INTERRUPTED, Interrupts
 from podium.cli.options import COMMON, LISTING, PAGE, Common, Listing, Status
 from podium.cli.output import Output, iso
-from podium.cli.source import names_file, run_log
+from podium.cli.source import names_file, no_file, run_log
 from podium.cli.world import current
 from podium.render_text import ago, duration, money, one_line
 from protocol.errors import NotFound, Usage
@@ -132,6 +132,11 @@ def show(
     run
         Its id, the beginning of it, or an exported file.
     """
+    if run.rpartition("@")[2].isdecimal():
+        raise Usage(
+            f"{run} is one event, and `runs show` shows a whole run",
+            hint=f"see the run as it stood then: podium state {run}",
+        )
     output = Output(common.json)
     config = common.load().config
 
@@ -276,6 +281,7 @@ def watch(
     run
         Its id, or the beginning of it.
     """
+    no_file(run, "runs show {run}")
     output = Output(common.json)
     config = common.load().config
 

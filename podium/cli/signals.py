@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from podium.cli.options import ADDED, COMMON, Common, Limits
 from podium.cli.output import Output
+from podium.cli.source import no_file
 from podium.cli.world import current
 from podium.config import MICRO
 from protocol.budgets import Extension
@@ -142,6 +143,7 @@ class _Signal:
         return 0
 
     async def _given(self, config: "Config", extension: Extension | None) -> str | None:
+        no_file(self.run, "fork {run} --at end")
         async with current().deployments.connect(config) as host:
             await self._exact(host.client)
             if self.dry_run:

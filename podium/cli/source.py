@@ -12,6 +12,7 @@ RUN may also be the path of a file that `podium export` wrote: no deployment is 
 
 import asyncio
 import re
+import shlex
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -114,6 +115,28 @@ def names_file(text: str) -> bool:
     return text.endswith(".podium")
 
 
+def no_file(name: str, command: str) -> None:
+    """Raise `Usage` if a name is a file's, for a command that does more than read.
+
+    Args:
+        name: The run, as it was typed.
+        command: What to type when the run is here, with ``{run}`` for its id.
+
+    Raises:
+        NotFound, InvalidData: There is no such file, or it is none of ours.
+    """
+    if not names_file(name):
+        return
+    from podium.shelved import file_client
+
+    _, run = file_client((current().folder or Path()) / name)
+    raise Usage(
+        f"{name} is a file, which is only read",
+        hint=f"have its runs here, then: podium import {shlex.quote(name)} && "
+        f"podium {command.format(run=run)}",
+    )
+
+
 @asynccontextmanager
 async def source(common: Common) -> AsyncIterator[Source]:
     """What the options and the names say: the log of a deployment, or exported files."""
@@ -155,15 +178,37 @@ class CallName(NamedTuple):
     attempt: int | None
 
 
+def names_event(text: str) -> bool:
+    """Whether a text that could be a run's id names an event of one instead."""
+    _, found, number = text.rpartition("@")
+    return bool(found) and number.isdecimal()
+
+
 def event_name(text: str) -> EventName:
     """The event that a text names. Raises `Usage`."""
-    run, at, number = text.partition("@")
+    run, at, number = text.rpartition("@")
     if not run or not at or not number.isdecimal() or int(number) < 1:
+        run = text.partition("@")[0]
         raise Usage(
             f"{text!r} names no event",
-            hint="name one as RUN@NUMBER, such as yspt9@57; `podium timeline RUN` numbers them",
+            hint="name one as RUN@NUMBER; they are numbered by: podium timeline "
+            + (shlex.quote(run) if run else "RUN"),
         )
     return EventName(run, int(number))
+
+
+def moment(run: str, at: int | None) -> tuple[str, int | None]:
+    """A run and the event that is meant, where ``RUN@57`` is the same as ``RUN --at 57``.
+
+    Raises:
+        Usage: They are two events.
+    """
+    if not names_event(run):
+        return run, at
+    named = event_name(run)
+    if at is not None and at != named.number:
+        raise Usage(f"{run} and --at {at} are two events.", hint="Name one of them.")
+    return named.run, named.number
 
 
 def call_name(text: str) -> CallName:

@@ -6,7 +6,7 @@ from cyclopts import Parameter
 
 from podium.cli.options import COMMON, Common
 from podium.cli.output import Output, iso
-from podium.cli.source import run_log
+from podium.cli.source import moment, run_log
 from podium.render_text import one_line
 from protocol.errors import NotFound
 
@@ -28,7 +28,7 @@ def state(
     Parameters
     ----------
     run
-        Its id, or the beginning of it.
+        Its id, or the beginning of it; RUN@57 is the same as RUN --at 57.
     """
     from podium.shown import lines, state_lines
     from replay.differences import part, tree
@@ -36,6 +36,7 @@ def state(
     from replay.history import reports
 
     output = Output(common.json)
+    run, at = moment(run, at)
     log = run_log(common, run, until=None if content else at)
     film = Film(log)
     number = len(film) if at is None else at
