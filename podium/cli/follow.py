@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from podium.render import RunTree
     from replay.chain import RunLog
 
+FAILED: Final = ("PARSE_ERR", "EXEC_ERR", "TIMEOUT")
+"""How a call settles that failed."""
+
 PICTURE_S: Final = 0.1
 """Seconds between two pictures: a spinner that turns smoothly."""
 
@@ -153,6 +156,16 @@ def done(run: "RunTree") -> dict[str, Any]:
         "cost_usd": run.spent.cost / 1e6,
         "took_ms": max(0, (run.ended or run.last) - run.started),
     }
+
+
+def failure_hints(output: Output, run: "RunTree") -> None:
+    """What to do about the first call that failed, if one did."""
+    calls = (call for turn in run.turns for call in turn.calls)
+    failed = next((call.call for call in calls if call.status in FAILED), None)
+    if failed is not None:
+        output.hint(f"what failed: podium timeline {run.run} --failures")
+        again = f"podium reproduce {run.run}/{failed}   or: podium rerun {run.run}"
+        output.hint(f"then make it again: {again}")
 
 
 def pause_error(run: "RunTree") -> PodiumError:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from podium.cli.follow import Follower, done, pause_error, paused
+from podium.cli.follow import Follower, done, failure_hints, pause_error, paused
 from podium.cli.interrupts import EXIT_INTERRUPTED, Interrupts
 from podium.cli.output import Output
 from podium.cli.world import current
@@ -232,6 +232,7 @@ def ended(output: Output, shown: "RunTree") -> int:
     if output.lively():
         output.say("")
     output.hint(f"look at it again: podium runs show {shown.run} --content")
+    failure_hints(output, shown)
     if shown.forked_from:
         origin = shown.forked_from.partition("@")[0]
         output.hint(f"compare it: podium diff {origin} {shown.run}")

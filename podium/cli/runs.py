@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from podium.cli.follow import Follower, done, pause_error
+from podium.cli.follow import Follower, done, failure_hints, pause_error
 from podium.cli.interrupts import EXIT_INTERRUPTED, Interrupts
 from podium.cli.options import COMMON, LISTING, PAGE, Common, Listing, Status
 from podium.cli.output import Output, iso
-from podium.cli.source import names_file, no_file, run_log
+from podium.cli.source import names_event, names_file, no_file, run_log
 from podium.cli.world import current
 from podium.render_text import ago, duration, money, one_line
 from protocol.errors import NotFound, Usage
@@ -132,7 +132,7 @@ def show(
     run
         Its id, the beginning of it, or an exported file.
     """
-    if run.rpartition("@")[2].isdecimal():
+    if names_event(run):
         raise Usage(
             f"{run} is one event, and `runs show` shows a whole run",
             hint=f"see the run as it stood then: podium state {run}",
@@ -205,6 +205,7 @@ def _show_tree(output: Output, log: "RunLog", content: bool, served: Callable[[]
         output.hint(f"{run.aside} messages of its log don't count: podium doctor")
     if not content:
         output.hint(f"with what was said: podium runs show {run.run} --content")
+    failure_hints(output, run)
     if run.phase == "paused":
         output.hint(pause_error(run).hint)
     elif run.phase != "ended" and not served():

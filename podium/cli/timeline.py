@@ -63,7 +63,8 @@ def timeline(
     elif after:
         output.hint(f"{len(chosen) - limit:,} more: podium timeline {run} --cursor {after}")
     else:
-        output.hint(f"look at one: podium replay {run} --at {page[-1].number}")
+        telling = next((row for row in page if row.failed), page[-1])
+        output.hint(f"look at one: podium replay {run} --at {telling.number}")
     return 0
 
 
