@@ -56,16 +56,14 @@ KEYS: Final = {
     "\x1bOD": "left",
     "\x1b[5~": "page up",
     "\x1b[6~": "page down",
-    "\x1b[H": "home",
-    "\x1bOH": "home",
-    "\x1b[F": "end",
-    "\x1bOF": "end",
+    **dict.fromkeys(("\x1b[H", "\x1bOH", "\x1b[OH", "\x1b[1~", "\x1b[7~"), "home"),
+    **dict.fromkeys(("\x1b[F", "\x1bOF", "\x1b[OF", "\x1b[4~", "\x1b[8~"), "end"),
     "\r": "enter",
     "\n": "enter",
     "\x7f": "back",
     "\x08": "back",
 }
-"""What the bytes of a key mean."""
+"""What the bytes of a key mean; of Home and End, as terminals, tmux and the console send them."""
 
 PROMPTS: Final = {
     "g": "go to event: ",

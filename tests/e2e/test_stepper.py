@@ -219,6 +219,8 @@ def test_keys() -> None:
     typed = "n\x1b[Aé\x1b[5~\x1bOD\x1b[1;5C\x1b[99~q\x1b"
     assert list(keys(typed)) == ["n", "up", "é", "page up", "left", "q", "\x1b"]
     assert list(keys("\r\x7f ")) == ["enter", "back", " "]
+    home, end = "\x1b[H\x1bOH\x1b[OH\x1b[1~\x1b[7~", "\x1b[F\x1bOF\x1b[OF\x1b[4~\x1b[8~"
+    assert list(keys(f"{home}n{end}")) == ["home"] * 5 + ["n"] + ["end"] * 5
 
 
 def test_the_settings_are_a_terminals() -> None:
@@ -290,6 +292,15 @@ def test_the_steps_of_all_pages_make_the_last_state(shell: Shell) -> None:
     for call, known in shown["state"]["calls"].items():
         assert last[f"calls.{call}.value"] == known["value"]
         assert last[f"calls.{call}.status"] == known["status"]
+
+
+def test_the_timeline_leads_to_the_first_failure(shell: Shell) -> None:
+    first = rows(shell("timeline", RUN, "--failures", "--json"))[0]["number"]
+    for arguments in ([], ["--failures"]):
+        said = shell("timeline", RUN, *arguments)
+        assert f"podium replay {RUN} --at {first}\n" in said.err
+    last = rows(shell("timeline", RUN, "--type", "RoundClosed", "--json"))[-1]["number"]
+    assert f"--at {last}\n" in shell("timeline", RUN, "--type", "RoundClosed").err
 
 
 def test_the_timeline_by_pages_and_kinds(shell: Shell) -> None:
