@@ -155,7 +155,12 @@ async def _tree(runs: "Source", run: str, *, children: bool, content: bool) -> "
 
 def _path(run: str, out: str | None, format_: str) -> Path:
     folder = current().folder or Path()
-    return folder / (out or f"{run}{SUFFIXES[format_]}")
+    path = folder / (out or f"{run}{SUFFIXES[format_]}")
+    if not path.parent.is_dir():
+        raise Usage(
+            f"{path} can't be written: there is no folder {path.parent}", hint="Name another --out."
+        )
+    return path
 
 
 def import_(
