@@ -10,7 +10,7 @@ from podium.cli.options import COMMON, Common
 from podium.cli.output import Output
 from podium.cli.source import Source, source
 from podium.render_text import count, one_line
-from protocol.errors import Usage
+from protocol.errors import NotFound, Usage
 
 if TYPE_CHECKING:
     from replay.problems import Problem
@@ -87,7 +87,10 @@ class Tally:
 async def _verify(output: Output, common: Common, names: tuple[str, ...]) -> Tally:
     tally = Tally(bool(names))
     async with source(common) as found:
-        todo = list(names) or await found.runs()
+        try:
+            todo = list(names) or await found.runs()
+        except NotFound:  # nothing was ever run here
+            todo = []
         async for verified in _each(found, todo):
             tally.add(verified)
             _progress(output, tally, len(todo))
@@ -119,6 +122,10 @@ def _show(output: Output, tally: Tally, content: bool, every: bool) -> None:
     if output.as_json:
         rows = [row(each, content) for each in tally.listed]
         output.read(rows, counts=tally.counts)
+        return
+    if not tally.counts["runs"]:
+        output.say("no runs yet")
+        output.hint('begin one: podium run "…"')
         return
     from podium.render_rich import table
 

@@ -9,7 +9,9 @@ from typing import Any, Final
 
 import pytest
 
-from protocol.errors import NotFound
+from podium.config import Config
+from podium.shelved import no_deployment
+from protocol.errors import NotFound, Unreachable
 from protocol.subjects import is_run
 from replay.archive.folder import Folder
 from replay.archive.shelf import ArchiveShelf
@@ -50,6 +52,27 @@ def test_a_run_is_exported_imported_and_read_elsewhere(shell: Shell, tmp_path: P
     cancelled = other("runs", "cancel", run, "--json")
     assert cancelled.code == 1
     assert cancelled.json()["error"]["kind"] == "conflict"
+
+
+@pytest.mark.parametrize("more", [[], ["--format", "atif"]])
+def test_no_folder_is_made_for_an_export(shell: Shell, tmp_path: Path, more: list[str]) -> None:
+    said = shell("export", shell.begin(), "--out", "nowhere/a.podium", *more)
+    assert said.code == 2
+    assert f"there is no folder {tmp_path / 'nowhere'}" in said.err
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_nothing_was_run_here_yet(tmp_path: Path) -> None:
+    shell = Shell(tmp_path, USER="tester")
+    shell.deployments.failure = no_deployment(Config(folder=str(tmp_path)))
+    said = shell("verify", "--all")
+    assert (said.code, said.out, said.err) == (0, "", shell("runs").err)
+    assert shell("verify", "--all", "--json").json()["counts"]["runs"] == 0
+    said = shell("doctor")
+    assert said.code == 0
+    assert "none has been started yet" in said.out
+    shell.deployments.failure = Unreachable("nobody answers")
+    assert shell("doctor").code == 1
 
 
 def python(*code: str, cwd: Path) -> Any:
