@@ -209,7 +209,7 @@ class _Fork:
 
         check_times(changes.times)
         self.output, self.changes, self.command = Output(hosting.json), changes, command
-        self.policy = hosting.policy
+        self.policy, self.named = hosting.policy, hosting.pool is not None
         self.loaded: Loaded = hosting.load()
         self.launch = Launch(self.output, self.loaded.config)
         # For what its folder adds to the import path: the code of the run's own workers.
@@ -295,6 +295,11 @@ class _Fork:
         from podium.checks import unlike
 
         there = self.launch.deployments.standing(self.launch.config)
+        if there is not None and self.named and (other := unlike(there.workers, self.pool.pool)):
+            raise Usage(
+                f"the standing deployment hosts pool {there.pool!r}, {other}",
+                hint="leave --pool out, or stop it first: podium down",
+            )
         if there is None:
             importable(run, pool.pool, self.command)
         elif differs := unlike(there.workers, pool.pool):

@@ -247,6 +247,37 @@ def test_a_standing_deployment_has_to_host_the_workers_as_they_are(atlas: Atlas)
     assert "without country, invented" in said.json()["error"]["message"]
 
 
+def test_a_pool_file_that_a_standing_deployment_does_not_host_is_refused(atlas: Atlas) -> None:
+    run = atlas.run()
+    assert atlas.shell("up", "--pool", str(atlas.pool)).code == 0
+    assert atlas.shell("rerun", run, "--pool", str(atlas.pool)).code == 0
+    atlas.pool.write_text(
+        f'[pool]\nmodule = "{atlas.module}"\n[[worker]]\nname = "more"\n'
+        f'adapter = "function:{atlas.module}:country"\n'
+    )
+    for command in (["rerun", run], ["fork", run, "--at", "3"]):
+        error = atlas.shell(*command, "--pool", str(atlas.pool), "--json").json()["error"]
+        assert error["kind"] == "usage"
+        assert "without more" in error["message"]
+        assert error["next"] == "podium down"
+        assert atlas.shell(*command).code == 0
+
+
+def test_a_policy_without_a_key_is_refused_before_anything_is_begun(
+    atlas: Atlas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    run = atlas.run()
+    asked = ["fork", run, "--at", "3", "--policy", "openai:gpt-5"]
+    said = atlas.shell(*asked)
+    assert said.code == 1
+    assert said.err.count("OPENAI_API_KEY is not set") == 1
+    assert len(atlas.shell("runs", "--json").json()["rows"]) == 1
+    assert atlas.shell("up", "--pool", str(atlas.pool)).code == 0
+    said = atlas.shell(*asked)
+    assert "OPENAI_API_KEY is not set. export" in said.err, "the deployment has its own keys"
+
+
 def test_a_detached_fork_is_queued(atlas: Atlas) -> None:
     run = atlas.run()
     assert atlas.shell("up", "--pool", str(atlas.pool)).code == 0
