@@ -5,6 +5,7 @@ In a terminal, keys and a screen; elsewhere the same commands, one a line, from 
 """
 
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
@@ -75,7 +76,7 @@ def replay(
     elif _is_screen(output):
         _screen(stepper, output)
     else:
-        _obey(stepper, output, output.world.stdin)
+        _piped(stepper, output, run, limit, cursor)
     return 0
 
 
@@ -143,6 +144,19 @@ def _screen(stepper: "Stepper", output: Output) -> None:
 
 
 # -------------------------------------------------------------------------------- line by line
+
+
+def _piped(stepper: "Stepper", output: Output, run: str, limit: int, cursor: int) -> None:
+    """Obey what comes from stdin; where nothing does, list where the breakpoints stop."""
+    lines = iter(output.world.stdin)
+    if first := next(lines, ""):
+        _obey(stepper, output, chain([first], lines))
+    elif stepper.breakpoints:
+        _list(stepper, output, "", limit, cursor)
+    else:
+        _tell(stepper, output)
+        output.hint("commands, one a line, come from stdin: ? lists them")
+        output.hint(f"all steps: podium replay {run} --until {len(stepper)}")
 
 
 def _obey(stepper: "Stepper", output: Output, lines: Iterable[str]) -> None:

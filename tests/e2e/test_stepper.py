@@ -251,6 +251,18 @@ def test_a_script(shell: Shell) -> None:
     assert "b KIND=VALUE" in said.err
 
 
+def test_without_a_script_the_stops_are_listed_or_a_hint_is_given(shell: Shell) -> None:
+    said = shell("replay", RUN)
+    assert [int(line.split()[0]) for line in said_lines(said)] == [1]
+    assert f"podium replay {RUN} --until {COUNT}\n" in said.err
+    stops = rows(shell("replay", RUN, "--break", "status=exec_err", "--json"))
+    said = shell("replay", RUN, "--break", "status=exec_err")
+    found = [int(line.split()[0]) for line in said_lines(said)]
+    assert found == [step["number"] for step in stops]
+    assert all(" ! " in line for line in said_lines(said))
+    assert not shell("replay", RUN, typed="q\n").err
+
+
 def test_a_script_with_mistakes_goes_on(shell: Shell) -> None:
     said = shell("replay", RUN, typed="sing\ng x\nb colour=red\np\nf\n")
     assert said.code == 0
