@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from podium.cli.options import COMMON, HOSTING, Common, Hosting, load_pool
 from podium.cli.output import Output, iso
 from podium.cli.world import Standing, current
-from podium.render_text import duration
+from podium.render_text import count, duration
 from protocol.errors import Conflict
 from replay.address import shown
 
@@ -33,7 +33,7 @@ def up(*, dry_run: DryRun = False, hosting: Hosting = HOSTING) -> int:
     workers = len(pool.pool.workers)
     target = str(loaded.config.path())
     if dry_run:
-        output.mutation(target, f"a deployment of {workers} workers", dry_run=True)
+        output.mutation(target, f"a deployment of {count(workers, 'worker')}", dry_run=True)
         return 0
 
     async def start() -> Standing:
@@ -48,7 +48,8 @@ def up(*, dry_run: DryRun = False, hosting: Hosting = HOSTING) -> int:
     else:
         standing = asyncio.run(start())
     detail = (
-        f"a deployment of {workers} workers stands (process {standing.pid}, {shown(standing.url)})"
+        f"a deployment of {count(workers, 'worker')} stands "
+        f"(process {standing.pid}, {shown(standing.url)})"
     )
     output.mutation(target, detail)
     output.hint('use it: podium run "…"   stop it: podium down')

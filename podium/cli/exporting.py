@@ -11,6 +11,7 @@ from podium.cli.options import COMMON, Common
 from podium.cli.output import Output
 from podium.cli.source import source
 from podium.cli.world import current
+from podium.render_text import count
 from protocol.errors import NotFound, Usage
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def _export_log(output: Output, run: str, out: str | None, children: bool, commo
     name, path, manifest = asyncio.run(write())
     others = len(manifest.runs) - 1
     detail = (
-        f"run {name}{f' and {others} others' if others else ''}: "
+        f"run {name}{_and_others(others)}: "
         f"{sum(each.commits + each.inbox for each in manifest.runs.values())} messages, "
         f"{len(manifest.blobs)} blobs, {path.stat().st_size:,} bytes in {path}"
     )
@@ -153,6 +154,10 @@ async def _tree(runs: "Source", run: str, *, children: bool, content: bool) -> "
     return await read_tree(await runs.reader(run), log.run, children=children, blobs=content)
 
 
+def _and_others(number: int) -> str:
+    return f" and {count(number, 'other')}" if number else ""
+
+
 def _path(run: str, out: str | None, format_: str) -> Path:
     folder = current().folder or Path()
     path = folder / (out or f"{run}{SUFFIXES[format_]}")
@@ -204,7 +209,7 @@ def import_(
     found = asyncio.run(check())
     runs = [each.run for each in found.logs if not found.shelf.manifest.runs[each.run].part]
     root = found.shelf.manifest.run
-    others = f" and {len(runs) - 1} others" if len(runs) > 1 else ""
+    others = _and_others(len(runs) - 1)
     if not found.fresh:
         output.mutation(root, f"run {root}{others}: here already", applied=False, dry_run=dry_run)
         return 0

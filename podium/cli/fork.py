@@ -15,7 +15,7 @@ from podium.cli.output import Output
 from podium.cli.source import event_name, no_file
 from podium.cli.world import current
 from podium.render_text import ago, count, one_line, value_text
-from protocol.errors import Conflict, Usage
+from protocol.errors import Conflict, NotFound, Usage
 from protocol.subjects import run_id
 
 if TYPE_CHECKING:
@@ -182,7 +182,11 @@ def _told(log: "RunLog", found: "Failure", history: "list[Entry]") -> str:
         case CallSettled() as event:
             name = event.call
             value = values(log).get(event.report) if event.report else event.value
-            why = "" if event.status == "OK" else f": {one_line(value_text(value), WHY_CHARS)}"
+            why = (
+                ""
+                if event.status == "OK"
+                else f": {one_line(value_text(value), WHY_CHARS).removesuffix('.')}"
+            )
             word = {"OK": "succeeded", "TIMEOUT": "ran out of time"}.get(event.status, "failed")
             worker = one_line(before.calls[name].call.worker)
             what = f"round {name.partition('-')[0]}: {worker} ({name}) {word}{why}"
@@ -342,7 +346,10 @@ def _worker(text: str, pool: "Pool") -> "WorkerSpec":
     if source.endswith(".toml"):
         file, other = source.removesuffix(".toml"), name
     if other:
-        there = poolfile.load(f"{file}.toml").pool
+        try:
+            there = poolfile.load(f"{file}.toml").pool
+        except NotFound as error:
+            raise NotFound(error.message, hint=f"Correct its path: --worker {text}") from None
         where = f"{file}.toml"
     else:
         there, other, where = pool, source, "the run's pool"

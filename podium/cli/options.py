@@ -62,7 +62,9 @@ class Hosting(Common):
         ),
     ] = None
     pool: Annotated[str | None, Parameter(help="A pool file (TOML).")] = None
-    policy: Annotated[str | None, Parameter(help="rules, or openai:MODEL.")] = None
+    policy: Annotated[str | None, Parameter(help="rules, openai:MODEL or python:MODULE:NAME.")] = (
+        None
+    )
 
     def flags(self) -> dict[str, Any]:
         """The flags, by their path in the configuration."""

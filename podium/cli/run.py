@@ -21,6 +21,7 @@ from podium.cli.options import (
 from podium.cli.output import Output
 from podium.cli.source import no_file
 from podium.cli.world import current
+from podium.render_text import count
 from protocol.actions import Json
 from protocol.errors import Conflict, InvalidData, Usage
 
@@ -132,7 +133,7 @@ class _Run:
 
     def _would(self, task: "Task") -> int:
         workers = len(self.pool.pool.workers)
-        detail = f"a run of {workers} workers under the policy {self.policy}: {task.text}"
+        detail = f"a run of {count(workers, 'worker')} under the policy {self.policy}: {task.text}"
         self.output.mutation("run", detail, dry_run=True)
         return 0
 

@@ -33,6 +33,7 @@ def test_a_run_is_exported_imported_and_read_elsewhere(shell: Shell, tmp_path: P
     assert path.is_file()
     assert f"{path.stat().st_size:,} bytes" in said.out
     assert "look who may read it" in said.err
+    assert "others" not in said.out
     shown = shell("runs", "show", run, "--content").out
     assert shell("runs", "show", f"{run}.podium", "--content").out == shown
 

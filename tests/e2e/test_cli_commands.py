@@ -34,6 +34,13 @@ def test_the_answer_alone_is_on_stdout(shell: Shell) -> None:
     assert "round 1: 2 calls: country, country" in said.err
 
 
+def test_one_worker_is_one(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "one.toml").write_text('[[worker]]\nname = "python"\nadapter = "python"\n')
+    pool = ("--pool", str(tmp_path / "one.toml"), "--dry-run")
+    assert "a deployment of 1 worker\n" in shell("up", *pool).out
+    assert "a run of 1 worker under" in shell("run", *pool, CHAD).out
+
+
 def test_a_terminal_shows_the_tree_and_then_the_answer(shell: Shell) -> None:
     said = shell("run", CHAD, terminal=True)
     assert "round 1" in said.err

@@ -203,7 +203,9 @@ def test_a_worker_that_is_nowhere(atlas: Atlas) -> None:
         said = atlas.shell("fork", run, "--at", "3", "--worker", given, "--json")
         assert says in said.json()["error"]["message"]
         assert "There are: country" in said.json()["error"]["hint"] or given == "country"
-    assert atlas.shell("fork", run, "--at", "3", "--worker", "country=no.toml").code == 4
+    said = atlas.shell("fork", run, "--at", "3", "--worker", "country=no.toml")
+    assert said.code == 4
+    assert "Correct its path: --worker country=no.toml" in said.err
 
 
 def test_another_policy(atlas: Atlas) -> None:
