@@ -199,9 +199,18 @@ class JetStreamLog:
         extend(log, commits, inbox)
         await attach(self._own, log)
 
-    async def inbox(self, run: str, after: int = 0) -> list[Stored]:
+    async def inbox(self, run: str, after: int = 0, *, fresh: bool = False) -> list[Stored]:
         """See `EventLog.inbox`."""
-        return await self._read(run, subjects.inbox(run), after)
+        subject = subjects.inbox(run)
+        found = await self._read(run, subject, after)
+        if fresh:
+            stream, seen = await self._stream(run), found[-1].seq if found else after
+            last = await persist(
+                lambda: self.broker.last(stream, subject), SETTLE_S, f"run {run}: its inbox"
+            )
+            if last is not None and last.seq > seen:
+                found += await self._leader(run, subject, seen)
+        return found
 
     async def _read(self, run: str, subject: str, after: int) -> list[Stored]:
         stream = await self._stream(run)

@@ -233,10 +233,10 @@ class LayeredLog:
         """See `EventLog.tail`: of the live log only, for it is what a writer has to chain to."""
         return None if self.live is None else await self.live.tail(run)
 
-    async def inbox(self, run: str, after: int = 0) -> list[Stored]:
+    async def inbox(self, run: str, after: int = 0, *, fresh: bool = False) -> list[Stored]:
         """See `EventLog.inbox`."""
         if after or not self._held(run):
-            return [] if self.live is None else await self.live.inbox(run, after)
+            return [] if self.live is None else await self.live.inbox(run, after, fresh=fresh)
         return (await self.stored(run)).inbox
 
     async def runs(self, prefix: str = "") -> list[str]:

@@ -85,8 +85,14 @@ class EventLog(Protocol):
         """
         ...
 
-    async def inbox(self, run: str, after: int = 0) -> list[Stored]:
-        """The messages of the run's inbox after a sequence."""
+    async def inbox(self, run: str, after: int = 0, *, fresh: bool = False) -> list[Stored]:
+        """The messages of the run's inbox after a sequence.
+
+        Args:
+            run: Its id.
+            after: The sequence.
+            fresh: All that the leader has by now: a replica that lags behind is not believed.
+        """
         ...
 
     async def runs(self, prefix: str = "") -> list[str]:

@@ -112,7 +112,7 @@ class MemoryLog:
             raise TooLarge(f"run {run}: an inbox message of {len(data)} bytes; use a blob")
         return self.store.put((run, "i"), data)
 
-    async def inbox(self, run: str, after: int = 0) -> list[Stored]:
+    async def inbox(self, run: str, after: int = 0, *, fresh: bool = False) -> list[Stored]:
         """See `EventLog.inbox`."""
         return self.store.after((run, "i"), after)
 

@@ -166,10 +166,10 @@ class LineLog(MemoryLog):
         self.line.demand("log.read")
         return await super().read(run, least, until)
 
-    async def inbox(self, run: str, after: int = 0) -> list[Stored]:
+    async def inbox(self, run: str, after: int = 0, *, fresh: bool = False) -> list[Stored]:
         """See `EventLog.inbox`."""
         self.line.demand("log.inbox")
-        return await super().inbox(run, after)
+        return await super().inbox(run, after, fresh=fresh)
 
     async def hints(self, run: str, handler: HintHandler) -> Hints:
         """See `EventLog.hints`."""

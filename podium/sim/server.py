@@ -237,14 +237,21 @@ class Server:
 
     def _stage(self, stream: Stream, request: Request, batch: str, expected: int | None) -> None:
         members = stream.staged.setdefault(batch, [])
+        whole = request.headers.get("Nats-Batch-Sequence") == str(len(members) + 1)
         members.append((request.subject, request.data, expected))
+        if not whole:  # one was lost, or came twice: nothing that follows can mend it
+            stream.torn.add(batch)
         if "Nats-Batch-Commit" not in request.headers:
             return
         del stream.staged[batch]
         try:
-            if request.headers.get("Nats-Batch-Sequence") != str(len(members)):
+            if batch in stream.torn:
                 raise No(10176, "atomic publish batch is incomplete")
+            seen: set[str] = set()
             for subject, _, condition in members:
+                if subject in seen and condition is not None:
+                    raise No(10164, "wrong last sequence")  # only the first of a subject has one
+                seen.add(subject)
                 stream.check(subject, condition)
         except No as no:
             self.answer(request, _json({"error": no.body(), "stream": stream.name, "seq": 0}))

@@ -69,6 +69,8 @@ class Stream:
         """Until when it has no leader."""
         self.staged: dict[str, list[tuple[str, bytes, int | None]]] = {}
         """Members of atomic batches that are not complete."""
+        self.torn: set[str] = set()
+        """Batches of which a member was lost, or came twice."""
 
     def last(self, subject: str) -> Kept | None:
         """The last message of a subject."""
