@@ -114,11 +114,13 @@ async def batches(broker: Broker) -> Said:
     story = Story(broker, await last_sequence(broker, stream))
     names = [subjects.commits(new_run()) for _ in range(3)]
 
-    async def batch(expected: list[int], numbers: list[int], name: str) -> object:
+    async def batch(
+        expected: list[int], numbers: list[int], name: str, to: list[str] | None = None
+    ) -> object:
         heard: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         reply = broker.expect(lambda message: heard.set_result(message.data), lambda: None)
         for place, (subject, condition, number) in enumerate(
-            zip(names, expected, numbers, strict=True), 1
+            zip(to or names, expected, numbers, strict=True), 1
         ):
             headers = {
                 "Nats-Batch-Id": name,
@@ -144,6 +146,15 @@ async def batches(broker: Broker) -> Said:
         seq = (await broker.last(stream, name)).seq  # type: ignore[union-attr]
         story.said.append(("nothing was stored", story.count(seq)))
     await story.ask("the next", batch(there, [1, 2, 3], f"{new_run()}-c"))
+    there = [seq + 3 for seq in there]
+    twice = [names[0], names[1], names[0]]
+    refused = batch([there[0], there[1], there[0]], [1, 2, 3], f"{new_run()}-d", twice)
+    assert isinstance(await refused, int), "two of one subject, with a condition each"
+    torn = batch(there, [1, 1, 3], f"{new_run()}-e")
+    assert isinstance(await torn, int), "one was lost, and one came twice"
+    for name in names:
+        seq = (await broker.last(stream, name)).seq  # type: ignore[union-attr]
+        story.said.append(("nothing was stored", story.count(seq)))
     return story.said
 
 
