@@ -76,7 +76,10 @@ def run_context(run: str, traceparent: str = "") -> Context:
 
 def attempt_context(run: str, call: str, attempt: int, traceparent: str = "") -> Context:
     """The span of one attempt of a run whose task names ``traceparent``."""
-    return run_context(run, traceparent)._replace(span=span_id(f"{run}/{call}/{attempt}"))
+    above, span = parse(traceparent), span_id(f"{run}/{call}/{attempt}")
+    if above is None:
+        return Context(trace_id(run), span)
+    return Context(above.trace, span, above.sampled)
 
 
 def _id(identity: str, size: int) -> str:
