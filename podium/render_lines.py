@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from podium.render import CallNode, RunTree, TurnNode, call_text
 from podium.render_text import count, duration, one_line
 from podium.words import settled, told
-from protocol.codec import Commit
 from protocol.events import (
     AnswerGiven,
     AnyEvent,
@@ -38,13 +37,6 @@ def story(log: RunLog, told_before: int = 0, *, content: bool = False) -> list[s
         for row in run.rows[first:]
         if _worth_a_line(row.entry.event)
     ]
-
-
-def commit_story(commit: Commit, run: RunTree) -> list[str]:
-    """The names of a commit's events, for who wants all of them."""
-    since = duration(max(0, commit.at - run.started))
-    names = ", ".join(type(event).__name__ for event in commit.events)
-    return [f"{since:>9}  {commit.n}: {names}"]
 
 
 def _worth_a_line(event: AnyEvent) -> bool:

@@ -37,7 +37,6 @@ OPERATIONS: Final = (INVOKE_WORKFLOW, PLAN, CHAT, INVOKE_AGENT, EXECUTE_TOOL)
 # ---------------------------------------------------------------- attributes of the conventions
 
 SERVICE_NAME: Final = "service.name"
-SERVICE_VERSION: Final = "service.version"
 ERROR_TYPE: Final = "error.type"
 
 OPERATION_NAME: Final = "gen_ai.operation.name"

@@ -9,6 +9,8 @@ from podium.cli.options import COMMON, Common
 from podium.cli.output import Output
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from podium.sim.run import Summary, Verdict
 
 
@@ -51,7 +53,7 @@ def sim(
     return 1 if summary.failed else 0
 
 
-def _until_failed(shrink: bool):  # type: ignore[no-untyped-def]
+def _until_failed(shrink: bool) -> "Callable[[Summary], bool]":
     return lambda sum_: not (shrink and sum_.failed)
 
 

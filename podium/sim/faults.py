@@ -222,18 +222,6 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     skews: float = 1.0
 
 
-QUIET: Final = Mix(
-    conductor_crashes=0,
-    worker_crashes=0,
-    other_crashes=0,
-    freezes=0,
-    disconnects=0,
-    messages=0,
-    broker=0,
-    skews=0,
-)
-"""Nothing goes wrong."""
-
 CRASHES: Final = Mix()
 """Processes die, again and again; the rest is as usual."""
 

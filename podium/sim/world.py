@@ -385,7 +385,10 @@ class World:
             clock=self.clock(seat),
             randomness=self.chance.randbytes,
         )
-        going = lambda: self.begun - self.ended  # noqa: E731
+
+        def going() -> set[str]:
+            return self.begun - self.ended
+
         script = Script(user, self.jobs, self.progress, self.chance, going)
         self._started(seat, lambda: script.busy)
         await script.run()
