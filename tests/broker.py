@@ -60,6 +60,15 @@ def wait_ended(pid: int, limit_s: float = 20.0) -> None:
         os.close(descriptor)
 
 
+async def settled(client: Client) -> None:
+    """Return when the server has taken all that the client has said, and sent what was due to it.
+
+    The library writes a ping before what still waits in its buffer; a second ping comes after it.
+    """
+    await client.flush()
+    await client.flush()
+
+
 class _Connecting:
     """What one server and three have in common: an address, and a token for each role."""
 

@@ -16,6 +16,7 @@ from protocol.codec import decode_commit, decode_message
 from protocol.commands import Start
 from protocol.errors import InvalidData, Unreachable
 from protocol.events import AttemptStarted, CallSettled, RunFailed, RunFinished, RunPaused
+from tests.broker import settled
 from tests.integration import chaos_pool
 
 BUDGET: Final = Budget(rounds=1_000, calls=10_000, wall_ms=3_600_000)
@@ -59,6 +60,7 @@ class Witness:
         """Hear every run."""
         await host.broker.client.subscribe("hint.*.c", cb=self._commit)
         await host.broker.client.subscribe("hint.*.i", cb=self._message)
+        await settled(host.broker.client)
 
     async def _commit(self, message: Msg) -> None:
         with contextlib.suppress(InvalidData):

@@ -12,7 +12,7 @@ from nats.js.api import ConsumerConfig
 from nats.js.errors import APIError
 
 from actors.embedded import Role
-from tests.broker import One, r1
+from tests.broker import One, r1, settled
 
 ANSWER_LIMIT_S = 10.0
 """Seconds for the broker to answer a ping on a busy machine."""
@@ -154,7 +154,7 @@ async def test_nobody_answers_a_conductors_append_in_the_streams_place(
             await message.respond(b'{"stream": "LOG-9", "seq": 1}')
 
         await forger.subscribe("log.>", cb=forge)
-        await forger.flush()
+        await settled(forger)
         with pytest.raises(NoRespondersError):
             await conductor.request("log.9.run.c", b"commit", timeout=ANSWER_LIMIT_S)
 
@@ -165,16 +165,16 @@ async def test_nobody_acknowledges_a_task_in_its_conductors_place(broker: One, r
         streams = conductor.jetstream()
         await streams.add_stream(name="TASKS", subjects=["tasks.>"], retention="workqueue")
         heard = await forger.subscribe(">")  # a second ear would use up the right to answer once
-        await forger.flush()
+        await settled(forger)
         await streams.publish("tasks.normal.run", b"task")
         taking = await streams.pull_subscribe("tasks.>", durable="tasks", stream="TASKS")
         (task,) = await taking.fetch(1, timeout=ANSWER_LIMIT_S)
-        await forger.flush()  # all that was sent to it is here
+        await settled(forger)  # all that was sent to it is here
         while heard.pending_msgs:
             if place := (await heard.next_msg()).reply:
                 await forger.publish(place, b"+ACK")
         await forger.publish(task.reply, b"+ACK")  # even if it knew where
-        await forger.flush()
+        await settled(forger)
         await conductor.request(task.reply, b"+WPI", timeout=ANSWER_LIMIT_S)  # after all before it
         assert (await taking.consumer_info()).num_ack_pending == 1
         assert (await streams.stream_info("TASKS")).state.messages == 1
@@ -190,7 +190,7 @@ async def test_only_a_conductors_commit_is_stored(broker: One) -> None:
         for role in ("worker", "client", "system"):
             async with broker.connect(role) as other:
                 await other.publish("log.1.run.c", b"forged")
-                await other.flush()
+                await settled(other)
         await stream.publish("log.1.run.c", b"mine")
         assert (await stream.stream_info("LOG-1")).state.messages == 1
         assert (await stream.get_last_msg("LOG-1", "log.1.run.c")).data == b"mine"
@@ -224,7 +224,7 @@ async def test_a_client_can_ask_and_watch_and_purges_nothing(broker: One) -> Non
         streams, mine = conductor.jetstream(), client.jetstream()
         await streams.add_stream(name="TASKS", subjects=["tasks.>"])
         watching = await client.subscribe("live.run")
-        await client.flush()
+        await settled(client)
         await mine.publish("tasks.normal.run", b"task")
         await conductor.publish("live.run", b"progress")
         assert (await watching.next_msg(timeout=ANSWER_LIMIT_S)).data == b"progress"
@@ -242,7 +242,7 @@ async def test_a_worker_answers_whoever_asked_how_it_is(broker: One, role: Role)
             await message.respond(b"here")
 
         await worker.subscribe("stats", cb=answer)
-        await worker.flush()
+        await settled(worker)
         reply = await asking.request("stats", b"", timeout=ANSWER_LIMIT_S)
         assert reply.data == b"here"
 
@@ -258,7 +258,7 @@ async def test_known_hole_the_broker_does_not_check_where_an_answer_goes(broker:
         await streams.add_stream(name="LOG-3", subjects=["log.3.*.c", "log.3.*.i"])
         await streams.add_stream(name="OTHER", subjects=["live.>"])
         seen = await conductor.subscribe("log.3.run.c")
-        await conductor.flush()
+        await settled(conductor)
         await worker.publish("live.run", b"progress", reply="log.3.run.c")
         forged = await seen.next_msg(timeout=ANSWER_LIMIT_S)
         assert json.loads(forged.data)["stream"] == "OTHER"

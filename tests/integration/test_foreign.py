@@ -15,7 +15,7 @@ from protocol.subjects import run_id
 from replay.broker import Broker, Unanswered
 from replay.jetstream_log import JetStreamLog
 from replay.streams import ensure_streams
-from tests.broker import One, r1
+from tests.broker import One, r1, settled
 from tests.stranger import Stranger
 
 LIMIT_S = 20.0
@@ -43,11 +43,6 @@ async def stranger(server: One) -> AsyncIterator[Stranger]:
         yield stranger
 
 
-async def subscribed(broker: Broker) -> None:
-    """The client's own ``flush`` may overtake a subscription; a question can't."""
-    await broker.request("$JS.API.INFO")
-
-
 @pytest.mark.parametrize(
     ("subject", "headers"),
     [
@@ -68,7 +63,7 @@ async def test_no_message_deafens_a_connection(
         heard.put_nowait(message.data)
 
     await broker.client.subscribe("ear.*", cb=hear)
-    await subscribed(broker)
+    await settled(broker.client)
     stranger.say(subject, b"strange", headers)
     stranger.say(b"ear.a", b"plain")
     async with asyncio.timeout(LIMIT_S):
@@ -108,7 +103,7 @@ async def test_an_answer_that_is_none_is_no_answer(broker: Broker, answer: bytes
         await message.respond(answer)
 
     subscription = await broker.client.subscribe("liar", cb=lie)
-    await subscribed(broker)
+    await settled(broker.client)
     with pytest.raises(Unanswered):
         await broker.append("liar", b"commit")
     if not answer.startswith(b'{"s') and answer != b"{}":
@@ -177,7 +172,7 @@ async def test_questions_are_answered_to_inboxes_only(broker: Broker, stranger: 
         return b"stats"
 
     await bus.listen("asked", listener)
-    await subscribed(broker)
+    await settled(broker.client)
     stranger.say(b"asked", b"", None, subjects.commits(run).encode())
     stranger.say(b"asked", b"", None, b"said.answer")
     await stranger.sync()

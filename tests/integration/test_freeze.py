@@ -28,6 +28,7 @@ from protocol.events import RunActivated
 from replay.broker import Broker
 from replay.jetstream_log import JetStreamLog
 from replay.streams import ensure_streams
+from tests.broker import settled
 from tests.integration import chaos_pool
 from tests.integration.chaos import ROOT, actors, eventually
 from tests.integration.chaos_check import Found, check
@@ -154,6 +155,7 @@ class Takeovers:
         """Hear every commit and every word to the task queue."""
         await broker.client.subscribe("hint.*.c", cb=self._commit)
         await broker.client.subscribe(f"$JS.ACK.{subjects.TASKS}.>", cb=self._verb)
+        await settled(broker.client)
 
     async def _commit(self, message: Msg) -> None:
         commit = decode_commit(message.data)
