@@ -271,16 +271,17 @@ class Three(_Connecting):
         return eventually(led, f"a leader of {stream}")[0]
 
     def await_current(self, stream: str) -> None:
-        """Wait until every replica of ``stream`` has all of it."""
+        """Wait until every server that runs has all of ``stream``."""
 
         def current() -> bool:
-            leader = self.nodes[self.leader_of(stream)]
-            for account in leader.ask("jsz?accounts=1&streams=1").get("account_details") or []:
-                for detail in account.get("stream_detail") or []:
-                    if detail["name"] == stream:
-                        replicas = (detail.get("cluster") or {}).get("replicas") or []
-                        return bool(replicas) and all(each.get("current") for each in replicas)
-            return False
+            found = [
+                detail["state"]["last_seq"]
+                for answer in self._asking("jsz?accounts=1&streams=1").values()
+                for account in answer.get("account_details") or []
+                for detail in account.get("stream_detail") or []
+                if detail["name"] == stream
+            ]
+            return len(found) == sum(bool(node.pid) for node in self.nodes) and len(set(found)) == 1
 
         eventually(current, f"all replicas of {stream} are current")
 

@@ -27,6 +27,7 @@ from podium.sim.server import Server
 from protocol import subjects
 from protocol.actions import BlobRef
 from replay.broker import Broker
+from replay.chain import Stored
 from replay.imported import FolderShelf
 from replay.jetstream_log import JetStreamLog
 from replay.layered import LayeredLog
@@ -158,6 +159,19 @@ class SimPlace:
         await (await self.broker()).append(subjects.blob(ref.sha256, 0), data, 0)
 
 
+class _Current(JetStreamLog):
+    """Reads once all three servers have everything: any of them may answer, one that lags, too."""
+
+    def __init__(self, broker: Broker, server: Three) -> None:
+        super().__init__(broker)
+        self._server = server
+
+    async def _read(self, run: str, subject: str, after: int) -> list[Stored]:
+        stream = subjects.log_stream(subjects.shard(run))
+        await asyncio.to_thread(self._server.await_current, stream)
+        return await super()._read(run, subject, after)
+
+
 class BrokerPlace:
     """A real server, or three."""
 
@@ -172,7 +186,10 @@ class BrokerPlace:
 
     async def log(self) -> EventLog:
         """Another client, on a connection of its own."""
-        return JetStreamLog(await self.broker())
+        broker = await self.broker()
+        if isinstance(self.server, Three):
+            return _Current(broker, self.server)
+        return JetStreamLog(broker)
 
     async def queue(self, worker: str, lease_s: float) -> JetStreamQueue:
         """Another client of the worker's call queue."""
