@@ -15,15 +15,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from actors.queues import Delivery, Outgoing
 from protocol import subjects
 from protocol.errors import Busy
 from replay.broker import Broker, Refused, Unanswered, persist
-from replay.connection import RECONNECT_S
+from replay.connection import RECONNECT_S, Heard, Listening, listen
 
 logger = logging.getLogger("podium.queue")
 
@@ -144,12 +142,15 @@ class JetStreamQueue:
 
 
 class _Delivery:
-    __slots__ = ("_client", "_reply", "data", "delivered", "headers", "subject")
+    __slots__ = ("_client", "_message", "data", "delivered", "subject")
 
-    def __init__(self, client: Client, message: Msg, delivered: int) -> None:
-        self._client, self._reply = client, message.reply
+    def __init__(self, client: Client, message: Heard, delivered: int) -> None:
+        self._client, self._message = client, message
         self.data, self.subject, self.delivered = message.data, message.subject, delivered
-        self.headers: Mapping[str, str] = message.headers or {}
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self._message.headers
 
     async def ack(self) -> None:
         await self._say(b"+ACK")
@@ -165,7 +166,7 @@ class _Delivery:
 
     async def _say(self, verb: bytes) -> None:
         with contextlib.suppress(NatsError, OSError):  # unsaid: the lease ends, and it comes again
-            await self._client.publish(self._reply, verb)
+            await self._client.publish(self._message.reply, verb)
 
 
 class _Demand:
@@ -184,7 +185,7 @@ class _Source:
         self.puller, self.name = puller, name
         self.inbox = ""
         self.demands: deque[_Demand] = deque()
-        self.subscription: Subscription | None = None
+        self.listening: Listening | None = None
         self._numbers = itertools.count()
         # $JS.ACK.<stream>.<consumer>.<delivered>..., or with domain and account before the stream
         place = re.escape(f"{puller.stream}.{name}")
@@ -192,11 +193,9 @@ class _Source:
 
     async def open(self, client: Client) -> None:
         self.inbox = client.new_inbox()
-        self.subscription = await client.subscribe(
-            f"{self.inbox}.*", cb=self._heard, pending_msgs_limit=-1, pending_bytes_limit=-1
-        )
+        self.listening = await listen(client, f"{self.inbox}.*", self._heard)
 
-    async def _heard(self, message: Msg) -> None:
+    def _heard(self, message: Heard) -> None:
         if delivered := self._delivered.fullmatch(message.reply):
             if self.demands:
                 first = self.demands[0]
@@ -207,7 +206,7 @@ class _Source:
             self.puller.take(message, int(delivered[1]))
             return
         demand = next((d for d in self.demands if d.reply == message.subject), None)
-        status = (message.headers or {}).get("Status", "")
+        status = message.status
         if demand is None or not status:  # a demand of before; or a stranger's
             self.puller.counts["strange_answers"] += not status
             return
@@ -265,7 +264,7 @@ class _Puller:
     def want(self) -> None:
         self._wake.set()
 
-    def take(self, message: Msg, delivered: int) -> None:
+    def take(self, message: Heard, delivered: int) -> None:
         self._handler(_Delivery(self._client, message, delivered))
         self._wake.set()
 
@@ -275,9 +274,8 @@ class _Puller:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         for source in self._sources:
-            if source.subscription is not None:
-                with contextlib.suppress(NatsError, OSError):
-                    await source.subscription.unsubscribe()
+            if source.listening is not None:
+                await source.listening.close()
 
     def _renew(self) -> None:
         """The connection is a new one: what was demanded on the old one is forgotten."""

@@ -15,8 +15,11 @@ class Delivery(Protocol):
     subject: str
     delivered: int
     """How many times it has been delivered, this time included."""
-    headers: Mapping[str, str]
-    """What travels beside the message, such as ``traceparent``; anybody may have written it."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What travels beside the message, such as ``traceparent``; anybody may have written it."""
+        ...
 
     async def ack(self) -> None:
         """Done: take it out of the queue."""

@@ -6,12 +6,14 @@ reads whatever can be read of a message, and goes on.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Final
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from protocol.errors import Denied, Unreachable
@@ -68,10 +70,15 @@ class Heard:
     into headers that nobody wants.
     """
 
-    __slots__ = ("_block", "data", "subject")
+    __slots__ = ("_block", "data", "reply", "subject")
 
-    def __init__(self, subject: str, data: bytes, block: bytes | None) -> None:
-        self.subject, self.data, self._block = subject, data, block
+    def __init__(self, subject: str, data: bytes, block: bytes | None, reply: str = "") -> None:
+        self.subject, self.data, self.reply, self._block = subject, data, reply, block
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """All of them, see `parse_headers`."""
+        return parse_headers(self._block) if self._block else {}
 
     @property
     def status(self) -> str:
@@ -118,7 +125,8 @@ class Forgiving(Client):
         self.stats["in_msgs"] += 1
         self.stats["in_bytes"] += len(data)
         try:
-            listener(Heard(subject.decode(errors="replace"), data, headers))
+            where = subject.decode(errors="replace")
+            listener(Heard(where, data, headers, reply.decode(errors="replace")))
         except Exception:  # else the library stops reading
             logger.exception("a message on %r was not taken", subject)
 
@@ -138,8 +146,22 @@ class Forgiving(Client):
         )
 
 
-async def listen(client: Client, subject: str, listener: Callable[[Heard], None]) -> None:
-    """Have a function called with each message on a subject, for as long as the client is open.
+class Listening:
+    """A subject that is listened to."""
+
+    def __init__(self, client: Client, subscription: Subscription) -> None:
+        self._client, self._subscription = client, subscription
+
+    async def close(self) -> None:
+        """Hear nothing more, at once."""
+        if isinstance(self._client, Forgiving):
+            self._client.listeners.pop(self._subscription._id, None)
+        with contextlib.suppress(NatsError, OSError):  # a connection that is gone hears nothing
+            await self._subscription.unsubscribe()
+
+
+async def listen(client: Client, subject: str, listener: Callable[[Heard], None]) -> Listening:
+    """Have a function called with each message on a subject, until that is closed.
 
     It must not block, and nothing waits between it and the network.
     """
@@ -148,13 +170,14 @@ async def listen(client: Client, subject: str, listener: Callable[[Heard], None]
         lines = [f"{name}: {value}" for name, value in (message.headers or {}).items()]
         status = (message.headers or {}).get("Status", "")
         block = "\r\n".join([f"NATS/1.0 {status}".strip(), *lines, "", ""]).encode()
-        listener(Heard(message.subject, message.data, block))
+        listener(Heard(message.subject, message.data, block, message.reply))
 
     subscription = await client.subscribe(
         subject, cb=heard, pending_msgs_limit=-1, pending_bytes_limit=-1
     )
     if isinstance(client, Forgiving):
         client.listeners[subscription._id] = listener
+    return Listening(client, subscription)
 
 
 async def connect(

@@ -9,9 +9,6 @@ import asyncio
 import re
 from typing import Any, Final
 
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
-
 from protocol import subjects
 from protocol.actions import BlobRef
 from protocol.codec import Commit, blob_ref, digest, encode
@@ -29,7 +26,7 @@ from replay.chain import (
     purged_meanwhile,
     verdict,
 )
-from replay.connection import RECONNECT_S
+from replay.connection import RECONNECT_S, Heard, Listening, listen
 from replay.forks import attach
 from replay.log import HintHandler
 
@@ -51,14 +48,6 @@ WRONG_SEQUENCE: Final = frozenset({10071, 10164})
 
 _FULL: Final = frozenset({10077, 10047, 10023})
 """Error codes of a stream at one of its limits, and of an account without storage."""
-
-
-class _Hints:
-    def __init__(self, subscription: Subscription) -> None:
-        self._subscription = subscription
-
-    async def close(self) -> None:
-        await self._subscription.unsubscribe()
 
 
 class JetStreamLog:
@@ -297,22 +286,21 @@ class JetStreamLog:
 
     # ---------------------------------------------------------------------------------------- hints
 
-    async def hints(self, run: str, handler: HintHandler) -> _Hints:
+    async def hints(self, run: str, handler: HintHandler) -> Listening:
         """See `EventLog.hints`."""
-        return await self._subscribe(subjects.hint(run, "i"), handler)
+        return await self._listen(subjects.hint(run, "i"), handler)
 
-    async def watch(self, run: str, handler: HintHandler) -> _Hints:
+    async def watch(self, run: str, handler: HintHandler) -> Listening:
         """See `EventLog.watch`."""
-        return await self._subscribe(subjects.hint(run, "c"), handler)
+        return await self._listen(subjects.hint(run, "c"), handler)
 
-    async def _subscribe(self, subject: str, handler: HintHandler) -> _Hints:
-        async def heard(message: Msg) -> None:
-            headers = message.headers or {}
-            seq, before = headers.get("Nats-Sequence", ""), headers.get("Nats-Last-Sequence", "")
-            if seq.isdecimal() and before.isdecimal():  # else it is nobody's republication
-                handler(message.data, int(seq), int(before))
+    async def _listen(self, subject: str, handler: HintHandler) -> Listening:
+        def heard(message: Heard) -> None:
+            seq, before = message.seq, message.header("Nats-Last-Sequence")
+            if seq and before.isdecimal():  # else it is nobody's republication
+                handler(message.data, seq, int(before))
 
-        return _Hints(await self.broker.client.subscribe(subject, cb=heard))
+        return await listen(self.broker.client, subject, heard)
 
     # ---------------------------------------------------------------------------------------- blobs
 
