@@ -124,26 +124,29 @@ def encode(message: msgspec.Struct) -> bytes:
         TooLarge: They would not fit; nothing was sent.
         InvalidData: It holds what JSON can't say, or nests too deeply for every reader.
     """
-    what = f"run {getattr(message, 'run', '?')}: a {type(message).__name__}"
     try:
         data = _encode(message)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidData(
-            f"{what} can't be written: {error}"[:MAX_DETAIL_CHARS],
+            f"{_called(message)} can't be written: {error}"[:MAX_DETAIL_CHARS],
             hint="give values of JSON only: texts, numbers, lists, and objects with text keys",
         ) from None
     limit = MAX_COMMIT_BYTES if type(message) is Commit else MAX_MESSAGE_BYTES // 2
     if len(data) > limit:
         raise TooLarge(
-            f"{what} of {len(data)} bytes; at most {limit} fit",
+            f"{_called(message)} of {len(data)} bytes; at most {limit} fit",
             hint="put large inputs into a document or a blob, and name it",
         )
     if deeper_than(_MAX_LEVELS, data):
         raise InvalidData(
-            f"{what} of more than {_MAX_LEVELS} levels of lists and objects",
+            f"{_called(message)} of more than {_MAX_LEVELS} levels of lists and objects",
             hint=f"give values of at most {MAX_NESTING} levels",
         )
     return data
+
+
+def _called(message: msgspec.Struct) -> str:
+    return f"run {getattr(message, 'run', '?')}: a {type(message).__name__}"
 
 
 def deeper_than(levels: int, data: bytes) -> bool:
