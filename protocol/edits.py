@@ -77,7 +77,9 @@ def _edited(s: RunState, edit: Edit) -> Any:
     match edit.path.split("."):
         case ["task", ("text" | "inputs"), *_] as keys:
             return _replaced(s.task, keys[1:], edit)
-        case ["budget", field] if field in s.budget.__struct_fields__:
+        case ["budget", field]:
+            if field not in (fields := s.budget.__struct_fields__):
+                raise _Impossible(f"{edit.path}: {_none(field, list(fields))}")
             return _replaced(s.budget, [field], edit)
         case ["workers", name, field, *_] as keys if field != "name":
             return _pool_with(s.pool, name, keys[2:], edit)

@@ -194,7 +194,7 @@ class Launch:
             cells = [run.run, run.outcome or run.phase, str(run.rounds), str(run.spent.calls), took]
             cells += [money(run.spent.cost)] if paid else []
             rows.append([*cells, run.answer if run.outcome == "finished" else run.detail])
-        heads = ["run", "status", "rounds>", "calls>", "took>", *(["cost>"] if paid else [])]
+        heads = ["run", "status", "rounds>", "attempts>", "took>", *(["cost>"] if paid else [])]
         return table([*heads, "answer"], rows, "answer")
 
 

@@ -109,7 +109,7 @@ def _table(page: list["RunRow"], output: Output) -> Any:
         cells += [money(row.spent.cost)] if paid else []
         cells += [row.forked_from] if forks else []
         rows.append([*cells, one_line(row.task or row.detail)])
-    heads = ["run", "status", "began>", "took>", "rounds>", "calls>"]
+    heads = ["run", "status", "began>", "took>", "rounds>", "attempts>"]
     heads += ["cost>"] if paid else []
     heads += ["forked from"] if forks else []
     return table([*heads, "task"], rows, "task", cut=output.console().width)
