@@ -239,6 +239,7 @@ class Worker:
             record=record,
             record_blob=record_blob,
             usage=outcome.usage,
+            deliveries=job.delivered,
         )
 
     async def _stored(self, outcome: Outcome) -> tuple[Outcome, Json, BlobRef | None]:

@@ -164,6 +164,9 @@ class Report(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=
     record_blob: BlobRef | None = None
     usage: Usage = UNKNOWN_USAGE
     """Of an agent: the tokens in ``spend``, told apart, where it knows."""
+    deliveries: Count = 1
+    """Times that its queue had delivered the attempt: more than one where a replica that had it was
+    gone before it could report."""
 
     @property
     def blobs(self) -> tuple[BlobRef, ...]:

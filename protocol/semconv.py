@@ -100,6 +100,7 @@ TURNS: Final = "podium.turns"
 CALLS: Final = "podium.calls"
 MODEL_CALLS: Final = "podium.model_calls"
 QUEUE_WAIT_MS: Final = "podium.queue.wait_ms"
+DELIVERIES: Final = "podium.deliveries"
 CONTENT_REF: Final = "podium.content.ref"
 REASON: Final = "podium.reason"
 DETAIL: Final = "podium.detail"
@@ -108,6 +109,11 @@ SIGNAL_KIND: Final = "podium.signal.kind"
 EPOCH: Final = "podium.epoch"
 LINK_KIND: Final = "podium.link.kind"
 DROPPED: Final = "podium.dropped_events"
+DIVERGENCE_WHAT: Final = "podium.divergence.what"
+
+CONDUCTOR: Final = "conductor"
+WORKER: Final = "worker"
+"""``podium.actor.role``."""
 
 RETRIES: Final = "retries"
 FORKED_FROM: Final = "forked_from"
@@ -155,6 +161,7 @@ RUN_COST: Final = "podium.run.cost"
 MAILBOX_AGE: Final = "podium.mailbox.age"
 ACTOR_RESTARTS: Final = "podium.actor.restarts"
 APPROVAL_WAIT: Final = "podium.approval.wait"
+REPLAY_DIVERGENCES: Final = "podium.replay.divergences"
 
 _QUICK: Final = tuple(0.01 * 2**n for n in range(14))
 """Seconds, 10 ms to 82 s."""
@@ -200,6 +207,7 @@ COUNTERS: Final[dict[str, tuple[str, str]]] = {
     SENT_MESSAGES: ("{message}", "Number of messages producer attempted to send to the broker."),
     CONSUMED_MESSAGES: ("{message}", "Number of messages delivered to the application."),
     ACTOR_RESTARTS: ("{restart}", "Runs taken over from a conductor that was gone."),
+    REPLAY_DIVERGENCES: ("{divergence}", "What rules or prompts of today do otherwise."),
 }
 """Unit and description of each counter, by name."""
 

@@ -41,6 +41,10 @@ CALLS: Final = "CALLS"
 BLOBS: Final = "BLOBS"
 HEADS: Final = "HEADS"
 
+TASK: Final = "tasks.{priority}.{run}"
+CALL: Final = "calls.{worker}.{priority}.{run}.{call}.{attempt}"
+"""What `task` and `call` fill in: the kind of place, whoever's it is."""
+
 _RUN: Final = re.compile(f"[{ALPHABET}]{{{RUN_ID_CHARS}}}")
 _CALL: Final = re.compile(r"[0-9]{1,6}-[0-9]{1,6}")
 _NAME: Final = re.compile(NAME_PATTERN)

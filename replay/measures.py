@@ -4,9 +4,11 @@ Nothing is counted where the work is done. No measure names a run, a call or an 
 one of those would have as many series as there are runs.
 """
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from protocol import semconv
+from protocol import semconv, subjects
+from replay.problems import What
 from replay.spans import Attributes, Span
 
 _NS: Final = 1e9
@@ -19,7 +21,8 @@ _MODEL: Final = (
     semconv.RESPONSE_MODEL,
 )
 
-_TEMPLATE: Final = "calls.{worker}.{priority}.{run}.{call}.{attempt}"
+DIVERGENCES: Final[tuple[What, ...]] = ("prompt", "rules", "state")
+"""What can diverge, as `verify` names it."""
 
 
 class Measure(NamedTuple):
@@ -40,8 +43,9 @@ def measures(span: Span) -> list[Measure]:
             tool = (semconv.TOOL_NAME, semconv.TOOL_TYPE)
             return [_duration(span, semconv.EXECUTE_TOOL_DURATION, tool), *_message(span)]
         case semconv.INVOKE_AGENT:
-            agent = (semconv.AGENT_NAME,)
-            return [_duration(span, semconv.INVOKE_AGENT_DURATION, agent), *_message(span)]
+            agent = (semconv.AGENT_NAME, semconv.REQUEST_MODEL)
+            took = _duration(span, semconv.INVOKE_AGENT_DURATION, agent)
+            return [took, *_tokens(span), *_message(span)]
         case semconv.INVOKE_WORKFLOW:
             return _run(span)
         case _:
@@ -66,7 +70,12 @@ def _number(span: Span, key: str) -> float:
 
 
 def _chat(span: Span) -> list[Measure]:
-    found = [_duration(span, semconv.CLIENT_OPERATION_DURATION, _MODEL)]
+    return [_duration(span, semconv.CLIENT_OPERATION_DURATION, _MODEL), *_tokens(span)]
+
+
+def _tokens(span: Span) -> list[Measure]:
+    """What a model read and wrote, where it was said."""
+    found: list[Measure] = []
     for key, kind in (
         (semconv.INPUT_TOKENS, semconv.INPUT),
         (semconv.OUTPUT_TOKENS, semconv.OUTPUT),
@@ -81,9 +90,10 @@ def _message(span: Span) -> list[Measure]:
     """What an attempt was as a message: sent by the conductor, and processed by a worker."""
     if not span.attributes.get(semconv.ATTEMPT):
         return []
+    child = span.attributes.get(semconv.ACTOR_ROLE) == semconv.CONDUCTOR
     system: Attributes = {
         semconv.MESSAGING_SYSTEM: semconv.NATS,
-        semconv.DESTINATION_TEMPLATE: _TEMPLATE,
+        semconv.DESTINATION_TEMPLATE: subjects.TASK if child else subjects.CALL,
     }
     sent = system | {semconv.MESSAGING_OPERATION_NAME: "publish"}
     found = [Measure(semconv.SENT_MESSAGES, 1, sent)]
@@ -91,7 +101,7 @@ def _message(span: Span) -> list[Measure]:
         taken = system | {semconv.MESSAGING_OPERATION_NAME: semconv.PROCESS}
         failed = _some(span, (semconv.ERROR_TYPE,))
         found += [
-            Measure(semconv.CONSUMED_MESSAGES, 1, taken),
+            Measure(semconv.CONSUMED_MESSAGES, _number(span, semconv.DELIVERIES) or 1, taken),
             Measure(semconv.PROCESS_DURATION, _seconds(span), taken | failed),
             Measure(semconv.MAILBOX_AGE, _number(span, semconv.QUEUE_WAIT_MS) / 1e3, system),
         ]
@@ -112,7 +122,8 @@ def _run(span: Span) -> list[Measure]:
     paused, why = 0, ""
     for each in span.happenings:
         if each.name == semconv.ACTIVATED:
-            found.append(Measure(semconv.ACTOR_RESTARTS, 1, {semconv.ACTOR_ROLE: "conductor"}))
+            whose: Attributes = {semconv.ACTOR_ROLE: semconv.CONDUCTOR}
+            found.append(Measure(semconv.ACTOR_RESTARTS, 1, whose))
         elif each.name == semconv.PAUSED:
             paused, why = each.at_ns, str(each.attributes.get(semconv.REASON, ""))
         elif each.name == semconv.RESUMED and paused:
@@ -120,3 +131,14 @@ def _run(span: Span) -> list[Measure]:
             found.append(Measure(semconv.APPROVAL_WAIT, waited, {semconv.REASON: why}))
             paused = 0
     return found
+
+
+def divergences(counts: Mapping[What, int]) -> list[Measure]:
+    """What a verification adds.
+
+    Also where it found none: nothing found is another thing than nobody having looked.
+    """
+    return [
+        Measure(semconv.REPLAY_DIVERGENCES, counts.get(what, 0), {semconv.DIVERGENCE_WHAT: what})
+        for what in DIVERGENCES
+    ]

@@ -25,7 +25,7 @@ from typing import Final
 import msgspec
 
 from protocol import semconv
-from protocol.actions import Kind, Report, Spend, Status
+from protocol.actions import Report, Spend, Status
 from protocol.codec import Commit
 from protocol.decisions import Decision
 from protocol.events import (
@@ -53,7 +53,17 @@ from protocol.events import (
 from protocol.traces import parse, run_context, trace_id
 from replay.chain import RunLog
 from replay.spans import Attributes, Happening, Link, Span, in_order
-from replay.trace_parts import Called, Question, Tried, attempt, chat, message, plan
+from replay.trace_parts import (
+    Called,
+    Party,
+    Question,
+    Tried,
+    attempt,
+    chat,
+    message,
+    party,
+    plan,
+)
 from replay.trace_scene import Scene, messages, said, spent
 
 MAX_HAPPENINGS: Final = 128
@@ -100,7 +110,7 @@ class Projector:
         self._messages = messages
         self._scene = Scene(run, run_context(run), content)
         self._root = _Root()
-        self._kinds: dict[str, Kind] = {}
+        self._workers: dict[str, Party] = {}
         self._decision: Decision | None = None
         self._replied = 0
         self._question: Question | None = None
@@ -241,10 +251,8 @@ class Projector:
         cause = self._scene.event(self._replied)
         for index, call in enumerate(self._decision.calls if self._decision else ()):
             arguments = call.arguments if self._scene.content else None
-            kind = self._kinds.get(call.worker, "tool")
-            self._calls[f"{event.round}-{index}"] = Called(
-                call.worker, kind, call.ref, arguments, cause
-            )
+            worker = self._workers.get(call.worker) or Party(call.worker)
+            self._calls[f"{event.round}-{index}"] = Called(worker, call.ref, arguments, cause)
         self._decision = None
 
     def _settled(self, event: CallSettled, at: int) -> None:
@@ -284,7 +292,7 @@ class Projector:
         self._attempted(Tried(call, number, waiting.number, waiting.at, at, ended, report, error))
 
     def _attempted(self, tried: Tried) -> None:
-        called = self._calls.get(tried.call, Called("", "tool", "", None, ""))
+        called = self._calls.get(tried.call, Called(Party(""), "", None, ""))
         parent = self._scene.context.span
         if self._messages and tried.attempt:
             published, processed = message(self._scene, called, tried)
@@ -305,7 +313,7 @@ class Projector:
         scene, above, parent = self._scene, parse(event.traceparent), event.parent
         scene.context = run_context(scene.run, event.traceparent)
         scene.policy, scene.priority = event.policy, event.priority
-        self._kinds = {worker.name: worker.kind for worker in reversed(event.pool.workers)}
+        self._workers = {spec.name: party(spec) for spec in reversed(event.pool.workers)}
         self._root = _Root(
             above=above.span if above else "",
             number=self.number,
@@ -322,7 +330,7 @@ class Projector:
         of = scene.context.trace if self._root.number else trace_id(origin.run)
         scene.context = run_context(scene.run)
         scene.policy, scene.priority = event.policy or scene.policy, event.priority
-        self._kinds |= {worker.name: worker.kind for worker in event.workers}
+        self._workers |= {spec.name: party(spec) for spec in event.workers}
         self._root = _Root(
             number=self.number,
             at=event.at,

@@ -1,13 +1,15 @@
 """The spans of a run's questions and attempts, one function each: the parts of `trace`."""
 
+from typing import NamedTuple
+
 import msgspec
 
 from protocol import semconv, subjects
-from protocol.actions import Json, Kind, Report
+from protocol.actions import Json, Kind, Report, WorkerSpec
 from protocol.events import CallSettled, PolicyAsked, PolicyReplied
 from protocol.traces import attempt_context, span_id
 from replay.spans import Attributes, Link, Span
-from replay.trace_scene import CONDUCTOR, WORKER, Scene, messages, said, spent, text
+from replay.trace_scene import Scene, messages, said, spent, text
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -19,11 +21,28 @@ class Question(msgspec.Struct, frozen=True):
     at: int
 
 
+class Party(NamedTuple):
+    """A worker, as far as spans tell of it."""
+
+    name: str
+    kind: Kind = "tool"
+    provider: str = ""
+    """Of an agent that is one model: whose it is, and which."""
+    model: str = ""
+
+
+def party(spec: WorkerSpec) -> Party:
+    """What spans tell of a worker."""
+    model = spec.options.get("model")
+    if spec.kind != "agent" or not isinstance(model, str):
+        return Party(spec.name, spec.kind)
+    return Party(spec.name, spec.kind, spec.adapter.partition(":")[0], model)
+
+
 class Called(msgspec.Struct, frozen=True):
     """A call of the open round."""
 
-    worker: str
-    kind: Kind
+    worker: Party
     ref: str
     arguments: Json
     """None unless content is told."""
@@ -50,7 +69,7 @@ class Tried(msgspec.Struct, frozen=True):
 
     def began(self, kind: Kind) -> int:
         """When the work began, as far as the report tells."""
-        if self.report is None or kind == CONDUCTOR:  # a child run has a start of its own
+        if self.report is None or kind == "conductor":  # a child run has a start of its own
             return self.queued
         return max(self.queued, self.ended - self.report.latency_ms)
 
@@ -58,7 +77,7 @@ class Tried(msgspec.Struct, frozen=True):
 def plan(scene: Scene, question: Question, at: int, error: str) -> Span:
     """A question to the policy or the composer, until the reply or its loss."""
     asked = question.asked
-    agent = CONDUCTOR if asked.asker == "policy" else asked.asker
+    agent = semconv.CONDUCTOR if asked.asker == "policy" else asked.asker
     attributes = scene.common(question.number, scene.event(question.number - 1)) | {
         semconv.OPERATION_NAME: semconv.PLAN,
         semconv.AGENT_NAME: agent,
@@ -118,7 +137,8 @@ def _reply(reply: PolicyReplied) -> str:
 
 def attempt(scene: Scene, called: Called, tried: Tried, parent: str) -> Span:
     """One attempt of a call, from the start of the work to its end."""
-    kind, start = called.kind, tried.began(called.kind)
+    kind = called.worker.kind
+    start = tried.began(kind)
     operation = semconv.EXECUTE_TOOL if kind == "tool" else semconv.INVOKE_AGENT
     attributes = _of_attempt(scene, called, tried) | {semconv.OPERATION_NAME: operation}
     if start > tried.queued:
@@ -131,7 +151,7 @@ def attempt(scene: Scene, called: Called, tried: Tried, parent: str) -> Span:
         links = (Link(scene.context.trace, before.span, semconv.RETRIES),)
     return scene.span(
         attempt_context(scene.run, tried.call, tried.attempt).span,
-        f"{operation} {called.worker}",
+        f"{operation} {called.worker.name}",
         (start, tried.ended),
         attributes,
         parent=parent,
@@ -142,23 +162,28 @@ def attempt(scene: Scene, called: Called, tried: Tried, parent: str) -> Span:
 
 
 def _of_attempt(scene: Scene, called: Called, tried: Tried) -> Attributes:
-    settled, report = tried.settled, tried.report
+    worker, settled, report = called.worker, tried.settled, tried.report
     found = scene.common(tried.number, called.cause) | {
         semconv.CALL_ID: tried.call,
         semconv.ATTEMPT: tried.attempt,
         semconv.ROUND: scene.round,
         semconv.STATUS: settled.status if not tried.error else "",
         semconv.FAULT: settled.fault if settled.fault != "none" else "",
-        semconv.ACTOR_ROLE: WORKER,
+        semconv.ACTOR_ROLE: semconv.CONDUCTOR if worker.kind == "conductor" else semconv.WORKER,
         semconv.ACTOR_ID: report.by if report is not None else "",
         **spent(settled.spend),
     }
-    if called.kind == "tool":
-        found[semconv.TOOL_NAME] = called.worker
+    if worker.kind == "tool":
+        found[semconv.TOOL_NAME] = worker.name
         found[semconv.TOOL_TYPE] = semconv.FUNCTION
         found[semconv.TOOL_CALL_ID] = called.ref or tried.call
     else:
-        found[semconv.AGENT_NAME] = called.worker
+        found[semconv.AGENT_NAME] = worker.name
+    if worker.model:
+        found[semconv.PROVIDER_NAME] = worker.provider
+        found[semconv.REQUEST_MODEL] = worker.model
+    if report is not None and report.deliveries > 1:
+        found[semconv.DELIVERIES] = report.deliveries
     if report is not None and (report.usage.input or report.usage.output):
         found[semconv.INPUT_TOKENS] = report.usage.input
         found[semconv.OUTPUT_TOKENS] = report.usage.output
@@ -173,14 +198,14 @@ def _of_attempt(scene: Scene, called: Called, tried: Tried) -> Attributes:
 
 def message(scene: Scene, called: Called, tried: Tried) -> tuple[Span, Span]:
     """The spans of an attempt's message: published by the conductor, processed by a worker."""
-    identity = f"{scene.run}/{tried.call}/{tried.attempt}"
-    if called.kind == CONDUCTOR:
+    identity, worker = f"{scene.run}/{tried.call}/{tried.attempt}", called.worker
+    if worker.kind == "conductor":
         place = subjects.task("high", subjects.child_id(scene.run, tried.call, tried.attempt))
-        template, queue, group = "tasks.{priority}.{run}", "tasks", "tasks-high"
+        template, queue, group = subjects.TASK, "tasks", "tasks-high"
     else:
-        place = subjects.call(called.worker, scene.priority, scene.run, tried.call, tried.attempt)
-        template = "calls.{worker}.{priority}.{run}.{call}.{attempt}"
-        queue, group = f"calls.{called.worker}", f"calls-{called.worker}-{scene.priority}"
+        place = subjects.call(worker.name, scene.priority, scene.run, tried.call, tried.attempt)
+        template = subjects.CALL
+        queue, group = f"calls.{worker.name}", f"calls-{worker.name}-{scene.priority}"
     attributes = scene.common(tried.number, called.cause) | {
         semconv.MESSAGING_SYSTEM: semconv.NATS,
         semconv.DESTINATION_NAME: place,
@@ -203,7 +228,7 @@ def message(scene: Scene, called: Called, tried: Tried) -> tuple[Span, Span]:
     processed = scene.span(
         span_id(f"{identity}/process"),
         f"process {queue}",
-        (tried.began(called.kind), tried.ended),
+        (tried.began(worker.kind), tried.ended),
         attributes
         | {
             semconv.MESSAGING_OPERATION_NAME: semconv.PROCESS,

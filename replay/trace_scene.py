@@ -16,9 +16,6 @@ from replay.spans import Attributes, Happening, Link, Span, SpanKind
 MAX_CONTENT_CHARS: Final = 16_000
 """Characters of one attribute with content: backends cut or refuse longer ones."""
 
-CONDUCTOR: Final = "conductor"
-WORKER: Final = "worker"
-
 _NS: Final = 1_000_000
 """Nanoseconds of a millisecond."""
 
@@ -57,7 +54,7 @@ class Scene(msgspec.Struct):
             semconv.EVENT_ID: self.event(number),
             semconv.EVENT_SEQ: number,
             semconv.CAUSATION_ID: cause,
-            semconv.ACTOR_ROLE: CONDUCTOR,
+            semconv.ACTOR_ROLE: semconv.CONDUCTOR,
             semconv.ACTOR_ID: self.conductor,
             semconv.POLICY_VERSION: self.version,
             semconv.WORKFLOW_VERSION: self.rules,

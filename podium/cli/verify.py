@@ -1,6 +1,7 @@
 """`podium verify`: whether logs are what was written, and whether today's code still reads them."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -13,7 +14,7 @@ from podium.render_text import count, one_line
 from protocol.errors import NotFound, Usage
 
 if TYPE_CHECKING:
-    from replay.problems import Problem
+    from replay.problems import Problem, What
     from replay.verify import Verified
 
 AT_ONCE: Final = 8
@@ -60,6 +61,7 @@ def verify(
     output = Output(common.json)
     tally = asyncio.run(_verify(output, common, runs))
     _show(output, tally, content, every)
+    _measure(output, tally)
     if tally.counts["damaged"] or tally.counts["newer"]:
         return EXIT_DAMAGED
     return EXIT_DIVERGED if tally.counts["diverged"] else 0
@@ -70,6 +72,7 @@ class Tally:
 
     def __init__(self, listed: bool) -> None:
         self.counts = dict.fromkeys(COUNTS, 0)
+        self.diverged: Counter[What] = Counter()
         self.listed: list[Verified] = []
         self._all = listed
 
@@ -80,6 +83,7 @@ class Tally:
         self.counts["aside"] += sum(
             each.kind == "aside" and each.seq > 0 for each in found.problems
         )
+        self.diverged.update(each.what for each in found.problems if each.kind == "diverged")
         if (self._all or found.outcome != "sound") and len(self.listed) < MAX_LISTED:
             self.listed.append(found)
 
@@ -113,6 +117,19 @@ def _progress(output: Output, tally: Tally, total: int) -> None:
     stream = output.world.stderr
     stream.write("\r\x1b[2K" if done == total else f"\r\x1b[2K{done:,} of {total:,} runs")
     stream.flush()
+
+
+def _measure(output: Output, tally: Tally) -> None:
+    """Send how much has diverged to where the ``OTEL_*`` variables say; changes no result."""
+    from actors import tracing
+
+    if not (tracing.wanted(output.world.environment, "metrics") and tracing.installed()):
+        return
+    from podium.tracing.metrics import send
+    from replay.measures import divergences
+
+    if not send(divergences(tally.diverged)):
+        output.say("the metrics were not taken where OTEL_EXPORTER_OTLP_ENDPOINT says")
 
 
 # ------------------------------------------------------------------------------------------- shown

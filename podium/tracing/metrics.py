@@ -6,17 +6,23 @@ are not doubled, and the log is the truth.
 """
 
 import logging
+import math
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.metrics import Counter, Histogram
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import (
+    MetricExportResult,
+    MetricReader,
+    MetricsData,
+    PeriodicExportingMetricReader,
+)
 
 from actors.tracing import resource
 from protocol import semconv
-from replay.measures import measures
+from replay.measures import Measure, measures
 from replay.spans import Span
 
 FLUSH_MS: Final = 3_000
@@ -53,12 +59,43 @@ class Meters:
 
     def count(self, spans: Iterable[Span]) -> None:
         """Add what these spans say."""
-        for name, value, attributes in (each for span in spans for each in measures(span)):
+        self.add(each for span in spans for each in measures(span))
+
+    def add(self, some: Iterable[Measure]) -> None:
+        """Add measures."""
+        for name, value, attributes in some:
             if name in self._counters:
                 self._counters[name].add(value, attributes)
             else:
                 self._histograms[name].record(value, attributes)
 
+    def flush(self) -> None:
+        """Export what there is."""
+        self._provider.force_flush(FLUSH_MS)
+
     def close(self) -> None:
         """Export what is left."""
         self._provider.shutdown(FLUSH_MS)
+
+
+class _Noting(OTLPMetricExporter):
+    """Knows whether what it sent last has arrived: who reads for it doesn't say."""
+
+    arrived = False
+
+    def export(
+        self, metrics_data: MetricsData, timeout_millis: float | None = FLUSH_MS, **kwargs: Any
+    ) -> MetricExportResult:
+        result = super().export(metrics_data, timeout_millis, **kwargs)
+        self.arrived = result is MetricExportResult.SUCCESS
+        return result
+
+
+def send(some: Iterable[Measure]) -> bool:
+    """Send measures once, for a program that ends. Takes up to `FLUSH_MS`; False if it failed."""
+    exporter = _Noting()
+    meters = Meters(PeriodicExportingMetricReader(exporter, math.inf, FLUSH_MS))
+    meters.add(some)
+    meters.flush()
+    meters.close()
+    return exporter.arrived

@@ -7,11 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from protocol import semconv
 from protocol.actions import Spend
 from protocol.codec import decode_commit
 from protocol.events import RunStarted
 from replay.chain import Messages, Stored, assemble
 from replay.scrub import KeptHead
+from tests.collector import Collector
 from tests.e2e.memory_host import Shell
 from tests.logs import chained, messages_of
 
@@ -45,6 +47,30 @@ def diverged(shell: Shell, run: str) -> None:
     )
     log.commits = chained([first, *log.commits[1:]])
     store[run, "c"] = messages_of(log).commits
+
+
+@pytest.mark.parametrize("status", [0, 400])
+def test_what_diverges_is_counted_where_the_standard_variable_says(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    run = shell.begin()
+    diverged(shell, run)
+    with Collector() as collector:
+        collector.refuse = status
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        shell.environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = collector.url
+        said = shell("verify", run)
+        assert said.code == 3, "whether anybody takes the metrics or not"
+        assert ("the metrics were not taken" in said.err) is bool(status)
+        if not status:
+            counted = collector.metrics[semconv.REPLAY_DIVERGENCES].sum
+            assert counted.is_monotonic
+            by_what = {
+                point.attributes[0].value.string_value: point.as_int or point.as_double
+                for point in counted.data_points
+            }
+            assert by_what["rules"] >= 1
+            assert by_what["prompt"] == 0
 
 
 def test_a_sound_run(shell: Shell) -> None:

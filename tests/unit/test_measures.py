@@ -1,11 +1,13 @@
 """Metrics are measured on the spans: which instrument, how much, by what told apart."""
 
-from protocol import semconv
-from protocol.actions import Spend, Usage
-from replay.measures import Measure, measures
+import msgspec
+
+from protocol import semconv, subjects
+from protocol.actions import Pool, Spend, Usage
+from replay.measures import Measure, divergences, measures
 from replay.trace import of_run
-from tests.runs import Driver, answer, begin, started
-from tests.traces import MODEL, log_of, story
+from tests.runs import AGENT, Driver, answer, begin, inbox, planned, started
+from tests.traces import MODEL, log_of, reported, story
 
 
 def of(driver: Driver, name: str) -> list[tuple[float, dict[str, object]]]:
@@ -51,6 +53,54 @@ def test_a_models_tokens_are_told_apart() -> None:
     assert of(driver, semconv.CLIENT_TOKEN_USAGE) == [
         (120, model | {semconv.TOKEN_TYPE: "input"}),
         (30, model | {semconv.TOKEN_TYPE: "output"}),
+    ]
+
+
+def test_an_agents_tokens_are_told_by_its_model() -> None:
+    spec = msgspec.structs.replace(AGENT, adapter="openai:", options={"model": "gpt-9-mini"})
+    driver = started(planned("agent"), pool=Pool((spec,)))
+    reported(driver, "1-0", 40, usage=Usage(70, 30))
+    model = {
+        semconv.OPERATION_NAME: "invoke_agent",
+        semconv.PROVIDER_NAME: "openai",
+        semconv.REQUEST_MODEL: "gpt-9-mini",
+    }
+    assert of(driver, semconv.CLIENT_TOKEN_USAGE) == [
+        (70, model | {semconv.TOKEN_TYPE: "input"}),
+        (30, model | {semconv.TOKEN_TYPE: "output"}),
+    ]
+    assert of(driver, semconv.INVOKE_AGENT_DURATION) == [
+        (0.04, {semconv.AGENT_NAME: "agent", semconv.REQUEST_MODEL: "gpt-9-mini"})
+    ]
+
+
+def test_deliveries_are_counted_each_and_told_of_the_attempt() -> None:
+    driver = started()
+    report = msgspec.structs.replace(driver.report_of("1-0"), by="worker-2", deliveries=3)
+    driver.give(inbox(report))
+    (span,) = [each for each in of_run(log_of(driver)) if semconv.ATTEMPT in each.attributes]
+    assert span.attributes[semconv.DELIVERIES] == 3
+    assert [value for value, _ in of(driver, semconv.CONSUMED_MESSAGES)] == [3]
+    assert [value for value, _ in of(driver, semconv.SENT_MESSAGES)] == [1]
+
+
+def test_a_child_run_is_a_message_of_the_task_queue() -> None:
+    above, _ = story()
+    places = [told[semconv.DESTINATION_TEMPLATE] for _, told in of(above, semconv.SENT_MESSAGES)]
+    assert places == [subjects.CALL] * 5 + [subjects.TASK]
+
+
+def test_places_are_what_their_templates_say() -> None:
+    names = {"worker": "w", "priority": "high", "run": "r", "call": "1-0", "attempt": "2"}
+    assert subjects.CALL.format(**names) == subjects.call("w", "high", "r", "1-0", 2)
+    assert subjects.TASK.format(**names) == subjects.task("high", "r")
+
+
+def test_a_verification_that_finds_nothing_says_so() -> None:
+    assert [(each.value, each.attributes) for each in divergences({"rules": 2})] == [
+        (0, {semconv.DIVERGENCE_WHAT: "prompt"}),
+        (2, {semconv.DIVERGENCE_WHAT: "rules"}),
+        (0, {semconv.DIVERGENCE_WHAT: "state"}),
     ]
 
 

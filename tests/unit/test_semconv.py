@@ -8,7 +8,7 @@ import pytest
 
 from protocol import semconv
 from protocol.actions import Usage
-from replay.measures import measures
+from replay.measures import divergences, measures
 from replay.spans import Span
 from replay.trace import of_run, spans
 from tests.runs import Driver, answer, begin, started
@@ -93,6 +93,7 @@ def test_every_name_emitted_is_in_semconv() -> None:
 def test_every_measure_is_in_semconv_and_names_no_run() -> None:
     known = semconv.HISTOGRAMS.keys() | semconv.COUNTERS.keys()
     found = [measure for span in everything() for measure in measures(span)]
+    found += divergences({})
     assert {measure.name for measure in found} == known
     for measure in found:
         assert set(measure.attributes) <= NAMES - semconv.NOT_ON_METRICS - semconv.CONTENT

@@ -1,5 +1,6 @@
 """Inside a worker the current span is the call's, so that a user's own code hangs under it."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from actors import tracing, workers
 from actors.ports import Attempt, Outcome
 from actors.workers.function import tool
 from podium.client import Client
-from protocol import subjects
+from protocol import semconv, subjects
 from protocol.actions import Json, WorkerSpec
 from protocol.budgets import Budget
 from protocol.decisions import Decision, View
@@ -73,6 +74,29 @@ async def test_a_tool_is_under_its_calls_span(world: World, function: str) -> No
     assert context == attempt_context(log.run, "1-0", 1)
     (span,) = named(of_run(log), "execute_tool probe")
     assert (span.trace, span.id) == context[:2]
+
+
+async def test_an_attempt_that_was_delivered_twice_says_so(world: World) -> None:
+    begun = asyncio.Event()
+
+    async def hang(_: Attempt) -> Outcome:
+        begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError("nobody wakes it")
+
+    async def work(_: Attempt) -> Outcome:
+        return Outcome(value=1)
+
+    world.policy(lambda view: Decision(answer="done") if view.turns else calls(("probe", {})))
+    first = await world.worker(SPEC, hang)
+    await world.conductor()
+    run = await world.submit(world.start())
+    await begun.wait()
+    await first.stop()
+    world.workers.remove(first)
+    await world.worker(SPEC, work, replica="w2")
+    (span,) = named(of_run(await world.ended(run)), "execute_tool probe")
+    assert (span.attributes[semconv.ACTOR_ID], span.attributes[semconv.DELIVERIES]) == ("w2", 2)
 
 
 async def run_below(world: World, traceparent: str) -> tuple[RunLog, RunLog, list[str]]:
