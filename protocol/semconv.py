@@ -116,8 +116,13 @@ WORKER: Final = "worker"
 """``podium.actor.role``."""
 
 RETRIES: Final = "retries"
+"""To the attempt, or the question, that failed before."""
+REDELIVERS: Final = "redelivers"
+"""To the question whose conductor was gone before the reply: its run was delivered to another."""
+JOINS: Final = "joins"
+"""To an attempt that this one has waited for, or is shown the result of."""
 FORKED_FROM: Final = "forked_from"
-LINK_KINDS: Final = (RETRIES, FORKED_FROM)
+LINK_KINDS: Final = (RETRIES, REDELIVERS, JOINS, FORKED_FROM)
 """What ``podium.link.kind`` may be."""
 
 CONTENT: Final = frozenset(

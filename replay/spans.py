@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, TypeAlias
 import msgspec
 
 from protocol import semconv
+from protocol.traces import Context
 
 Value: TypeAlias = str | bool | int | float | tuple[str, ...]
 """What an attribute can hold."""
@@ -44,6 +45,11 @@ class Link(msgspec.Struct, frozen=True):
     span: str
     kind: str
     """One of ``semconv.LINK_KINDS``."""
+
+    @classmethod
+    def to(cls, context: Context, kind: str) -> "Link":
+        """A link to a span that others name by its context."""
+        return cls(context.trace, context.span, kind)
 
 
 class Span(msgspec.Struct, frozen=True, kw_only=True):

@@ -50,7 +50,7 @@ from protocol.events import (
     RunStarted,
     SignalReceived,
 )
-from protocol.traces import parse, run_context, trace_id
+from protocol.traces import attempt_context, parse, run_context
 from replay.chain import RunLog
 from replay.spans import Attributes, Happening, Link, Span, in_order
 from replay.trace_parts import (
@@ -90,6 +90,8 @@ class _Root(msgspec.Struct):
     at: int = 0
     cause: str = ""
     depth: int = 0
+    attempt: int = 0
+    """Of the parent's call that this run answers; 0 for none."""
     task: str = ""
     links: tuple[Link, ...] = ()
 
@@ -114,6 +116,8 @@ class Projector:
         self._decision: Decision | None = None
         self._replied = 0
         self._question: Question | None = None
+        self._unanswered: tuple[Question, Link] | None = None
+        """The last question, while none has got a reply that can be used since."""
         self._calls: dict[str, Called] = {}
         self._open: dict[tuple[str, int], _Open] = {}
         self._happenings: list[Happening] = []
@@ -121,6 +125,8 @@ class Projector:
         self._spent = Spend()
         self._attempts = self._turns = self._chats = 0
         self._limited = self._answer = ""
+        self._answered = 0
+        """Number of the event that gave the answer."""
         self._done: list[Span] = []
 
     # ------------------------------------------------------------------------------------ to feed
@@ -156,7 +162,7 @@ class Projector:
                 self._run_forked(event)
             case PolicyAsked():
                 self._forget_question(at)
-                self._question = Question(event, self.number, at)
+                self._asked(event, at)
             case PolicyReplied():
                 self._replied_to(event, at)
             case DecisionRejected():
@@ -173,7 +179,7 @@ class Projector:
             case RoundClosed():
                 self._calls.clear()
             case AnswerGiven():
-                self._limited = event.limited_by
+                self._limited, self._answered = event.limited_by, self.number
                 decided = self._decision
                 self._answer = (decided.answer or "") if decided and self._scene.content else ""
             case RunFinished() | RunFailed() | RunCancelled():
@@ -212,6 +218,14 @@ class Projector:
 
     # ------------------------------------------------------------------------------------ questions
 
+    def _asked(self, event: PolicyAsked, at: int) -> None:
+        before, self._unanswered = self._unanswered, None
+        if before is not None and before[0].asked.asker == event.asker:
+            question, link = before
+            self._question = Question(event, self.number, at, question.attempt + 1, (link,))
+        else:
+            self._question = Question(event, self.number, at)
+
     def _replied_to(self, event: PolicyReplied, at: int) -> None:
         question, self._question = self._question, None
         self._decision, self._replied = event.decision, self.number
@@ -220,10 +234,15 @@ class Projector:
         if question is None:
             return
         self._turns += 1
-        self._done.append(plan(self._scene, question, at, _failed(event.status)))
-        if self._scene.policy.dialect != "decision" and question.asked.asker == "policy":
+        scene, error, content = self._scene, _failed(event.status), self._scene.event(self.number)
+        if error:
+            self._unanswered = question, Link.to(question.context(scene), semconv.RETRIES)
+        if scene.policy.dialect != "decision" and question.asked.asker == "policy":
             self._chats += 1
-            self._done.append(chat(self._scene, question, event, at))
+            self._done.append(plan(scene, question, at, error))
+            self._done.append(chat(scene, question, event, at, content))
+        else:
+            self._done.append(plan(scene, question, at, error, content))
 
     def _rejected(self, event: DecisionRejected) -> None:
         """The reply that stands just before is none to follow: its question has failed."""
@@ -243,16 +262,25 @@ class Projector:
         question, self._question = self._question, None
         if question is not None:
             self._done.append(plan(self._scene, question, at, semconv.ABANDONED))
+            lost = Link.to(question.context(self._scene), semconv.REDELIVERS)
+            self._unanswered = question, lost
 
     # ------------------------------------------------------------------------------------- attempts
 
     def _planned(self, event: RoundPlanned) -> None:
         self._scene.round = event.round
         cause = self._scene.event(self._replied)
-        for index, call in enumerate(self._decision.calls if self._decision else ()):
+        planned = self._decision.calls if self._decision else ()
+        for index, call in enumerate(planned):
             arguments = call.arguments if self._scene.content else None
             worker = self._workers.get(call.worker) or Party(call.worker)
-            self._calls[f"{event.round}-{index}"] = Called(worker, call.ref, arguments, cause)
+            waits = tuple(
+                f"{event.round}-{other}"
+                for other in sorted({*call.after, *call.sees})
+                if 0 <= other < len(planned)
+            )
+            made = Called(worker, call.ref, arguments, cause, waits)
+            self._calls[f"{event.round}-{index}"] = made
         self._decision = None
 
     def _settled(self, event: CallSettled, at: int) -> None:
@@ -264,7 +292,7 @@ class Projector:
             else:  # an earlier attempt has reported after all
                 self._over(call, number, at, _lost(call), semconv.CANCELLED)
         if event.attempt == 0 and not waiting:
-            self._attempted(Tried(event.call, 0, self.number, at, at, event, None))
+            self._attempted(Tried(event.call, 0, self.number, at, self.number, at, event, None))
         elif event.attempt and (event.call, event.attempt) not in waiting:
             self._late(event.call, event.attempt, at, event.spend)
 
@@ -289,7 +317,8 @@ class Projector:
         """Nobody waits for this attempt any more."""
         waiting = self._open.pop((call, number))
         report = waiting.reports.get(ended.report)
-        self._attempted(Tried(call, number, waiting.number, waiting.at, at, ended, report, error))
+        begun = (waiting.number, waiting.at)
+        self._attempted(Tried(call, number, *begun, self.number, at, ended, report, error))
 
     def _attempted(self, tried: Tried) -> None:
         called = self._calls.get(tried.call, Called(Party(""), "", None, ""))
@@ -298,9 +327,17 @@ class Projector:
             published, processed = message(self._scene, called, tried)
             self._done += [published, processed]
             parent = processed.id
-        self._done.append(attempt(self._scene, called, tried, parent))
-        cause = self._scene.event(self.number)
-        self._calls[tried.call] = msgspec.structs.replace(called, cause=cause)
+        self._done.append(attempt(self._scene, called, tried, parent, self._joined(called)))
+        scene, cause = self._scene, self._scene.event(self.number)
+        last = scene.context._replace(
+            span=attempt_context(scene.run, tried.call, tried.attempt).span
+        )
+        self._calls[tried.call] = msgspec.structs.replace(called, cause=cause, last=last)
+
+    def _joined(self, called: Called) -> tuple[Link, ...]:
+        """To what this call has waited for."""
+        before = (self._calls[name].last for name in called.waits if name in self._calls)
+        return tuple(Link.to(each, semconv.JOINS) for each in before if each is not None)
 
     def _late(self, call: str, number: int, at: int, spend: Spend) -> None:
         """A report of an attempt whose span has ended: it is billed all the same."""
@@ -311,6 +348,7 @@ class Projector:
 
     def _run_started(self, event: RunStarted) -> None:
         scene, above, parent = self._scene, parse(event.traceparent), event.parent
+        scene.run = event.run  # of a fork's origin it is another than the log's
         scene.context = run_context(scene.run, event.traceparent)
         scene.policy, scene.priority = event.policy, event.priority
         self._workers = {spec.name: party(spec) for spec in reversed(event.pool.workers)}
@@ -320,6 +358,7 @@ class Projector:
             at=event.at,
             cause=f"{parent.run}/{parent.call}/{parent.attempt}" if parent else "",
             depth=event.depth,
+            attempt=parent.attempt if parent else 0,
             task=event.task.text if scene.content else "",
         )
 
@@ -327,7 +366,8 @@ class Projector:
         """Another run from here on: whatever is open is begun anew, under its own ids."""
         scene, origin = self._scene, event.origin
         self.number = origin.events + 1
-        of = scene.context.trace if self._root.number else trace_id(origin.run)
+        of = scene.context if self._root.number else run_context(origin.run)
+        scene.run = event.run
         scene.context = run_context(scene.run)
         scene.policy, scene.priority = event.policy or scene.policy, event.priority
         self._workers |= {spec.name: party(spec) for spec in event.workers}
@@ -337,11 +377,13 @@ class Projector:
             cause=f"{origin.run}@{origin.events}",
             depth=self._root.depth,
             task=self._root.task,
-            links=(Link(of, run_context(origin.run).span, semconv.FORKED_FROM),),
+            links=(Link.to(of, semconv.FORKED_FROM),),
         )
         self._open = {key: _Open(self.number, event.at, {}) for key in self._open}
-        self._question, self._spent = None, Spend()
-        self._attempts = self._turns = self._chats = self._dropped = 0
+        self._question, self._unanswered, self._spent = None, None, Spend()
+        if event.policy is not None:
+            scene.version = ""  # it has said nothing yet
+        self._attempts = self._turns = self._chats = self._dropped = self._answered = 0
         self._happenings.clear()
 
     def _ended(self, event: RunFinished | RunFailed | RunCancelled) -> None:
@@ -367,8 +409,11 @@ class Projector:
             semconv.DEPTH: root.depth,
             semconv.TURNS: self._turns,
             semconv.CALLS: self._attempts,
+            semconv.CONTENT_REF: self._scene.event(self._answered) if self._answered else "",
             **spent(self._spent),
         }
+        if root.attempt:
+            attributes[semconv.ATTEMPT] = root.attempt
         if self._chats:
             attributes[semconv.MODEL_CALLS] = self._chats
         if self._dropped:

@@ -7,7 +7,7 @@ import msgspec
 from protocol import semconv, subjects
 from protocol.actions import Json, Kind, Report, WorkerSpec
 from protocol.events import CallSettled, PolicyAsked, PolicyReplied
-from protocol.traces import attempt_context, span_id
+from protocol.traces import Context, attempt_context, span_id
 from replay.spans import Attributes, Link, Span
 from replay.trace_scene import Scene, messages, said, spent, text
 
@@ -19,6 +19,14 @@ class Question(msgspec.Struct, frozen=True):
     number: int
     """Of the event that asked it."""
     at: int
+    attempt: int = 1
+    """How many times it was asked by then, without a reply that could be used."""
+    links: tuple[Link, ...] = ()
+    """To the span of the time before, if there was one."""
+
+    def context(self, scene: Scene) -> Context:
+        """Its span, as others name it."""
+        return scene.context._replace(span=span_id(scene.event(self.number)))
 
 
 class Party(NamedTuple):
@@ -48,6 +56,10 @@ class Called(msgspec.Struct, frozen=True):
     """None unless content is told."""
     cause: str
     """Id of the event that planned it, or that ended its last attempt."""
+    waits: tuple[str, ...] = ()
+    """Calls that it waits for, or is shown the results of."""
+    last: Context | None = None
+    """The span of its last attempt that is over."""
 
 
 class Tried(msgspec.Struct, frozen=True):
@@ -60,6 +72,8 @@ class Tried(msgspec.Struct, frozen=True):
     """Of the event that started it."""
     queued: int
     """When that was, milliseconds since the epoch."""
+    over: int
+    """Of the event that ended it."""
     ended: int
     settled: CallSettled
     """How it ended, whether or not its call did with it."""
@@ -74,28 +88,39 @@ class Tried(msgspec.Struct, frozen=True):
         return max(self.queued, self.ended - self.report.latency_ms)
 
 
-def plan(scene: Scene, question: Question, at: int, error: str) -> Span:
-    """A question to the policy or the composer, until the reply or its loss."""
+def plan(scene: Scene, question: Question, at: int, error: str, content: str = "") -> Span:
+    """A question to the policy or the composer, until the reply or its loss.
+
+    Args:
+        scene: The run.
+        question: The question.
+        at: When that was, milliseconds since the epoch.
+        error: Why it failed; "" if it didn't.
+        content: Where what was replied stands, unless another span says it.
+    """
     asked = question.asked
     agent = semconv.CONDUCTOR if asked.asker == "policy" else asked.asker
     attributes = scene.common(question.number, scene.event(question.number - 1)) | {
         semconv.OPERATION_NAME: semconv.PLAN,
         semconv.AGENT_NAME: agent,
         semconv.TURN: asked.turn,
+        semconv.ATTEMPT: question.attempt,
         semconv.LIMITED_BY: asked.limited_by,
+        semconv.CONTENT_REF: content,
     }
     return scene.span(
-        span_id(scene.event(question.number)),
+        question.context(scene).span,
         f"{semconv.PLAN} {agent}",
         (question.at, at),
         attributes,
         parent=scene.context.span,
         error=error,
+        links=question.links,
     )
 
 
-def chat(scene: Scene, question: Question, reply: PolicyReplied, at: int) -> Span:
-    """The model's part of a question."""
+def chat(scene: Scene, question: Question, reply: PolicyReplied, at: int, content: str) -> Span:
+    """The model's part of a question; ``content`` says where what it said stands."""
     provider, _, model = scene.policy.name.partition(":")
     model = model or provider
     asked_by = scene.event(question.number)
@@ -104,6 +129,8 @@ def chat(scene: Scene, question: Question, reply: PolicyReplied, at: int) -> Spa
         semconv.PROVIDER_NAME: provider,
         semconv.REQUEST_MODEL: model,
         semconv.RESPONSE_MODEL: reply.version.partition("@")[0],
+        semconv.ATTEMPT: question.attempt,
+        semconv.CONTENT_REF: content,
         **spent(reply.spend),
     }
     if reply.finish:
@@ -135,8 +162,10 @@ def _reply(reply: PolicyReplied) -> str:
     return messages("assistant", parts, reply.finish)
 
 
-def attempt(scene: Scene, called: Called, tried: Tried, parent: str) -> Span:
-    """One attempt of a call, from the start of the work to its end."""
+def attempt(
+    scene: Scene, called: Called, tried: Tried, parent: str, joined: tuple[Link, ...]
+) -> Span:
+    """One attempt of a call, from the start of the work to its end; ``joined`` led to it."""
     kind = called.worker.kind
     start = tried.began(kind)
     operation = semconv.EXECUTE_TOOL if kind == "tool" else semconv.INVOKE_AGENT
@@ -145,10 +174,7 @@ def attempt(scene: Scene, called: Called, tried: Tried, parent: str) -> Span:
         attributes[semconv.QUEUE_WAIT_MS] = start - tried.queued
     status, fault = tried.settled.status, tried.settled.fault
     error = tried.error or ("" if status == "OK" else status)
-    links: tuple[Link, ...] = ()
-    if tried.attempt > 1:
-        before = attempt_context(scene.run, tried.call, tried.attempt - 1)
-        links = (Link(scene.context.trace, before.span, semconv.RETRIES),)
+    links = (Link.to(called.last, semconv.RETRIES),) if called.last is not None else joined
     return scene.span(
         attempt_context(scene.run, tried.call, tried.attempt).span,
         f"{operation} {called.worker.name}",
@@ -169,7 +195,7 @@ def _of_attempt(scene: Scene, called: Called, tried: Tried) -> Attributes:
         semconv.ROUND: scene.round,
         semconv.STATUS: settled.status if not tried.error else "",
         semconv.FAULT: settled.fault if settled.fault != "none" else "",
-        semconv.ACTOR_ROLE: semconv.CONDUCTOR if worker.kind == "conductor" else semconv.WORKER,
+        semconv.ACTOR_ROLE: _role(worker),
         semconv.ACTOR_ID: report.by if report is not None else "",
         **spent(settled.spend),
     }
@@ -189,11 +215,17 @@ def _of_attempt(scene: Scene, called: Called, tried: Tried) -> Attributes:
         found[semconv.OUTPUT_TOKENS] = report.usage.output
     if report is not None and report.blob is not None:
         found[semconv.CONTENT_REF] = f"sha256:{report.blob.sha256}"
+    elif report is not None or settled.value is not None:
+        found[semconv.CONTENT_REF] = scene.event(tried.over)
     if scene.content:
         value = report.value if report is not None else settled.value
         found[semconv.TOOL_CALL_ARGUMENTS] = text(called.arguments)
         found[semconv.TOOL_CALL_RESULT] = text(value) if value is not None else ""
     return found
+
+
+def _role(worker: Party) -> str:
+    return semconv.CONDUCTOR if worker.kind == "conductor" else semconv.WORKER
 
 
 def message(scene: Scene, called: Called, tried: Tried) -> tuple[Span, Span]:
@@ -212,7 +244,16 @@ def message(scene: Scene, called: Called, tried: Tried) -> tuple[Span, Span]:
         semconv.DESTINATION_TEMPLATE: template,
         semconv.MESSAGE_ID: identity,
         semconv.CONVERSATION_ID: scene.run,
+        semconv.CALL_ID: tried.call,
+        semconv.ATTEMPT: tried.attempt,
     }
+    report = tried.report
+    replica: Attributes = {
+        semconv.ACTOR_ROLE: _role(worker),
+        semconv.ACTOR_ID: report.by if report is not None else "",
+    }
+    if report is not None and report.deliveries > 1:
+        replica[semconv.DELIVERIES] = report.deliveries
     published = scene.span(
         span_id(f"{identity}/publish"),
         f"publish {queue}",
@@ -230,6 +271,7 @@ def message(scene: Scene, called: Called, tried: Tried) -> tuple[Span, Span]:
         f"process {queue}",
         (tried.began(worker.kind), tried.ended),
         attributes
+        | replica
         | {
             semconv.MESSAGING_OPERATION_NAME: semconv.PROCESS,
             semconv.MESSAGING_OPERATION_TYPE: semconv.PROCESS,

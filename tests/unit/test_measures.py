@@ -78,7 +78,7 @@ def test_deliveries_are_counted_each_and_told_of_the_attempt() -> None:
     driver = started()
     report = msgspec.structs.replace(driver.report_of("1-0"), by="worker-2", deliveries=3)
     driver.give(inbox(report))
-    (span,) = [each for each in of_run(log_of(driver)) if semconv.ATTEMPT in each.attributes]
+    (span,) = [each for each in of_run(log_of(driver)) if semconv.CALL_ID in each.attributes]
     assert span.attributes[semconv.DELIVERIES] == 3
     assert [value for value, _ in of(driver, semconv.CONSUMED_MESSAGES)] == [3]
     assert [value for value, _ in of(driver, semconv.SENT_MESSAGES)] == [1]

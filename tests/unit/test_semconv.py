@@ -11,7 +11,7 @@ from protocol.actions import Usage
 from replay.measures import divergences, measures
 from replay.spans import Span
 from replay.trace import of_run, spans
-from tests.runs import Driver, answer, begin, started
+from tests.runs import Driver, answer, begin, planned, started
 from tests.traces import MODEL, log_of, story
 
 CONVENTIONS = pytest.importorskip("opentelemetry.semconv._incubating")
@@ -66,7 +66,12 @@ def everything() -> list[Span]:
     cancelled.signal("resume")
     cancelled.signal("extend", rounds=1)
     cancelled.signal("cancel")
-    logs = [log_of(each) for each in (above, below, cancelled)]
+    joined = started(planned(), planned(after=(0,)))
+    joined.report("1-0")
+    joined.report("1-1")
+    joined.activate(after_ms=5)
+    joined.reply(answer())
+    logs = [log_of(each) for each in (above, below, cancelled, joined)]
     found = spans(logs, content=True, messages=True)
     return [*found, *of_run(log_of(model), content=True, messages=True)]
 
@@ -85,9 +90,10 @@ def test_every_name_emitted_is_in_semconv() -> None:
         else:
             assert operation in semconv.OPERATIONS
             assert span.name.startswith(f"{operation} ")
-    assert {span.attributes.get(semconv.OPERATION_NAME) for span in found} >= set(
-        semconv.OPERATIONS
-    )
+    operations = {span.attributes.get(semconv.OPERATION_NAME) for span in found}
+    assert operations >= set(semconv.OPERATIONS)
+    kinds = {each.kind for span in found for each in span.links}
+    assert kinds == set(semconv.LINK_KINDS) - {semconv.FORKED_FROM}
 
 
 def test_every_measure_is_in_semconv_and_names_no_run() -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol import semconv
-from protocol.actions import Report, Usage
+from protocol.actions import BlobRef, Report, Usage
 from protocol.codec import Commit
 from protocol.decisions import Reply
 from protocol.events import AnyEvent, AttemptStarted
@@ -13,9 +13,9 @@ from protocol.traces import attempt_context, span_id, trace_id
 from replay.chain import RunLog
 from replay.history import entries
 from replay.redecide import redecide
-from replay.spans import Span, in_order, otlp_json
+from replay.spans import Link, Span, in_order, otlp_json
 from replay.trace import MAX_HAPPENINGS, Projector, of_run, spans
-from tests.runs import AT, RUN, Driver, answer, begin, failure, plan, planned, started
+from tests.runs import AT, RUN, Driver, answer, begin, failure, inbox, plan, planned, started
 from tests.strategies import MOVES, ROOMY, World, arbitrary
 from tests.traces import ABOVE, MODEL, log_of, named, reported, shape, story
 from tests.unit.test_forks import forked
@@ -73,6 +73,68 @@ def test_an_attempts_id_is_what_a_worker_derives_and_a_retry_is_linked() -> None
     assert (link.span, link.kind) == (lost.id, semconv.RETRIES)
     assert again.attributes[semconv.ATTEMPT] == 2
     assert again.attributes[semconv.CAUSATION_ID] != first.attributes[semconv.CAUSATION_ID]
+
+
+def test_a_call_is_linked_to_those_that_it_waited_for() -> None:
+    later = planned(n=3, after=(0,), sees=(1,))
+    driver = started(planned(n=1), planned(n=2), later)
+    reported(driver, "1-1", 10)
+    reported(driver, "1-0", 20)
+    driver.lost("1-2")
+    reported(driver, "1-2", 10)
+    links = {
+        (span.attributes[semconv.CALL_ID], span.attributes[semconv.ATTEMPT]): [
+            (link.span, link.kind) for link in span.links
+        ]
+        for span in named_tools(of_run(log_of(driver)))
+    }
+    seen = [(attempt_context(RUN, call, 1).span, semconv.JOINS) for call in ("1-0", "1-1")]
+    again = [(attempt_context(RUN, "1-2", 1).span, semconv.RETRIES)]
+    assert links == {("1-0", 1): [], ("1-1", 1): [], ("1-2", 1): seen, ("1-2", 2): again}
+
+
+def test_a_question_that_is_asked_again_is_linked_to_the_one_before() -> None:
+    driver = Driver(begin())
+    driver.reply(failure())
+    driver.wait()
+    driver.activate(after_ms=500)
+    driver.reply(plan(planned()))
+    driver.report("1-0")
+    failed, lost, asked = named(of_run(log_of(driver)), "plan conductor")
+    assert (failed.error, lost.error, asked.error) == ("EXEC_ERR", semconv.ABANDONED, "")
+    assert failed.links == ()
+    assert lost.links == (Link(failed.trace, failed.id, semconv.RETRIES),)
+    assert asked.links == (Link(lost.trace, lost.id, semconv.REDELIVERS),)
+    assert [span.attributes[semconv.ATTEMPT] for span in (failed, lost, asked)] == [1, 2, 3]
+
+
+def test_content_is_named_by_where_it_stands() -> None:
+    driver = started(planned(n=1), planned(n=2))
+    driver.report("1-0", value="a result")
+    report = driver.report_of("1-1", value=None)
+    driver.give(inbox(msgspec.structs.replace(report, blob=BlobRef("a" * 64, 70_000))))
+    driver.reply(answer())
+    events = [type(event).__name__ for event in driver.events]
+    told = [
+        (span.name, str(span.attributes.get(semconv.CONTENT_REF, "")))
+        for span in of_run(log_of(driver))
+    ]
+    where = [
+        (name, events[int(ref.removeprefix(f"{RUN}@")) - 1] if ref.startswith(RUN) else ref)
+        for name, ref in told
+    ]
+    assert where == [
+        (ROOT, "AnswerGiven"),
+        ("plan conductor", "PolicyReplied"),
+        ("execute_tool tool", "CallSettled"),
+        ("execute_tool tool", f"sha256:{'a' * 64}"),
+        ("plan conductor", "PolicyReplied"),
+    ]
+    model = Driver(begin(policy=MODEL))
+    model.reply(Reply(text="42"))
+    _, asked, chat = of_run(log_of(model))
+    assert semconv.CONTENT_REF not in asked.attributes, "its model's span says it"
+    assert chat.attributes[semconv.CONTENT_REF] == f"{RUN}@4"
 
 
 def test_each_span_says_where_it_stands_in_the_log() -> None:
@@ -260,8 +322,19 @@ def test_a_fork_has_a_trace_of_its_own_linked_to_its_origins() -> None:
     assert not {span.id for span in found} & {span.id for span in of_run(log)}
     assert found[1].id == attempt_context(own.run, "2-0", 1).span
     assert fork.state.traceparent == ""
+    assert linked_origin(started()) == trace_id(RUN)
     own.origin = None  # it can't be had
     assert [span.name for span in of_run(own)][-1] == "plan conductor"
+
+
+def linked_origin(driver: Driver) -> str:
+    """The trace to which a fork of this run is linked."""
+    log = log_of(driver)
+    fork = forked(log, len(driver.events))
+    fork.signal("cancel")
+    own = log_of(fork)
+    own.origin = log
+    return named(of_run(own), ROOT)[0].links[0].trace
 
 
 histories = st.lists(st.lists(MOVES, min_size=1, max_size=3), min_size=4, max_size=25)
@@ -277,6 +350,9 @@ def test_any_run_gives_a_sound_tree(start: object, history: list[list[object]]) 
     ids = [span.id for span in found]
     assert len(set(ids)) == len(ids)
     assert all(span.start_ns <= span.end_ns for span in found)
+    assert {(link.trace, link.span) for span in found for link in span.links} <= {
+        (span.trace, span.id) for span in found
+    }
     root = span_id(RUN)
     if world.state.phase == "ended":
         known = {*ids, root}
