@@ -146,7 +146,7 @@ class Effects:
                 continue
             message = call_message(state, self.shell.values, name, attempt, again=self.recovered)
             subject = subjects.call(spec.name, state.priority, state.run, name, attempt)
-            above = attempt_context(state.run, name, attempt, state.traceparent)
+            above = attempt_context(state.run, name, attempt, state.traceparent, known.segment)
             headers = {TRACEPARENT: above.traceparent}
             messages.append(Outgoing(subject, message, (known.deadline - now) / 1_000, headers))
         if messages:

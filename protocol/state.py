@@ -13,6 +13,7 @@ from protocol.budgets import Budget, Limit
 from protocol.decisions import Decision, PolicySpec, Rejection, Task
 from protocol.events import FailReason, Origin, Parent, PauseReason, PolicyAsked
 from protocol.subjects import Priority
+from protocol.traces import FIRST, Segment
 
 Phase: TypeAlias = Literal["new", "deciding", "working", "paused", "ended"]
 """Where a run stands: not begun, waiting for a policy, for calls, for a signal, or for nobody."""
@@ -39,6 +40,8 @@ class CallState(msgspec.Struct, frozen=True, gc=False):
     """The observation's text, if no report carries it."""
     noted: tuple[str, ...] = ()
     """Hashes of all its reports that are billed."""
+    segment: int = 0
+    """The segment of the run that the attempt was started in, while it is open."""
 
 
 class TurnState(msgspec.Struct, frozen=True, gc=False):
@@ -75,6 +78,8 @@ class RunState(msgspec.Struct):
     priority: Priority = "normal"
     traceparent: str = ""
     """The span under which the run's own hangs (W3C); empty for none."""
+    segment: Segment = FIRST
+    """Which of the run's traces it is in."""
     started_at: int = 0
     wall_deadline: int = 0
     """When the wall-clock budget is used up, milliseconds since the epoch; moved by pauses and

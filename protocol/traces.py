@@ -2,11 +2,16 @@
 
 A span's id is a hash of what the span is about, so whoever knows the log derives the same: the
 conductor that sends a call, the worker that makes it, and an export years later.
+
+A run that grows long goes on in another trace. Which `Segment` of the run an attempt is in follows
+from the events before it, so the state of the run knows it, and whoever reads the log.
 """
 
 import re
 from hashlib import blake2b
 from typing import Final, NamedTuple
+
+import msgspec
 
 TRACEPARENT: Final = "traceparent"
 """The header, and the field of a task, that carries a `Context`."""
@@ -19,6 +24,16 @@ SPAN_BYTES: Final = 8
 
 MAX_TRACEPARENT_CHARS: Final = 256
 """Characters of a traceparent that is looked at: version 00 has 55, a later one may add some."""
+
+MAX_SPANS: Final = 500
+"""Spans of one segment's questions and attempts, from which on the next question begins another:
+what shows a trace gets slow at some number between 500 and 5,000. A round is never cut, nor do
+child runs count, which have segments of their own. Another number gives old runs other traces."""
+
+MAX_PAUSE_MS: Final = 600_000
+"""Milliseconds of a pause, beyond which a run goes on in another segment: a trace in which nothing
+happens for hours shows nothing else, and no collector keeps one open for so long. Another number
+gives old runs other traces."""
 
 _TRACEPARENT: Final = re.compile(
     r"(?P<version>[0-9a-f]{2})-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})"
@@ -44,6 +59,40 @@ class Context(NamedTuple):
         return f"00-{self.trace}-{self.span}-{'01' if self.sampled else '00'}"
 
 
+class Segment(msgspec.Struct, frozen=True, gc=False):
+    """Where a run stands in the series of its traces."""
+
+    number: int = 0
+    """0 for the trace that it begins in."""
+    spans: int = 0
+    """Of questions and attempts, so far, in this segment."""
+    paused_at: int = 0
+    """Since when it is paused, milliseconds since the epoch; 0 if it is not."""
+
+    def asked(self) -> "Segment":
+        """After a question was begun; the model's part of it counts, whether or not it has one."""
+        if self.spans >= MAX_SPANS:
+            return Segment(self.number + 1, 2)
+        return Segment(self.number, self.spans + 2, self.paused_at)
+
+    def tried(self) -> "Segment":
+        """After an attempt was begun."""
+        return Segment(self.number, self.spans + 1, self.paused_at)
+
+    def paused(self, at: int) -> "Segment":
+        """After a pause was begun."""
+        return Segment(self.number, self.spans, at)
+
+    def resumed(self, at: int) -> "Segment":
+        """After the run went on, if it was paused."""
+        if self.paused_at and at - self.paused_at > MAX_PAUSE_MS:
+            return Segment(self.number + 1)
+        return Segment(self.number, self.spans)
+
+
+FIRST: Final = Segment()
+
+
 def parse(traceparent: str | None) -> Context | None:
     """The context that a traceparent names; None for whatever is none. Never raises."""
     if not traceparent or len(traceparent) > MAX_TRACEPARENT_CHARS:
@@ -56,9 +105,9 @@ def parse(traceparent: str | None) -> Context | None:
     return Context(found["trace"], found["span"], bool(int(found["flags"], 16) & _SAMPLED))
 
 
-def trace_id(run: str) -> str:
-    """The trace that a root run begins."""
-    return _id(run, TRACE_BYTES)
+def trace_id(run: str, segment: int = 0) -> str:
+    """The trace that a root run begins, or that any run goes on in."""
+    return _id(_named(run, segment), TRACE_BYTES)
 
 
 def span_id(identity: str) -> str:
@@ -66,20 +115,32 @@ def span_id(identity: str) -> str:
     return _id(identity, SPAN_BYTES)
 
 
-def run_context(run: str, traceparent: str = "") -> Context:
-    """A run's own span: in the trace that its task names, else in one of its own."""
-    above = parse(traceparent)
-    if above is None:
-        return Context(trace_id(run), span_id(run))
-    return Context(above.trace, span_id(run), above.sampled)
+def run_context(run: str, traceparent: str = "", segment: int = 0) -> Context:
+    """A run's own span in one of its segments.
+
+    In the first it is in the trace that its task names, else in one of its own; in each further one
+    in one of its own, which is kept if the first is.
+    """
+    return _context(run, traceparent, segment, _named(run, segment))
 
 
-def attempt_context(run: str, call: str, attempt: int, traceparent: str = "") -> Context:
+def attempt_context(
+    run: str, call: str, attempt: int, traceparent: str = "", segment: int = 0
+) -> Context:
     """The span of one attempt of a run whose task names ``traceparent``."""
-    above, span = parse(traceparent), span_id(f"{run}/{call}/{attempt}")
+    return _context(run, traceparent, segment, f"{run}/{call}/{attempt}")
+
+
+def _context(run: str, traceparent: str, segment: int, identity: str) -> Context:
+    above, span = parse(traceparent), span_id(identity)
     if above is None:
-        return Context(trace_id(run), span)
-    return Context(above.trace, span, above.sampled)
+        return Context(trace_id(run, segment), span)
+    trace = trace_id(run, segment) if segment else above.trace
+    return Context(trace, span, above.sampled)
+
+
+def _named(run: str, segment: int) -> str:
+    return f"{run}#{segment}" if segment else run
 
 
 def _id(identity: str, size: int) -> str:

@@ -39,6 +39,7 @@ from protocol.events import (
 )
 from protocol.limits import IDLE_WINDOW_MS
 from protocol.state import CallState, Outcome, Phase, RunState, TurnState
+from protocol.traces import FIRST
 
 _GOING: Final = frozenset[Phase]({"deciding", "working"})
 _ALIVE: Final = frozenset[Phase]({"deciding", "working", "paused"})
@@ -132,7 +133,7 @@ def _run_started(s: RunState, event: RunStarted) -> None:
 def _run_forked(s: RunState, event: RunForked) -> None:
     """The same run under another id, as if no time had passed and nobody had been asked."""
     s.run, s.origin, s.parent, s.priority = event.run, event.origin, None, event.priority
-    s.traceparent = ""  # a trace of its own
+    s.traceparent, s.segment = "", FIRST  # a trace of its own
     s.epoch = s.activated_at = s.idle_activations = 0
     s.failures = s.retry_at = 0
     s.started_at = event.at
@@ -145,7 +146,7 @@ def _run_forked(s: RunState, event: RunForked) -> None:
     s.wall_deadline += later
     for name in s.open:
         call = s.calls[name]
-        s.calls[name] = msgspec.structs.replace(call, deadline=call.deadline + later)
+        s.calls[name] = msgspec.structs.replace(call, deadline=call.deadline + later, segment=0)
     s.strays.clear()  # whoever works on them answers another run
     _unask(s)
     if event.policy is not None:
@@ -201,6 +202,7 @@ def _forget_question(s: RunState) -> None:
 def _policy_asked(s: RunState, event: PolicyAsked) -> None:
     _forget_question(s)
     s.turn, s.asked, s.retry_at = event.turn, event, 0
+    s.segment = s.segment.asked()
     _reserve(s, "", event.turn, event.reserve)
     if event.limited_by:
         s.final = event.limited_by
@@ -236,7 +238,15 @@ def _attempt_started(s: RunState, event: AttemptStarted) -> None:
     old = s.calls.get(event.call)
     if old is None or old.status is not None:
         return
-    s.calls[event.call] = CallState(old.call, event.attempt, True, event.deadline, noted=old.noted)
+    s.segment = segment = s.segment.tried()
+    s.calls[event.call] = CallState(
+        old.call,
+        event.attempt,
+        True,
+        event.deadline,
+        noted=old.noted,
+        segment=segment.number,
+    )
     s.open[event.call] = event.attempt
     s.spent += _ONE_CALL
     _reserve(s, event.call, event.attempt, event.reserve)
@@ -310,11 +320,13 @@ def _steered(s: RunState, event: SignalReceived | RunPaused | RunResumed | Budge
         case RunPaused():
             s.phase, s.paused_at = "paused", event.at
             s.pause_reason, s.pause_detail = event.reason, event.detail
+            s.segment = s.segment.paused(event.at)
         case RunResumed():
             s.wall_deadline += max(0, event.at - s.paused_at)
             s.phase = "working" if s.current else "deciding"
             s.pause_reason = s.pause_detail = ""
             s.idle_activations = s.failures = s.retry_at = 0
+            s.segment = s.segment.resumed(event.at)
         case BudgetExtended():
             s.budget = extended(s.budget, event.by)
             s.wall_deadline += event.by.wall_ms

@@ -100,7 +100,8 @@ def child_start(state: RunState, call: str) -> Start:
     known = state.calls[call]
     arguments = known.call.arguments
     text, inputs = arguments.get("task"), arguments.get("inputs")
-    above = attempt_context(state.run, call, known.attempt, state.traceparent)
+    segment, attempt = known.segment, known.attempt
+    above = attempt_context(state.run, call, attempt, state.traceparent, segment)
     return Start(
         run=child_id(state.run, call, known.attempt),
         task=msgspec.structs.replace(

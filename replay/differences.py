@@ -169,9 +169,9 @@ def _fields(kind: type[msgspec.Struct], *but: str) -> tuple[str, ...]:
     return tuple(name for name in kind.__struct_fields__ if name not in but)
 
 
-_STATE_FIELDS: Final = _fields(RunState, "pool")  # its workers stand by their names beside it
+_STATE_FIELDS: Final = _fields(RunState, "pool", "segment")  # workers stand by their names
 _CALL_FIELDS: Final = ("worker", "arguments", "after", "sees", "ref")
-_CALL_STATE_FIELDS: Final = _fields(CallState, "call")
+_CALL_STATE_FIELDS: Final = _fields(CallState, "call", "segment")
 _CONTAINERS: Final = (dict, list, tuple, set, frozenset, msgspec.Struct)
 
 

@@ -109,28 +109,35 @@ def _message(span: Span) -> list[Measure]:
 
 
 def _run(span: Span) -> list[Measure]:
+    """Of a run's own span: what happened within it, and the whole run on the last of them."""
+    found = _whole(span) if semconv.OUTCOME in span.attributes else []
+    for each in span.happenings:
+        told = each.attributes
+        if each.name == semconv.ACTIVATED:
+            whose: Attributes = {semconv.ACTOR_ROLE: semconv.CONDUCTOR}
+            found.append(Measure(semconv.ACTOR_RESTARTS, 1, whose))
+        elif each.name == semconv.RESUMED and semconv.PAUSE_MS in told:
+            waited, why = told[semconv.PAUSE_MS], told.get(semconv.REASON, "")
+            assert isinstance(waited, int)
+            found.append(Measure(semconv.APPROVAL_WAIT, waited / 1e3, {semconv.REASON: why}))
+    return found
+
+
+def _whole(span: Span) -> list[Measure]:
     workflow = _some(span, (semconv.WORKFLOW_NAME,))
     outcome = workflow | _some(span, (semconv.OUTCOME,))
+    failed = workflow | _some(span, (semconv.ERROR_TYPE,))
     agent: Attributes = {semconv.AGENT_NAME: str(workflow.get(semconv.WORKFLOW_NAME, ""))}
-    found = [
-        _duration(span, semconv.INVOKE_WORKFLOW_DURATION, (semconv.WORKFLOW_NAME,)),
-        Measure(semconv.RUN_DURATION, _seconds(span), outcome),
+    took = _seconds(span)
+    if semconv.RUN_MS in span.attributes:  # it is the last of several
+        took = _number(span, semconv.RUN_MS) / 1e3
+    return [
+        Measure(semconv.INVOKE_WORKFLOW_DURATION, took, failed),
+        Measure(semconv.RUN_DURATION, took, outcome),
         Measure(semconv.RUN_COST, _number(span, semconv.COST_USD), outcome),
         Measure(semconv.INFERENCE_CALLS, _number(span, semconv.MODEL_CALLS), agent),
         Measure(semconv.TOOL_CALLS, _number(span, semconv.CALLS), agent),
     ]
-    paused, why = 0, ""
-    for each in span.happenings:
-        if each.name == semconv.ACTIVATED:
-            whose: Attributes = {semconv.ACTOR_ROLE: semconv.CONDUCTOR}
-            found.append(Measure(semconv.ACTOR_RESTARTS, 1, whose))
-        elif each.name == semconv.PAUSED:
-            paused, why = each.at_ns, str(each.attributes.get(semconv.REASON, ""))
-        elif each.name == semconv.RESUMED and paused:
-            waited = (each.at_ns - paused) / _NS
-            found.append(Measure(semconv.APPROVAL_WAIT, waited, {semconv.REASON: why}))
-            paused = 0
-    return found
 
 
 def divergences(counts: Mapping[What, int]) -> list[Measure]:

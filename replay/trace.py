@@ -10,7 +10,9 @@
     └─ invoke_agent {worker}             an attempt of a conductor
        └─ invoke_workflow {policy}       the child run that answers it
 
-A fork has a trace of its own: what it shares is in its origin's, to which it is linked.
+A fork has a trace of its own: what it shares is in its origin's, to which it is linked. A run that
+grows long, or waits long, goes on in another trace, with a span of its own there; the two are
+linked both ways (`protocol.traces.Segment`).
 
 A `Projector` takes commits one by one and gives the spans that have ended, so an export of a whole
 log and one that follows the log live give the same. What only a report knows (how long the work
@@ -50,9 +52,9 @@ from protocol.events import (
     RunStarted,
     SignalReceived,
 )
-from protocol.traces import attempt_context, parse, run_context
+from protocol.traces import FIRST, Context, Segment, parse, run_context
 from replay.chain import RunLog
-from replay.spans import Attributes, Happening, Link, Span, in_order
+from replay.spans import Attributes, Link, Span, in_order
 from replay.trace_parts import (
     Called,
     Party,
@@ -64,10 +66,8 @@ from replay.trace_parts import (
     party,
     plan,
 )
-from replay.trace_scene import Scene, messages, said, spent
-
-MAX_HAPPENINGS: Final = 128
-"""What is told within one span, as OpenTelemetry's SDKs limit it; beyond that it is counted."""
+from replay.trace_root import Root
+from replay.trace_scene import Scene, spent
 
 MAX_REPORTS: Final = 32
 """Reports of one open attempt that are kept until one counts: more are somebody's noise."""
@@ -78,22 +78,9 @@ class _Open(msgspec.Struct):
 
     number: int
     at: int
+    root: Context
+    """The run's own span at that time."""
     reports: dict[str, Report]
-
-
-class _Root(msgspec.Struct):
-    """The run's own span, as far as it is known."""
-
-    above: str = ""
-    number: int = 0
-    """Of the event that begins it; 0 until it has begun."""
-    at: int = 0
-    cause: str = ""
-    depth: int = 0
-    attempt: int = 0
-    """Of the parent's call that this run answers; 0 for none."""
-    task: str = ""
-    links: tuple[Link, ...] = ()
 
 
 class Projector:
@@ -111,7 +98,9 @@ class Projector:
         """Events seen so far; the number of the last one."""
         self._messages = messages
         self._scene = Scene(run, run_context(run), content)
-        self._root = _Root()
+        self._root = Root()
+        self._segment = FIRST
+        self._traceparent = self._pause = ""
         self._workers: dict[str, Party] = {}
         self._decision: Decision | None = None
         self._replied = 0
@@ -120,8 +109,6 @@ class Projector:
         """The last question, while none has got a reply that can be used since."""
         self._calls: dict[str, Called] = {}
         self._open: dict[tuple[str, int], _Open] = {}
-        self._happenings: list[Happening] = []
-        self._dropped = 0
         self._spent = Spend()
         self._attempts = self._turns = self._chats = 0
         self._limited = self._answer = ""
@@ -162,6 +149,7 @@ class Projector:
                 self._run_forked(event)
             case PolicyAsked():
                 self._forget_question(at)
+                self._enter(self._segment.asked(), at, at, semconv.CONTINUES)
                 self._asked(event, at)
             case PolicyReplied():
                 self._replied_to(event, at)
@@ -171,7 +159,9 @@ class Projector:
                 self._planned(event)
             case AttemptStarted():
                 self._attempts += 1
-                self._open[event.call, event.attempt] = _Open(self.number, at, {})
+                self._segment = self._segment.tried()
+                begun = _Open(self.number, at, self._scene.context, {})
+                self._open[event.call, event.attempt] = begun
             case CallSettled():
                 self._settled(event, at)
             case ReportNoted():
@@ -197,9 +187,14 @@ class Projector:
                     taken: Attributes = {semconv.EPOCH: event.epoch}
                     self._tell(semconv.ACTIVATED, at, taken | {semconv.ACTOR_ID: event.conductor})
             case RunPaused():
+                self._segment, self._pause = self._segment.paused(event.at), event.reason
                 self._tell(semconv.PAUSED, at, {semconv.REASON: event.reason})
             case RunResumed():
-                self._tell(semconv.RESUMED, at)
+                waited: Attributes = {semconv.REASON: self._pause}
+                if self._segment.paused_at:
+                    waited[semconv.PAUSE_MS] = max(0, event.at - self._segment.paused_at)
+                self._resume(event.at)
+                self._tell(semconv.RESUMED, at, waited)
             case SignalReceived():
                 signal: Attributes = {semconv.SIGNAL_KIND: event.kind, semconv.BY: event.by}
                 if self._scene.content and event.reason:
@@ -211,10 +206,33 @@ class Projector:
                 pass
 
     def _tell(self, name: str, at: int, attributes: Attributes | None = None) -> None:
-        if len(self._happenings) < MAX_HAPPENINGS:
-            self._happenings.append(self._scene.happening(name, at, self.number, attributes))
-        else:
-            self._dropped += 1
+        self._root.tell(self._scene.happening(name, at, self.number, attributes))
+
+    # ------------------------------------------------------------------------------------- segments
+
+    def _resume(self, at: int) -> None:
+        """A pause, if there was one, is over."""
+        self._enter(self._segment.resumed(at), self._segment.paused_at, at, semconv.RESUMES)
+
+    def _enter(self, segment: Segment, end: int, begin: int, kind: str) -> None:
+        """Go on in a segment, which may be the one that the run is in.
+
+        Args:
+            segment: The segment.
+            end: When the one before has ended, milliseconds since the epoch.
+            begin: When this one begins.
+            kind: Of the link back.
+        """
+        before, self._segment = self._segment, segment
+        if segment.number == before.number:
+            return
+        scene, old = self._scene, self._root
+        known, cause = scene.context, scene.event(self.number - 1)
+        own = run_context(scene.run, self._traceparent, segment.number)
+        self._root = old.following(self.number, begin, cause, end, Link.to(known, kind))
+        if old.number:
+            self._done.append(old.continued(scene, end, Link.to(own, semconv.CONTINUED_IN)))
+        scene.context = own
 
     # ------------------------------------------------------------------------------------ questions
 
@@ -222,9 +240,10 @@ class Projector:
         before, self._unanswered = self._unanswered, None
         if before is not None and before[0].asked.asker == event.asker:
             question, link = before
-            self._question = Question(event, self.number, at, question.attempt + 1, (link,))
+            root, number = self._scene.context, question.attempt + 1
+            self._question = Question(event, self.number, at, root, number, (link,))
         else:
-            self._question = Question(event, self.number, at)
+            self._question = Question(event, self.number, at, self._scene.context)
 
     def _replied_to(self, event: PolicyReplied, at: int) -> None:
         question, self._question = self._question, None
@@ -292,7 +311,8 @@ class Projector:
             else:  # an earlier attempt has reported after all
                 self._over(call, number, at, _lost(call), semconv.CANCELLED)
         if event.attempt == 0 and not waiting:
-            self._attempted(Tried(event.call, 0, self.number, at, self.number, at, event, None))
+            number, root = self.number, self._scene.context
+            self._attempted(Tried(event.call, 0, number, at, root, number, at, event, None))
         elif event.attempt and (event.call, event.attempt) not in waiting:
             self._late(event.call, event.attempt, at, event.spend)
 
@@ -317,21 +337,18 @@ class Projector:
         """Nobody waits for this attempt any more."""
         waiting = self._open.pop((call, number))
         report = waiting.reports.get(ended.report)
-        begun = (waiting.number, waiting.at)
+        begun = (waiting.number, waiting.at, waiting.root)
         self._attempted(Tried(call, number, *begun, self.number, at, ended, report, error))
 
     def _attempted(self, tried: Tried) -> None:
         called = self._calls.get(tried.call, Called(Party(""), "", None, ""))
-        parent = self._scene.context.span
+        scene, under = self._scene, tried.root
         if self._messages and tried.attempt:
-            published, processed = message(self._scene, called, tried)
+            published, processed = message(scene, called, tried)
             self._done += [published, processed]
-            parent = processed.id
-        self._done.append(attempt(self._scene, called, tried, parent, self._joined(called)))
-        scene, cause = self._scene, self._scene.event(self.number)
-        last = scene.context._replace(
-            span=attempt_context(scene.run, tried.call, tried.attempt).span
-        )
+            under = under._replace(span=processed.id)
+        self._done.append(attempt(scene, called, tried, under, self._joined(called)))
+        cause, last = scene.event(self.number), tried.context(scene)
         self._calls[tried.call] = msgspec.structs.replace(called, cause=cause, last=last)
 
     def _joined(self, called: Called) -> tuple[Link, ...]:
@@ -350,12 +367,14 @@ class Projector:
         scene, above, parent = self._scene, parse(event.traceparent), event.parent
         scene.run = event.run  # of a fork's origin it is another than the log's
         scene.context = run_context(scene.run, event.traceparent)
+        self._traceparent, self._segment = event.traceparent, FIRST
         scene.policy, scene.priority = event.policy, event.priority
         self._workers = {spec.name: party(spec) for spec in reversed(event.pool.workers)}
-        self._root = _Root(
+        self._root = Root(
             above=above.span if above else "",
             number=self.number,
             at=event.at,
+            began=event.at,
             cause=f"{parent.run}/{parent.call}/{parent.attempt}" if parent else "",
             depth=event.depth,
             attempt=parent.attempt if parent else 0,
@@ -369,69 +388,51 @@ class Projector:
         of = scene.context if self._root.number else run_context(origin.run)
         scene.run = event.run
         scene.context = run_context(scene.run)
+        self._traceparent, self._segment = "", FIRST
         scene.policy, scene.priority = event.policy or scene.policy, event.priority
         self._workers |= {spec.name: party(spec) for spec in event.workers}
-        self._root = _Root(
+        self._root = Root(
             number=self.number,
             at=event.at,
+            began=event.at,
             cause=f"{origin.run}@{origin.events}",
             depth=self._root.depth,
             task=self._root.task,
             links=(Link.to(of, semconv.FORKED_FROM),),
         )
-        self._open = {key: _Open(self.number, event.at, {}) for key in self._open}
+        anew = (self.number, event.at, scene.context)
+        self._open = {key: _Open(*anew, {}) for key in self._open}
         self._question, self._unanswered, self._spent = None, None, Spend()
         if event.policy is not None:
             scene.version = ""  # it has said nothing yet
-        self._attempts = self._turns = self._chats = self._dropped = self._answered = 0
-        self._happenings.clear()
+        self._attempts = self._turns = self._chats = self._answered = 0
 
     def _ended(self, event: RunFinished | RunFailed | RunCancelled) -> None:
         self._forget_question(event.at)
         for call, number in list(self._open):
             self._over(call, number, event.at, _lost(call), semconv.CANCELLED)
+        self._resume(event.at)
         self.ended = True
         if self._root.number:
-            self._done.append(self._whole(self._root, event))
+            self._done.append(self._whole(event))
 
-    def _whole(self, root: _Root, event: RunFinished | RunFailed | RunCancelled) -> Span:
+    def _whole(self, event: RunFinished | RunFailed | RunCancelled) -> Span:
         outcome, error = "finished", ""
         if isinstance(event, RunFailed):
             outcome, error = "failed", event.reason
         elif isinstance(event, RunCancelled):
             outcome, error = "cancelled", semconv.CANCELLED
-        workflow = self._scene.policy.name
-        attributes = self._scene.common(root.number, root.cause) | {
-            semconv.OPERATION_NAME: semconv.INVOKE_WORKFLOW,
-            semconv.WORKFLOW_NAME: workflow,
+        totals: Attributes = {
             semconv.OUTCOME: outcome,
             semconv.LIMITED_BY: self._limited,
-            semconv.DEPTH: root.depth,
             semconv.TURNS: self._turns,
             semconv.CALLS: self._attempts,
             semconv.CONTENT_REF: self._scene.event(self._answered) if self._answered else "",
             **spent(self._spent),
         }
-        if root.attempt:
-            attributes[semconv.ATTEMPT] = root.attempt
         if self._chats:
-            attributes[semconv.MODEL_CALLS] = self._chats
-        if self._dropped:
-            attributes[semconv.DROPPED] = self._dropped
-        if self._scene.content:
-            attributes[semconv.INPUT_MESSAGES] = messages("user", [said(root.task)])
-            if self._answer:
-                attributes[semconv.OUTPUT_MESSAGES] = messages("assistant", [said(self._answer)])
-        return self._scene.span(
-            self._scene.context.span,
-            f"{semconv.INVOKE_WORKFLOW} {workflow}",
-            (root.at, event.at),
-            attributes,
-            parent=root.above,
-            error=error,
-            happenings=tuple(self._happenings),
-            links=root.links,
-        )
+            totals[semconv.MODEL_CALLS] = self._chats
+        return self._root.ended(self._scene, event.at, totals, self._answer, error)
 
 
 def _failed(status: Status) -> str:

@@ -19,6 +19,8 @@ class Question(msgspec.Struct, frozen=True):
     number: int
     """Of the event that asked it."""
     at: int
+    root: Context
+    """The run's own span at that time."""
     attempt: int = 1
     """How many times it was asked by then, without a reply that could be used."""
     links: tuple[Link, ...] = ()
@@ -26,7 +28,7 @@ class Question(msgspec.Struct, frozen=True):
 
     def context(self, scene: Scene) -> Context:
         """Its span, as others name it."""
-        return scene.context._replace(span=span_id(scene.event(self.number)))
+        return self.root._replace(span=span_id(scene.event(self.number)))
 
 
 class Party(NamedTuple):
@@ -72,6 +74,8 @@ class Tried(msgspec.Struct, frozen=True):
     """Of the event that started it."""
     queued: int
     """When that was, milliseconds since the epoch."""
+    root: Context
+    """The run's own span at that time."""
     over: int
     """Of the event that ended it."""
     ended: int
@@ -80,6 +84,10 @@ class Tried(msgspec.Struct, frozen=True):
     report: Report | None
     error: str = ""
     """Why nobody waited for it any more, if so."""
+
+    def context(self, scene: Scene) -> Context:
+        """Its span, as others name it."""
+        return self.root._replace(span=attempt_context(scene.run, self.call, self.attempt).span)
 
     def began(self, kind: Kind) -> int:
         """When the work began, as far as the report tells."""
@@ -113,7 +121,7 @@ def plan(scene: Scene, question: Question, at: int, error: str, content: str = "
         f"{semconv.PLAN} {agent}",
         (question.at, at),
         attributes,
-        parent=scene.context.span,
+        under=question.root,
         error=error,
         links=question.links,
     )
@@ -146,7 +154,7 @@ def chat(scene: Scene, question: Question, reply: PolicyReplied, at: int, conten
         f"{semconv.CHAT} {model}",
         (question.at, end),
         attributes,
-        parent=span_id(asked_by),
+        under=question.context(scene),
         kind="client",
         error=reply.status if reply.status != "OK" else "",
     )
@@ -163,7 +171,7 @@ def _reply(reply: PolicyReplied) -> str:
 
 
 def attempt(
-    scene: Scene, called: Called, tried: Tried, parent: str, joined: tuple[Link, ...]
+    scene: Scene, called: Called, tried: Tried, under: Context, joined: tuple[Link, ...]
 ) -> Span:
     """One attempt of a call, from the start of the work to its end; ``joined`` led to it."""
     kind = called.worker.kind
@@ -176,11 +184,11 @@ def attempt(
     error = tried.error or ("" if status == "OK" else status)
     links = (Link.to(called.last, semconv.RETRIES),) if called.last is not None else joined
     return scene.span(
-        attempt_context(scene.run, tried.call, tried.attempt).span,
+        tried.context(scene).span,
         f"{operation} {called.worker.name}",
         (start, tried.ended),
         attributes,
-        parent=parent,
+        under=under,
         error=error,
         message=f"{error} (fault: {fault})" if error and fault != "none" else error,
         links=links,
@@ -263,7 +271,7 @@ def message(scene: Scene, called: Called, tried: Tried) -> tuple[Span, Span]:
             semconv.MESSAGING_OPERATION_NAME: "publish",
             semconv.MESSAGING_OPERATION_TYPE: semconv.SEND,
         },
-        parent=scene.context.span,
+        under=tried.root,
         kind="producer",
     )
     processed = scene.span(
@@ -277,7 +285,7 @@ def message(scene: Scene, called: Called, tried: Tried) -> tuple[Span, Span]:
             semconv.MESSAGING_OPERATION_TYPE: semconv.PROCESS,
             semconv.CONSUMER_GROUP: group,
         },
-        parent=published.id,
+        under=tried.root._replace(span=published.id),
         kind="consumer",
     )
     return published, processed

@@ -32,7 +32,7 @@ class Scene(msgspec.Struct):
 
     run: str
     context: Context
-    """The run's own span."""
+    """The run's own span, in the segment that it has come to."""
     content: bool
     """Whether what users and agents wrote is told."""
     policy: PolicySpec = PolicySpec(name="")
@@ -68,31 +68,31 @@ class Scene(msgspec.Struct):
         times: tuple[int, int],
         attributes: Attributes,
         *,
-        parent: str,
+        under: Context,
         kind: SpanKind = "internal",
         error: str = "",
         message: str = "",
         happenings: tuple[Happening, ...] = (),
         links: tuple[Link, ...] = (),
     ) -> Span:
-        """A span of this run's trace. Times are milliseconds; empty attributes are left out."""
+        """A span of this run. Times are milliseconds; empty attributes are left out."""
         start, end = times
         if error:
             attributes = {**attributes, semconv.ERROR_TYPE: error}
         return Span(
-            trace=self.context.trace,
+            trace=under.trace,
             id=own,
-            parent=parent,
+            parent=under.span,
             name=name,
             kind=kind,
-            start_ns=_ns(start),
-            end_ns=_ns(max(start, end)),
+            start_ns=nanoseconds(start),
+            end_ns=nanoseconds(max(start, end)),
             attributes={key: value for key, value in attributes.items() if value != ""},
             error=error,
             message=message or error,
             happenings=happenings,
             links=links,
-            sampled=self.context.sampled,
+            sampled=under.sampled,
         )
 
     def happening(
@@ -100,10 +100,11 @@ class Scene(msgspec.Struct):
     ) -> Happening:
         """Something within a span, at a time in milliseconds."""
         found: Attributes = {semconv.EVENT_ID: self.event(number), **(attributes or {})}
-        return Happening(name, _ns(at), found)
+        return Happening(name, nanoseconds(at), found)
 
 
-def _ns(milliseconds: int) -> int:
+def nanoseconds(milliseconds: int) -> int:
+    """Of milliseconds, as far as OTLP can say them."""
     return min(max(0, milliseconds), MAX_MS) * _NS
 
 

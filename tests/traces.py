@@ -1,9 +1,13 @@
 """Logs for tests of traces: of a run that a `Driver` drove, and of a story that has everything."""
 
+import contextlib
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, Final
 
 import msgspec
 
+from protocol import semconv, traces
 from protocol.actions import Report, Spend, Usage
 from protocol.budgets import Budget
 from protocol.codec import Commit, encode
@@ -13,7 +17,7 @@ from protocol.inbox import Signal
 from protocol.views import child_report, child_start
 from replay.chain import RunLog, Stored, assemble
 from replay.spans import Span
-from tests.runs import POLICY, Driver, answer, begin, inbox, plan, planned
+from tests.runs import POLICY, RUN, Driver, answer, begin, inbox, plan, planned
 
 ABOVE: Final = f"00-{'a' * 32}-{'b' * 16}-01"
 """A span of somebody else's."""
@@ -83,6 +87,17 @@ def story() -> tuple[Driver, Driver]:
     return driver, child
 
 
+@contextlib.contextmanager
+def segments(spans: int, pause_ms: int) -> Iterator[None]:
+    """Have runs go on in other traces sooner than they do."""
+    kept = traces.MAX_SPANS, traces.MAX_PAUSE_MS
+    traces.MAX_SPANS, traces.MAX_PAUSE_MS = spans, pause_ms  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        traces.MAX_SPANS, traces.MAX_PAUSE_MS = kept  # type: ignore[misc]
+
+
 def named(spans: list[Span], name: str) -> list[Span]:
     """The spans of that name, in their order."""
     return [span for span in spans if span.name == name]
@@ -98,4 +113,30 @@ def shape(spans: list[Span]) -> list[str]:
     ]
 
 
-__all__ = ["ABOVE", "MODEL", "POLICY", "log_of", "named", "reported", "shape", "story"]
+def assert_series(roots: list[Span]) -> None:
+    """A run's own spans are linked both ways, and the last says how the run ended."""
+    links = [{link.kind: link.span for link in span.links} for span in roots]
+    for number, (before, after) in enumerate(pairwise(range(len(roots))), 1):
+        assert links[before][semconv.CONTINUED_IN] == roots[after].id
+        back = links[after].get(semconv.RESUMES) or links[after].get(semconv.CONTINUES)
+        assert back == roots[before].id
+        assert roots[after].attributes[semconv.SEGMENT] == number
+    outcomes = [semconv.OUTCOME in span.attributes for span in roots]
+    assert outcomes == [False] * (len(roots) - 1) + [True]
+    assert [span.id for span in roots] == [
+        traces.run_context(RUN, segment=number).span for number in range(len(roots))
+    ]
+
+
+__all__ = [
+    "ABOVE",
+    "MODEL",
+    "POLICY",
+    "assert_series",
+    "log_of",
+    "named",
+    "reported",
+    "segments",
+    "shape",
+    "story",
+]

@@ -67,7 +67,9 @@ def export(
     for each in going:
         output.say(f"run {each} goes on: only what has ended is in its trace")
     if where:
-        output.say(f"{len(found)} spans of trace {found[0].trace if found else '-'}: {where}")
+        traces = list(dict.fromkeys(span.trace for span in found))
+        several = f"{len(traces)} traces from " if len(traces) > 1 else "trace "
+        output.say(f"{len(found)} spans of {several}{traces[0] if traces else '-'}: {where}")
     else:
         output.hint(f"send it on: podium trace export {logs[0].run} --otlp http://localhost:4318")
     return 0

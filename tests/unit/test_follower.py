@@ -26,7 +26,7 @@ from replay.spans import Span
 from replay.trace import spans
 from tests.runs import Driver, answer, begin, started
 from tests.strategies import MOVES, ROOMY, World
-from tests.traces import ABOVE, log_of, reported
+from tests.traces import ABOVE, log_of, reported, segments
 
 
 def run_name(number: int) -> str:
@@ -103,9 +103,15 @@ histories = st.lists(st.lists(MOVES, min_size=1, max_size=3), min_size=3, max_si
     st.integers(1, 9),
     st.integers(1, 3),
     st.lists(st.integers(1, 4), max_size=6),
+    st.sampled_from([(500, 600_000), (4, 1_000)]),
 )
 def test_live_and_later_are_the_same_whatever_dies_in_between(
-    lives: list[Any], seed: int, page: int, memory: int, deaths: list[int]
+    lives: list[Any],
+    seed: int,
+    page: int,
+    memory: int,
+    deaths: list[int],
+    limits: tuple[int, int],
 ) -> None:
     drivers = []
     for number, (start, history) in enumerate(lives):
@@ -134,7 +140,8 @@ def test_live_and_later_are_the_same_whatever_dies_in_between(
         finally:
             follower.MAX_FOLLOWED = kept  # type: ignore[misc]
 
-    taken, whole = asyncio.run(live())
+    with segments(*limits):
+        taken, whole = asyncio.run(live())
     assert by_id(taken) == by_id(whole)
 
 

@@ -11,8 +11,8 @@ from protocol.actions import Usage
 from replay.measures import divergences, measures
 from replay.spans import Span
 from replay.trace import of_run, spans
-from tests.runs import Driver, answer, begin, planned, started
-from tests.traces import MODEL, log_of, story
+from tests.runs import Driver, answer, begin, failure, planned, started
+from tests.traces import MODEL, log_of, segments, story
 
 CONVENTIONS = pytest.importorskip("opentelemetry.semconv._incubating")
 
@@ -73,6 +73,16 @@ def everything() -> list[Span]:
     joined.reply(answer())
     logs = [log_of(each) for each in (above, below, cancelled, joined)]
     found = spans(logs, content=True, messages=True)
+    with segments(2, 1_000):
+        long = started()
+        long.signal("pause")
+        long.at += 2_000
+        long.signal("resume")
+        long.report("1-0")
+        long.reply(failure())
+        long.wait()
+        long.reply(answer())
+        found += of_run(log_of(long))
     return [*found, *of_run(log_of(model), content=True, messages=True)]
 
 

@@ -1,22 +1,18 @@
 """The trace as a projection of the log: one tree, the same every time, whatever the log holds."""
 
 import msgspec
-from hypothesis import given
-from hypothesis import strategies as st
 
 from protocol import semconv
-from protocol.actions import BlobRef, Report, Usage
-from protocol.codec import Commit
+from protocol.actions import BlobRef, Usage
 from protocol.decisions import Reply
-from protocol.events import AnyEvent, AttemptStarted
+from protocol.events import AttemptStarted
 from protocol.traces import attempt_context, span_id, trace_id
-from replay.chain import RunLog
 from replay.history import entries
 from replay.redecide import redecide
-from replay.spans import Link, Span, in_order, otlp_json
-from replay.trace import MAX_HAPPENINGS, Projector, of_run, spans
-from tests.runs import AT, RUN, Driver, answer, begin, failure, inbox, plan, planned, started
-from tests.strategies import MOVES, ROOMY, World, arbitrary
+from replay.spans import Link, Span
+from replay.trace import Projector, of_run, spans
+from replay.trace_root import MAX_HAPPENINGS
+from tests.runs import RUN, Driver, answer, begin, failure, inbox, plan, planned, started
 from tests.traces import ABOVE, MODEL, log_of, named, reported, shape, story
 from tests.unit.test_forks import forked
 
@@ -322,71 +318,8 @@ def test_a_fork_has_a_trace_of_its_own_linked_to_its_origins() -> None:
     assert not {span.id for span in found} & {span.id for span in of_run(log)}
     assert found[1].id == attempt_context(own.run, "2-0", 1).span
     assert fork.state.traceparent == ""
-    assert linked_origin(started()) == trace_id(RUN)
     own.origin = None  # it can't be had
     assert [span.name for span in of_run(own)][-1] == "plan conductor"
-
-
-def linked_origin(driver: Driver) -> str:
-    """The trace to which a fork of this run is linked."""
-    log = log_of(driver)
-    fork = forked(log, len(driver.events))
-    fork.signal("cancel")
-    own = log_of(fork)
-    own.origin = log
-    return named(of_run(own), ROOT)[0].links[0].trace
-
-
-histories = st.lists(st.lists(MOVES, min_size=1, max_size=3), min_size=4, max_size=25)
-
-
-@given(st.builds(begin, budget=ROOMY, policy=st.sampled_from([MODEL, begin().policy])), histories)
-def test_any_run_gives_a_sound_tree(start: object, history: list[list[object]]) -> None:
-    world = World(start)  # type: ignore[arg-type]
-    for moves in history:
-        world.happen(*moves)  # type: ignore[arg-type]
-    log = log_of(world)
-    found = of_run(log, messages=True, content=True)
-    ids = [span.id for span in found]
-    assert len(set(ids)) == len(ids)
-    assert all(span.start_ns <= span.end_ns for span in found)
-    assert {(link.trace, link.span) for span in found for link in span.links} <= {
-        (span.trace, span.id) for span in found
-    }
-    root = span_id(RUN)
-    if world.state.phase == "ended":
-        known = {*ids, root}
-        assert root in ids
-        assert all(span.parent in known for span in found if span.id != root)
-        begun, ended = found[0].start_ns, next(s.end_ns for s in found if s.id == root)
-        assert all(begun <= span.start_ns and span.end_ns <= ended for span in found)
-    else:
-        assert root not in ids
-    assert {span.trace for span in found} <= {trace_id(RUN)}
-    assert otlp_json(found, {}) == otlp_json(reversed(found), {})
-    assert live(log) == found, "following the log gives what an export of the whole gives"
-
-
-def live(log: RunLog) -> list[Span]:
-    """Messages one by one, as they stand in the stream."""
-    projector = Projector(log.run, messages=True, content=True)
-    waiting = list(log.inbox)
-    found: list[Span] = []
-    for commit, seq in zip(log.commits, log.seqs, strict=True):
-        while waiting and waiting[0].seq < seq:
-            entry = waiting.pop(0)
-            if isinstance(entry.message, Report):
-                projector.report(entry.hash, entry.message)
-        found += projector.commit(commit)
-    return in_order(found)
-
-
-@given(st.lists(arbitrary(AnyEvent), max_size=30))
-def test_nothing_that_was_recorded_breaks_it(events: list[AnyEvent]) -> None:
-    projector = Projector(RUN, messages=True, content=True)
-    for number, event in enumerate(events, 1):
-        commit = Commit(run=RUN, n=number, epoch=1, at=AT, causes=(), events=(event,), prev="")
-        otlp_json(projector.commit(commit), {"service.name": "podium"})
 
 
 def test_strangers_cannot_fill_a_projectors_memory() -> None:

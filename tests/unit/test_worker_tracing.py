@@ -21,11 +21,11 @@ from protocol import semconv, subjects
 from protocol.actions import Json, WorkerSpec
 from protocol.budgets import Budget
 from protocol.decisions import Decision, View
-from protocol.traces import Context, attempt_context, parse, run_context
+from protocol.traces import Context, attempt_context, parse, run_context, trace_id
 from replay.chain import RunLog
 from replay.trace import of_run, spans
 from tests.runs import RUN
-from tests.traces import ABOVE, named
+from tests.traces import ABOVE, named, segments
 from tests.world import World, calls
 
 SPEC = WorkerSpec(name="probe")
@@ -74,6 +74,46 @@ async def test_a_tool_is_under_its_calls_span(world: World, function: str) -> No
     assert context == attempt_context(log.run, "1-0", 1)
     (span,) = named(of_run(log), "execute_tool probe")
     assert (span.trace, span.id) == context[:2]
+
+
+async def test_in_another_segment_a_call_is_under_its_span_and_its_child_too(world: World) -> None:
+    seen: list[str] = []
+
+    async def probe(_: Attempt) -> Outcome:
+        seen.append(injected())
+        return Outcome(value=1)
+
+    def decide(view: View) -> Decision:
+        if view.task.text == "below":
+            return Decision(answer="done") if view.turns else calls(SEEN)
+        again = [calls(SEEN), calls(SEEN), calls(SEEN, ("child", {"task": "below"}))]
+        return [*again, Decision(answer="done")][len(view.turns)]
+
+    world.policy(decide)
+    world.pool = type(world.pool)((WorkerSpec(name="child", kind="conductor", attempts=1),))
+    await world.worker(SPEC, probe)
+    await world.conductor()
+    with segments(4, 600_000):
+        run = await world.submit(replaced(world.start(budget=Budget(depth=2)), ABOVE))
+        log = await world.ended(run)
+        child = await world.log.read(subjects.child_id(run, "3-1", 1))
+        found = spans([log, child])
+    probes = named(found, "execute_tool probe")
+    assert {Context(span.trace, span.id).traceparent for span in probes} == set(seen)
+    places = {
+        (each.attributes[semconv.RUN_ID], each.attributes[semconv.ROUND]): each.trace
+        for each in probes
+    }
+    second = trace_id(run, 1)
+    assert places == {
+        (run, 1): "a" * 32,
+        (run, 2): "a" * 32,
+        (run, 3): second,
+        (child.run, 1): second,
+    }
+    (agent,) = named(found, "invoke_agent child")
+    (below,) = [span for span in found if span.parent == agent.id]
+    assert {span.trace for span in found if span.parent == below.id} == {agent.trace}
 
 
 async def test_an_attempt_that_was_delivered_twice_says_so(world: World) -> None:
