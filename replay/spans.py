@@ -84,14 +84,21 @@ def in_order(spans: Iterable[Span]) -> list[Span]:
 
 
 def _place(span: Span) -> tuple[int, int, str, int, bool, str]:
+    return span.start_ns, -span.end_ns, span.trace, _seq(span), span.kind != "internal", span.id
+
+
+def _seq(span: Span) -> int:
     seq = span.attributes.get(semconv.EVENT_SEQ, 0)
     assert isinstance(seq, int)
-    return span.start_ns, -span.end_ns, span.trace, seq, span.kind != "internal", span.id
+    return seq
 
 
 def tree(spans: Iterable[Span]) -> Iterator[tuple[int, Span]]:
-    """Each span and how deep it stands; one whose parent isn't there stands at the top."""
-    ordered = in_order(spans)
+    """Each span and how deep it stands; one whose parent isn't there stands at the top.
+
+    Those below the same one stand in the order of their run, also where some start together.
+    """
+    ordered = sorted(in_order(spans), key=lambda span: (span.start_ns, _seq(span)))
     there = {span.id for span in ordered}
     below: dict[str, list[Span]] = defaultdict(list)
     for span in ordered:

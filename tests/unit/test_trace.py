@@ -12,7 +12,7 @@ from replay.redecide import redecide
 from replay.spans import Link, Span
 from replay.trace import Projector, of_run, spans
 from replay.trace_root import MAX_HAPPENINGS
-from tests.runs import RUN, Driver, answer, begin, failure, inbox, plan, planned, started
+from tests.runs import AT, RUN, Driver, answer, begin, failure, inbox, plan, planned, started
 from tests.traces import ABOVE, MODEL, log_of, named, reported, shape, story
 from tests.unit.test_forks import forked
 
@@ -43,6 +43,21 @@ def test_a_run_and_its_child_are_one_tree() -> None:
     assert {span.trace for span in found} == {"a" * 32}
     assert found[0].parent == "b" * 16, "the caller's own span is the parent"
     assert spans([log_of(above), log_of(below)]) == found
+
+
+def test_what_starts_together_stands_in_the_order_of_the_run() -> None:
+    driver = started()
+    slow = msgspec.structs.replace(driver.report_of("1-0"), latency_ms=20)
+    driver.give(inbox(slow), after_ms=20)
+    driver.reply(answer())
+    found = of_run(log_of(driver))
+    assert {span.start_ns for span in found[:3]} == {AT * 1_000_000}
+    assert shape(found) == [
+        ROOT,
+        "  plan conductor",
+        "  execute_tool tool",
+        "  plan conductor",
+    ]
 
 
 def test_durations_are_those_of_the_reports_and_waiting_is_told() -> None:
