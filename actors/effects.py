@@ -20,7 +20,7 @@ from protocol.errors import PodiumError
 from protocol.inbox import Signal
 from protocol.limits import MAX_DETAIL_CHARS
 from protocol.run import Ask, Make, Tell, Wait, Withdraw, due
-from protocol.traces import TRACEPARENT, attempt_context
+from protocol.traces import BAGGAGE, TRACEPARENT, attempt_context, baggage
 from protocol.views import child_report, child_start, view
 
 if TYPE_CHECKING:
@@ -147,7 +147,10 @@ class Effects:
             message = call_message(state, self.shell.values, name, attempt, again=self.recovered)
             subject = subjects.call(spec.name, state.priority, state.run, name, attempt)
             above = attempt_context(state.run, name, attempt, state.traceparent, known.segment)
-            headers = {TRACEPARENT: above.traceparent}
+            headers = {
+                TRACEPARENT: above.traceparent,
+                BAGGAGE: baggage(state.run, state.policy_version),
+            }
             messages.append(Outgoing(subject, message, (known.deadline - now) / 1_000, headers))
         if messages:
             await self.shell.assure()

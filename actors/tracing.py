@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 from protocol import semconv
-from protocol.traces import Context
+from protocol.traces import Context, carried
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context as OTelContext
     from opentelemetry.sdk.resources import Resource
 
 logger = logging.getLogger("podium.tracing")
@@ -62,16 +63,17 @@ def variables(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def under(context: Context) -> Iterator[None]:
-    """Make a span the current one, in this task and in whatever it starts.
+def under(context: Context, carried_by: str = "") -> Iterator[None]:
+    """Make a span the current one, in this task and in whatever it starts, with its baggage.
 
-    Does nothing where nobody in this process could notice.
+    Of the baggage only what is ours is taken (`semconv.CARRIED`). Does nothing where nobody in this
+    process could notice.
     """
     if "opentelemetry.trace" not in sys.modules:
         yield
         return
+    from opentelemetry import baggage, trace
     from opentelemetry import context as current
-    from opentelemetry import trace
 
     flags = trace.TraceFlags.SAMPLED if context.sampled else trace.TraceFlags.DEFAULT
     span = trace.SpanContext(
@@ -80,7 +82,29 @@ def under(context: Context) -> Iterator[None]:
         is_remote=True,
         trace_flags=trace.TraceFlags(flags),
     )
-    token = current.attach(trace.set_span_in_context(trace.NonRecordingSpan(span)))
+    made = trace.set_span_in_context(trace.NonRecordingSpan(span))
+    for name, value in carried(carried_by).items():
+        made = baggage.set_baggage(name, value, made)
+    token = current.attach(made)
+    try:
+        yield
+    finally:
+        current.detach(token)
+
+
+@contextlib.contextmanager
+def outside() -> Iterator[None]:
+    """Carry no baggage of ours: what is asked meanwhile goes to somebody else's service."""
+    if "opentelemetry.trace" not in sys.modules:
+        yield
+        return
+    from opentelemetry import baggage
+    from opentelemetry import context as current
+
+    bare = current.get_current()
+    for name in semconv.CARRIED:
+        bare = baggage.remove_baggage(name, bare)
+    token = current.attach(bare)
     try:
         yield
     finally:
@@ -121,14 +145,24 @@ def set_up(actor: str) -> Callable[[], None]:
     """
     if not wanted() or not installed():
         return lambda: None
-    from opentelemetry import trace
+    from opentelemetry import baggage, trace
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace import Span, SpanProcessor, TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         return lambda: None
+
+    class Carried(SpanProcessor):
+        """Says of each span whose call it is of."""
+
+        def on_start(self, span: Span, parent_context: "OTelContext | None" = None) -> None:
+            for name in semconv.CARRIED:
+                if value := baggage.get_baggage(name, parent_context):
+                    span.set_attribute(name, str(value))
+
     provider = TracerProvider(resource=resource({semconv.ACTOR_ID: actor}), shutdown_on_exit=False)
+    provider.add_span_processor(Carried())
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
 

@@ -26,7 +26,7 @@ from protocol.actions import NOTHING, BlobRef, Json, Report, Spend
 from protocol.codec import CallMessage, decode_withdrawal, encode
 from protocol.errors import InvalidData, NotFound, PodiumError
 from protocol.limits import MAX_INLINE_BYTES, MAX_RECORD_BYTES
-from protocol.traces import TRACEPARENT, attempt_context
+from protocol.traces import BAGGAGE, TRACEPARENT, attempt_context
 from replay.chain import InboxEntry, read_inbox
 from replay.log import EventLog
 
@@ -53,9 +53,11 @@ class _Job:
     """An attempt that is worked on, for every delivery of it that has come here."""
 
     def __init__(self, delivery: Delivery) -> None:
+        headers = delivery.headers  # read once: they are parsed each time
         self.deliveries = [delivery]
         self.delivered = delivery.delivered
-        self.traceparent = delivery.headers.get(TRACEPARENT, "")
+        self.traceparent = headers.get(TRACEPARENT, "")
+        self.baggage = headers.get(BAGGAGE, "")
         self.task: asyncio.Task[None] | None = None
         self.withdrawn = False
 
@@ -221,7 +223,7 @@ class Worker:
             async with self._slots:
                 started = self.monotonic()
                 span = attempt_context(message.run, message.call, message.attempt, job.traceparent)
-                with tracing.under(span):
+                with tracing.under(span, job.baggage):
                     outcome = await work_on(attempt_of(message), self.adapter, self.secrets)
         outcome, value, blob = await self._stored(outcome)
         record, record_blob = await self._recorded(outcome)

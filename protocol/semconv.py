@@ -134,6 +134,9 @@ CONTINUED_IN: Final = "continued_in"
 LINK_KINDS: Final = (RETRIES, REDELIVERS, JOINS, FORKED_FROM, RESUMES, CONTINUES, CONTINUED_IN)
 """What ``podium.link.kind`` may be."""
 
+CARRIED: Final = (RUN_ID, POLICY_VERSION)
+"""What travels with a call as baggage, beside its context."""
+
 CONTENT: Final = frozenset(
     {INPUT_MESSAGES, OUTPUT_MESSAGES, TOOL_CALL_ARGUMENTS, TOOL_CALL_RESULT, DETAIL}
 )

@@ -100,6 +100,8 @@ class RunState(msgspec.Struct):
     """The text beside that decision."""
     retry_at: int = 0
     """When a failed policy may be asked again, milliseconds since the epoch."""
+    policy_version: str = ""
+    """Of the policy, as its last reply had it."""
     failures: int = 0
     """Failures of the policy in a row."""
     rejections: int = 0

@@ -8,13 +8,26 @@ from the events before it, so the state of the run knows it, and whoever reads t
 """
 
 import re
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, NamedTuple
+from urllib.parse import quote, unquote
 
 import msgspec
 
+from protocol import semconv
+
 TRACEPARENT: Final = "traceparent"
 """The header, and the field of a task, that carries a `Context`."""
+
+BAGGAGE: Final = "baggage"
+"""The header that carries `semconv.CARRIED`, as W3C Baggage writes it."""
+
+MAX_BAGGAGE_CHARS: Final = 8_192
+"""Characters of baggage that is looked at, as W3C Baggage limits it."""
+
+MAX_CARRIED_CHARS: Final = 256
+"""Characters of one value that is carried."""
 
 TRACE_BYTES: Final = 16
 """Bytes of a trace's id, as W3C Trace Context has them."""
@@ -129,6 +142,27 @@ def attempt_context(
 ) -> Context:
     """The span of one attempt of a run whose task names ``traceparent``."""
     return _context(run, traceparent, segment, f"{run}/{call}/{attempt}")
+
+
+@lru_cache(maxsize=4_096)
+def baggage(run: str, version: str) -> str:
+    """What is carried beside the context of a call: its run, and the version of the policy."""
+    told = zip(semconv.CARRIED, (run, version), strict=True)
+    return ",".join(
+        f"{name}={quote(value[:MAX_CARRIED_CHARS], safe='', errors='replace')}"
+        for name, value in told
+        if value
+    )
+
+
+def carried(header: str) -> dict[str, str]:
+    """What baggage says of `semconv.CARRIED`, and nothing else of it. Never raises."""
+    found: dict[str, str] = {}
+    for member in header.split(",") if len(header) <= MAX_BAGGAGE_CHARS else ():
+        name, _, value = member.partition(";")[0].partition("=")
+        if name.strip() in semconv.CARRIED:
+            found[name.strip()] = unquote(value.strip())[:MAX_CARRIED_CHARS]
+    return {name: value for name, value in found.items() if value}
 
 
 def _context(run: str, traceparent: str, segment: int, identity: str) -> Context:

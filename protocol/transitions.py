@@ -150,7 +150,7 @@ def _run_forked(s: RunState, event: RunForked) -> None:
     s.strays.clear()  # whoever works on them answers another run
     _unask(s)
     if event.policy is not None:
-        s.policy = event.policy
+        s.policy, s.policy_version = event.policy, ""
     if event.workers:
         _replace_workers(s, event.workers)
     for name in event.reopened:
@@ -213,6 +213,7 @@ def _policy_replied(s: RunState, event: PolicyReplied) -> None:
         s.finals += 1
     s.asked = None
     s.idle_activations = 0
+    s.policy_version = event.version or s.policy_version
     _release(s, "", event.turn, event.spend)
     s.decision, s.decided_text = event.decision, event.text
     if event.status == "OK":

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from actors import tracing
 from actors.workers.outcomes import clean, redacted
 from protocol.actions import NOTHING, UNKNOWN_USAGE, Fault, Json, Spend, Status, Usage
 from protocol.decisions import ToolCall
@@ -115,12 +116,13 @@ class Endpoint:
             body[self._limit_field()] = max_tokens
         try:
             async with asyncio.timeout(timeout_s):
-                completion = await self._connected().chat.completions.create(
-                    model=self.model,
-                    messages=messages,  # type: ignore[arg-type]
-                    timeout=timeout_s,
-                    extra_body=body,
-                )
+                with tracing.outside():
+                    completion = await self._connected().chat.completions.create(
+                        model=self.model,
+                        messages=messages,  # type: ignore[arg-type]
+                        timeout=timeout_s,
+                        extra_body=body,
+                    )
                 return self._said(completion)
         except (TimeoutError, openai.APITimeoutError):
             text = f"{self._where()} did not answer within {timeout_s:g} seconds."

@@ -5,16 +5,18 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from opentelemetry import propagate, trace
+from opentelemetry import baggage, context, propagate, trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from actors import tracing, workers
 from actors.ports import Attempt, Outcome
+from actors.workers.chat import Endpoint
 from actors.workers.function import tool
 from podium.client import Client
 from protocol import semconv, subjects
@@ -22,8 +24,10 @@ from protocol.actions import Json, WorkerSpec
 from protocol.budgets import Budget
 from protocol.decisions import Decision, View
 from protocol.traces import Context, attempt_context, parse, run_context, trace_id
+from protocol.traces import baggage as carry
 from replay.chain import RunLog
 from replay.trace import of_run, spans
+from tests.collector import Collector
 from tests.runs import RUN
 from tests.traces import ABOVE, named, segments
 from tests.world import World, calls
@@ -70,10 +74,10 @@ async def test_a_tool_is_under_its_calls_span(world: World, function: str) -> No
     await world.conductor()
     log = await world.ended(await world.submit(world.start()))
     await adapter.close()
-    context = parse(log.state().answer)
-    assert context == attempt_context(log.run, "1-0", 1)
+    told = parse(log.state().answer)
+    assert told == attempt_context(log.run, "1-0", 1)
     (span,) = named(of_run(log), "execute_tool probe")
-    assert (span.trace, span.id) == context[:2]
+    assert (span.trace, span.id) == told[:2]
 
 
 async def test_in_another_segment_a_call_is_under_its_span_and_its_child_too(world: World) -> None:
@@ -137,6 +141,81 @@ async def test_an_attempt_that_was_delivered_twice_says_so(world: World) -> None
     await world.worker(SPEC, work, replica="w2")
     (span,) = named(of_run(await world.ended(run)), "execute_tool probe")
     assert (span.attributes[semconv.ACTOR_ID], span.attributes[semconv.DELIVERIES]) == ("w2", 2)
+
+
+async def test_a_call_carries_its_run_and_the_policys_version(world: World) -> None:
+    seen: list[dict[str, object]] = []
+
+    async def probe(_: Attempt) -> Outcome:
+        with tracing.outside():
+            seen.append(dict(baggage.get_all()))
+        seen.append(dict(baggage.get_all()))
+        return Outcome(value=1)
+
+    world.policy(lambda view: Decision(answer="done") if view.turns else calls(SEEN))
+    await world.worker(SPEC, probe)
+    await world.conductor()
+    log = await world.ended(await world.submit(world.start()))
+    assert seen == [{}, {semconv.RUN_ID: log.run, semconv.POLICY_VERSION: "test"}]
+    assert baggage.get_all() == {}
+
+
+def test_what_others_carry_is_theirs() -> None:
+    header = carry(RUN, "v1") + ",secret=1"
+    token = context.attach(baggage.set_baggage("tenant", "t"))
+    try:
+        with tracing.under(attempt_context(RUN, "1-0", 1), header):
+            mine = {semconv.RUN_ID: RUN, semconv.POLICY_VERSION: "v1"}
+            assert baggage.get_all() == {"tenant": "t", **mine}
+            with tracing.outside():
+                assert baggage.get_all() == {"tenant": "t"}
+                assert parse(injected()) == attempt_context(RUN, "1-0", 1)
+    finally:
+        context.detach(token)
+
+
+async def test_a_models_endpoint_is_sent_none_of_it() -> None:
+    carried: list[dict[str, object]] = []
+
+    async def create(**_: Any) -> None:
+        carried.append(dict(baggage.get_all()))
+        raise ValueError("no completion")
+
+    endpoint = Endpoint("gpt-9", base_url="http://localhost:1", api_key="k")
+    client: Any = SimpleNamespace(chat=SimpleNamespace(completions=SimpleNamespace(create=create)))
+    endpoint._client = client
+    with tracing.under(attempt_context(RUN, "1-0", 1), carry(RUN, "v1")):
+        await endpoint.ask([], timeout_s=5)
+    assert carried == [{}]
+
+
+def test_a_workers_own_spans_say_whose_call_they_are_of() -> None:
+    code = f"""if 1:
+        from actors import tracing
+        from protocol.traces import attempt_context, baggage
+        flush = tracing.set_up("worker-x-1")
+        from opentelemetry import trace
+        with tracing.under(attempt_context({RUN!r}, "1-0", 1), baggage({RUN!r}, "v1")):
+            with trace.get_tracer("mine").start_as_current_span("a query") as span:
+                print(sorted(span.attributes.items()))
+        with trace.get_tracer("mine").start_as_current_span("elsewhere") as span:
+            print(dict(span.attributes))
+        trace.get_tracer_provider().shutdown()
+    """
+    with Collector() as collector:
+        environment = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=environment,
+        )
+        query = next(span for span in collector.spans if span.name == "a query")
+    mine = {semconv.RUN_ID: RUN, semconv.POLICY_VERSION: "v1"}
+    assert done.stdout.splitlines() == [str(sorted(mine.items())), "{}"]
+    assert query.attributes == mine
+    assert (query.trace, query.parent) == attempt_context(RUN, "1-0", 1)[:2]
 
 
 async def run_below(world: World, traceparent: str) -> tuple[RunLog, RunLog, list[str]]:
