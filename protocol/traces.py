@@ -66,6 +66,10 @@ class Context(NamedTuple):
     sampled: bool = True
     """Whether whoever began the trace keeps it."""
 
+    def with_span(self, span: str) -> "Context":
+        """Another span of the same trace."""
+        return Context(self.trace, span, self.sampled)
+
     @property
     def traceparent(self) -> str:
         """As W3C Trace Context writes it."""
@@ -141,7 +145,12 @@ def attempt_context(
     run: str, call: str, attempt: int, traceparent: str = "", segment: int = 0
 ) -> Context:
     """The span of one attempt of a run whose task names ``traceparent``."""
-    return _context(run, traceparent, segment, f"{run}/{call}/{attempt}")
+    return _context(run, traceparent, segment, _attempt(run, call, attempt))
+
+
+def attempt_id(run: str, call: str, attempt: int) -> str:
+    """The id of an attempt's span, in whatever trace."""
+    return span_id(_attempt(run, call, attempt))
 
 
 @lru_cache(maxsize=4_096)
@@ -171,6 +180,10 @@ def _context(run: str, traceparent: str, segment: int, identity: str) -> Context
         return Context(trace_id(run, segment), span)
     trace = trace_id(run, segment) if segment else above.trace
     return Context(trace, span, above.sampled)
+
+
+def _attempt(run: str, call: str, attempt: int) -> str:
+    return f"{run}/{call}/{attempt}"
 
 
 def _named(run: str, segment: int) -> str:

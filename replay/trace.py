@@ -52,7 +52,7 @@ from protocol.events import (
     RunStarted,
     SignalReceived,
 )
-from protocol.traces import FIRST, Context, Segment, parse, run_context
+from protocol.traces import FIRST, Context, Segment, attempt_id, parse, run_context, span_id
 from replay.chain import RunLog
 from replay.spans import Attributes, Link, Span, in_order
 from replay.trace_parts import (
@@ -238,12 +238,13 @@ class Projector:
 
     def _asked(self, event: PolicyAsked, at: int) -> None:
         before, self._unanswered = self._unanswered, None
+        number = 1
+        links: tuple[Link, ...] = ()
         if before is not None and before[0].asked.asker == event.asker:
-            question, link = before
-            root, number = self._scene.context, question.attempt + 1
-            self._question = Question(event, self.number, at, root, number, (link,))
-        else:
-            self._question = Question(event, self.number, at, self._scene.context)
+            number, links = before[0].attempt + 1, (before[1],)
+        root = self._scene.context
+        own = root.with_span(span_id(self._scene.event(self.number)))
+        self._question = Question(event, self.number, at, own, root, number, links)
 
     def _replied_to(self, event: PolicyReplied, at: int) -> None:
         question, self._question = self._question, None
@@ -255,7 +256,7 @@ class Projector:
         self._turns += 1
         scene, error, content = self._scene, _failed(event.status), self._scene.event(self.number)
         if error:
-            self._unanswered = question, Link.to(question.context(scene), semconv.RETRIES)
+            self._unanswered = question, Link.to(question.own, semconv.RETRIES)
         if scene.policy.dialect != "decision" and question.asked.asker == "policy":
             self._chats += 1
             self._done.append(plan(scene, question, at, error))
@@ -281,8 +282,7 @@ class Projector:
         question, self._question = self._question, None
         if question is not None:
             self._done.append(plan(self._scene, question, at, semconv.ABANDONED))
-            lost = Link.to(question.context(self._scene), semconv.REDELIVERS)
-            self._unanswered = question, lost
+            self._unanswered = question, Link.to(question.own, semconv.REDELIVERS)
 
     # ------------------------------------------------------------------------------------- attempts
 
@@ -311,8 +311,8 @@ class Projector:
             else:  # an earlier attempt has reported after all
                 self._over(call, number, at, _lost(call), semconv.CANCELLED)
         if event.attempt == 0 and not waiting:
-            number, root = self.number, self._scene.context
-            self._attempted(Tried(event.call, 0, number, at, root, number, at, event, None))
+            begun = _Open(self.number, at, self._scene.context, {})
+            self._attempted(self._tried(event.call, 0, begun, at, event, None))
         elif event.attempt and (event.call, event.attempt) not in waiting:
             self._late(event.call, event.attempt, at, event.spend)
 
@@ -337,8 +337,22 @@ class Projector:
         """Nobody waits for this attempt any more."""
         waiting = self._open.pop((call, number))
         report = waiting.reports.get(ended.report)
-        begun = (waiting.number, waiting.at, waiting.root)
-        self._attempted(Tried(call, number, *begun, self.number, at, ended, report, error))
+        self._attempted(self._tried(call, number, waiting, at, ended, report, error))
+
+    def _tried(
+        self,
+        call: str,
+        attempt: int,
+        begun: _Open,
+        at: int,
+        ended: CallSettled,
+        report: Report | None,
+        error: str = "",
+    ) -> Tried:
+        root = begun.root
+        own = root.with_span(attempt_id(self._scene.run, call, attempt))
+        known = (call, attempt, begun.number, begun.at, root, own)
+        return Tried(*known, self.number, at, ended, report, error)
 
     def _attempted(self, tried: Tried) -> None:
         called = self._calls.get(tried.call, Called(Party(""), "", None, ""))
@@ -346,13 +360,15 @@ class Projector:
         if self._messages and tried.attempt:
             published, processed = message(scene, called, tried)
             self._done += [published, processed]
-            under = under._replace(span=processed.id)
+            under = under.with_span(processed.id)
         self._done.append(attempt(scene, called, tried, under, self._joined(called)))
-        cause, last = scene.event(self.number), tried.context(scene)
-        self._calls[tried.call] = msgspec.structs.replace(called, cause=cause, last=last)
+        cause = scene.event(self.number)
+        self._calls[tried.call] = msgspec.structs.replace(called, cause=cause, last=tried.own)
 
     def _joined(self, called: Called) -> tuple[Link, ...]:
         """To what this call has waited for."""
+        if not called.waits:
+            return ()
         before = (self._calls[name].last for name in called.waits if name in self._calls)
         return tuple(Link.to(each, semconv.JOINS) for each in before if each is not None)
 

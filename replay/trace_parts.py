@@ -7,7 +7,7 @@ import msgspec
 from protocol import semconv, subjects
 from protocol.actions import Json, Kind, Report, WorkerSpec
 from protocol.events import CallSettled, PolicyAsked, PolicyReplied
-from protocol.traces import Context, attempt_context, span_id
+from protocol.traces import Context, span_id
 from replay.spans import Attributes, Link, Span
 from replay.trace_scene import Scene, messages, said, spent, text
 
@@ -19,16 +19,14 @@ class Question(msgspec.Struct, frozen=True):
     number: int
     """Of the event that asked it."""
     at: int
+    own: Context
+    """Its span, as others name it."""
     root: Context
     """The run's own span at that time."""
     attempt: int = 1
     """How many times it was asked by then, without a reply that could be used."""
     links: tuple[Link, ...] = ()
     """To the span of the time before, if there was one."""
-
-    def context(self, scene: Scene) -> Context:
-        """Its span, as others name it."""
-        return self.root._replace(span=span_id(scene.event(self.number)))
 
 
 class Party(NamedTuple):
@@ -76,6 +74,8 @@ class Tried(msgspec.Struct, frozen=True):
     """When that was, milliseconds since the epoch."""
     root: Context
     """The run's own span at that time."""
+    own: Context
+    """The attempt's span, as others name it."""
     over: int
     """Of the event that ended it."""
     ended: int
@@ -84,10 +84,6 @@ class Tried(msgspec.Struct, frozen=True):
     report: Report | None
     error: str = ""
     """Why nobody waited for it any more, if so."""
-
-    def context(self, scene: Scene) -> Context:
-        """Its span, as others name it."""
-        return self.root._replace(span=attempt_context(scene.run, self.call, self.attempt).span)
 
     def began(self, kind: Kind) -> int:
         """When the work began, as far as the report tells."""
@@ -117,7 +113,7 @@ def plan(scene: Scene, question: Question, at: int, error: str, content: str = "
         semconv.CONTENT_REF: content,
     }
     return scene.span(
-        question.context(scene).span,
+        question.own.span,
         f"{semconv.PLAN} {agent}",
         (question.at, at),
         attributes,
@@ -154,7 +150,7 @@ def chat(scene: Scene, question: Question, reply: PolicyReplied, at: int, conten
         f"{semconv.CHAT} {model}",
         (question.at, end),
         attributes,
-        under=question.context(scene),
+        under=question.own,
         kind="client",
         error=reply.status if reply.status != "OK" else "",
     )
@@ -184,7 +180,7 @@ def attempt(
     error = tried.error or ("" if status == "OK" else status)
     links = (Link.to(called.last, semconv.RETRIES),) if called.last is not None else joined
     return scene.span(
-        tried.context(scene).span,
+        tried.own.span,
         f"{operation} {called.worker.name}",
         (start, tried.ended),
         attributes,
@@ -285,7 +281,7 @@ def message(scene: Scene, called: Called, tried: Tried) -> tuple[Span, Span]:
             semconv.MESSAGING_OPERATION_TYPE: semconv.PROCESS,
             semconv.CONSUMER_GROUP: group,
         },
-        under=tried.root._replace(span=published.id),
+        under=tried.root.with_span(published.id),
         kind="consumer",
     )
     return published, processed

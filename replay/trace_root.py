@@ -99,7 +99,7 @@ class Root(msgspec.Struct):
             f"{semconv.INVOKE_WORKFLOW} {workflow}",
             (self.at, end),
             attributes,
-            under=scene.context._replace(span=self.above),
+            under=scene.context.with_span(self.above),
             error=error,
             happenings=tuple(self.happenings),
             links=links,
