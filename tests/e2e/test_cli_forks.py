@@ -126,7 +126,7 @@ def test_several_forks_are_compared_in_a_table(atlas: Atlas) -> None:
     said = atlas.shell("rerun", run, "--times", "3")
     assert said.code == 0
     heads, *rows = said.out.splitlines()
-    assert heads.split() == ["run", "status", "rounds", "calls", "took", "answer"]
+    assert heads.split() == ["run", "status", "rounds", "attempts", "took", "answer"]
     assert len(rows) == 3
     assert all("finished" in row and "Peru has the larger area" in row for row in rows)
     first, second = (row.split()[0] for row in rows[:2])

@@ -225,7 +225,7 @@ def test_what_can_be_edited() -> None:
         ("workers.agent.colour", "x", "there is no 'colour'"),
         ("workers.agent.timeout_ms.x", 1, "Expected `int`"),
         ("budget.rounds", -1, "Expected `int` >= 0"),
-        ("budget.colour", 1, "nothing can be set there"),
+        ("budget.colour", 1, "there is no 'colour'"),
         ("task.inputs.list.2", 1, "there is nothing at '2'"),
         ("task.inputs.list." + "9" * 5_000, 1, "there is nothing at '999"),
         ("task.inputs.list." + "9" * 5_000 + ".x", 1, "there is nothing below '999"),
