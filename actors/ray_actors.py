@@ -192,7 +192,8 @@ def _archiving(conductor: Declared, log: JetStreamLog) -> Archiving | None:
     except PodiumError as error:  # runs are looked after all the same
         logger.error("runs are not archived: %s; %s", error.message, error.hint)
         return None
-    archiver = Archiver(log, BrokerLedger(log), BrokerKeeper(log), shelf, now_ms)
+    others = conductor.shelves.other_than(shelf.name)
+    archiver = Archiver(log, BrokerLedger(log), BrokerKeeper(log), shelf, now_ms, others)
     return Archiving(archiver, conductor.archive_after_ms, now_ms)
 
 

@@ -102,7 +102,8 @@ class Host:
         broker = await connection(self.config, self._server, "conductor").open("archiver")
         try:
             log = JetStreamLog(broker)
-            yield Archiver(log, BrokerLedger(log), BrokerKeeper(log), shelf, now_ms)
+            others = shelves_of(self.config).other_than(shelf.name)
+            yield Archiver(log, BrokerLedger(log), BrokerKeeper(log), shelf, now_ms, others)
         finally:
             await broker.close()
 

@@ -39,6 +39,10 @@ class Shelves(msgspec.Struct, frozen=True, kw_only=True):
             found.append(_Perhaps(Path(self.perhaps)))
         return found
 
+    def other_than(self, url: str) -> list[Shelf]:
+        """The shelves but the archive at a URL: for whoever writes that one."""
+        return [shelf for shelf in self.open() if shelf.name != url]
+
     def over(self, live: EventLog) -> EventLog:
         """A live log with these shelves behind it."""
         shelves = self.open()
@@ -52,7 +56,7 @@ class _Perhaps:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.name = path, str(path)
+        self.path, self.name = path, path.expanduser().absolute().as_uri()
         self._shelf: ArchiveShelf | None = None
 
     def refresh(self) -> None:

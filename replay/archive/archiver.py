@@ -59,7 +59,7 @@ from replay.family import joined, prefixes
 from replay.layered import LayeredLog
 from replay.log import EventLog
 from replay.scrub import KeptHead, Ledger, compare
-from replay.shelf import NONE, merged
+from replay.shelf import NONE, Shelf, merged
 
 logger = logging.getLogger("podium.archive")
 
@@ -140,6 +140,8 @@ class Archiver:
         keeper: What removes messages.
         shelf: The archive.
         clock: Milliseconds since the epoch.
+        others: Where else a run may be that another was forked from: what a fork shares is taken
+            from there into the archive.
     """
 
     def __init__(
@@ -149,9 +151,10 @@ class Archiver:
         keeper: Keeper,
         shelf: ArchiveShelf,
         clock: Callable[[], int],
+        others: Sequence[Shelf] = (),
     ) -> None:
         self.log, self.ledger, self.keeper, self.shelf = log, ledger, keeper, shelf
-        self.both = LayeredLog(log, [shelf])
+        self.all = LayeredLog(log, [shelf, *others])
         self._clock = clock
 
     # --------------------------------------------------------------------------------------- which
@@ -169,7 +172,7 @@ class Archiver:
             async with gate:
                 log = await self.log.read(run)
                 if log.set_aside["origin"]:
-                    log = await self.both.read(run)
+                    log = await self.all.read(run)
             if not log.commits or log.state().phase != "ended":
                 return None
             if log.commits[0].n > 1:
@@ -248,7 +251,7 @@ class Archiver:
                 raise _Skip(f"its log is {finding.kind}: {finding.detail}")
         there = await self._there(run)
         both = merged([there, stored])
-        whole = await joined(self.both, run, both)
+        whole = await joined(self.all, run, both)
         if archived_before(whole):
             raise _Skip(f"it is archived already, elsewhere: {live.state().archived}")
         if whole.set_aside["origin"]:
@@ -264,7 +267,7 @@ class Archiver:
         named = named_blobs(whole)
         shared: dict[str, Messages] = {}
         weight = _bytes(both)
-        for origin, part in (await prefixes(self.both, whole)).items():
+        for origin, part in (await prefixes(self.all, whole)).items():
             weight += _bytes(part)
             named |= named_blobs(assemble(origin, *part))
             shared[origin] = _missing(part, await self._there(origin))
@@ -301,7 +304,7 @@ class Archiver:
                 segments.append(await asyncio.to_thread(self._put, path, "segments", rows))
                 whole = {plan.run: plan.whole for plan in batch}
                 for run in new:
-                    log = whole.get(run) or await self.both.read(run)
+                    log = whole.get(run) or await self.all.read(run)
                     runs[run] = _part(segments[0].name, spans[run], new[run], log, run in shared)
             places, lost = await self._write_blobs(work, named, segments)
             manifest = Manifest(
@@ -324,7 +327,7 @@ class Archiver:
         here: list[str] = []
         for sha in sorted(named):
             try:
-                data = await self.log.get_blob(named[sha])
+                data = await self.all.get_blob(named[sha])
             except (NotFound, InvalidData) as error:
                 logger.error("archived without a blob: %s", error.message)
                 lost.append(sha)

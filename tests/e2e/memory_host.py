@@ -59,7 +59,7 @@ class MemoryHost:
         self.memory = MemoryLog(deployments.store)
         self.log = shelves_of(config).over(self.memory)
         self._client = Client(self.log, deployments.tasks, by="tester", look_s=0.2)
-        self._bus, self._ledger = bus, deployments.ledger
+        self._bus, self._ledger, self._config = bus, deployments.ledger, config
 
     @property
     def client(self) -> Client:
@@ -88,7 +88,8 @@ class MemoryHost:
     async def archiver(self, shelf: ArchiveShelf) -> AsyncIterator[Archiver]:
         """See `Hosted`."""
         store = self.memory.store
-        yield Archiver(self.memory, self._ledger, MemoryKeeper(store), shelf, now_ms)
+        others = shelves_of(self._config).other_than(shelf.name)
+        yield Archiver(self.memory, self._ledger, MemoryKeeper(store), shelf, now_ms, others)
 
     async def heads(self, run: str = "") -> dict[str, Known]:
         """See `Hosted`."""

@@ -15,7 +15,7 @@ from protocol.errors import NotFound, Unreachable
 from protocol.subjects import is_run
 from replay.archive.folder import Folder
 from replay.archive.shelf import ArchiveShelf
-from tests.e2e.memory_host import Shell
+from tests.e2e.memory_host import MemoryDeployments, Shell
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 
@@ -234,3 +234,29 @@ def test_a_fork_of_a_run_on_a_shelf_is_sound(shell: Shell, tmp_path: Path) -> No
     for file in (tmp_path / "elsewhere" / ".podium" / "imported").iterdir():
         file.unlink()
     assert "is broken" in other("doctor").out
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_fork_of_an_imported_run_is_archived_with_what_it_shares(
+    shell: Shell, tmp_path: Path, again: bool
+) -> None:
+    run = shell.begin()
+    shell("export", run)
+    (tmp_path / "elsewhere").mkdir()
+    other = Shell(tmp_path / "elsewhere", USER="tester")
+    assert other("import", f"../{run}.podium").code == 0
+    fork = other("fork", run, "--at", "end", "--json").lines()[0]["launch"]["run_id"]
+    if again:  # a fork of a fork shares with both
+        fork = other("fork", fork, "--at", "end", "--json").lines()[0]["launch"]["run_id"]
+    shown = other("runs", "show", fork, "--content").out
+    assert other("archive", fork).out.startswith("1 run archived to ")
+    assert other("archive", fork, "--json").json()["applied"] is False
+    assert other("runs", "show", fork, "--content").out == shown
+    assert other("verify", fork).code == 0
+    assert "is sound: runs 1," in other("archive", "--check").out
+
+    for file in (tmp_path / "elsewhere" / ".podium" / "imported").iterdir():
+        file.unlink()
+    other.deployments = MemoryDeployments()
+    assert other("runs", "show", fork, "--content").out == shown, "the archive alone has all of it"
+    assert other("verify", fork).code == 0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from protocol.codec import Commit
+from protocol.codec import Commit, blob_ref
 from protocol.commands import Activate, Fork
 from protocol.run import RULES
 from replay.archive.folder import Folder
@@ -13,11 +13,13 @@ from replay.archive.shelf import ArchiveShelf
 from replay.chain import assemble
 from replay.forks import origin_at
 from replay.history import entries, reports
+from replay.imported import FolderShelf, export
+from replay.memory_log import MemoryLog, MemoryStore
 from replay.scrub import Scrubber
 from replay.verify import verify_run
 from tests.archives import Deployment
 from tests.runs import AT, Driver, answer, planned, started
-from tests.stored import MANY, datas, put, stored_family, stored_of
+from tests.stored import BLOB, MANY, RECORD, datas, put, stored_family, stored_of
 
 
 @pytest.fixture
@@ -112,3 +114,32 @@ async def test_a_fork_of_an_archived_run_reads_what_it_shares_there(there: Deplo
     assert await there.archive([MANY]) == ["archived"]
     assert len(os.listdir(there.path / "segments")) == 2, "the prefix was there already"
     assert (await there.archive_only().read(MANY)).state() == driver.state
+
+
+async def test_a_fork_of_an_imported_run_brings_it_along(there: Deployment, tmp_path: Path) -> None:
+    """With its blobs: neither its messages nor these are in the live log."""
+    source = MemoryLog(MemoryStore())
+    root, *_ = stored_family(source.store)
+    whole = await source.read(root)
+    await export(source, root, tmp_path / "imported" / "a.podium", podium="0")
+    at = next(entry.number for entry in entries(whole) if entry.kind == "RoundClosed") + 1
+    driver = Driver(at=AT + 10**6)
+    driver.state = whole.state(at)
+    driver.give(Fork(run=MANY, origin=origin_at(whole, at)), Activate("conductor", RULES))
+    driver.signal("cancel")
+    put(there.store, MANY, stored_of(driver))
+    (alone,) = await there.archiver().archive([MANY])
+    assert alone.why.startswith("what it shares can't be had")
+
+    others = [FolderShelf(tmp_path / "imported")]
+    assert [each.run for each in await there.archiver(others=others).ended()] == [MANY]
+    (outcome,) = await there.archiver(others=others).archive([MANY])
+    assert (outcome.done, outcome.blobs) == ("archived", 2)
+    log = there.archive_only()
+    found = await log.read(MANY)
+    assert found.state() == driver.state
+    assert reports(found).keys() == reports(whole).keys()
+    for data in (BLOB, RECORD):
+        assert await log.get_blob(blob_ref(data)) == data
+    assert (await verify_run(log, MANY)).problems == ()
+    assert ArchiveShelf(Folder(os.fspath(there.path))).check() == []
