@@ -1,12 +1,14 @@
 """A place for files by its URL: a folder, an object store, or whatever else `fsspec` reaches.
 
-A file is put there under another name first and moved, so that whoever looks finds it whole. On a
-disk of this machine it is also synced: what is purged afterwards stands nowhere else.
+Whoever looks finds a file whole or not at all. An object store sees to that by itself: an upload
+that is cut short is no object. Elsewhere a file is put under another name first and moved; and on a
+disk of this machine it is also synced, for what is purged afterwards stands nowhere else.
 """
 
 import os
 import secrets
-from io import BufferedReader
+from collections.abc import Callable
+from io import SEEK_CUR, SEEK_END, BufferedReader, RawIOBase
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -15,6 +17,16 @@ from protocol.errors import Denied, InvalidData, NotFound, PodiumError, Unreacha
 EXTRA: Final = "install what it needs: pip install 'podium[archive]'"
 
 _TEMPORARY: Final = "tmp"
+
+_EXTRAS: Final = {"s3": "s3", "s3a": "s3"}
+"""Our extras with the library of a kind of URL, by its scheme."""
+
+_STORES: Final = frozenset({"abfs", "az", "gcs", "gs", "s3", "s3a"})
+"""Object stores: what is put there is an object when all of it has arrived, and there are no
+folders to be made."""
+
+_BUFFER_BYTES: Final = 64 * 2**10
+"""Read at a time of a file elsewhere, at least: the foot of most Parquet files is smaller."""
 
 
 class Folder:
@@ -31,22 +43,33 @@ class Folder:
         fsspec = _fsspec()
         if "://" not in url:
             url = Path(url).expanduser().absolute().as_uri()
+        scheme = url.partition("://")[0]
+        extra = _EXTRAS.get(scheme)
+        install = f"pip install 'podium[{extra}]'" if extra else "install the package that it names"
         try:
-            self._fs, self._root = fsspec.core.url_to_fs(url)
+            # Without their cache of listings: what is asked here is what is there now.
+            options = {"use_listings_cache": False} if scheme in _STORES else {}
+            self._fs, self._root = fsspec.core.url_to_fs(url, **options)
         except (ImportError, ValueError) as error:
             raise Usage(
                 f"the archive {shown(url)} can't be reached: {error}",
-                hint="install the package that it names, or use another URL",
+                hint=f"{install}, or use another URL",
             ) from None
         self._root = self._root.rstrip("/")
         self.url = shown(url).rstrip("/")
-        self._local = "file" in _protocols(self._fs)
+        self._local, self._store = "file" in _protocols(self._fs), scheme in _STORES
 
     def names(self, below: str) -> list[str]:
-        """Names of the files in a subfolder, sorted; none where there is no such folder."""
+        """Names of the files in a subfolder, sorted; none where there is no such folder.
+
+        Raises:
+            NotFound: There is no such bucket.
+        """
         try:
-            found = self._fs.ls(self._path(below), detail=False, **self._fresh())
-        except FileNotFoundError:
+            found = self._fs.ls(self._path(below), detail=False)
+        except FileNotFoundError as error:
+            if _code(error) == "NoSuchBucket":
+                raise self._failed(below, error) from None
             return []
         except Exception as error:
             raise self._failed(below, error) from None
@@ -61,16 +84,31 @@ class Folder:
         return data
 
     def open(self, name: str) -> BufferedReader:
-        """A file to read parts of. Raises `NotFound`."""
+        """A file to read parts of. Raises `NotFound`; so may its reads, and as `read` does."""
+        path = self._path(name)
         try:
-            return cast(BufferedReader, self._fs.open(self._path(name), "rb"))
+            if self._local:
+                return cast(BufferedReader, self._fs.open(path, "rb"))
+            size: int = self._fs.info(path)["size"]
         except Exception as error:
             raise self._failed(name, error) from None
+
+        def read(start: int, end: int) -> bytes:
+            try:
+                data: bytes = self._fs.cat_file(path, start=start, end=end)
+            except Exception as error:
+                raise self._failed(name, error) from None
+            return data
+
+        return BufferedReader(_Elsewhere(read, size), _BUFFER_BYTES)
 
     def put(self, name: str, source: Path) -> None:
         """Put a local file there under a name, whole or not at all; durable when this returns."""
         staged = f"{_TEMPORARY}/{secrets.token_hex(8)}"
         try:
+            if self._store:
+                self._fs.put_file(os.fspath(source), self._path(name))
+                return
             self._fs.makedirs(self._path(_TEMPORARY), exist_ok=True)
             self._fs.makedirs(self._path(name.rpartition("/")[0]), exist_ok=True)
             self._fs.put_file(os.fspath(source), self._path(staged))
@@ -90,20 +128,59 @@ class Folder:
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
-    def _fresh(self) -> dict[str, bool]:
-        """Listings of object stores are cached; what is asked here is what is there now."""
-        return {} if self._local else {"refresh": True}
-
     def _failed(self, name: str, error: Exception) -> PodiumError:
         """What a file system raised, as one of ours: their libraries raise what they like."""
         if isinstance(error, PodiumError):
             return error
         text = f"the archive {self.url}: {name}: {error}"
+        if _code(error) == "NoSuchBucket":
+            return NotFound(text, hint="make the bucket, or mend the archive's URL")
         if isinstance(error, FileNotFoundError):
             return NotFound(text, hint="was it moved? `podium archive --check` reads all of it")
+        if "Credentials" in type(error).__name__:  # of botocore and of google.auth
+            return Denied(text, hint=_WHERE_KEYS)
         if isinstance(error, PermissionError):
-            return Denied(text, hint="whose are these files, and who runs this command?")
+            return Denied(text, hint=_RIGHTS if self._store else _OWNER)
         return Unreachable(text, hint="nothing was lost: try again when it answers")
+
+
+_WHERE_KEYS: Final = (
+    "give this process the store's keys as its own tools take them, for S3: AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+)
+_RIGHTS: Final = "are the keys those of this store, and may they list, read and put objects there?"
+_OWNER: Final = "whose are these files, and who runs this command?"
+
+
+class _Elsewhere(RawIOBase):
+    """A file that is read piece by piece, so that each failure is told as one of ours.
+
+    What a store's own file object raises is taken for damage by a library that parses it.
+    """
+
+    def __init__(self, read: Callable[[int, int], bytes], size: int) -> None:
+        self._read, self._size, self._place = read, size, 0
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """See `io.IOBase.seek`."""
+        self._place = {SEEK_CUR: self._place, SEEK_END: self._size}.get(whence, 0) + offset
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        """See `io.RawIOBase.readinto`."""
+        end = min(self._place + len(buffer), self._size)
+        data = self._read(self._place, end) if end > self._place else b""
+        buffer[: len(data)] = data
+        self._place += len(data)
+        return len(data)
 
 
 def shown(url: str) -> str:
@@ -116,6 +193,12 @@ def shown(url: str) -> str:
 def _protocols(fs: Any) -> tuple[str, ...]:
     found = fs.protocol
     return (found,) if isinstance(found, str) else tuple(found)
+
+
+def _code(error: Exception) -> str:
+    """The code of a store's answer, as botocore has it; "" for none."""
+    response = getattr(error.__cause__, "response", None)
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
 
 
 def _sync(path: str) -> None:

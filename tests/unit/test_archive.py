@@ -432,7 +432,11 @@ async def test_rows_are_what_any_parquet_reader_sees(there: Deployment) -> None:
 def test_an_archive_says_what_it_needs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(Usage, match="can't be reached"):
         Folder("nonsense://bucket/x")
-    monkeypatch.setitem(__import__("sys").modules, "fsspec.core", None)
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(Usage, match="can't be reached") as lacking:
+        Folder("s3a://bucket/x")
+    assert "podium[s3]" in lacking.value.hint
+    monkeypatch.setitem(sys.modules, "fsspec.core", None)
     with pytest.raises(Usage, match="needs fsspec") as caught:
         Folder(os.fspath(tmp_path))
     assert "podium[archive]" in caught.value.hint
