@@ -34,13 +34,14 @@ class Archiving:
             await asyncio.sleep(EVERY_S)
 
     async def round(self) -> dict[str, int]:
-        """Archive what is due; how many runs went which way.
+        """Archive what is due, and free its blobs; how many runs went which way, and blobs.
 
         What can't be done now is said, and done in the next round.
         """
         try:
             due = await self.archiver.ended(self._clock() - self.after_ms)
             outcomes = await self.archiver.archive([each.run for each in due])
+            freed = await self.archiver.free()
         except PodiumError as error:
             logger.error("runs were not archived: %s; %s", error.message, error.hint)
             return {}
@@ -51,6 +52,8 @@ class Archiving:
             if each.done == "skipped":
                 logger.warning("run %s was not archived: %s", each.run, each.why)
         counts = tally(outcomes)
+        if freed:
+            counts["blobs freed"] = freed
         if counts:
             logger.info("archive %s: %s", self.archiver.shelf.name, counts)
         return counts

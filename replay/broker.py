@@ -400,6 +400,10 @@ class Broker:
         """The subject's first message from a sequence on, read from the stream's leader."""
         return await self._get(stream, {"seq": seq, "next_by_subj": subject})
 
+    async def since(self, stream: str, subject: str, time: str) -> Stored | None:
+        """The first message on a subject stored at or after a time, read from the leader."""
+        return await self._get(stream, {"start_time": time, "next_by_subj": subject})
+
     async def _get(self, stream: str, body: dict[str, Any]) -> Stored | None:
         try:
             found = await self.request(f"$JS.API.STREAM.MSG.GET.{stream}", body)

@@ -263,13 +263,19 @@ class LayeredLog:
                 return await self.live.get_blob(ref)
             except (NotFound, InvalidData) as error:
                 problem = error
-        for shelf in self.shelves:
-            try:
-                return await asyncio.to_thread(shelf.blob, ref)
-            except NotFound as error:
-                problem = problem or error
-            except InvalidData as error:
-                problem = error if not isinstance(problem, InvalidData) else problem
+        unseen: PodiumError | None = None
+        for again in (False, True):
+            if again:  # it may have been moved to the archive since that was last looked at
+                unseen = await self._refresh()
+            for shelf in self.shelves:
+                try:
+                    return await asyncio.to_thread(shelf.blob, ref)
+                except NotFound as error:
+                    problem = problem or error
+                except InvalidData as error:
+                    problem = error if not isinstance(problem, InvalidData) else problem
+        if unseen is not None and not isinstance(problem, InvalidData):
+            raise unseen
         raise problem or NotFound(f"there is no blob {ref.sha256}")
 
 

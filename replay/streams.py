@@ -6,7 +6,7 @@ stream        retention   why so
 ``LOG-<k>``   limits      the truth: it refuses what is new rather than drop what is old
 ``TASKS``     work queue  one message per run; on disk, for it precedes the run's first commit
 ``CALLS``     work queue  one message per attempt; in memory, for a conductor can derive it again
-``BLOBS``     limits      one message per chunk, and no second
+``BLOBS``     limits      one message per chunk, and no second; only the archiver removes any
 ``HEADS``     limits      the scrubber's last head of each run
 ============  ==========  ==========================================================================
 """

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from podium.cli.options import COMMON, Common
 from podium.cli.output import Output
 from podium.cli.world import current
+from podium.render_text import count
 from protocol.errors import Conflict, InvalidData, NotFound, Usage
 from replay.archive.folder import shown
 
@@ -41,7 +42,8 @@ def archive(
     """Move finished runs into an archive: Parquet, in a folder or an object store.
 
     They are read as before, from there. What is written is read back before anything is removed,
-    and a command that was cut short is gone on with by giving it again.
+    and a command that was cut short is gone on with by giving it again. Blobs go an hour later at
+    the earliest, when many runs are archived and no run in the live log names them.
 
     Parameters
     ----------
@@ -56,7 +58,7 @@ def archive(
         raise Usage(
             "Which runs?", hint="Name one of: a run, --older-than 30d, --all-ended. Or --check."
         )
-    outcomes = asyncio.run(_archive(config, run, older_than, to, keep, dry_run))
+    outcomes, freed = asyncio.run(_archive(config, run, older_than, to, keep, dry_run))
     url = shown(_url(config, to))
     skipped = [each for each in outcomes if each.done == "skipped"]
     if run is not None and skipped:
@@ -68,8 +70,10 @@ def archive(
         output.say(f"run {each.run} stays: {each.why}")
     moved = [each for each in outcomes if each.done != "skipped" and not each.idle]
     detail = _detail(moved, len(skipped), url, keep)
+    if freed:
+        detail += f"; {count(freed, 'blob')} removed from the live store"
     target = outcomes[0].run if run is not None else "runs"
-    output.mutation(target, detail, applied=bool(moved), dry_run=dry_run)
+    output.mutation(target, detail, applied=bool(moved or freed), dry_run=dry_run)
     if moved and not dry_run and to is not None and to != config.archive.url:
         output.hint(f'to read them from there: [archive] url = "{to}" in podium.toml')
     return 0
@@ -94,7 +98,8 @@ async def _archive(
     to: str | None,
     keep: bool,
     dry_run: bool,
-) -> "list[Outcome]":
+) -> "tuple[list[Outcome], int]":
+    """What became of each run, and how many blobs were removed."""
     from podium.config import age_ms
 
     before = current().now() - age_ms(older_than) if older_than is not None else None
@@ -105,7 +110,12 @@ async def _archive(
             runs = [await host.client.find(run)]
         else:
             runs = [each.run for each in await archiver.ended(before)]
-        return await (archiver.look(runs) if dry_run else archiver.archive(runs, keep=keep))
+        if dry_run:
+            return await archiver.look(runs), 0
+        outcomes = await archiver.archive(runs, keep=keep)
+        # What is elsewhere than all readers look must not be missing here.
+        frees = run is None and not keep and _url(config, to) == _url(config, None)
+        return outcomes, await archiver.free() if frees else 0
 
 
 def _url(config: "Config", to: str | None) -> str:

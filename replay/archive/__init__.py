@@ -15,6 +15,7 @@ run stands in a later batch.
 `segments`     messages to Parquet and back
 `shelf`        the archive as a `Shelf`
 `archiver`     live log to archive: write, read back, commit, purge
+`blobs`        out of the live store, when no run there names them
 `keeper`       what it may do to the live log that nobody else may
 =============  ====================================================================================
 

@@ -28,6 +28,7 @@ from protocol.codec import decode_commit, digest
 from protocol.commands import Archive
 from protocol.errors import Fenced, InvalidData, NotFound
 from protocol.run import step
+from replay.archive.blobs import GRACE_MS, READS_AT_ONCE, free
 from replay.archive.folder import damaged
 from replay.archive.keeper import Keeper
 from replay.archive.manifest import (
@@ -69,9 +70,6 @@ BATCH_RUNS: Final = 500
 BATCH_BYTES: Final = 128 * 2**20
 """Bytes of the messages of one batch's runs, those that are archived already included: all are held
 in memory. A single run may have more."""
-
-READS_AT_ONCE: Final = 16
-"""Runs read at a time: enough to keep a server busy, few enough to leave it to the conductors."""
 
 Done: TypeAlias = Literal["archived", "added", "copied", "skipped"]
 """``added``: what came later of a run that was archived before. ``copied``: it also stays."""
@@ -230,6 +228,10 @@ class Archiver:
             done: Done = "added" if plan.whole.state().archived else "archived"
             found.append(Outcome(run, done, "", plan.size, len(plan.blobs)))
         return found
+
+    async def free(self) -> int:
+        """Remove blobs that only archived runs name; how many went. See `replay.archive.blobs`."""
+        return await free(self.log, self.all, self.keeper, self.shelf, self._clock() - GRACE_MS)
 
     async def _plan(self, run: str, kept: KeptHead | None) -> _Plan:
         """Read a run and see that it may be archived. Raises `_Skip`."""

@@ -16,6 +16,7 @@ from protocol.subjects import is_run
 from replay.archive.folder import Folder
 from replay.archive.shelf import ArchiveShelf
 from tests.e2e.memory_host import MemoryDeployments, Shell
+from tests.stored import stored_family
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 
@@ -260,3 +261,20 @@ def test_a_fork_of_an_imported_run_is_archived_with_what_it_shares(
     other.deployments = MemoryDeployments()
     assert other("runs", "show", fork, "--content").out == shown, "the archive alone has all of it"
     assert other("verify", fork).code == 0
+
+
+def test_blobs_go_when_they_are_in_the_archive_that_everybody_reads(
+    shell: Shell, tmp_path: Path
+) -> None:
+    store = shell.deployments.store
+    root, *_ = stored_family(store)
+    shown = shell("runs", "show", root, "--content").out
+    assert shell("archive", root, "--keep").code == 0
+    shell("archive", "--all-ended", "--to", str(tmp_path / "far"), "--keep")
+    shell("archive", "--all-ended", "--dry-run")
+    assert len(store.blobs) == 2, "other commands remove none"
+    assert shell("archive", "--all-ended").out.endswith("; 2 blobs removed from the live store\n")
+    assert store.blobs == {}
+    assert shell("runs", "show", root, "--content").out == shown
+    assert shell("verify", root).code == 0
+    assert shell("archive", "--all-ended", "--json").json()["applied"] is False

@@ -9,11 +9,13 @@ import pytest
 
 from actors.jetstream_queue import JetStreamQueue
 from protocol import subjects
-from protocol.actions import BlobRef
-from protocol.codec import Commit, digest, encode
+from protocol.actions import BlobRef, Report
+from protocol.codec import Commit, blob_ref, digest, encode
 from protocol.commands import Continue
 from protocol.inbox import Label
+from protocol.limits import BLOB_CHUNK_BYTES
 from replay.archive.archiver import Archiver
+from replay.archive.blobs import GRACE_MS, free
 from replay.archive.folder import Folder
 from replay.archive.keeper import BrokerKeeper
 from replay.archive.shelf import ArchiveShelf
@@ -30,6 +32,7 @@ from tests.contract.test_log import first
 from tests.places import connected, new_run
 from tests.runs import AT
 from tests.stored import BLOB, RECORD, datas, stored_family
+from tests.world import now_ms
 
 NOW = AT + 10**9
 
@@ -183,4 +186,46 @@ async def test_whoever_reads_while_a_run_is_archived_sees_all_of_it(
     assert found.commits[: len(before[run].commits)] == assemble(run, *before[run]).commits
     assert [each.hash for each in found.inbox] == [digest(each.data) for each in before[run].inbox]
     assert found.aside == []
+    await broker.close()
+
+
+async def test_blobs_that_only_archived_runs_name_are_removed(server: One, tmp_path: Path) -> None:
+    broker = await opened(server)
+    log = JetStreamLog(broker)
+    before = await fill(log)
+    keeper = BrokerKeeper(log)
+    value, record = blob_ref(BLOB), blob_ref(RECORD)
+    one = archiver(log, tmp_path / "archive")
+    await one.archive(list(before))
+    shelf, all_time = one.shelf, now_ms() + 10**9
+    assert await free(log, one.all, keeper, shelf, now_ms() - GRACE_MS) == 0, "stored just now"
+    run = new_run()
+    await log.append(first(run), EMPTY)
+    report = Report(run=run, call="1-0", attempt=1, status="OK", blob=record)
+    await log.post(run, encode(report))
+    assert await free(log, one.all, keeper, shelf, all_time) == 1
+    assert await keeper.blobs() == {record.sha256}
+    assert await log.get_blob(record) == RECORD
+    assert await LayeredLog(log, [ArchiveShelf(shelf.folder)]).get_blob(value) == BLOB
+    assert await log.put_blob(BLOB) == value, "and is put there again when it is needed"
+    assert await log.get_blob(value) == BLOB
+    await broker.close()
+
+
+async def test_what_is_stored_after_the_mark_is_not_removed(server: One) -> None:
+    broker = await opened(server)
+    log = JetStreamLog(broker)
+    keeper = BrokerKeeper(log)
+    large = bytes(3 * BLOB_CHUNK_BYTES)
+    refs = [await log.put_blob(b"a"), await log.put_blob(large)]
+    mark = await keeper.mark(now_ms() + 10**9)
+    assert await keeper.mark(now_ms() - 10**9) == 1
+    late = await log.put_blob(b"late")
+    assert not await keeper.remove(late.sha256, mark)
+    assert [await keeper.remove(ref.sha256, mark) for ref in refs] == [True, True]
+    assert not await keeper.remove(refs[0].sha256, mark), "it went already"
+    assert await keeper.blobs() == {late.sha256}
+    assert await log.put_blob(large) == refs[1]
+    assert not await keeper.remove(refs[1].sha256, mark), "an upload that came meanwhile"
+    assert await log.get_blob(refs[1]) == large
     await broker.close()
