@@ -17,7 +17,7 @@ import base64
 import binascii
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
@@ -56,6 +56,9 @@ MAX_SEQS_BYTES: Final = 2**25
 
 MAX_MANIFEST_BYTES: Final = 32 * 2**20
 """Bytes of the manifest: about 300 for each entry."""
+
+FILES: Final = ("commits.jsonl", "inbox.jsonl", "seqs.json")
+"""Of each run."""
 
 _MANIFEST: Final = "manifest.json"
 _LEVEL: Final = 6
@@ -116,21 +119,52 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """SHA-256 of every other entry, by name."""
 
 
-class Exported(NamedTuple):
-    """What is to be written: the messages of each run."""
+class Packed(NamedTuple):
+    """A run as it is to be written."""
 
     run: str
-    runs: Mapping[str, Messages]
-    parts: frozenset[str] = frozenset()
-    """Runs of which only a beginning is there."""
+    entry: RunEntry
+    files: tuple[bytes, ...]
+    """The contents of `FILES`."""
 
 
 # ------------------------------------------------------------------------------------------- write
 
 
+def pack(run: str, messages: Messages, log: RunLog, *, part: bool = False) -> Packed:
+    """A run as it is to be written.
+
+    Args:
+        run: Its id.
+        messages: All that there is of it.
+        log: What they make.
+        part: Whether it is only a beginning.
+    """
+    entry = RunEntry(
+        n=log.head.n,
+        hash=log.head.hash,
+        commits=len(messages.commits),
+        inbox=len(messages.inbox),
+        part=part,
+    )
+    seqs = {name: [each.seq for each in getattr(messages, name)] for name in Messages._fields}
+    lines = (_lines(messages.commits), _lines(messages.inbox))
+    return Packed(run, entry, (*lines, msgspec.json.encode(seqs)))
+
+
+def too_large(run: str) -> TooLarge:
+    """The error of what doesn't fit into one file."""
+    return TooLarge(
+        f"run {run} doesn't fit into one file: more than {MAX_TOTAL_BYTES:,} bytes or "
+        f"{MAX_ENTRIES:,} entries",
+        hint="leave its child runs out: --no-children",
+    )
+
+
 def write(
     file: BinaryIO,
-    exported: Exported,
+    run: str,
+    runs: Iterable[Packed],
     blobs: Iterable[tuple[str, bytes]],
     *,
     podium: str,
@@ -140,7 +174,8 @@ def write(
 
     Args:
         file: Where to; must be seekable.
-        exported: The runs.
+        run: The one that is exported.
+        runs: It and what belongs to it, sorted by id; taken one by one.
         blobs: Hash and bytes of each blob, sorted by hash; taken one by one.
         podium: The writer's version.
         missing: Blobs that are named and not to be had.
@@ -157,26 +192,21 @@ def write(
             nonlocal total
             total += len(data)
             if total > MAX_TOTAL_BYTES or len(hashes) >= MAX_ENTRIES:
-                raise TooLarge(
-                    f"run {exported.run} doesn't fit into one file: more than {MAX_TOTAL_BYTES:,} "
-                    f"bytes or {MAX_ENTRIES:,} entries",
-                    hint="leave its child runs out: --no-children",
-                )
+                raise too_large(run)
             if len(data) > _limit(name):
                 raise TooLarge(
-                    f"run {exported.run} doesn't fit into one file: {name} has {len(data):,} "
-                    f"bytes, and at most {_limit(name):,} are read",
+                    f"run {run} doesn't fit into one file: {name} has {len(data):,} bytes, and at "
+                    f"most {_limit(name):,} are read",
                     hint="archive it: podium archive; what is there is read as it was",
                 )
             hashes[name] = sha256(data).hexdigest()
             _put(archive, name, data)
 
         entries: dict[str, RunEntry] = {}
-        for run in sorted(exported.runs):
-            messages = exported.runs[run]
-            for name, data in _files(run, messages):
-                put(name, data)
-            entries[run] = _entry(run, messages, run in exported.parts)
+        for packed in runs:
+            for name, data in zip(FILES, packed.files, strict=True):
+                put(f"runs/{packed.run}/{name}", data)
+            entries[packed.run] = packed.entry
         for sha, data in blobs:
             put(f"blobs/{sha}", data)
             sizes[sha] = len(data)
@@ -184,7 +214,7 @@ def write(
             format=FORMAT,
             version=VERSION,
             podium=podium,
-            run=exported.run,
+            run=run,
             runs=entries,
             blobs=sizes,
             missing=tuple(sorted(missing)),
@@ -208,13 +238,6 @@ def _put(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
     archive.writestr(info, data, compresslevel=_LEVEL)
 
 
-def _files(run: str, messages: Messages) -> Iterable[tuple[str, bytes]]:
-    yield f"runs/{run}/commits.jsonl", _lines(messages.commits)
-    yield f"runs/{run}/inbox.jsonl", _lines(messages.inbox)
-    seqs = {name: [each.seq for each in getattr(messages, name)] for name in Messages._fields}
-    yield f"runs/{run}/seqs.json", msgspec.json.encode(seqs)
-
-
 def _lines(stored: Iterable[Stored]) -> bytes:
     return b"".join(_line(each.data) + b"\n" for each in stored)
 
@@ -223,17 +246,6 @@ def _line(data: bytes) -> bytes:
     if data[:1] == b"{" and b"\n" not in data:
         return data
     return b'"' + base64.b64encode(data) + b'"'
-
-
-def _entry(run: str, messages: Messages, part: bool) -> RunEntry:
-    head = assemble(run, *messages).head
-    return RunEntry(
-        n=head.n,
-        hash=head.hash,
-        commits=len(messages.commits),
-        inbox=len(messages.inbox),
-        part=part,
-    )
 
 
 def named_blobs(log: RunLog) -> dict[str, BlobRef]:
@@ -296,16 +308,14 @@ class BundleShelf:
             data = self._entry(archive, f"blobs/{ref.sha256}")
         return checked(data, ref, self.name)
 
-    def check(self) -> list[RunLog]:
-        """Read everything and compare every hash; the runs, the exported one first.
+    def read_all(self) -> Iterator[RunLog]:
+        """Read everything and compare every hash: run by run, the exported one first, then blobs.
 
         Raises:
             InvalidData: Something isn't as the manifest has it; the message says what.
         """
-        logs: list[RunLog] = []
         for run in sorted(self.manifest.runs, key=lambda run: (run != self.manifest.run, run)):
             log = assemble(run, *self.get(run))
-            logs.append(log)
             for sha, ref in named_blobs(log).items():
                 if sha not in self.manifest.blobs and sha not in self.manifest.missing:
                     if self.manifest.runs[run].part:
@@ -313,11 +323,11 @@ class BundleShelf:
                     raise self._bad(f"run {run} names blob {sha}, which is not in the file")
                 if sha in self.manifest.blobs and self.manifest.blobs[sha] != ref.size:
                     raise self._bad(f"blob {sha} has another size than run {run} says")
+            yield log
         with self._archive() as archive:
             for sha, size in self.manifest.blobs.items():
                 data = self._entry(archive, f"blobs/{sha}")
                 checked(data, BlobRef(sha, size), self.name)
-        return logs
 
     # ------------------------------------------------------------------------------------- entries
 
@@ -447,5 +457,5 @@ class _Header(msgspec.Struct):
 
 def _names(manifest: Manifest) -> Iterable[str]:
     for run in manifest.runs:
-        yield from (f"runs/{run}/{name}" for name in ("commits.jsonl", "inbox.jsonl", "seqs.json"))
+        yield from (f"runs/{run}/{name}" for name in FILES)
     yield from (f"blobs/{sha}" for sha in manifest.blobs)

@@ -3,6 +3,7 @@
 Whoever takes a run somewhere else, into a file or into the archive, takes these along.
 """
 
+from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 from protocol.codec import decode_commit, digest
@@ -13,29 +14,29 @@ from replay.chain import Messages, RunLog, Stored, assemble
 from replay.forks import attach
 from replay.history import entries
 from replay.log import EventLog
-from replay.shelf import merged
 
 
-class Family(NamedTuple):
-    """A run and what belongs to it."""
+class Member(NamedTuple):
+    """A run, or one that belongs to it."""
 
     run: str
-    runs: dict[str, Messages]
-    """The messages of each, by id; the run itself comes first."""
-    parts: frozenset[str] = frozenset()
-    """Runs of which there is only the beginning that a fork shares."""
+    messages: Messages
+    log: RunLog
+    """What they make."""
+    part: bool = False
+    """Whether it is only the beginning that a fork shares."""
 
 
-async def family(log: EventLog, run: str, *, children: bool = True) -> Family:
-    """Read a run and what belongs to it.
+async def family(log: EventLog, run: str, *, children: bool = True) -> AsyncIterator[Member]:
+    """Read a run and what belongs to it: one after the other, the run itself first.
 
     Args:
         log: Where to.
         run: Its id.
         children: Whether the runs below it are taken along.
     """
-    found: dict[str, Messages] = {}
-    shared: dict[str, Messages] = {}
+    found: set[str] = set()
+    shared: dict[str, int] = {}
     waiting = [run]
     while waiting:
         name = waiting.pop(0)
@@ -44,14 +45,18 @@ async def family(log: EventLog, run: str, *, children: bool = True) -> Family:
         messages = await log.stored(name)
         if not messages.commits and name != run:
             continue  # a child that never began
-        found[name] = messages
-        whole = await joined(log, name, messages)
-        for origin, part in (await prefixes(log, whole)).items():
-            shared[origin] = merged([shared[origin], part]) if origin in shared else part
+        found.add(name)
+        member = Member(name, messages, await joined(log, name, messages))
+        for origin, commit in _shared(member.log).items():
+            shared[origin] = max(commit, shared.get(origin, 0))
         if children:
-            waiting += children_of(whole)
-    parts = frozenset(shared.keys() - found.keys())
-    return Family(run, found | {origin: shared[origin] for origin in sorted(parts)}, parts)
+            waiting += children_of(member.log)
+        del messages  # whoever asks for the next one may have let go of this
+        yield member
+        del member
+    for origin in sorted(shared.keys() - found):
+        part = prefix(await log.stored(origin, shared[origin]), shared[origin])
+        yield Member(origin, part, assemble(origin, *part), part=True)
 
 
 async def joined(log: EventLog, run: str, messages: Messages) -> RunLog:
@@ -67,12 +72,19 @@ async def joined(log: EventLog, run: str, messages: Messages) -> RunLog:
 
 async def prefixes(log: EventLog, whole: RunLog) -> dict[str, Messages]:
     """The messages that a fork shares with those it was forked from, by run."""
-    found: dict[str, Messages] = {}
-    for each in whole.lineage():
-        if each.origin is not None and each.forked is not None:
-            origin = each.forked.origin
-            found[origin.run] = prefix(await log.stored(origin.run, origin.commit), origin.commit)
-    return found
+    return {
+        origin: prefix(await log.stored(origin, commit), commit)
+        for origin, commit in _shared(whole).items()
+    }
+
+
+def _shared(whole: RunLog) -> dict[str, int]:
+    """How many commits a fork shares with each of those that it was forked from."""
+    return {
+        each.forked.origin.run: each.forked.origin.commit
+        for each in whole.lineage()
+        if each.origin is not None and each.forked is not None
+    }
 
 
 def prefix(messages: Messages, commit: int) -> Messages:

@@ -12,12 +12,24 @@ import tempfile
 from collections.abc import Iterator
 from hashlib import file_digest
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple, cast
+from typing import IO, BinaryIO, Final, NamedTuple, cast
 
 from protocol.actions import BlobRef
 from protocol.errors import Conflict, InvalidData, NotFound
-from replay.bundle import SUFFIX, BundleShelf, Exported, Manifest, named_blobs, write
-from replay.chain import Messages, RunLog, assemble, hash_at
+from replay.bundle import (
+    FILES,
+    MAX_TOTAL_BYTES,
+    SUFFIX,
+    BundleShelf,
+    Manifest,
+    Packed,
+    RunEntry,
+    named_blobs,
+    pack,
+    too_large,
+    write,
+)
+from replay.chain import Messages, RunLog, hash_at
 from replay.family import family
 from replay.log import EventLog
 from replay.shelf import NONE, merged, no_blob
@@ -99,42 +111,70 @@ async def export(
 ) -> Manifest:
     """Write a run, what belongs to it and their blobs into a file; whole or not at all.
 
+    Memory holds one run and one blob at a time.
+
     Raises:
         NotFound: There is no such run.
         TooLarge: It doesn't fit into one file.
     """
-    found = await family(log, run, children=children)
-    logs = [assemble(name, *messages) for name, messages in found.runs.items()]
-    if logs[0].head.n == 0 or logs[0].commits[0].n > 1:
-        raise NotFound(
-            f"run {run} has no commits here that could be exported",
-            hint="is it archived elsewhere? name that place: [archive] url in podium.toml",
-        )
-    runs = {each.run: found.runs[each.run] for each in logs if each.head.n}
+    entries: dict[str, RunEntry] = {}
     named: dict[str, BlobRef] = {}
-    for each in logs:
-        named |= named_blobs(each)
-    blobs: dict[str, BlobRef] = {}
     missing: list[str] = []
-    with replacing(out) as file, tempfile.TemporaryFile() as store:
-        places: dict[str, tuple[int, int]] = {}
+    with replacing(out) as file, tempfile.TemporaryFile(dir=out.parent) as beside:
+        spool = _Spool(beside, run)
+        async for member in family(log, run, children=children):
+            if member.run == run and not _begins(member.log):
+                raise NotFound(
+                    f"run {run} has no commits here that could be exported",
+                    hint="is it archived elsewhere? name that place: [archive] url in podium.toml",
+                )
+            if member.log.head.n:
+                packed = pack(member.run, member.messages, member.log, part=member.part)
+                entries[member.run] = packed.entry
+                for name, data in zip(FILES, packed.files, strict=True):
+                    spool.put(f"{member.run}/{name}", data)
+                named |= named_blobs(member.log)
+                del packed
+            del member
         for sha in sorted(named):
             try:
-                data = await log.get_blob(named[sha])
+                spool.put(sha, await log.get_blob(named[sha]))
             except (NotFound, InvalidData):
                 missing.append(sha)
-                continue
-            places[sha] = (store.tell(), len(data))
-            store.write(data)
-            blobs[sha] = named[sha]
 
-        def stored() -> Iterator[tuple[str, bytes]]:
-            for sha, (place, size) in places.items():
-                store.seek(place)
-                yield sha, store.read(size)
+        def runs() -> Iterator[Packed]:
+            for name in sorted(entries):
+                files = (spool.take(f"{name}/{each}") for each in FILES)
+                yield Packed(name, entries[name], tuple(files))
 
-        exported = Exported(run, runs, found.parts)
-        return write(file, exported, stored(), podium=podium, missing=missing)
+        blobs = ((sha, spool.take(sha)) for sha in sorted(named.keys() - set(missing)))
+        return write(file, run, runs(), blobs, podium=podium, missing=missing)
+
+
+def _begins(log: RunLog) -> bool:
+    return log.head.n > 0 and log.commits[0].n == 1
+
+
+class _Spool:
+    """What is to be written, in a file beside it: the order is known when all is read."""
+
+    def __init__(self, file: IO[bytes], run: str) -> None:
+        self._file, self._run = file, run
+        self._places: dict[str, tuple[int, int]] = {}
+
+    def put(self, name: str, data: bytes) -> None:
+        """Keep some bytes. Raises `TooLarge`, before a disk is filled for nothing."""
+        place = self._file.tell()
+        if place + len(data) > MAX_TOTAL_BYTES:
+            raise too_large(self._run)
+        self._file.write(data)
+        self._places[name] = (place, len(data))
+
+    def take(self, name: str) -> bytes:
+        """The bytes again, when all were put."""
+        place, size = self._places[name]
+        self._file.seek(place)
+        return self._file.read(size)
 
 
 @contextlib.contextmanager
@@ -161,14 +201,16 @@ class Imported(NamedTuple):
     """What came of an import."""
 
     shelf: BundleShelf
-    logs: list[RunLog]
-    """The runs of the file, the exported one first."""
+    runs: list[str]
+    """The runs of the file that are whole, the exported one first."""
     fresh: bool
     """Whether it holds anything that was not here."""
 
 
 async def check_import(log: EventLog, path: Path) -> Imported:
     """Read a whole file, check every hash, and compare it with the runs that are here.
+
+    Memory holds one run of either at a time.
 
     Raises:
         NotFound: There is no such file.
@@ -177,9 +219,9 @@ async def check_import(log: EventLog, path: Path) -> Imported:
             or one that goes on and would be told something by the file.
     """
     shelf = BundleShelf(path)
-    logs = shelf.check()
+    runs: list[str] = []
     fresh = False
-    for theirs in logs:
+    for theirs in shelf.read_all():
         part = shelf.manifest.runs[theirs.run].part
         ours = await _here(log, theirs.run)
         _agree(theirs, ours)
@@ -194,7 +236,9 @@ async def check_import(log: EventLog, path: Path) -> Imported:
             )
         fresh |= theirs.head.n > ours.head.n
         fresh |= told and not part
-    return Imported(shelf, logs, fresh)
+        runs += [] if part else [theirs.run]
+        del theirs, ours
+    return Imported(shelf, runs, fresh)
 
 
 async def _here(log: EventLog, run: str) -> RunLog:

@@ -207,9 +207,8 @@ def import_(
         return await check_import(nowhere, path)
 
     found = asyncio.run(check())
-    runs = [each.run for each in found.logs if not found.shelf.manifest.runs[each.run].part]
     root = found.shelf.manifest.run
-    others = _and_others(len(runs) - 1)
+    others = _and_others(len(found.runs) - 1)
     if not found.fresh:
         output.mutation(root, f"run {root}{others}: here already", applied=False, dry_run=dry_run)
         return 0
