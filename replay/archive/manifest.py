@@ -8,6 +8,7 @@ noticed.
 import re
 from collections.abc import Iterable
 from hashlib import sha256
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 import msgspec
@@ -153,7 +154,7 @@ class Index:
             return
         for run, part in manifest.runs.items():
             parts = [*self.runs.get(run, ()), (name, part)]
-            self.runs[run] = sorted(parts, key=lambda each: (number_of(each[0]), each[0]))
+            self.runs[run] = sorted(parts, key=itemgetter(0))  # a name begins with its number
         self.blobs.update(manifest.blobs)
         self.lost.update(manifest.lost)
         self.segments.update({segment.name: segment for segment in manifest.segments})

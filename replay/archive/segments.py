@@ -104,7 +104,15 @@ def _grouped(rows: Iterable[Row]) -> Iterator[list[Row]]:
         yield batch
 
 
-def read_group(file: BinaryIO, group: int) -> dict[str, Messages]:
+class Group(NamedTuple):
+    """A row group in memory."""
+
+    runs: dict[str, Messages]
+    size: int
+    """Bytes of its messages."""
+
+
+def read_group(file: BinaryIO, group: int) -> Group:
     """One row group's messages by run.
 
     Raises:
@@ -122,7 +130,7 @@ def read_group(file: BinaryIO, group: int) -> dict[str, Messages]:
                 into += map(Stored, seqs[start:end], datas[start:end])
     except (LookupError, TypeError, ValueError) as error:  # its columns are none of ours
         raise InvalidData(f"row group {group} can't be read: {error}") from None
-    return found
+    return Group(found, data.nbytes)
 
 
 def _stretches(runs: Any, wheres: Any) -> Iterator[tuple[int, int, str, str]]:

@@ -11,16 +11,17 @@ from protocol.codec import digest
 from protocol.errors import InvalidData, PodiumError
 from replay.archive.folder import Folder, damaged
 from replay.archive.manifest import MANIFESTS, Index, Named, Part, decode, is_name
-from replay.archive.segments import read_blob, read_group
+from replay.archive.segments import Group, read_blob, read_group
 from replay.bundle import named_blobs
 from replay.chain import Head, Messages, assemble, hash_at
+from replay.collector import held_off
 from replay.shelf import NONE, checked, merged, no_blob
 
 logger = logging.getLogger("podium.archive")
 
-KEPT_GROUPS: Final = 8
-"""Row groups that are kept in memory, at about 8 MB each: whoever lists runs reads many that stand
-side by side."""
+KEPT_BYTES: Final = 64 * 2**20
+"""Bytes of messages that are kept in memory, row group by row group: whoever lists runs reads many
+of the same group, large ones side by side or hundreds of small ones in turn."""
 
 
 class ArchiveShelf:
@@ -34,20 +35,23 @@ class ArchiveShelf:
         self.folder, self.name = folder, folder.url
         self.index = Index()
         self._bad: dict[str, PodiumError] = {}
-        self._groups: OrderedDict[tuple[str, int], dict[str, Messages]] = OrderedDict()
+        self._groups: OrderedDict[tuple[str, int], Group] = OrderedDict()
+        self._kept = 0
         self._lock = threading.Lock()
         self._reading: dict[tuple[str, int], threading.Lock] = {}
 
     def refresh(self) -> None:
         """See `Shelf.refresh`. A damaged manifest hides its batch, and is said once."""
-        for name in self.folder.names(MANIFESTS):
-            if name in self.index.manifests or name in self._bad or not is_name(name):
-                continue
-            try:
-                self.add(decode(name, self.folder.read(f"{MANIFESTS}/{name}"), self.name))
-            except InvalidData as error:
-                self._bad[name] = error
-                logger.error("%s; %s", error.message, error.hint)
+        known = self.index.manifests.keys() | self._bad.keys()
+        new = [each for each in self.folder.names(MANIFESTS) if is_name(each) and each not in known]
+        files = self.folder.read_many(f"{MANIFESTS}/{name}" for name in new)
+        with held_off():
+            for name, data in zip(new, files, strict=True):
+                try:
+                    self.add(decode(name, data, self.name))
+                except InvalidData as error:
+                    self._bad[name] = error
+                    logger.error("%s; %s", error.message, error.hint)
 
     def add(self, named: Named) -> None:
         """Take a manifest in that is known to be there."""
@@ -115,9 +119,10 @@ class ArchiveShelf:
     def _known(self, segment: str, number: int) -> dict[str, Messages] | None:
         with self._lock:
             known = self._groups.get((segment, number))
-            if known is not None:
-                self._groups.move_to_end((segment, number))
-            return known
+            if known is None:
+                return None
+            self._groups.move_to_end((segment, number))
+            return known.runs
 
     def _read(self, segment: str, number: int) -> dict[str, Messages]:
         with self.folder.open(segment) as file:
@@ -127,14 +132,17 @@ class ArchiveShelf:
                 raise damaged(self.folder.url_of(segment), error.message) from None
         with self._lock:
             self._groups[segment, number] = found
-            while len(self._groups) > KEPT_GROUPS:
-                self._groups.popitem(last=False)
-        return found
+            self._kept += found.size
+            while self._kept > KEPT_BYTES and len(self._groups) > 1:
+                _, gone = self._groups.popitem(last=False)
+                self._kept -= gone.size
+        return found.runs
 
     def forget(self) -> None:
         """Read everything from the store again."""
         with self._lock:
             self._groups.clear()
+            self._kept = 0
 
     # --------------------------------------------------------------------------------------- check
 

@@ -5,9 +5,11 @@ import os
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow.parquet as pq
 import pytest
 
@@ -20,7 +22,9 @@ from protocol.decisions import Decision
 from protocol.errors import PodiumError, Usage
 from protocol.inbox import Label, Reward
 from protocol.run import RULES, decide
+from protocol.subjects import run_id
 from replay.archive import folder as folders
+from replay.archive import shelf as shelves
 from replay.archive.archiver import Outcome
 from replay.archive.folder import Folder
 from replay.archive.keeper import MemoryKeeper, Where
@@ -415,6 +419,31 @@ async def test_two_archivers_at_once_write_it_twice_and_it_is_read_once(there: D
     await same(there, runs, before)
     assert await everything(there.archive_only(), runs) == before
     assert ArchiveShelf(Folder(os.fspath(there.path))).check() == []
+
+
+@pytest.mark.parametrize(("most", "reads"), [(10**6, 12), (1, 24)])
+async def test_small_batches_are_read_once_and_large_ones_fill_no_memory(
+    there: Deployment, monkeypatch: pytest.MonkeyPatch, most: int, reads: int
+) -> None:
+    runs = [run_id(bytes([number] * 16)) for number in range(12)]
+    for run in runs:
+        driver = Driver(msgspec.structs.replace(begin(), run=run))
+        driver.reply(answer("42"))
+        put(there.store, run, stored_of(driver))
+        assert await there.archive([run]) == ["archived"]
+    monkeypatch.setattr(shelves, "KEPT_BYTES", most)
+    opened: list[str] = []
+
+    class Counting(Folder):
+        def open(self, name: str) -> BufferedReader:
+            opened.append(name)
+            return super().open(name)
+
+    shelf = ArchiveShelf(Counting(os.fspath(there.path)))
+    shelf.refresh()
+    for run in runs * 2:  # nobody lists runs in the order of their batches
+        assert shelf.get(run).commits
+    assert len(opened) == reads
 
 
 async def test_rows_are_what_any_parquet_reader_sees(there: Deployment) -> None:
