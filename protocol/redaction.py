@@ -28,7 +28,7 @@ from protocol.inbox import Label, Message, Signal
 from protocol.limits import MAX_NESTING
 from protocol.references import MAX_REFERENCE_CHARS, OPENING, REFERENCE
 from protocol.secret_forms import FORMS, HEADERS, NAMES, QUERY, UNTOUCHED, naming, words
-from protocol.secret_search import anchors, flat_anchors, flattened, holds, variants
+from protocol.secret_search import looking, variants
 
 MAX_LEVELS: Final = MAX_NESTING + 16
 """Levels of lists and objects that are looked into. Nothing that nests deeper is stored."""
@@ -137,7 +137,7 @@ class Redactor:
         shipped = NAMES if redaction.defaults else ()
         self._forms = FORMS if redaction.defaults else ()
         self._own = [
-            (re.compile(each), f"pattern_{number}")
+            (re.compile(each), _replacing(f"pattern_{number}"))
             for number, each in enumerate(redaction.patterns, 1)
         ]
         names = naming(redaction.names, shipped)
@@ -153,19 +153,18 @@ class Redactor:
         )
         self._values = variants(values or {})
         self._numbers = {value: stand_in for value, stand_in in self._values if value.isdigit()}
-        self._anchors = anchors(self._forms, [value for value, _ in self._values])
-        self._flat = flat_anchors((*shipped, *redaction.names), QUERY if shipped else ())
+        named = (*shipped, *redaction.names), QUERY if shipped else ()
+        anchors = [anchor for form in self._forms for anchor in form.anchors]
+        anchors += [value for value, _ in self._values]
+        self.may_hold = looking(anchors, *named)
+        """Whether a text, or JSON, may hold a secret other than by the patterns of the
+        configuration. Quick, and never wrong in saying no."""
+        self._may_name = looking((), *named)
         self._named = lru_cache(4_096)(self._name_of)
 
     def suspects(self, data: bytes) -> bool:
         """Whether JSON with these bytes may hold a secret. Quick, and never wrong in saying no."""
-        if self._own:
-            return True
-        # A text is searched far quicker than bytes.
-        return holds(data.decode("utf-8", "replace"), self._anchors) or self._may_name(data)
-
-    def _may_name(self, data: bytes) -> bool:
-        return holds(flattened(data), self._flat)
+        return bool(self._own) or self.may_hold(data.decode("utf-8", "replace"))
 
     def text(self, text: str) -> str:
         """The text without secrets."""
@@ -176,17 +175,23 @@ class Redactor:
         return text
 
     def _once(self, text: str) -> str:
+        if self.may_hold(text):
+            text = self._without(text)
+        for pattern, replaced in self._own:
+            text = pattern.sub(replaced, text)
+        return text
+
+    def _without(self, text: str) -> str:
+        """The text without all but what the patterns of the configuration find."""
         for value, stand_in in self._values:
             if value in text:
                 text = text.replace(value, stand_in)
         for form in self._forms:
             if any(anchor in text for anchor in form.anchors):
                 text = form.pattern.sub(_replacing(form.what), text)
-        if ("=" in text or ":" in text) and self._may_name(text.encode("utf-8", "replace")):
+        if ("=" in text or ":" in text) and self._may_name(text):
             text = self._query.sub(_replacing(""), text)
             text = self._pairs(text)
-        for pattern, what in self._own:
-            text = pattern.sub(_replacing(what), text)
         return text
 
     def value(self, value: Json) -> Json:

@@ -42,18 +42,22 @@ def refers(value: Json, depth: int = 0) -> bool:
         case str():
             return OPENING in value
         case dict() if depth <= MAX_NESTING:
-            return any(refers(item, depth + 1) for item in value.values())
+            items = iter(value.values())
         case list() | tuple() if depth <= MAX_NESTING:
-            return any(refers(item, depth + 1) for item in value)
+            items = iter(value)
         case _:
             return False
+    for item in items:
+        if OPENING in item if isinstance(item, str) else refers(item, depth + 1):
+            return True
+    return False
 
 
 def referred(value: Json) -> list[str]:
     """What the references in a JSON value name, in order, each once; also what is no name."""
-    found: dict[str, None] = {}
     if not refers(value):
         return []
+    found: dict[str, None] = {}
 
     def note(name: str) -> str:
         found[name] = None

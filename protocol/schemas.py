@@ -1,9 +1,10 @@
-"""JSON Schema: is a schema one, and do arguments fit it.
+"""JSON Schema: is a schema one, do arguments fit it, and does a text hold what a pattern says.
 
 The texts are ours, made of the kind and the place of the error, so that a log means the same under
 every version of the library that finds them.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import jsonschema_rs
@@ -27,6 +28,27 @@ def _refuse(uri: str) -> Json:
 @lru_cache(maxsize=_CACHED_SCHEMAS)
 def _validator(encoded: bytes) -> jsonschema_rs.Draft202012Validator:
     return jsonschema_rs.Draft202012Validator(msgspec.json.decode(encoded), retriever=_refuse)
+
+
+def searching(pattern: str) -> Callable[[Json], bool] | None:
+    """Whether a text holds a match of a pattern: JSON Schema's keyword ``pattern`` by itself.
+
+    The search takes time linear in the text, however many alternatives the pattern has. It raises
+    `ValueError` for a text that UTF-8 can't say.
+
+    Args:
+        pattern: A regular expression without look-around.
+
+    Returns:
+        The search; None for a pattern that is too large to be compiled.
+    """
+    engine = jsonschema_rs.RegexOptions()
+    try:
+        return jsonschema_rs.Draft202012Validator(
+            {"pattern": pattern}, pattern_options=engine
+        ).is_valid
+    except (ValueError, jsonschema_rs.ValidationError):
+        return None
 
 
 def check_schema(schema: Json, of: str) -> None:

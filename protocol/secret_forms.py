@@ -133,10 +133,19 @@ FORMS: Final = (
 """In the order in which they are looked for: the finer before the coarser."""
 
 
+JOINED: Final = "[-_. ]?"
+"""What may stand between the words of a name."""
+
+
+def parts(name: str) -> list[str]:
+    """The words of a name, as they are joined in whatever way."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name.strip("-_. "))
+    return [part for part in re.split(r"[-_. ]+", spaced) if part]
+
+
 def words(name: str) -> str:
     """A pattern for a name, however its words are joined."""
-    parts = re.split(r"[-_. ]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name.strip("-_. ")))
-    return "[-_. ]?".join(re.escape(part) for part in parts if part)
+    return JOINED.join(map(re.escape, parts(name)))
 
 
 def naming(own: Iterable[str], shipped: Iterable[str] = NAMES) -> str:

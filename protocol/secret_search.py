@@ -1,35 +1,34 @@
 """Looking for secrets quickly: what a message must hold for one to be in it, and a value's forms.
 
-Nearly every message holds none, and all that is paid for those is the search for a few short texts.
+Nearly every message holds none, and all that is paid for those is one pass of an automaton that
+looks for everything at once. It only ever says where nothing is: the patterns of `secret_forms` and
+of the configuration decide.
 """
 
 import json
-import re
 from base64 import b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, TypeAlias
 from urllib.parse import quote, quote_plus
 
 import msgspec
 
-from protocol.secret_forms import Form
+from protocol.schemas import searching
+from protocol.secret_forms import JOINED, parts
 
 MIN_SECRET_CHARS: Final = 6
 """Characters of the shortest secret that is looked for by its value. A shorter one stands in half
 of all texts by chance."""
 
-Anchors: TypeAlias = list[tuple[str, tuple[str, ...]]]
-"""Texts that are looked for, by something that several of them have."""
+MAX_ANCHOR_CHARS: Final = 64
+"""Characters of a value that the quick look looks for, from its beginning: enough to stand nowhere
+by chance, and few enough for an automaton of hundreds of values."""
 
-_STEMS: Final = ("token", "key", "pass", "sig", "earer", "gh", "IA", "k_")
-"""What several anchors have, and most texts have not: half of the searches are saved."""
+Look: TypeAlias = Callable[[str], bool]
+"""Whether a text may hold something. Never wrong in saying no."""
 
-_LOWER: Final = bytes(byte + 32 if 65 <= byte <= 90 else byte for byte in range(256))
-
-
-def flattened(data: bytes) -> str:
-    """Bytes as a text in small letters, without the marks between words."""
-    return data.translate(_LOWER, b"-_. ").decode("utf-8", "replace")
+_CASES: Final = {"i": "iI\u0130\u0131", "s": "sS\u017f", "k": "kK\u212a"}
+"""The letters of ASCII that Python takes for the same, whatever their case, as others, too."""
 
 
 def variants(values: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -54,38 +53,52 @@ def variants(values: Mapping[str, str]) -> list[tuple[str, str]]:
     return sorted(found.items(), key=lambda item: (-len(item[0]), item[0]))
 
 
-def holds(text: str, anchors: Anchors) -> bool:
-    """Whether a text holds one of the anchors."""
-    for stem, members in anchors:
-        if stem in text and (not members or any(each in text for each in members)):
+def looking(
+    texts: Iterable[str], names: Iterable[str] = (), parameters: Iterable[str] = ()
+) -> Look:
+    """A look at a text, or at JSON in which it stands.
+
+    Args:
+        texts: Texts, just as they are.
+        names: Names in the sense of `secret_forms.words`.
+        parameters: Names before a ``=``.
+    """
+    raw = dict.fromkeys(texts)
+    encoded = (msgspec.json.encode(text)[1:-1].decode() for text in raw)
+    alternatives = [_literal(text[:MAX_ANCHOR_CHARS]) for text in dict.fromkeys((*raw, *encoded))]
+    alternatives += map(_named, names)
+    alternatives += [f"{_named(name)}=" for name in parameters]
+    if not alternatives:
+        return lambda text: False
+    found = searching("|".join(alternatives))
+    if found is None:  # more than an automaton can hold: every text is looked into
+        return lambda text: True
+    search = found
+
+    def look(text: str) -> bool:
+        try:
+            return search(text)
+        except ValueError:  # half of a surrogate pair
             return True
-    return False
+
+    return look
 
 
-def _by_stem(texts: list[str]) -> Anchors:
-    left, found = dict.fromkeys(texts), []
-    for stem in _STEMS:
-        members = tuple(text for text in left if stem in text)
-        if len(members) > 1:
-            found.append((stem, members))
-            left = {text: None for text in left if text not in members}
-    return [*found, *((text, ()) for text in left)]
+def _literal(text: str) -> str:
+    """A pattern for a text."""
+    return "".join(c if c.isascii() and c.isalnum() else f"\\x{{{ord(c):x}}}" for c in text)
 
 
-def anchors(forms: tuple[Form, ...], values: list[str]) -> Anchors:
-    """Texts of which JSON that holds a form or a value has at least one."""
-    texts = [anchor for form in forms for anchor in form.anchors]
-    texts += [msgspec.json.encode(value)[1:-1].decode() for value in values]
-    return _by_stem(_shortest(texts))
+def _named(name: str) -> str:
+    """A pattern for a name in any case: wider than that of `secret_forms.words`, if anything."""
+    return JOINED.join("".join(map(_folded, part)) for part in parts(name))
 
 
-def flat_anchors(names: tuple[str, ...], parameters: tuple[str, ...]) -> Anchors:
-    """Likewise for names, in small letters and without the marks between words."""
-    texts = [*names, *(f"{name}=" for name in parameters)]
-    return _by_stem(_shortest(re.sub(r"[-_. ]", "", text.lower()) for text in texts))
-
-
-def _shortest(texts: Iterable[str]) -> list[str]:
-    """The texts, but for those that hold another of them."""
-    every = list(dict.fromkeys(texts))
-    return [text for text in every if not any(o != text and o in text for o in every)]
+def _folded(char: str) -> str:
+    if not char.isascii():
+        return "(?s:.)"
+    if char in '"\\' or char < " ":  # JSON writes it as up to six characters
+        return "(?s:.{1,6})"
+    if char.isalpha():
+        return f"[{_CASES.get(char.lower(), char.lower() + char.upper())}]"
+    return _literal(char)

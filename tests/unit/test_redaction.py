@@ -1,8 +1,13 @@
 """Secrets are found by name, form and value; what is no secret stays; once is enough."""
 
 import json
+import re
+import string
 import time
+from base64 import b64encode
+from collections.abc import Callable
 from typing import Any, Final
+from urllib.parse import quote, quote_plus
 
 import msgspec
 import pytest
@@ -17,6 +22,9 @@ from protocol.events import Edit, Origin
 from protocol.inbox import Label, Signal
 from protocol.redaction import MARKER, Redaction, Redactor
 from protocol.references import filled, referred
+from protocol.schemas import searching
+from protocol.secret_forms import NAMES, QUERY
+from protocol.secret_search import looking
 
 REDACTOR: Final = Redactor()
 VALUE: Final = 'p@ss w"ord/1'
@@ -311,10 +319,111 @@ def test_once_is_enough_for_values_and_shapes_stay(value: Any) -> None:
     assert shape(once) == shape(value)
 
 
-@given(JSON)
-def test_the_quick_look_misses_nothing(value: Any) -> None:
-    if not KNOWING.suspects(msgspec.json.encode(value)):
-        assert KNOWING.value(value) == value
+OWN: Final = Redaction(
+    names=("pin", "customer id", 'say "it"', "grün", "a\tb", "skis"),
+    patterns=(r"EMP-\d+", r"id:(?P<secret>\w+)", "^x.y$"),
+)
+KNOWN: Final = {
+    "${secret:DB}": VALUE,
+    "${secret:LINES}": "-----BEGIN THING-----\n" + "kéy \\ \U0001f511" * 9,
+    "${secret:NUMBER}": "12345678",
+}
+PAIRS: Final = [
+    (Redactor(redaction, values), Redactor(redaction, values))
+    for redaction in (
+        *(Redaction(), OWN, msgspec.structs.replace(OWN, patterns=())),
+        *(msgspec.structs.replace(OWN, defaults=False), Redaction(defaults=False)),
+    )
+    for values in ({}, KNOWN)
+]
+for _, plain in PAIRS:
+    plain.may_hold = plain._may_name = lambda text: True
+"""Redactors that look quickly first, each with one that only ever goes by the definition."""
+
+SAME: Final = str.maketrans({"s": "\u017f", "k": "\u212a", "i": "\u0130"})
+"""Letters that Python takes for those of ASCII, where case doesn't matter."""
+CASES: Final[list[Callable[[str], str]]] = [str, str.upper, str.title, str.swapcase]
+CASES.append(lambda text: text.translate(SAME))
+JOINTS: Final = ["", " ", "-", "_", ".", "__"]
+WRITTEN: Final[list[Callable[[str], str]]] = [
+    str,
+    repr,
+    json.dumps,
+    lambda text: json.dumps(json.dumps(text)),
+    lambda text: json.dumps(text, ensure_ascii=False),
+    quote,
+    quote_plus,
+    lambda text: b64encode(text.encode("utf-8", "replace")).decode(),
+]
+NAMED: Final = st.builds(
+    lambda name, joint, case, value: f"{case(name).replace(' ', joint)}{value}",
+    st.sampled_from([*NAMES, *QUERY, *OWN.names]),
+    st.sampled_from(JOINTS),
+    st.sampled_from(CASES),
+    st.sampled_from(["='hunter2'", ": hunter22", '": "hunter2"', "=hunter22&", "", "s"]),
+)
+PLANTS: Final = st.sampled_from([*KEYS.values(), *KNOWN.values(), "EMP-77", "id:x", "x\ny"]) | NAMED
+PLANTED: Final = st.lists(
+    st.text(max_size=8)
+    | st.builds(lambda text, write: write(text), PLANTS, st.sampled_from(WRITTEN))
+    | st.sampled_from(["?", "&", " ", "'", "\\", "\ud800", "\n"]),
+    max_size=6,
+).map("".join)
+PLANTED_JSON: Final = st.recursive(
+    st.none() | st.integers() | st.just(12345678) | PLANTED | PLANTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(PLANTED | NAMED, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(PLANTED | TEXTS)
+def test_the_quick_look_finds_in_texts_what_the_definition_finds(text: str) -> None:
+    for quick, plain in PAIRS:
+        assert quick.text(text) == plain.text(text)
+
+
+@given(PLANTED_JSON | JSON)
+def test_the_quick_look_finds_in_values_what_the_definition_finds(value: Any) -> None:
+    try:
+        data = msgspec.json.encode(value)
+    except UnicodeEncodeError:  # half of a surrogate pair: refused where it is written
+        data = b""
+    for quick, plain in PAIRS:
+        found = plain.value(value)
+        assert quick.value(value) == found
+        assert not data or found == value or quick.suspects(data)
+
+
+@pytest.mark.parametrize("name", ['say "it"', "grün", "a\tb", "\\", "schlüssel-wort", "ski"])
+def test_own_names_of_any_letters_are_found_in_json_of_any_case(name: str) -> None:
+    only = Redactor(Redaction(names=(name,), defaults=False))
+    for key in (name, name.upper(), name.title(), name.replace(" ", "_"), f"my {name}"):
+        assert only.suspects(msgspec.json.encode({key: "x"}))
+        assert only.value({key: "x"}) != {key: "x"}
+
+
+@pytest.mark.parametrize("write", [str, repr, json.dumps])
+def test_a_value_is_found_in_json_however_it_was_written_before(
+    write: Callable[[str], str],
+) -> None:
+    only = Redactor(Redaction(defaults=False), {"${secret:N}": "two\nlines"})
+    said = write("two\nlines")
+    assert only.suspects(msgspec.json.encode([said]))
+    assert "two" not in only.text(said)
+
+
+def test_letters_that_are_the_same_to_a_pattern_are_so_to_the_quick_look() -> None:
+    every = "".join(map(chr, (*range(0xD800), *range(0xE000, 0x110000))))
+    same = "".join(re.findall(f"(?i:{'|'.join(string.ascii_lowercase)})", every))
+    assert len(same) > 2 * 26
+    for letter in string.ascii_letters:
+        assert all(map(looking((), [letter]), re.findall(f"(?i:{letter})", same)))
+
+
+def test_what_is_too_much_for_an_automaton_is_looked_into_everywhere() -> None:
+    assert searching("(?:a{1000}){1000}") is None
+    assert looking((), ['"' * 9_000 + str(number) for number in range(9)])("nothing at all")
+    assert not looking(())("nothing to look for")
 
 
 def shape(value: Any) -> Any:
