@@ -43,6 +43,7 @@ def call_message(
         sees=_seen(state, values, known.sees),
         task=state.task.text if spec.kind == "agent" else "",
         again=again,
+        redact=state.redact,
     )
 
 

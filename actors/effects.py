@@ -121,7 +121,7 @@ class Effects:
             except Exception as error:
                 text = f"{type(error).__name__}: {error}"[:MAX_DETAIL_CHARS]
                 reply = Reply(status="EXEC_ERR", error=text, spend=spec.reserve)
-        shell.push(PolicyReply(effect.turn, shell.host.redactor.reply(reply)))
+        shell.push(PolicyReply(effect.turn, shell.redactor.reply(reply)))
 
     # ------------------------------------------------------------------------------------- attempts
 

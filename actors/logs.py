@@ -5,7 +5,8 @@ import sys
 from collections.abc import Mapping
 
 from actors.secrets import ambient
-from protocol.redaction import EVERYTHING, Redaction, Redactor
+from protocol.redaction import Redactor
+from protocol.secret_forms import EVERYTHING, Redaction
 
 
 class RedactingFormatter(logging.Formatter):

@@ -24,7 +24,8 @@ from protocol import subjects
 from protocol.actions import WorkerSpec
 from protocol.decisions import PolicySpec
 from protocol.errors import Denied, PodiumError
-from protocol.redaction import EVERYTHING, Redaction, Redactor
+from protocol.redaction import Redactor
+from protocol.secret_forms import EVERYTHING, Redaction
 from replay.broker import Broker
 from replay.jetstream_log import JetStreamLog
 from replay.shelves import Shelves

@@ -24,7 +24,7 @@ from actors.programs import Declared, Health, Program, known_to, now_ms, own_pro
 from actors.supervisor import PATIENCE_S, Supervisor
 from protocol import subjects
 from protocol.errors import Busy, PodiumError, TimedOut, Unreachable
-from protocol.redaction import EVERYTHING
+from protocol.secret_forms import EVERYTHING
 from replay.archive.archiver import Archiver
 from replay.archive.folder import Folder
 from replay.archive.keeper import BrokerKeeper

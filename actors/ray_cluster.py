@@ -26,7 +26,7 @@ from actors.logs import log_to
 from actors.programs import Declared
 from actors.ray_actors import NAMESPACE, SupervisorActor
 from protocol.limits import MAX_DETAIL_CHARS
-from protocol.redaction import EVERYTHING
+from protocol.secret_forms import EVERYTHING
 
 logger = logging.getLogger("podium.ray")
 

@@ -60,8 +60,9 @@ class RunShell:
 
     def __init__(self, host: "Conductor", delivery: Delivery, message: TaskMessage) -> None:
         self.host, self.delivery = host, delivery
-        self.message = host.redactor.task_message(message)
-        self.run = message.run
+        self.message, self.run = message, message.run
+        self.redactor = host.redactor
+        """Takes out what the deployment, and what the run itself says to be a secret."""
         self.over = asyncio.Event()
         self.trusted = host.check_beat()
         """The host's suspicion at which the run's log was last seen to be ours."""
@@ -190,6 +191,7 @@ class RunShell:
 
     async def _take_over(self) -> bool:
         """Fold the log and write the activation. False if there is nothing to own."""
+        self._hide()
         match self.message:
             case Start() as start if self.delivery.delivered == 1 and await self._begin(start):
                 return True
@@ -197,6 +199,7 @@ class RunShell:
             log = await self.host.log.read(self.run)
             self.host.counts["aside_commits"] += log.set_aside["commits"]
             self.state, self.head = await self._found(log), log.head
+            self._hide()
             await self._remember(log)
             if self.state.phase == "ended":
                 return True
@@ -209,6 +212,19 @@ class RunShell:
             return True
         logger.warning("run %s: others keep writing to its log; left to its lease", self.run)
         return False
+
+    def _hide(self) -> None:
+        """Take secrets out of the message, and from here on also what the run says to be one.
+
+        Raises:
+            InvalidData: It is no name or no pattern.
+        """
+        recorded = self.state.redact
+        match self.message:
+            case Start(redact=redact) | Fork(redact=redact) if redact is not None:
+                recorded = (recorded or redact).union(redact)
+        self.redactor = self.host.redactor.also(recorded, self.run)
+        self.message = self.redactor.task_message(self.message)
 
     async def _begin(self, start: Start) -> bool:
         """Begin a run that nobody has tried, in one commit. False if its log isn't empty."""
@@ -338,7 +354,7 @@ class RunShell:
             reply = _decided(policy.decide, shown)
         else:
             return
-        reply = self.host.redactor.reply(to_prompt(reply, dialect, shown))
+        reply = self.redactor.reply(to_prompt(reply, dialect, shown))
         feed(draft, [PolicyReply(asked.turn, reply)])
 
     def _instant(self, state: RunState) -> bool:

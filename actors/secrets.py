@@ -6,6 +6,7 @@ the environment (``PODIUM_SECRET_NAME``), or from the folder or file that the co
 
 import os
 from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,7 @@ from protocol.actions import WorkerSpec
 from protocol.errors import Denied, InvalidData
 from protocol.redaction import Redactor
 from protocol.references import filled, is_name, reference, referred
+from protocol.secret_forms import Redaction
 from protocol.secret_search import MIN_SECRET_CHARS
 
 PREFIX: Final = "PODIUM_SECRET_"
@@ -65,6 +67,15 @@ class Secrets:
                 values[name] = usable(name, value)
         # Of the others, too, none may leave: a tool can read its environment.
         return cls(redactor, spec.secrets, values, ambient() | endpoint_keys(spec))
+
+    def also(self, recorded: Redaction | None, run: str) -> "Secrets":
+        """These, for a run that recorded what else is a secret. Raises as `Redactor.also`."""
+        redactor = self.redactor.also(recorded, run)
+        if redactor is self.redactor:
+            return self
+        made = copy(self)
+        made.redactor = redactor
+        return made
 
     def options(self, spec: WorkerSpec) -> WorkerSpec:
         """The worker as its adapter needs it: with the values in its options.

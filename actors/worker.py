@@ -52,9 +52,9 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
 class _Job:
     """An attempt that is worked on, for every delivery of it that has come here."""
 
-    def __init__(self, delivery: Delivery) -> None:
+    def __init__(self, delivery: Delivery, secrets: Secrets) -> None:
         headers = delivery.headers  # read once: they are parsed each time
-        self.deliveries = [delivery]
+        self.deliveries, self.secrets = [delivery], secrets
         self.delivered = delivery.delivered
         self.traceparent = headers.get(TRACEPARENT, "")
         self.baggage = headers.get(BAGGAGE, "")
@@ -140,6 +140,7 @@ class Worker:
         self.taken += 1
         try:
             message = admit_call(delivery.subject, delivery.data)
+            secrets = self.secrets.also(message.redact, message.run)
         except InvalidData as error:
             self.counts["aside"] += 1
             logger.warning("set aside: %s", error)
@@ -151,7 +152,7 @@ class Worker:
         if job is not None:  # this replica is at it already: its report will answer for both
             job.deliveries.append(delivery)
             return
-        job = self._working[key] = _Job(delivery)
+        job = self._working[key] = _Job(delivery, secrets)
         job.task = self._spawn(self._work(job, message))
 
     async def _withdrawn(self, data: bytes) -> None:
@@ -213,6 +214,7 @@ class Worker:
 
     async def _report(self, job: "_Job", message: CallMessage) -> Report:
         started = self.monotonic()
+        secrets = job.secrets
         if job.delivered > 1 and self.spec.reserve != NOTHING:
             text = "Whoever took this attempt before is gone. It may have spent what was reserved."
             outcome = _lost(text, self.spec.reserve)  # never pay twice for one reservation
@@ -224,9 +226,9 @@ class Worker:
                 started = self.monotonic()
                 span = attempt_context(message.run, message.call, message.attempt, job.traceparent)
                 with tracing.under(span, job.baggage):
-                    outcome = await work_on(attempt_of(message), self.adapter, self.secrets)
-        outcome, value, blob = await self._stored(outcome)
-        record, record_blob = await self._recorded(outcome)
+                    outcome = await work_on(attempt_of(message), self.adapter, secrets)
+        outcome, value, blob = await self._stored(outcome, secrets)
+        record, record_blob = await self._recorded(outcome, secrets)
         return Report(
             run=message.run,
             call=message.call,
@@ -244,16 +246,18 @@ class Worker:
             deliveries=job.delivered,
         )
 
-    async def _stored(self, outcome: Outcome) -> tuple[Outcome, Json, BlobRef | None]:
+    async def _stored(
+        self, outcome: Outcome, secrets: Secrets
+    ) -> tuple[Outcome, Json, BlobRef | None]:
         """The value as the report carries it: inline, or by reference when it is large."""
-        outcome, data = await presentable(outcome, self.spec, self.secrets.redactor)
+        outcome, data = await presentable(outcome, self.spec, secrets.redactor)
         if len(data) <= MAX_INLINE_BYTES:
             return outcome, outcome.value, None
         return outcome, None, await self.log.put_blob(data)
 
-    async def _recorded(self, outcome: Outcome) -> tuple[Json, BlobRef | None]:
+    async def _recorded(self, outcome: Outcome, secrets: Secrets) -> tuple[Json, BlobRef | None]:
         """What was exchanged with a model, as the report carries it."""
-        data = record_of(outcome, self.secrets.redactor)
+        data = record_of(outcome, secrets.redactor)
         if len(data) <= MAX_RECORD_BYTES:
             return (msgspec.json.decode(data) if data else None), None
         return None, await self.log.put_blob(data)

@@ -43,6 +43,8 @@ def check_start(start: Start) -> None:
         raise Usage("The task has no text.", hint='Ask something: podium run "…"')
     _fits(start.task, MAX_TASK_BYTES, "the task", "put large inputs into a document")
     check_pool(start.pool)
+    if start.redact is not None:
+        start.redact.check()
     if not start.policy.name:
         raise InvalidData("the policy has no name", hint="use 'rules' or 'openai:MODEL'")
     in_range(start.policy, "the policy")
@@ -121,6 +123,7 @@ def check_fork(state: RunState, fork: Fork) -> None:
         policy=fork.policy,
         workers=fork.workers,
         reopened=fork.reopened,
+        redact=fork.redact,
     )
     forked = evolve(state, bare)
     for edit in fork.edits:
@@ -133,6 +136,8 @@ def check_fork(state: RunState, fork: Fork) -> None:
     if not forked.task.text.strip():
         raise Usage("The task has no text.", hint="Set another with --set task.text=…")
     check_pool(forked.pool)
+    if forked.redact is not None:
+        forked.redact.check()
     _same_kinds(state.pool, forked.pool)
     _reopenable(state, fork)
     if fork.policy is not None:

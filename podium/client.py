@@ -71,7 +71,8 @@ class Client:
         randomness: Random bytes, for the ids of runs and signals.
         shards: Streams over which new runs are spread; as many as the deployment has.
         look_s: Seconds between two looks of a watcher that hears nothing.
-        redactor: Takes secrets out of what is said; by default those of well-known forms.
+        redactor: Takes secrets out of what is said; by default those of well-known forms. What it
+            goes by is recorded with each run.
     """
 
     def __init__(
@@ -125,6 +126,7 @@ class Client:
             by=self.by,
             priority=priority,
             traceparent=tracing.caller(),
+            redact=self._redactor.redaction,
         )
         check_start(start)
         if priority not in subjects.PRIORITIES:
@@ -160,27 +162,32 @@ class Client:
 
         Raises:
             Usage: There is no such event, nothing can go on from it, or an edit can't be made.
+            InvalidData: What the run recorded to be a secret can't be looked for.
             Unreachable, Busy: The queue does not take it.
         """
         check_run(run)
         check_times(times)
         log = await self._log.read(run)
+        origin = forks.origin_at(log, at)
+        state = log.state(at)
+        redactor = self._redactor.also(state.redact, run)
         made = [
-            self._redactor.fork(
+            redactor.fork(
                 Fork(
                     run=self.new_run(),
-                    origin=forks.origin_at(log, at),
+                    origin=origin,
                     policy=policy,
                     workers=workers,
                     reopened=reopened,
                     edits=edits,
                     by=self.by,
                     reason=reason,
+                    redact=self._redactor.redaction.beyond(state.redact),
                 )
             )
             for _ in range(times)
         ]
-        check_fork(log.state(at), made[0])
+        check_fork(state, made[0])
         for fork in made:
             await self._tasks.put(subjects.task(fork.priority, fork.run), encode(fork))
         return [fork.run for fork in made]
@@ -212,7 +219,8 @@ class Client:
             The signal's id.
 
         Raises:
-            InvalidData: ``run`` is no id, or the extension has a value out of range.
+            InvalidData: ``run`` is no id, the extension has a value out of range, or what the run
+                recorded to be a secret can't be looked for.
             Usage: An extension that extends nothing.
             Conflict: The run has ended, or only a root run can be extended.
             Unreachable, Busy: It may or may not be in the inbox; signalling again is safe.
@@ -224,13 +232,14 @@ class Client:
                 hint="Say what is added: --rounds, --calls, --tokens, --cost or --wall.",
             )
         check_run(run)
-        self.refuse(run, kind, (await self._log.read(run)).state())
+        state = (await self._log.read(run)).state()
+        self.refuse(run, kind, state)
         signal = Signal(
             id=self._randomness(8).hex(),
             run=run,
             kind=kind,
             by=by or self.by,
-            reason=self._redactor.text(reason),
+            reason=self._redactor.also(state.redact, run).text(reason),
             extension=extension,
         )
         await self._log.post(run, encode(signal))

@@ -14,7 +14,7 @@ import msgspec
 
 from protocol.budgets import Budget, OnLimit
 from protocol.errors import InvalidData, NotFound, Usage
-from protocol.redaction import Redaction
+from protocol.secret_forms import Redaction
 from protocol.subjects import MAX_SHARDS
 from replay.durability import Durability
 
@@ -98,6 +98,10 @@ class SecretsTable(_Section, frozen=True, kw_only=True):
         return str(Path(self.path).expanduser().absolute()) if self.path else ""
 
 
+class RedactTable(Redaction, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[redact]``. What a log records of it may have keys that this version doesn't know."""
+
+
 class Archive(_Section, frozen=True, kw_only=True):
     """Where finished runs go."""
 
@@ -156,7 +160,7 @@ class Config(_Section, frozen=True, kw_only=True):
     ray: RayCluster = RayCluster()
     budget: BudgetTable = BudgetTable()
     """Over what the pool's file says, under the flags."""
-    redact: Redaction = Redaction()
+    redact: RedactTable = RedactTable()
     """What is taken for a secret besides what the pool's file says."""
     secrets: SecretsTable = SecretsTable()
     trace: Trace = Trace()

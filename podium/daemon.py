@@ -34,7 +34,7 @@ from podium.tracing.keeper import Keeper
 from protocol import subjects
 from protocol.actions import Pool
 from protocol.errors import Conflict, PodiumError, Unreachable
-from protocol.redaction import Redaction
+from protocol.secret_forms import Redaction
 from replay import durability
 from replay.address import shown
 from replay.broker import Broker

@@ -26,7 +26,8 @@ from podium.poolfile import LoadedPool, check_options
 from podium.shelved import no_broker, no_deployment, shelves_of
 from protocol import errors, subjects
 from protocol.errors import Conflict, PodiumError, TimedOut, Unreachable, Usage
-from protocol.redaction import Redaction, Redactor
+from protocol.redaction import Redactor
+from protocol.secret_forms import Redaction
 from replay.broker import Broker
 from replay.damage import Known
 from replay.durability import Settings

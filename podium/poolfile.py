@@ -33,14 +33,15 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from podium.config import MICRO, BudgetTable, Positive, Whole, cure
+from podium.config import MICRO, BudgetTable, Positive, RedactTable, Whole, cure
 from protocol.actions import Json, Pool, Spend, WorkerSpec
 from protocol.decisions import PolicySpec
 from protocol.errors import InvalidData, NotFound, PodiumError, Usage
 from protocol.limits import MAX_POOL_BYTES, MAX_WORKERS
-from protocol.redaction import Redaction, Redactor
+from protocol.redaction import Redactor
 from protocol.references import is_name, referred
 from protocol.schemas import check_schema
+from protocol.secret_forms import Redaction
 from protocol.subjects import check_name
 
 RULES: Final = "rules"
@@ -124,7 +125,7 @@ class PoolFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     pool: PoolTable = PoolTable()
     worker: tuple[WorkerTable, ...] = ()
     budget: BudgetTable = BudgetTable()
-    redact: Redaction = Redaction()
+    redact: RedactTable = RedactTable()
 
 
 class LoadedPool(msgspec.Struct, frozen=True):

@@ -130,13 +130,14 @@ class Hosting:
 
     Args:
         prepared: The attempt.
-        redactor: What is taken for a secret.
+        redactor: What is taken for a secret, besides what the run recorded to be one.
         secrets: Where secrets are, besides the environment.
         own: The workers of a pool of this user's.
         live: Whether an agent's model is asked anew.
 
     Raises:
         NotFound, InvalidData: The worker can't be hosted here; the hint says what to do.
+        InvalidData: What the run recorded to be a secret can't be looked for.
         Denied: It is not trusted, or a secret of its options is missing.
         Conflict: It is an agent's, and nothing of its model's replies was recorded.
     """
@@ -156,7 +157,8 @@ class Hosting:
         try:
             if why := untrusted(spec, own, live=live):
                 raise Denied(f"the worker of {place} is not hosted here: {why}", hint=again)
-            self.secrets = Secrets.of(spec, redactor, secrets)
+            own_too = redactor.also(prepared.tried.state.redact, prepared.tried.state.run)
+            self.secrets = Secrets.of(spec, own_too, secrets)
             self.adapter: Adapter = workers.host(self.secrets.options(spec))
         except NotFound as error:
             raise NotFound(error.message, hint=again) from None

@@ -19,6 +19,7 @@ from protocol.errors import InvalidData, TooLarge
 from protocol.events import AnyEvent, UnknownEvent
 from protocol.inbox import Message
 from protocol.limits import MAX_COMMIT_BYTES, MAX_DETAIL_CHARS, MAX_MESSAGE_BYTES, MAX_NESTING
+from protocol.secret_forms import Redaction
 
 HASH_CHARS: Final = 32
 """Hex characters of a hash in the log: 128 bits of SHA-256, beyond any accident."""
@@ -59,6 +60,8 @@ class CallMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     task: str = ""
     again: bool = False
     """True when it may have been made before: look for its report first."""
+    redact: Redaction | None = None
+    """What the run recorded to be a secret."""
 
 
 class Withdrawal(msgspec.Struct, frozen=True):

@@ -27,6 +27,7 @@ from protocol.budgets import Budget
 from protocol.decisions import PolicySpec, Rejection, Reply, Task
 from protocol.events import Edit, Origin, Parent
 from protocol.inbox import Message, Signal
+from protocol.secret_forms import Redaction
 from protocol.subjects import Priority
 
 
@@ -49,6 +50,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="
     """Its place in the task queue. Recorded: a run has one place, whoever queues it again."""
     traceparent: str = ""
     """The span of whoever wants the run (W3C). What is none counts as none."""
+    redact: Redaction | None = None
+    """What is taken for a secret where the run is begun."""
 
 
 class Continue(msgspec.Struct, frozen=True, kw_only=True, tag="continue"):
@@ -72,6 +75,8 @@ class Fork(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="f
     priority: Priority = "normal"
     by: str = ""
     reason: str = ""
+    redact: Redaction | None = None
+    """What is taken for a secret where it is begun, besides what the origin recorded."""
 
 
 TaskMessage: TypeAlias = Start | Fork | Continue

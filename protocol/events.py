@@ -24,6 +24,7 @@ from protocol.actions import (
 from protocol.budgets import Budget, Extension, Limit
 from protocol.decisions import Decision, PolicySpec, Task, ToolCall
 from protocol.inbox import SignalKind
+from protocol.secret_forms import Redaction
 from protocol.subjects import Priority
 
 Asker: TypeAlias = Literal["policy", "composer"]
@@ -89,6 +90,9 @@ class RunStarted(Event, frozen=True, kw_only=True, tag="RunStarted"):
     """Its place in the task queue."""
     traceparent: str = ""
     """The span under which the run's spans hang (W3C); empty for a trace of its own."""
+    redact: Redaction | None = None
+    """What was taken for a secret when the run was begun, and is by whoever goes on with it; None
+    where that was not recorded. Names and patterns, never values."""
 
 
 class RunForked(Event, frozen=True, kw_only=True, tag="RunForked"):
@@ -112,6 +116,9 @@ class RunForked(Event, frozen=True, kw_only=True, tag="RunForked"):
     priority: Priority = "normal"
     by: str = ""
     reason: str = ""
+    redact: Redaction | None = None
+    """What is taken for a secret from here on, besides what the origin recorded; None for nothing
+    more."""
 
 
 class RunActivated(Event, frozen=True, kw_only=True, tag="RunActivated"):

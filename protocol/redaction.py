@@ -3,7 +3,7 @@
 Whoever first says a thing redacts it: the client a task, the worker a report, the conductor a
 policy's reply. So what is stored is what is used: a run that is recovered, replayed or forked sees
 the same texts as the one that ran. `Redactor` does it; `Redaction` says what besides the well-known
-is a secret, in the configuration.
+is a secret: the configuration, and each run what it was begun with.
 
 A secret is found by the name under which it stands (``password``, ``X-Api-Key``), by its form (a
 key of a known provider, a token in a header, a password in a URL), and by its value, where this
@@ -27,18 +27,28 @@ from protocol.events import Edit
 from protocol.inbox import Label, Message, Signal
 from protocol.limits import MAX_NESTING
 from protocol.references import MAX_REFERENCE_CHARS, OPENING, REFERENCE
-from protocol.secret_forms import FORMS, HEADERS, NAMES, QUERY, UNTOUCHED, naming, words
+from protocol.secret_forms import (
+    EVERYTHING,
+    FORMS,
+    HEADERS,
+    MAX_KEY_CHARS,
+    NAMES,
+    QUERY,
+    UNTOUCHED,
+    Redaction,
+    naming,
+)
 from protocol.secret_search import looking, variants
 
 MAX_LEVELS: Final = MAX_NESTING + 16
 """Levels of lists and objects that are looked into. Nothing that nests deeper is stored."""
 
-MAX_KEY_CHARS: Final = 128
-"""Characters of the longest key that is taken for the name of a secret."""
-
 MAX_ROUNDS: Final = 8
 """Looks at one text. A second one hardly ever finds anything, a third one only in texts that are
 made for it."""
+
+MAX_REDACTORS: Final = 64
+"""Redactors kept for what runs recorded: a deployment meets the pools of a few projects."""
 
 MARKER: Final = re.compile(r"\[redacted:[^\[\]\s]{1,80}\]")
 """What stands in the place of a secret."""
@@ -71,53 +81,6 @@ _NUMBER: Final = re.compile(r"(?P<secret>-?[0-9]{1,40}(?:\.[0-9]{1,20})?)(?![\w.
 _T = TypeVar("_T", bound=msgspec.Struct)
 
 
-class Redaction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is taken for a secret, as the configuration says it (``[redact]``)."""
-
-    names: tuple[str, ...] = ()
-    """Further names under which secrets stand, in keys, headers and parameters."""
-    patterns: tuple[str, ...] = ()
-    """Further forms of secrets: regular expressions. Of one with a group ``secret``, that group is
-    replaced, and else the whole match."""
-    defaults: bool = True
-    """Whether the well-known names and forms are looked for, too."""
-
-    def plus(self, other: "Redaction") -> "Redaction":
-        """What either says."""
-        return Redaction(
-            names=tuple(dict.fromkeys((*self.names, *other.names))),
-            patterns=tuple(dict.fromkeys((*self.patterns, *other.patterns))),
-            defaults=self.defaults and other.defaults,
-        )
-
-    def check(self) -> None:
-        """Raise `InvalidData`, naming the place, if a name or a pattern is none."""
-        for index, name in enumerate(self.names):
-            if not words(name) or len(name) > MAX_KEY_CHARS:
-                raise InvalidData(
-                    f"redact.names[{index}]: {name!r} is no name",
-                    hint="give words, such as 'pin' or 'customer_id'",
-                )
-        for index, pattern in enumerate(self.patterns):
-            place = f"redact.patterns[{index}]: {pattern!r}"
-            try:
-                found = re.compile(pattern)
-            except (re.error, RecursionError, OverflowError) as error:
-                raise InvalidData(
-                    f"{place} is no regular expression: {error}",
-                    hint="write it as for Python's re module, between single quotes in TOML",
-                ) from None
-            if found.search(""):
-                raise InvalidData(
-                    f"{place} fits an empty text, and so would be everywhere",
-                    hint="have it need a character: + in place of *",
-                )
-
-
-EVERYTHING: Final = Redaction()
-"""The well-known names and forms."""
-
-
 class Redactor:
     """Takes secrets out of texts and JSON values. Pure, total, and done when done once.
 
@@ -126,14 +89,15 @@ class Redactor:
         values: Secrets that this process holds, by what is put in their place.
 
     Raises:
-        InvalidData: A pattern of ``redaction`` is none.
+        InvalidData: A name or a pattern of ``redaction`` is none.
     """
 
     def __init__(
         self, redaction: Redaction = EVERYTHING, values: Mapping[str, str] | None = None
     ) -> None:
-        redaction.check()
+        redaction.check_each()
         self.redaction = redaction
+        self._known = values
         shipped = NAMES if redaction.defaults else ()
         self._forms = FORMS if redaction.defaults else ()
         self._own = [
@@ -161,6 +125,38 @@ class Redactor:
         configuration. Quick, and never wrong in saying no."""
         self._may_name = looking((), *named)
         self._named = lru_cache(4_096)(self._name_of)
+        self._with = lru_cache(MAX_REDACTORS)(self._made_with)
+        self._last = redaction, self
+
+    def also(self, recorded: Redaction | None, run: str) -> "Redactor":
+        """One that takes out, too, what a run was begun with; this one, if that is no more.
+
+        Args:
+            recorded: What the run recorded; None for nothing.
+            run: Its id.
+
+        Raises:
+            InvalidData: A name or a pattern of it is none.
+        """
+        if recorded is None:
+            return self
+        last, redactor = self._last
+        if recorded != last:
+            try:
+                redactor = self._with(recorded)
+            except InvalidData as error:
+                raise InvalidData(
+                    f"run {run} records what can't be looked for: {error.message}",
+                    hint="nothing that it says could be kept clean: begin another run in its place",
+                ) from None
+            self._last = recorded, redactor
+        return redactor
+
+    def _made_with(self, recorded: Redaction) -> "Redactor":
+        recorded.check()
+        if recorded.beyond(self.redaction) is None:
+            return self
+        return Redactor(recorded.union(self.redaction), self._known)
 
     def suspects(self, data: bytes) -> bool:
         """Whether JSON with these bytes may hold a secret. Quick, and never wrong in saying no."""

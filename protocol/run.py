@@ -223,6 +223,7 @@ def _start_run(d: Draft, start: Start) -> None:
             depth=start.depth,
             priority=start.priority,
             traceparent=above.traceparent if above else "",
+            redact=start.redact,
         )
     )
 
@@ -240,6 +241,7 @@ def _fork_run(d: Draft, fork: Fork) -> None:
             priority=fork.priority,
             by=fork.by[:MAX_NAME_CHARS],
             reason=fork.reason[:MAX_NAME_CHARS],
+            redact=fork.redact,
         )
     )
     s = d.state

@@ -1,5 +1,6 @@
-"""What a secret looks like: the names under which secrets stand, and the forms of well-known keys.
+"""What a secret looks like: the names under which secrets stand, and the forms of keys.
 
+Those that are well-known stand here; `Redaction` is what a configuration, or a run, adds to them.
 Only forms that are hardly ever anything else: a text that is changed by mistake is changed for
 everybody who reads it, the policy included. Every pattern takes time that is linear in the text,
 whatever the text is: each start of a match fails within a bounded number of characters, or takes
@@ -8,9 +9,27 @@ what it has read out of the way of the next.
 
 import re
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
+import msgspec
+
+from protocol.errors import InvalidData
 from protocol.references import OPENING, REFERENCE
+
+MAX_KEY_CHARS: Final = 128
+"""Characters of the longest key that is taken for the name of a secret."""
+
+MAX_NAMES: Final = 256
+"""Names of one configuration: with the patterns, they fit into a run's first commit."""
+
+MAX_PATTERNS: Final = 64
+"""Patterns of one configuration: each is tried on every text of every message."""
+
+MAX_PATTERN_CHARS: Final = 1_000
+"""Characters of a pattern. A longer one is a list of secrets, or nobody can read it."""
+
+_SPECIAL: Final = re.compile(r"[\\.^$*+?{}\[\]|()]")
+"""What makes more of a pattern than the text that it is."""
 
 NAMES: Final = (
     "password",
@@ -158,3 +177,99 @@ def naming(own: Iterable[str], shipped: Iterable[str] = NAMES) -> str:
     known += [f"(?<![A-Za-z0-9]){words(name)}" for name in own]
     # The longer first: what is found is what the marker says.
     return "|".join(sorted(known, key=len, reverse=True)) or r"(?!)"
+
+
+class Redaction(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """What is taken for a secret: in a configuration, and recorded with a run that was begun so."""
+
+    names: tuple[str, ...] = ()
+    """Further names under which secrets stand, in keys, headers and parameters."""
+    patterns: tuple[str, ...] = ()
+    """Further forms of secrets: regular expressions. Of one with a group ``secret``, that group is
+    replaced, and else the whole match."""
+    defaults: bool = True
+    """Whether the well-known names and forms are looked for, too."""
+
+    def plus(self, other: "Redaction") -> Self:
+        """What either says."""
+        return msgspec.structs.replace(
+            self,
+            names=tuple(dict.fromkeys((*self.names, *other.names))),
+            patterns=tuple(dict.fromkeys((*self.patterns, *other.patterns))),
+            defaults=self.defaults and other.defaults,
+        )
+
+    def union(self, other: "Redaction | None") -> Self:
+        """All that either hides."""
+        if other is None:
+            return self
+        defaults = self.defaults or other.defaults
+        return msgspec.structs.replace(self.plus(other), defaults=defaults)
+
+    def beyond(self, other: "Redaction | None") -> "Redaction | None":
+        """What this hides and the other doesn't; None for nothing."""
+        if other is None:
+            return self
+        names = tuple(name for name in self.names if name not in other.names)
+        patterns = tuple(each for each in self.patterns if each not in other.patterns)
+        more = self.defaults and not other.defaults
+        if not (names or patterns or more):
+            return None
+        return Redaction(names=names, patterns=patterns, defaults=self.defaults)
+
+    def check(self) -> None:
+        """Raise `InvalidData`, naming the place, unless a run may record it.
+
+        A name or a pattern may be none, or there may be too many: all are looked for in every text.
+        """
+        for what, given, most in (
+            ("names", self.names, MAX_NAMES),
+            ("patterns", self.patterns, MAX_PATTERNS),
+        ):
+            if len(given) > most:
+                raise InvalidData(
+                    f"redact.{what}: {len(given)} of them; at most {most} are possible",
+                    hint="join some: a pattern may have alternatives",
+                )
+        self.check_each()
+
+    def check_each(self) -> None:
+        """Raise `InvalidData`, naming the place, if a name or a pattern is none."""
+        for index, name in enumerate(self.names):
+            if not words(name) or len(name) > MAX_KEY_CHARS:
+                raise InvalidData(
+                    f"redact.names[{index}]: {name[:MAX_KEY_CHARS]!r} is no name",
+                    hint="give words, such as 'pin' or 'customer_id'",
+                )
+        for index, pattern in enumerate(self.patterns):
+            _check_pattern(pattern, f"redact.patterns[{index}]")
+
+
+def _check_pattern(pattern: str, place: str) -> None:
+    if len(pattern) > MAX_PATTERN_CHARS:
+        raise InvalidData(
+            f"{place} has {len(pattern)} characters; at most {MAX_PATTERN_CHARS} are possible",
+            hint="make several of it",
+        )
+    place = f"{place}: {pattern!r}"
+    try:
+        found = re.compile(pattern)
+    except (re.error, ValueError, RecursionError, OverflowError) as error:
+        raise InvalidData(
+            f"{place} is no regular expression: {error}",
+            hint="write it as for Python's re module, between single quotes in TOML",
+        ) from None
+    if found.search(""):
+        raise InvalidData(
+            f"{place} fits an empty text, and so would be everywhere",
+            hint="have it need a character: + in place of *",
+        )
+    if not _SPECIAL.search(pattern):
+        raise InvalidData(
+            f"{place} spells out what it hides, and every run records its patterns",
+            hint="give a secret by its value: it is never recorded: export PODIUM_SECRET_NAME=…",
+        )
+
+
+EVERYTHING: Final = Redaction()
+"""The well-known names and forms."""

@@ -12,6 +12,7 @@ from protocol.actions import NOTHING, Call, Fault, Json, Pool, Spend, Status, Wo
 from protocol.budgets import Budget, Limit
 from protocol.decisions import Decision, PolicySpec, Rejection, Task
 from protocol.events import FailReason, Origin, Parent, PauseReason, PolicyAsked
+from protocol.secret_forms import Redaction
 from protocol.subjects import Priority
 from protocol.traces import FIRST, Segment
 
@@ -80,6 +81,8 @@ class RunState(msgspec.Struct):
     """The span under which the run's own hangs (W3C); empty for none."""
     segment: Segment = FIRST
     """Which of the run's traces it is in."""
+    redact: Redaction | None = None
+    """What is taken for a secret, as far as that is recorded."""
     started_at: int = 0
     wall_deadline: int = 0
     """When the wall-clock budget is used up, milliseconds since the epoch; moved by pauses and

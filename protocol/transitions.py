@@ -125,7 +125,7 @@ def _run_started(s: RunState, event: RunStarted) -> None:
     s.run, s.task, s.pool, s.policy = event.run, event.task, event.pool, event.policy
     s.workers = event.pool.by_name()
     s.budget, s.parent, s.depth = event.budget, event.parent, event.depth
-    s.priority, s.traceparent = event.priority, event.traceparent
+    s.priority, s.traceparent, s.redact = event.priority, event.traceparent, event.redact
     s.started_at, s.wall_deadline = event.at, event.at + event.budget.wall_ms
     s.phase = "deciding"
 
@@ -149,6 +149,8 @@ def _run_forked(s: RunState, event: RunForked) -> None:
         s.calls[name] = msgspec.structs.replace(call, deadline=call.deadline + later, segment=0)
     s.strays.clear()  # whoever works on them answers another run
     _unask(s)
+    if event.redact is not None:
+        s.redact = (s.redact or event.redact).union(event.redact)
     if event.policy is not None:
         s.policy, s.policy_version = event.policy, ""
     if event.workers:

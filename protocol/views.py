@@ -118,6 +118,7 @@ def child_start(state: RunState, call: str) -> Start:
         by=f"run:{state.run}",
         priority="high",
         traceparent=above.traceparent,
+        redact=state.redact,
     )
 
 

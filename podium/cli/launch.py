@@ -199,10 +199,11 @@ class Launch:
 
 
 def of_run(pool: "LoadedPool", state: "RunState") -> "LoadedPool":
-    """What has to be hosted so that a run can go on: its own workers and policy."""
+    """What has to be hosted so that a run can go on: its own workers, policy and secrets' forms."""
     import msgspec
 
-    return msgspec.structs.replace(pool, pool=state.pool, policy=state.policy.name)
+    redact = pool.redact.union(state.redact)
+    return msgspec.structs.replace(pool, pool=state.pool, policy=state.policy.name, redact=redact)
 
 
 def importable(run: str, pool: "Pool", command: str) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from podium.config import Config, Loaded
     from podium.poolfile import LoadedPool
     from protocol.budgets import Budget
-    from protocol.redaction import Redaction
+    from protocol.secret_forms import Redaction
 
 WHERE = Group("Where", sort_key=20)
 """Options that say which deployment is meant."""

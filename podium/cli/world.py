@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from podium.config import Config
     from podium.poolfile import LoadedPool
     from protocol.actions import Pool
-    from protocol.redaction import Redaction
+    from protocol.secret_forms import Redaction
     from replay.archive.archiver import Archiver
     from replay.archive.shelf import ArchiveShelf
     from replay.damage import Known

@@ -26,7 +26,7 @@ from actors.programs import Connection
 from podium.tracing.feed import BrokerFeed, begin
 from podium.tracing.follower import Follower
 from protocol.errors import PodiumError
-from protocol.redaction import EVERYTHING, Redaction
+from protocol.secret_forms import EVERYTHING, Redaction
 from replay.shelves import Shelves
 from replay.spans import Span
 

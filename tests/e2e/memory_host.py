@@ -28,7 +28,8 @@ from podium.shelved import shelves_of
 from protocol import subjects
 from protocol.actions import Pool
 from protocol.decisions import PolicySpec
-from protocol.redaction import Redaction, Redactor
+from protocol.redaction import Redactor
+from protocol.secret_forms import Redaction
 from replay.archive.archiver import Archiver
 from replay.archive.keeper import MemoryKeeper
 from replay.archive.shelf import ArchiveShelf
@@ -58,7 +59,9 @@ class MemoryHost:
     def __init__(self, deployments: "MemoryDeployments", bus: MemoryBus, config: Config) -> None:
         self.memory = MemoryLog(deployments.store)
         self.log = shelves_of(config).over(self.memory)
-        self._client = Client(self.log, deployments.tasks, by="tester", look_s=0.2)
+        self._client = Client(
+            self.log, deployments.tasks, by="tester", look_s=0.2, redactor=Redactor(config.redact)
+        )
         self._bus, self._ledger, self._config = bus, deployments.ledger, config
 
     @property
@@ -112,6 +115,7 @@ class MemoryDeployments:
     async def open(self, config: Config, pool: LoadedPool) -> AsyncIterator[MemoryHost]:
         """See `Deployments.open`."""
         self._answer()
+        config = msgspec.structs.replace(config, redact=config.redact.plus(pool.redact))
         log, bus, calls = MemoryLog(self.store), MemoryBus(), MemoryQueue({})
         asked: dict[str, Any] = {}
 
@@ -127,6 +131,7 @@ class MemoryDeployments:
             policies=policy,
             clock=now_ms,
             options=ConductorOptions(name="c1", look_s=0.2),
+            redactor=Redactor(config.redact),
         )
         running: list[Worker] = []
         for spec in pool.pool.workers:

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from podium import host
-from podium.config import BudgetTable, Config, Nats
+from podium.config import BudgetTable, Config, Nats, RedactTable
 from podium.daemon import LOCK, RECORD, Record, connection, only_one
 from podium.host import Host
 from podium.poolfile import LoadedPool
@@ -14,7 +14,7 @@ from protocol import subjects
 from protocol.actions import Pool, WorkerSpec
 from protocol.decisions import PolicySpec
 from protocol.errors import PodiumError, Unreachable, Usage
-from protocol.redaction import Redaction, Redactor
+from protocol.redaction import Redactor
 from replay.scrub import KeptHead
 from replay.streams import definitions, ensure_streams
 from tests.broker import r1
@@ -134,7 +134,7 @@ async def test_a_deployment_of_other_workers_is_not_used(
 async def test_a_pool_that_would_be_hosted_otherwise_than_recorded_is_refused(
     tmp_path: Path,
 ) -> None:
-    config = Config(folder=str(tmp_path), redact=Redaction(names=("sizes",)))
+    config = Config(folder=str(tmp_path), redact=RedactTable(names=("sizes",)))
     says = "the worker 'tool': its option 'sizes' holds a secret"
     with pytest.raises(Usage, match=says):
         await host.up(config, loaded(TOOL))

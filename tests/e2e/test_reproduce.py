@@ -11,7 +11,7 @@ import pytest
 
 from actors.workers.sandbox import isolation
 from protocol.actions import WorkerSpec
-from protocol.redaction import Redaction
+from protocol.secret_forms import Redaction
 from tests.e2e.memory_host import Record, Said, Shell
 from tests.endpoint import Endpoint
 

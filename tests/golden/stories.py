@@ -18,6 +18,8 @@ from protocol.codec import encode
 from protocol.decisions import Decision, PlannedCall, PolicySpec, Reply, ToolCall, View
 from protocol.events import CallSettled, Edit, PolicyAsked
 from protocol.inbox import Label, Reward
+from protocol.redaction import Redactor
+from protocol.secret_forms import EVERYTHING, Redaction
 from replay.chain import RunLog
 from replay.forks import failure
 from replay.history import entries
@@ -137,8 +139,8 @@ async def story_world(loop: VirtualLoop) -> AsyncIterator[World]:
         await world.close()
 
 
-def client(world: World) -> Client:
-    """A user, whose randomness is none."""
+def client(world: World, redaction: Redaction = EVERYTHING) -> Client:
+    """A user, whose randomness is none, and who hides that."""
     count = iter(range(1, 10**6))
     return Client(
         world.log,
@@ -146,6 +148,7 @@ def client(world: World) -> Client:
         by="ada",
         clock=world.clock,
         randomness=lambda size: (next(count) << 40).to_bytes(8, "big").rjust(size, b"\1")[:size],
+        redactor=Redactor(redaction),
     )
 
 
@@ -375,6 +378,29 @@ async def native(world: World) -> list[str]:
     return [run]
 
 
+async def hidden(world: World) -> list[str]:
+    """A run that records what it hides, and forks of those who hide less and more."""
+
+    def decide(view: View) -> Decision:
+        if view.turns:
+            return Decision(answer="badge B-12 of Room-3")
+        return Decision(calls=(tool(2), PlannedCall("tool", {"n": 3, "pin": "1234"})))
+
+    world.policy(decide)
+    await begun(world)
+    mine = client(world, Redaction(names=("pin",), patterns=(r"B-\d+",)))
+    spec = world.policies["script"].spec
+    run = await mine.submit("Whose is B-12?", world.pool, spec)
+    log = await ended(world, run)
+    asked = [e.number for e in entries(log) if isinstance(e.event, PolicyAsked)][-1]
+    others = client(world, Redaction(patterns=(r"Room-\d+",)))
+    (less,) = await client(world).fork(run, asked, reason="less")
+    (more,) = await others.fork(run, asked, reason="more")
+    await ended(world, less)
+    await ended(world, more)
+    return [run, less, more]
+
+
 async def taken_over(world: World) -> list[str]:
     """Taken over by other conductors: one goes on; a run that none gets further is paused."""
     world.policy(
@@ -399,6 +425,6 @@ STORIES: Final[dict[str, Story]] = {
     each.__name__: each
     for each in (
         *(rounds, retries, steered, cancelled, limits, unavailable),
-        *(children, forked, blobs, native, taken_over),
+        *(children, forked, blobs, native, hidden, taken_over),
     )
 }

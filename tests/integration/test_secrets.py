@@ -23,9 +23,13 @@ from protocol import subjects
 from protocol.actions import Pool, Report, WorkerSpec
 from protocol.codec import encode
 from protocol.decisions import PolicySpec, Task
+from protocol.events import Edit, RunStarted
 from protocol.inbox import Label
-from protocol.redaction import Redaction, Redactor
+from protocol.redaction import Redactor
+from protocol.secret_forms import EVERYTHING, Redaction
 from replay.chain import RunLog
+from replay.forks import failure
+from replay.history import entries
 from replay.jetstream_log import JetStreamLog
 from replay.streams import ensure_streams
 from tests.broker import One, r1
@@ -87,8 +91,13 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
 
 
 @contextlib.asynccontextmanager
-async def deployment(server: One, url: str, pool: Pool, log: Path) -> AsyncIterator[Client]:
-    """A conductor here, the workers in a process of their own, all over ``url``."""
+async def deployment(
+    server: One, url: str, pool: Pool, log: Path, redact: Redaction = REDACT
+) -> AsyncIterator[Client]:
+    """A conductor here, the workers in a process of their own, all over ``url``.
+
+    What ``redact`` says is a secret to all of them, and to whoever gives them tasks.
+    """
     owner = await connected(server, "conductor")
     await ensure_streams(owner)
     tasks = JetStreamQueue(owner, subjects.TASKS, lease_s=10)
@@ -106,7 +115,7 @@ async def deployment(server: One, url: str, pool: Pool, log: Path) -> AsyncItera
             lease_s=10,
             policies=(secret_pool.POLICY.name,),
             spec=spec,
-            redact=REDACT,
+            redact=redact,
         )
 
     workers = await asyncio.create_subprocess_exec(
@@ -123,7 +132,7 @@ async def deployment(server: One, url: str, pool: Pool, log: Path) -> AsyncItera
     conductor = await start(declared("conductor-1", None))
     try:
         assert await asyncio.wait_for(workers.stdout.readline(), LIMIT_S) == b"ready\n"
-        yield Client(JetStreamLog(owner), tasks, redactor=Redactor(REDACT))
+        yield Client(JetStreamLog(owner), tasks, redactor=Redactor(redact))
     finally:
         await conductor.stop()
         workers.stdin.close()
@@ -218,6 +227,41 @@ async def test_what_a_model_says_is_redacted_before_it_is_decided_on(
     prompts = [msgspec.json.encode(request.body) for request in endpoint.requests]
     assert len(prompts) == 3
     assert not any(map(secrets_in, prompts)), "what is stored is what is used"
+
+
+async def test_forks_hide_what_their_origin_recorded_where_nobody_declares_it(
+    server: One, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    for number in range(8):
+        endpoint.say(f"I used {PLANTED['openai']}, {PLANTED['own']}, {number}.")
+    pool = secret_pool.pool(endpoint.url)
+    async with deployment(server, server.url, pool, tmp_path / "workers.log") as client:
+        log = await played(client, pool, secret_pool.POLICY)
+    assert log.state().redact == REDACT
+    tap, found = Tap(server.url), failure(log)
+    assert found is not None
+    async with (
+        tap.open() as url,
+        deployment(server, url, pool, tmp_path / "workers.log", EVERYTHING) as client,
+        asyncio.timeout(LIMIT_S),
+    ):
+        edit = Edit("task.text", f"{CANARY}, {PLANTED['own']}, pin='{PLANTED['pin']}'")
+        reruns = await client.fork(
+            log.run, found.at, reopened=found.reopened, reason=f"again for {PLANTED['own']}"
+        )
+        first = next(e.number for e in entries(log) if isinstance(e.event, RunStarted))
+        forks = await client.fork(log.run, first + 1, edits=(edit,))
+        for run in (*reruns, *forks):
+            await client.result(run)
+            again = await client.log(run)
+            assert again.state().redact == REDACT
+            assert any(isinstance(each.message, Report) for each in again.inbox)
+            assert (await client.verify(run)).outcome == "sound"
+    held = stored(server)
+    assert CANARY.encode() in held
+    assert b"again for [redacted:pattern_1]" in held
+    assert secrets_in(held) == []
+    assert secrets_in(bytes(tap.heard)) == []
 
 
 def test_the_search_finds_what_is_planted(server: One, tmp_path: Path) -> None:

@@ -15,14 +15,13 @@ import msgspec
 import pytest
 
 from actors.programs import Connection
-from podium.config import Config, Trace
+from podium.config import Config, RedactTable, Trace
 from podium.tracing import keeper as keepers
 from podium.tracing.feed import OFFSETS
 from podium.tracing.keeper import Keeper
 from protocol import semconv, subjects
 from protocol.codec import encode
 from protocol.commands import Activate, Fork
-from protocol.redaction import EVERYTHING, Redaction
 from protocol.run import RULES
 from replay.chain import RunLog
 from replay.forks import origin_at
@@ -40,6 +39,8 @@ from tests.stored import put, stored_of
 from tests.traces import ABOVE, log_of, story
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+NO_MORE = RedactTable()
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ class Beside:
         server: One,
         collector: Collector,
         folder: Path,
-        redact: Redaction = EVERYTHING,
+        redact: RedactTable = NO_MORE,
         **more: Any,
     ) -> None:
         user, password = server.credentials("tracer")
@@ -242,7 +243,7 @@ async def test_what_it_logs_is_redacted(server: One, collector: Collector, tmp_p
     folder = tmp_path / "EMP-123456"
     folder.mkdir()
     (folder / OFFSETS).write_text("none")
-    more = Redaction(patterns=(r"EMP-\d{6}",))
+    more = RedactTable(patterns=(r"EMP-\d{6}",))
     async with Beside(server, collector, folder, redact=more):
         pass
     said = (folder / "deployment.log").read_text()

@@ -20,10 +20,10 @@ from protocol.decisions import Decision, PlannedCall, PolicySpec, Reply, Task, T
 from protocol.errors import InvalidData
 from protocol.events import Edit, Origin
 from protocol.inbox import Label, Signal
-from protocol.redaction import MARKER, Redaction, Redactor
+from protocol.redaction import MARKER, Redactor
 from protocol.references import filled, referred
 from protocol.schemas import searching
-from protocol.secret_forms import NAMES, QUERY
+from protocol.secret_forms import NAMES, QUERY, Redaction
 from protocol.secret_search import looking
 
 REDACTOR: Final = Redactor()
