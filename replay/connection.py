@@ -16,6 +16,15 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import BadHeaderError
 from nats.errors import Error as NatsError
+from nats.protocol.parser import (
+    _CRLF_,
+    AWAITING_CONTROL_LINE,
+    AWAITING_MSG_PAYLOAD,
+    CRLF_SIZE,
+    HMSG_OP,
+    MSG_OP,
+    Parser,
+)
 
 from protocol.errors import Denied, Unreachable
 from replay.address import shown
@@ -123,6 +132,53 @@ class Heard:
         return block[start : end if end >= 0 else None].strip()
 
 
+class Ahead(Parser):
+    """The library's parser, behind one that hands whole messages to listeners as they come.
+
+    The library finds them one by one in a buffer that it cuts each time: twice the time of a long
+    read. Whatever else the server says, and what comes in pieces, stays the library's.
+    """
+
+    def __init__(self, client: "Forgiving") -> None:
+        super().__init__(client)
+        self._hand_on = client.hand_on
+
+    async def parse(self, data: bytes = b"") -> None:
+        """See the library."""
+        if self.state == AWAITING_MSG_PAYLOAD:
+            missing = self.needed + CRLF_SIZE - len(self.buf)
+            await super().parse(data[:missing])
+            data = data[missing:]
+        if self.state == AWAITING_CONTROL_LINE:
+            data = self._handed_on(bytes(self.buf) + data)
+            self.buf.clear()
+        await super().parse(data)
+
+    def _handed_on(self, data: bytes) -> bytes:
+        """What is left from the first on that is no whole message for a listener."""
+        begin = 0
+        while (end := data.find(_CRLF_, begin)) >= 0:
+            # MSG subject id [reply] size, or HMSG subject id [reply] size-of-headers size
+            words = data[begin:end].split(b" ")
+            headed = words[0] == HMSG_OP
+            if not headed and words[0] != MSG_OP:
+                break
+            try:
+                sid, size, headers = int(words[2]), int(words[-1]), int(words[-2]) if headed else 0
+            except (LookupError, ValueError):  # the library says what is wrong
+                break
+            head = end + CRLF_SIZE
+            body, after = head + headers, head + size
+            if after + CRLF_SIZE > len(data):
+                break
+            reply = words[3] if len(words) > (5 if headed else 4) else b""
+            block = data[head:body] if headed else None
+            if not self._hand_on(sid, words[1], reply, data[body:after], block):
+                break
+            begin = after + CRLF_SIZE
+        return data[begin:]
+
+
 class Forgiving(Client):
     """The library's client, reading every message that the server delivers.
 
@@ -133,14 +189,15 @@ class Forgiving(Client):
         super().__init__()
         self.listeners: dict[int, Callable[[Heard], None]] = {}
         """Who is called at once with each message, by the subscription's id."""
+        self._ps = Ahead(self)
 
-    async def _process_msg(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
-    ) -> None:
+    def hand_on(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
+    ) -> bool:
+        """Call the listener of a subscription; False if it has none."""
         listener = self.listeners.get(sid)
         if listener is None:
-            await super()._process_msg(sid, subject, reply, data, headers)
-            return
+            return False
         self.stats["in_msgs"] += 1
         self.stats["in_bytes"] += len(data)
         try:
@@ -148,6 +205,13 @@ class Forgiving(Client):
             listener(Heard(where, data, headers, reply.decode(errors="replace")))
         except Exception:  # else the library stops reading
             logger.exception("a message on %r was not taken", subject)
+        return True
+
+    async def _process_msg(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
+    ) -> None:
+        if not self.hand_on(sid, subject, reply, data, headers):
+            await super()._process_msg(sid, subject, reply, data, headers)
 
     async def _send_publish(
         self,
