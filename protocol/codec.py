@@ -154,15 +154,20 @@ def _called(message: msgspec.Struct) -> str:
 
 def deeper_than(levels: int, data: bytes) -> bool:
     """Whether JSON nests lists and objects deeper than that. Decided by the bytes alone."""
-    if data.count(b"[") + data.count(b"{") <= levels:
+    if _brackets(data) <= levels:
         return False
     steps = (_STEP[byte] for byte in _NO_BRACKET.sub(b"", data))
     return max(accumulate(steps), default=0) > levels
 
 
+def _brackets(data: bytes) -> int:
+    """How many brackets open, in texts too. Taking them out is faster than counting them."""
+    return len(data) - len(data.replace(b"[", b"").replace(b"{", b""))
+
+
 def decode_commit(data: bytes, upcasters: Mapping[str, Upcaster] = UPCASTERS) -> Commit:
     """A commit, its events brought to today's form. Raises `InvalidData`."""
-    if data.count(b"[") + data.count(b"{") <= _MAX_LEVELS:  # nothing that could nest too deeply
+    if _brackets(data) <= _MAX_LEVELS:  # nothing that could nest too deeply
         try:
             return _decode_commit(data)
         except (ValueError, RecursionError):
@@ -204,7 +209,7 @@ def _unknown(raw: dict[str, Any]) -> UnknownEvent:
 
 def decode_message(data: bytes) -> Message:
     """An inbox message. Raises `InvalidData`."""
-    if data.count(b"[") + data.count(b"{") <= _MAX_LEVELS:  # nothing that could nest too deeply
+    if _brackets(data) <= _MAX_LEVELS:  # nothing that could nest too deeply
         try:
             return _decode_message(data)
         except (ValueError, RecursionError):

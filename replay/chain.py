@@ -5,8 +5,8 @@ aside, and said so.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -24,8 +24,12 @@ from replay.collector import held_off
 MAX_ASIDE: Final = 1_000
 """Foreign messages of one run that a reader lists one by one; beyond that it only counts them."""
 
+MAX_TOGETHER: Final = 256
+"""Messages that are looked at as one: each costs less, and all of them must be looked at again when
+there is something to say of one."""
 
-class Stored(NamedTuple):
+
+class Stored(msgspec.Struct, frozen=True, gc=False):
     """A message as the store has it."""
 
     seq: int
@@ -55,7 +59,7 @@ class Head(NamedTuple):
 EMPTY: Final = Head()
 
 
-class InboxEntry(NamedTuple):
+class InboxEntry(msgspec.Struct, frozen=True, gc=False):
     """A message of the inbox that could be read."""
 
     seq: int
@@ -137,59 +141,72 @@ def assemble(run: str, commits: Iterable[Stored], inbox: Iterable[Stored]) -> Ru
 def extend(log: RunLog, commits: Iterable[Stored], inbox: Iterable[Stored]) -> None:
     """Add what has come since: the messages after ``log.head.seq`` and ``log.inbox_seq``."""
     with held_off():
-        waiting = iter(commits)
-        for stored in waiting:
-            _take_commit(log, stored)
-            if log.seqs[-1:] == [stored.seq]:
-                _take_next(log, waiting)
-        _take_inbox(log, inbox)
+        _take(log, commits, _take_commits, _take_commit)
+        _take(log, inbox, _take_letters, _take_letter)
 
 
-def _take_inbox(log: RunLog, inbox: Iterable[Stored]) -> None:
-    run, last = log.run, log.inbox_seq
-    for stored in inbox:
-        seq, data = stored
-        last = max(last, seq)
-        try:
-            message = decode_message(data)
-        except InvalidData:
-            message = None
-        if message is not None and message.run == run:
-            log.inbox.append(InboxEntry(seq, digest(data), message))
-        elif isinstance(entry := read_inbox(run, stored), Aside):
-            _set_aside(log, entry)
-    log.inbox_seq = last
+def _take(
+    log: RunLog,
+    messages: Iterable[Stored],
+    together: Callable[[RunLog, list[Stored]], bool],
+    alone: Callable[[RunLog, Stored], None],
+) -> None:
+    """Take messages more and more at a time, as long as there is nothing to say of any of them."""
+    waiting, size = iter(messages), 1
+    while batch := list(islice(waiting, size)):
+        if together(log, batch):
+            size = min(2 * size, MAX_TOGETHER)
+            continue
+        for stored in batch:
+            alone(log, stored)
+        size = 1
 
 
-def _take_next(log: RunLog, waiting: Iterator[Stored]) -> None:
-    """Take commits as long as nothing but the next one of the same epoch comes.
+def _take_letters(log: RunLog, batch: list[Stored]) -> bool:
+    """Take messages of the inbox, if all of them can be read and are for this run."""
+    try:
+        messages = [decode_message(stored.data) for stored in batch]
+    except InvalidData:
+        return False
+    if any(message.run != log.run for message in messages):
+        return False
+    for stored, message in zip(batch, messages, strict=True):
+        log.inbox.append(InboxEntry(stored.seq, digest(stored.data), message))
+    log.inbox_seq = max(log.inbox_seq, *(stored.seq for stored in batch))
+    return True
 
-    The same rules as `stranger`'s, for the many of a long run of which there is nothing to say.
-    """
-    run, (n, hash_, last, epoch, at) = log.run, log.head
-    for stored in waiting:
-        seq, data = stored
-        try:
-            commit = decode_commit(data)
-        except InvalidData:
-            break
-        if (
-            commit.n != n + 1
-            or commit.prev != hash_
-            or commit.epoch != epoch
-            or commit.at < at
-            or commit.run != run
-            or RunActivated in map(type, commit.events)
-        ):
-            break
-        n, hash_, last, at = n + 1, digest(data), seq, commit.at
-        log.commits.append(commit)
-        log.seqs.append(seq)
+
+def _take_letter(log: RunLog, stored: Stored) -> None:
+    entry = read_inbox(log.run, stored)
+    if isinstance(entry, Aside):
+        _set_aside(log, entry)
     else:
-        log.head = Head(n, hash_, last, epoch, at)
-        return
-    log.head = Head(n, hash_, last, epoch, at)
-    _take_commit(log, stored)
+        log.inbox.append(entry)
+    log.inbox_seq = max(log.inbox_seq, stored.seq)
+
+
+def _take_commits(log: RunLog, batch: list[Stored]) -> bool:
+    """Take commits, if each is the next one and of the same epoch: the rules of `stranger`."""
+    try:
+        commits = [decode_commit(stored.data) for stored in batch]
+    except InvalidData:
+        return False
+    head, last = log.head, commits[-1]
+    hashes = [digest(stored.data) for stored in batch]
+    times = [commit.at for commit in commits]
+    if (
+        [commit.prev for commit in commits] != [head.hash, *hashes[:-1]]
+        or [commit.n for commit in commits] != [*range(head.n + 1, head.n + 1 + len(batch))]
+        or [head.at, *times] != sorted([head.at, *times])
+        or {commit.epoch for commit in commits} != {head.epoch}
+        or {commit.run for commit in commits} != {log.run}
+        or RunActivated in set(map(type, chain.from_iterable(each.events for each in commits)))
+    ):
+        return False
+    log.commits += commits
+    log.seqs += [stored.seq for stored in batch]
+    log.head = Head(last.n, hashes[-1], batch[-1].seq, last.epoch, last.at)
+    return True
 
 
 def _take_commit(log: RunLog, stored: Stored) -> None:

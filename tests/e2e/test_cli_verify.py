@@ -31,7 +31,7 @@ def altered(shell: Shell, run: str, at: int, old: bytes, new: bytes) -> None:
     """Replace something in a commit where it stands."""
     stored = commits(shell, run)
     assert old in stored[at].data
-    stored[at] = stored[at]._replace(data=stored[at].data.replace(old, new, 1))
+    stored[at] = Stored(stored[at].seq, stored[at].data.replace(old, new, 1))
 
 
 def diverged(shell: Shell, run: str) -> None:

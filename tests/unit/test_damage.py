@@ -1,5 +1,6 @@
 """Damage is found and named: any flipped bit, any message removed, any two swapped."""
 
+from operator import attrgetter
 from typing import Any, Final, get_args
 
 import msgspec
@@ -309,7 +310,7 @@ def test_strangers_and_copies_are_set_aside_and_leave_the_run_sound() -> None:
         Stored(27, encode(other)),
         Stored(999, b"more noise"),
     ]
-    commits = sorted([*SOUND.commits, *extra])
+    commits = sorted([*SOUND.commits, *extra], key=attrgetter("seq"))
     found = problems(Messages(commits, [*SOUND.inbox, Stored(998, b"noise")]))
     assert {each.kind for each in found} == {"aside"}
     assert [(each.what, each.seq) for each in found] == [

@@ -29,7 +29,7 @@ from protocol.events import (
 )
 from protocol.run import RULES
 from protocol.views import view
-from replay.chain import RunLog, assemble
+from replay.chain import RunLog, Stored, assemble
 from replay.divergence import Checker
 from replay.history import entries, values
 from replay.problems import Problem
@@ -251,7 +251,7 @@ def test_damage_stops_the_rules_where_it_begins() -> None:
     log = altered(a_log(), with_(CallSettled, status="OK", fault="none"))
     messages = messages_of(log)
     broken = messages.commits[3]
-    messages.commits[3] = broken._replace(data=broken.data[:-9])
+    messages.commits[3] = Stored(broken.seq, broken.data[:-9])
     read = assemble(log.run, *messages)
     found = verify(read, messages, values=values(read))
     assert found.outcome == "damaged"

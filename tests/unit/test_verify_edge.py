@@ -84,7 +84,7 @@ async def test_damage_behind_what_a_fork_shares_is_none_of_its_own() -> None:
     for each in (log, fork):
         store.messages[each.run, "c"], store.messages[each.run, "i"] = messages_of(each)
     last = store.messages[log.run, "c"][-1]
-    store.messages[log.run, "c"][-1] = last._replace(data=last.data[:-5])
+    store.messages[log.run, "c"][-1] = Stored(last.seq, last.data[:-5])
     assert (await verify_run(MemoryLog(store), fork.run)).outcome == "sound"
     found = await verify_run(MemoryLog(store), log.run, Known(log.head.n, log.head.hash))
     assert what(found) == ["unreadable"]
