@@ -14,7 +14,7 @@ import random
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -420,20 +420,25 @@ class Broker:
         return said
 
     async def read(self, stream: str, subject: str, after: int = 0) -> list[Stored]:
-        """All messages of a subject after a sequence, by batched direct get.
+        """All messages of a subject after a sequence. As `pages` else."""
+        pages = self.pages(stream, subject, after)
+        return [stored async for page in pages for stored in page]
+
+    async def pages(self, stream: str, subject: str, after: int = 0) -> AsyncIterator[list[Stored]]:
+        """All messages of a subject after a sequence, by batched direct get, page by page.
 
         Any replica may answer.
 
         Raises:
             Unanswered: No complete answer in time.
         """
-        found: list[Stored] = []
-        while True:
-            page, pending = await self.page(stream, subject, after, stored_at)
-            found += page
-            if not pending or not page:
-                return found
+        more = 1
+        while more:
+            page, more = await self.page(stream, subject, after, stored_at)
+            if not page:
+                return
             after = page[-1].seq
+            yield page
 
     async def page(
         self,
@@ -443,7 +448,7 @@ class Broker:
         keep: Callable[[Heard, int], _T],
         most_bytes: int = 0,
     ) -> tuple[list[_T], int]:
-        """What is kept of the next messages, and how many more there are. As `read` else."""
+        """What is kept of the next messages, and how many more there are. As `pages` else."""
         page: list[_T] = []
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 

@@ -22,7 +22,8 @@ from protocol.state import RunState
 from replay.collector import held_off
 
 MAX_ASIDE: Final = 1_000
-"""Foreign messages of one run that a reader lists one by one; beyond that it only counts them."""
+"""Foreign messages of one subject that a reader lists one by one; beyond that it only counts
+them."""
 
 MAX_TOGETHER: Final = 256
 """Messages that are looked at as one: each costs less, and all of them must be looked at again when
@@ -90,7 +91,7 @@ class RunLog(msgspec.Struct):
     inbox_seq: int = 0
     """Sequence of the last message of the inbox, readable or not."""
     aside: list[Aside] = msgspec.field(default_factory=list)
-    """What doesn't count, the first `MAX_ASIDE` one by one."""
+    """What doesn't count, the first `MAX_ASIDE` of each subject one by one."""
     set_aside: Counter[str] = msgspec.field(default_factory=Counter)
     """How many messages don't count, of the ``commits`` and of the ``inbox``; and
     whether the ``origin`` can't be had."""
@@ -282,7 +283,7 @@ def read_inbox(run: str, stored: Stored) -> InboxEntry | Aside:
 
 def _set_aside(log: RunLog, aside: Aside) -> None:
     log.set_aside[aside.where] += 1
-    if len(log.aside) < MAX_ASIDE:
+    if log.set_aside[aside.where] <= MAX_ASIDE:
         log.aside.append(aside)
 
 

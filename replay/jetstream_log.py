@@ -7,6 +7,7 @@ a commit names is missing, the leader is asked before anybody calls it lost.
 
 import asyncio
 import re
+from operator import attrgetter
 from typing import Any, Final
 
 from protocol import subjects
@@ -161,10 +162,9 @@ class JetStreamLog:
 
     async def _read_all(self, run: str, least: int) -> tuple[Messages, RunLog]:
         """The run's own messages; from the leader, if fewer commits than that were found."""
-        messages = await self._both(run)
+        messages, log = await self._both(run)
         if purged_meanwhile(messages.commits):
-            messages = await self._both(run)
-        log = assemble(run, *messages)
+            messages, log = await self._both(run)
         if log.head.n < least:
             commits = await self._leader(run, subjects.commits(run), 0)
             messages = messages._replace(commits=commits)
@@ -175,9 +175,24 @@ class JetStreamLog:
             log = assemble(run, *messages)
         return messages, log
 
-    async def _both(self, run: str) -> Messages:
-        both = await asyncio.gather(self._read(run, subjects.commits(run), 0), self.inbox(run))
-        return Messages(*both)
+    async def _both(self, run: str) -> tuple[Messages, RunLog]:
+        """What the replicas have: a page is taken in while the server looks for another one."""
+        stream, messages, log = await self._stream(run), Messages([], []), RunLog(run)
+
+        async def commits() -> None:
+            async for page in self.broker.pages(stream, subjects.commits(run), log.head.seq):
+                messages.commits.extend(page)
+                extend(log, page, ())
+
+        async def inbox() -> None:
+            async for page in self.broker.pages(stream, subjects.inbox(run), log.inbox_seq):
+                messages.inbox.extend(page)
+                extend(log, (), page)
+
+        parts = (commits, inbox)  # asked again, each goes on where it was
+        await asyncio.gather(*(persist(part, SETTLE_S, f"run {run}: its log") for part in parts))
+        log.aside.sort(key=attrgetter("where"))  # not in the order in which the pages came
+        return messages, log
 
     async def read_on(self, log: RunLog) -> None:
         """See `EventLog.read_on`."""

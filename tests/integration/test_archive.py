@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from replay.archive.folder import Folder
 from replay.archive.keeper import BrokerKeeper
 from replay.archive.shelf import ArchiveShelf
 from replay.broker import Broker
-from replay.chain import EMPTY, Messages, Stored, assemble
+from replay.chain import EMPTY, Messages, assemble
 from replay.foreign import foreign
 from replay.jetstream_log import JetStreamLog
 from replay.layered import LayeredLog
@@ -160,24 +161,25 @@ async def test_only_what_was_archived_is_removed(server: One, tmp_path: Path) ->
 
 
 async def test_whoever_reads_while_a_run_is_archived_sees_all_of_it(
-    server: One, tmp_path: Path
+    server: One, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its commits are read before they are removed, its inbox after."""
-    broker = await opened(server)
+    broker, slow = await opened(server), await opened(server)
     before = await fill(JetStreamLog(broker))
     run = next(iter(before))
     read, archived = asyncio.Event(), asyncio.Event()
+    page = slow.page
 
-    class Slow(JetStreamLog):
-        async def _read(self, run: str, subject: str, after: int) -> list[Stored]:
-            if subject == subjects.inbox(run):
-                await archived.wait()
-            found = await super()._read(run, subject, after)
-            read.set()
-            return found
+    async def later(stream: str, subject: str, *rest: Any) -> Any:
+        if subject == subjects.inbox(run):
+            await archived.wait()
+        found = await page(stream, subject, *rest)
+        read.set()
+        return found
 
+    monkeypatch.setattr(slow, "page", later)
     path = tmp_path / "archive"
-    layered = LayeredLog(Slow(broker), [ArchiveShelf(Folder(os.fspath(path)))])
+    layered = LayeredLog(JetStreamLog(slow), [ArchiveShelf(Folder(os.fspath(path)))])
     reading = asyncio.create_task(layered.read(run))
     await read.wait()
     await archiver(JetStreamLog(broker), path).archive([run])
@@ -186,6 +188,7 @@ async def test_whoever_reads_while_a_run_is_archived_sees_all_of_it(
     assert found.commits[: len(before[run].commits)] == assemble(run, *before[run]).commits
     assert [each.hash for each in found.inbox] == [digest(each.data) for each in before[run].inbox]
     assert found.aside == []
+    await slow.close()
     await broker.close()
 
 

@@ -206,6 +206,8 @@ def test_what_is_set_aside_is_bounded() -> None:
     log = assemble(RUN, [Stored(seq, b"") for seq in range(1, MAX_ASIDE + 50)], [])
     assert len(log.aside) == MAX_ASIDE
     assert log.head.seq == MAX_ASIDE + 49
+    extend(log, [], [Stored(1, b"")])
+    assert log.aside[-1].where == "inbox"
 
 
 def test_the_inbox_is_read_by_run() -> None:
