@@ -7,7 +7,9 @@ the live log's.
 """
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from protocol.actions import BlobRef
 from protocol.codec import Commit, decode_message
@@ -27,6 +29,10 @@ from replay.forks import attach, detach
 from replay.log import EventLog, HintHandler, Hints
 from replay.shelf import NONE, Shelf, merged
 
+FRESH_S: Final = 5.0
+"""Seconds for which a look at the shelves holds, as far as nothing is known to be missing: one look
+lists a folder, which takes an object store a tenth of a second."""
+
 
 class _Silence:
     """A subscription where nothing can happen."""
@@ -42,6 +48,7 @@ class LayeredLog:
         live: Where runs happen; None where there are only shelves.
         shelves: In the order in which they are asked.
         nowhere: What is said to whoever writes where there is no live log.
+        monotonic: Seconds of a clock that never goes back.
     """
 
     def __init__(
@@ -49,8 +56,13 @@ class LayeredLog:
         live: EventLog | None,
         shelves: Sequence[Shelf],
         nowhere: NotFound | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.live, self.shelves = live, tuple(shelves)
+        self._monotonic = monotonic
+        self._looked: float | None = None
+        """When the shelves were looked at."""
+        self._looking = asyncio.Lock()
         self._nowhere = nowhere or NotFound(
             "there are only exported or archived runs here, and no deployment",
             hint="start one with `podium up`, or begin a run with `podium run`",
@@ -118,7 +130,8 @@ class LayeredLog:
             log = await self._live_read(run, least)
             if log is not None and _whole(log):
                 return log
-            problem = await self._refresh()
+            unknown = log is None or not (log.commits or log.aside)
+            problem = await self._refresh(FRESH_S if unknown else 0.0)
             if not self._held(run):
                 if problem is not None and log is not None and _elsewhere(log):
                     raise problem
@@ -136,13 +149,15 @@ class LayeredLog:
         """What the live log has of a run; what all places have; and the log that this makes.
 
         The live log is read first: what was removed from it by then is on a shelf, though perhaps
-        since that was last looked at.
+        since that was last looked at. What is missing of a run that has ended, such as a late
+        reward, nothing tells: for that, the look is never older than `FRESH_S`.
         """
         there = await self._live_stored(run, least)
+        await self._refresh(FRESH_S)
         shelved, problem = await self._shelved(run)
         found = merged([*shelved, there])
         log = assemble(run, *found)
-        if not _whole(log):
+        if not _whole(log) and (any(found) or problem is not None):
             unseen = await self._refresh()
             shelved, problem = await self._shelved(run)
             found = merged([*shelved, there])
@@ -194,18 +209,26 @@ class LayeredLog:
     def _held(self, run: str) -> bool:
         return any(shelf.has(run) for shelf in self.shelves)
 
-    async def _refresh(self) -> PodiumError | None:
+    async def _refresh(self, fresh_s: float = 0.0) -> PodiumError | None:
         """Look at each shelf again; why one of them could not be looked at.
 
         A new run is on no shelf yet, and begins also while an archive does not answer.
+
+        Args:
+            fresh_s: Unless somebody has done so within so many seconds.
         """
-        problem: PodiumError | None = None
-        for shelf in self.shelves:
-            try:
-                await asyncio.to_thread(shelf.refresh)
-            except PodiumError as error:
-                problem = problem or error
-        return problem
+        async with self._looking:
+            now = self._monotonic()
+            if self._looked is not None and now < self._looked + fresh_s:
+                return None
+            problem: PodiumError | None = None
+            for shelf in self.shelves:
+                try:
+                    await asyncio.to_thread(shelf.refresh)
+                except PodiumError as error:
+                    problem = problem or error
+            self._looked = now
+            return problem
 
     async def read_on(self, log: RunLog) -> None:
         """See `EventLog.read_on`.

@@ -1,5 +1,7 @@
 """Shelves and a live log as one: wherever a run's messages stand, it reads the same."""
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,9 +10,9 @@ from protocol.actions import BlobRef
 from protocol.codec import Commit, blob_ref, digest, encode
 from protocol.errors import Conflict, InvalidData, NotFound, Unreachable
 from protocol.events import Archived, RunActivated
-from protocol.inbox import Label, Signal
-from replay.chain import EMPTY, Messages, RunLog, assemble
-from replay.layered import LayeredLog
+from protocol.inbox import Label, Reward, Signal
+from replay.chain import EMPTY, Messages, RunLog, Stored, assemble
+from replay.layered import FRESH_S, LayeredLog
 from replay.memory_log import MemoryLog, MemoryStore
 from replay.shelf import checked, no_blob
 from tests.runs import AT
@@ -26,8 +28,10 @@ class DictShelf:
         self.there = runs
         self.known = set(runs)
         self.blobs: dict[str, bytes] = {}
+        self.looks = 0
 
     def refresh(self) -> None:
+        self.looks += 1
         self.known = set(self.there)
 
     def has(self, run: str) -> bool:
@@ -293,3 +297,65 @@ async def test_a_damaged_blob_is_taken_from_another_place() -> None:
     assert await log.get_blob(ref) == BLOB
     with pytest.raises(NotFound):
         await log.get_blob(blob_ref(b"never"))
+
+
+class Clock:
+    """Stands still until it is set."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_new_runs_do_not_make_the_shelves_be_looked_at_each_time() -> None:
+    clock, shelf = Clock(), DictShelf()
+    log = LayeredLog(MemoryLog(), [shelf], monotonic=clock)
+    for number in range(20):
+        assert (await log.read(f"new{number}")).commits == []
+        assert await log.stored(f"new{number}") == ([], [])
+    await asyncio.gather(*(log.read(f"other{number}") for number in range(20)))
+    assert shelf.looks == 1
+    shelf.there[ROOT] = WHOLE  # put there by somebody else
+    clock.now = FRESH_S
+    assert (await log.read(ROOT)).head.n == len(WHOLE.commits)
+    assert shelf.looks == 2
+
+
+async def test_what_is_known_to_be_archived_is_looked_for_at_once() -> None:
+    whole = await MemoryLog(STORE).read(ROOT)
+    live, shelf = MemoryStore(), DictShelf()
+    log = LayeredLog(MemoryLog(live), [shelf], monotonic=Clock())
+    assert (await log.read(ROOT)).commits == []
+    live.put((ROOT, "c"), encode(stub(whole)))
+    shelf.there[ROOT] = WHOLE
+    assert (await log.read(ROOT)).inbox == whole.inbox
+
+
+class Segments(DictShelf):
+    """A shelf that has more of a run when it is looked at again."""
+
+    later: Messages | None = None
+
+    def refresh(self) -> None:
+        super().refresh()
+        if self.later is not None:
+            self.there[ROOT] = self.later
+
+
+@pytest.mark.parametrize("read", ["read", "stored", "inbox"])
+async def test_a_late_reward_that_was_archived_is_seen_before_long(read: str) -> None:
+    late = Reward(run=ROOT, channel="quality", value=1.0, by="a person")
+    live, shelf, clock = MemoryStore(), Segments(**{ROOT: WHOLE}), Clock()
+    live.put((ROOT, "c"), encode(stub(await MemoryLog(STORE).read(ROOT))))
+    log = LayeredLog(MemoryLog(live), [shelf], monotonic=clock)
+
+    async def heard() -> int:
+        found = await getattr(log, read)(ROOT)
+        return len(found if read == "inbox" else found.inbox)
+
+    assert await heard() == len(WHOLE.inbox)
+    shelf.later = Messages(WHOLE.commits, [*WHOLE.inbox, Stored(999, encode(late))])
+    clock.now = FRESH_S
+    assert await heard() == len(WHOLE.inbox) + 1
