@@ -27,7 +27,7 @@ from podium.sim.server import Server
 from protocol import subjects
 from protocol.actions import BlobRef
 from replay.broker import Broker
-from replay.chain import Stored
+from replay.chain import Messages, RunLog, Stored
 from replay.imported import FolderShelf
 from replay.jetstream_log import JetStreamLog
 from replay.layered import LayeredLog
@@ -166,10 +166,17 @@ class _Current(JetStreamLog):
         super().__init__(broker)
         self._server = server
 
+    async def _both(self, run: str) -> tuple[Messages, RunLog]:
+        await self._settled(run)
+        return await super()._both(run)
+
     async def _read(self, run: str, subject: str, after: int) -> list[Stored]:
+        await self._settled(run)
+        return await super()._read(run, subject, after)
+
+    async def _settled(self, run: str) -> None:
         stream = subjects.log_stream(subjects.shard(run))
         await asyncio.to_thread(self._server.await_current, stream)
-        return await super()._read(run, subject, after)
 
 
 class BrokerPlace:
