@@ -183,6 +183,8 @@ class Conductor:
 
     async def _drive(self, shell: RunShell, before: RunShell | None) -> None:
         if before is not None:  # this process lost its lease to itself
+            self.counts["replaced"] += 1
+            logger.warning("run %s: its lease ended, and it was delivered here again", shell.run)
             before.abandon()
             await before.over.wait()
         try:
