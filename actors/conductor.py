@@ -48,6 +48,8 @@ class ConductorOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds without a hint before the first look into a run's inbox; doubles up to a minute."""
     max_runs: int = 20_000
     """Runs at a time, at about 20 KB each; those that only wait for child runs don't count."""
+    traced: bool = False
+    """Whether each call says its span in a header, or only one whose worker could not derive it."""
 
 
 class Conductor:

@@ -146,16 +146,27 @@ class Effects:
                 continue
             message = call_message(state, self.shell.values, name, attempt, again=self.recovered)
             subject = subjects.call(spec.name, state.priority, state.run, name, attempt)
-            above = attempt_context(state.run, name, attempt, state.traceparent, known.segment)
-            headers = {
-                TRACEPARENT: above.traceparent,
-                BAGGAGE: baggage(state.run, state.policy_version),
-            }
+            headers = self._headers(name, attempt)
             messages.append(Outgoing(subject, message, (known.deadline - now) / 1_000, headers))
         if messages:
             await self.shell.assure()
             await host.calls.send(messages)
         self.recovered = False
+
+    def _headers(self, name: str, attempt: int) -> dict[str, str]:
+        """What an attempt says of its trace; nothing where its worker could tell, and nobody asks.
+
+        In the first trace of a run that begins one, a span is named by what the call says anyway.
+        """
+        state = self.shell.state
+        segment = state.calls[name].segment
+        if not (self.shell.host.options.traced or state.traceparent or segment):
+            return {}
+        above = attempt_context(state.run, name, attempt, state.traceparent, segment)
+        return {
+            TRACEPARENT: above.traceparent,
+            BAGGAGE: baggage(state.run, state.policy_version),
+        }
 
     async def _withdraw(self, call: str, attempt: int) -> None:
         self._withdrawn.add((call, attempt))

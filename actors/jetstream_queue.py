@@ -148,9 +148,8 @@ class _Delivery:
         self._client, self._message = client, message
         self.data, self.subject, self.delivered = message.data, message.subject, delivered
 
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return self._message.headers
+    def header(self, name: str) -> str:
+        return self._message.header(name)
 
     async def ack(self) -> None:
         await self._say(b"+ACK")

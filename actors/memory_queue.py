@@ -37,7 +37,9 @@ class _Delivery:
     def __init__(self, queue: "MemoryQueue", item: _Item) -> None:
         self._queue, self._item = queue, item
         self.data, self.subject, self.delivered = item.data, item.subject, item.delivered
-        self.headers: Mapping[str, str] = item.headers
+
+    def header(self, name: str) -> str:
+        return self._item.headers.get(name, "")
 
     async def ack(self) -> None:
         self._queue.remove(self._item)

@@ -76,8 +76,8 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     """For a worker: the folder or file with the secrets that it declares, besides its
     environment."""
     variables: dict[str, str] = {}
-    """For a worker: environment variables that its process gets, unless it has them: those by which
-    OpenTelemetry is configured, also on another machine."""
+    """The environment variables by which OpenTelemetry is configured, also on another machine. A
+    worker's process gets them, unless it has them; a conductor's calls say their spans for them."""
     shelves: Shelves = Shelves()
     """For a conductor: where else runs are read from."""
     archive_after_ms: int = 0
@@ -183,7 +183,11 @@ async def _conductor(declared: Declared) -> Program:
         bus=NatsBus(broker),
         policies=policy,
         clock=now_ms,
-        options=ConductorOptions(name=declared.name, lease_s=declared.lease_s),
+        options=ConductorOptions(
+            name=declared.name,
+            lease_s=declared.lease_s,
+            traced=tracing.wanted(declared.variables),
+        ),
         redactor=Redactor(declared.redact, known_to(declared)),
     )
     waiting: set[asyncio.Task[None]] = set()

@@ -16,9 +16,11 @@ class Delivery(Protocol):
     delivered: int
     """How many times it has been delivered, this time included."""
 
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """What travels beside the message, such as ``traceparent``; anybody may have written it."""
+    def header(self, name: str) -> str:
+        """What travels beside the message, such as ``traceparent``; anybody may have written it.
+
+        Empty if there is none of that name.
+        """
         ...
 
     async def ack(self) -> None:

@@ -7,19 +7,23 @@ for (`wanted`), or the user's code has imported it.
 """
 
 import contextlib
+import functools
 import importlib.util
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Final
 
 from protocol import semconv
-from protocol.traces import Context, carried
+from protocol.traces import Context
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context as OTelContext
     from opentelemetry.sdk.resources import Resource
+
+    from actors.current_span import Under
 
 logger = logging.getLogger("podium.tracing")
 
@@ -62,34 +66,31 @@ def variables(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name.startswith(PREFIX)}
 
 
-@contextlib.contextmanager
-def under(context: Context, carried_by: str = "") -> Iterator[None]:
+def under(
+    context: Callable[[], Context], carries: Callable[[], str] = str
+) -> AbstractContextManager[None]:
     """Make a span the current one, in this task and in whatever it starts, with its baggage.
 
     Of the baggage only what is ours is taken (`semconv.CARRIED`). Does nothing where nobody in this
     process could notice.
+
+    Args:
+        context: Says which span, when somebody asks: most calls trace nothing of their own.
+        carries: Says the baggage.
     """
     if "opentelemetry.trace" not in sys.modules:
-        yield
-        return
-    from opentelemetry import baggage, trace
-    from opentelemetry import context as current
+        return _UNNOTICED
+    return _noticed()(context, carries())
 
-    flags = trace.TraceFlags.SAMPLED if context.sampled else trace.TraceFlags.DEFAULT
-    span = trace.SpanContext(
-        trace_id=int(context.trace, 16),
-        span_id=int(context.span, 16),
-        is_remote=True,
-        trace_flags=trace.TraceFlags(flags),
-    )
-    made = trace.set_span_in_context(trace.NonRecordingSpan(span))
-    for name, value in carried(carried_by).items():
-        made = baggage.set_baggage(name, value, made)
-    token = current.attach(made)
-    try:
-        yield
-    finally:
-        current.detach(token)
+
+_UNNOTICED: Final = contextlib.nullcontext()
+
+
+@functools.cache
+def _noticed() -> "type[Under]":
+    from actors.current_span import Under
+
+    return Under
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -26,7 +27,7 @@ from protocol.actions import NOTHING, BlobRef, Json, Report, Spend
 from protocol.codec import CallMessage, decode_withdrawal, encode
 from protocol.errors import InvalidData, NotFound, PodiumError
 from protocol.limits import MAX_INLINE_BYTES, MAX_RECORD_BYTES
-from protocol.traces import BAGGAGE, TRACEPARENT, attempt_context
+from protocol.traces import BAGGAGE, TRACEPARENT, Context, attempt_context, baggage
 from replay.chain import InboxEntry, read_inbox
 from replay.log import EventLog
 
@@ -53,13 +54,19 @@ class _Job:
     """An attempt that is worked on, for every delivery of it that has come here."""
 
     def __init__(self, delivery: Delivery, secrets: Secrets) -> None:
-        headers = delivery.headers  # read once: they are parsed each time
         self.deliveries, self.secrets = [delivery], secrets
         self.delivered = delivery.delivered
-        self.traceparent = headers.get(TRACEPARENT, "")
-        self.baggage = headers.get(BAGGAGE, "")
         self.task: asyncio.Task[None] | None = None
         self.withdrawn = False
+
+
+def _span(job: _Job, message: CallMessage) -> Context:
+    traceparent = job.deliveries[0].header(TRACEPARENT)
+    return attempt_context(message.run, message.call, message.attempt, traceparent)
+
+
+def _carried(job: _Job, message: CallMessage) -> str:
+    return job.deliveries[0].header(BAGGAGE) or baggage(message.run, "")
 
 
 def _lost(text: str, spend: Spend) -> Outcome:
@@ -224,8 +231,7 @@ class Worker:
         else:
             async with self._slots:
                 started = self.monotonic()
-                span = attempt_context(message.run, message.call, message.attempt, job.traceparent)
-                with tracing.under(span, job.baggage):
+                with tracing.under(partial(_span, job, message), partial(_carried, job, message)):
                     outcome = await work_on(attempt_of(message), self.adapter, secrets)
         outcome, value, blob = await self._stored(outcome, secrets)
         record, record_blob = await self._recorded(outcome, secrets)

@@ -178,7 +178,7 @@ async def conduct(url: str, durability: str, sleep_s: float) -> None:
         bus=NatsBus(broker),
         policies=lambda _: rounds,
         clock=lambda: time.time_ns() // 1_000_000,
-        options=ConductorOptions(lease_s=LEASE_S),
+        options=ConductorOptions(lease_s=LEASE_S, traced=tracing.wanted()),
     )
     start = Start(
         run="",

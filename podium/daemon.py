@@ -312,6 +312,7 @@ class Daemon:
             redact=self.config.redact,
             shelves=shelves_of(self.config),
             archive_after_ms=age_ms(after) if (after := self.config.archive.after) else 0,
+            variables=self.tracer.variables,
         )
         workers = [
             Declared(

@@ -29,6 +29,9 @@ MAX_BAGGAGE_CHARS: Final = 8_192
 MAX_CARRIED_CHARS: Final = 256
 """Characters of one value that is carried."""
 
+MAX_REMEMBERED: Final = 4_096
+"""Runs of which what all their calls have in common is made once, about 200 bytes each."""
+
 TRACE_BYTES: Final = 16
 """Bytes of a trace's id, as W3C Trace Context has them."""
 
@@ -49,9 +52,12 @@ happens for hours shows nothing else, and no collector keeps one open for so lon
 gives old runs other traces."""
 
 _TRACEPARENT: Final = re.compile(
-    r"(?P<version>[0-9a-f]{2})-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})"
-    r"-(?P<flags>[0-9a-f]{2})(?P<more>-[^\r\n]*)?"
+    r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-[^\r\n]*)?"
 )
+"""Version, trace, span, flags, and what a later version adds."""
+
+_NO_TRACE: Final = "0" * 2 * TRACE_BYTES
+_NO_SPAN: Final = "0" * 2 * SPAN_BYTES
 
 _SAMPLED: Final = 1
 
@@ -115,13 +121,17 @@ def parse(traceparent: str | None) -> Context | None:
     if not traceparent or len(traceparent) > MAX_TRACEPARENT_CHARS:
         return None
     found = _TRACEPARENT.fullmatch(traceparent.strip())
-    if found is None or found["version"] == "ff" or (found["version"] == "00" and found["more"]):
+    if found is None:
         return None
-    if not found["trace"].strip("0") or not found["span"].strip("0"):
+    version, trace, span, flags, more = found.groups()
+    if version == "ff" or (version == "00" and more):
         return None
-    return Context(found["trace"], found["span"], bool(int(found["flags"], 16) & _SAMPLED))
+    if trace == _NO_TRACE or span == _NO_SPAN:
+        return None
+    return Context(trace, span, bool(int(flags, 16) & _SAMPLED))
 
 
+@lru_cache(MAX_REMEMBERED)
 def trace_id(run: str, segment: int = 0) -> str:
     """The trace that a root run begins, or that any run goes on in."""
     return _id(_named(run, segment), TRACE_BYTES)
@@ -153,7 +163,7 @@ def attempt_id(run: str, call: str, attempt: int) -> str:
     return span_id(_attempt(run, call, attempt))
 
 
-@lru_cache(maxsize=4_096)
+@lru_cache(MAX_REMEMBERED)
 def baggage(run: str, version: str) -> str:
     """What is carried beside the context of a call: its run, and the version of the policy."""
     told = zip(semconv.CARRIED, (run, version), strict=True)

@@ -78,7 +78,10 @@ class _Delivery:
     def __init__(self, line: Line, name: str, delivery: Delivery) -> None:
         self._line, self._name, self._delivery = line, name, delivery
         self.data, self.subject = delivery.data, delivery.subject
-        self.delivered, self.headers = delivery.delivered, delivery.headers
+        self.delivered = delivery.delivered
+
+    def header(self, name: str) -> str:
+        return self._delivery.header(name)
 
     async def ack(self) -> None:
         if self._line.carries(f"{self._name}.ack"):

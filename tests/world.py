@@ -78,7 +78,9 @@ class World:
         """Add a scripted policy."""
         self.policies[name] = Scripted(decide, name)
 
-    async def conductor(self, name: str = "c1", log: EventLog | None = None) -> Conductor:
+    async def conductor(
+        self, name: str = "c1", log: EventLog | None = None, *, traced: bool = False
+    ) -> Conductor:
         """Start a conductor."""
         conductor = Conductor(
             log=log or self.log,
@@ -87,7 +89,9 @@ class World:
             bus=self.bus,
             policies=lambda spec: self.policies[spec.name],
             clock=self.clock,
-            options=ConductorOptions(name=name, lease_s=self.lease_s, look_s=self.look_s),
+            options=ConductorOptions(
+                name=name, lease_s=self.lease_s, look_s=self.look_s, traced=traced
+            ),
         )
         self.conductors.append(conductor)
         await conductor.start()

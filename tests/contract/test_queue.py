@@ -159,10 +159,10 @@ async def test_headers_travel_beside_a_message_however_it_is_queued(
     assert await queue.put(bare, b"x")
     busy = await taker().open(queue, worker)
     found = [await busy.next() for _ in range(3)]
-    assert {each.subject: each.headers.get("traceparent") for each in found} == {
+    assert {each.subject: each.header("traceparent") for each in found} == {
         put: "of what was put",
         sent: "of what was sent",
-        bare: None,
+        bare: "",
     }
 
 

@@ -15,15 +15,25 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from actors import tracing, workers
+from actors.jetstream_queue import consumers_of
 from actors.ports import Attempt, Outcome
+from actors.queues import Delivery
 from actors.workers.chat import Endpoint
 from actors.workers.function import tool
 from podium.client import Client
 from protocol import semconv, subjects
-from protocol.actions import Json, WorkerSpec
+from protocol.actions import Json, Pool, WorkerSpec
 from protocol.budgets import Budget
 from protocol.decisions import Decision, View
-from protocol.traces import Context, attempt_context, parse, run_context, trace_id
+from protocol.traces import (
+    BAGGAGE,
+    TRACEPARENT,
+    Context,
+    attempt_context,
+    parse,
+    run_context,
+    trace_id,
+)
 from protocol.traces import baggage as carry
 from replay.chain import RunLog
 from replay.trace import of_run, spans
@@ -33,6 +43,7 @@ from tests.traces import ABOVE, named, segments
 from tests.world import World, calls
 
 SPEC = WorkerSpec(name="probe")
+CONTEXT = attempt_context(RUN, "1-0", 1)
 
 
 @pytest.fixture
@@ -143,7 +154,12 @@ async def test_an_attempt_that_was_delivered_twice_says_so(world: World) -> None
     assert (span.attributes[semconv.ACTOR_ID], span.attributes[semconv.DELIVERIES]) == ("w2", 2)
 
 
-async def test_a_call_carries_its_run_and_the_policys_version(world: World) -> None:
+@pytest.mark.parametrize(
+    ("traced", "version"), [(True, {semconv.POLICY_VERSION: "test"}), (False, {})]
+)
+async def test_a_call_carries_its_run_and_where_traces_are_on_the_policys_version(
+    world: World, traced: bool, version: dict[str, str]
+) -> None:
     seen: list[dict[str, object]] = []
 
     async def probe(_: Attempt) -> Outcome:
@@ -154,9 +170,9 @@ async def test_a_call_carries_its_run_and_the_policys_version(world: World) -> N
 
     world.policy(lambda view: Decision(answer="done") if view.turns else calls(SEEN))
     await world.worker(SPEC, probe)
-    await world.conductor()
+    await world.conductor(traced=traced)
     log = await world.ended(await world.submit(world.start()))
-    assert seen == [{}, {semconv.RUN_ID: log.run, semconv.POLICY_VERSION: "test"}]
+    assert seen == [{}, {semconv.RUN_ID: log.run, **version}]
     assert baggage.get_all() == {}
 
 
@@ -164,7 +180,7 @@ def test_what_others_carry_is_theirs() -> None:
     header = carry(RUN, "v1") + ",secret=1"
     token = context.attach(baggage.set_baggage("tenant", "t"))
     try:
-        with tracing.under(attempt_context(RUN, "1-0", 1), header):
+        with tracing.under(lambda: CONTEXT, lambda: header):
             mine = {semconv.RUN_ID: RUN, semconv.POLICY_VERSION: "v1"}
             assert baggage.get_all() == {"tenant": "t", **mine}
             with tracing.outside():
@@ -184,7 +200,7 @@ async def test_a_models_endpoint_is_sent_none_of_it() -> None:
     endpoint = Endpoint("gpt-9", base_url="http://localhost:1", api_key="k")
     client: Any = SimpleNamespace(chat=SimpleNamespace(completions=SimpleNamespace(create=create)))
     endpoint._client = client
-    with tracing.under(attempt_context(RUN, "1-0", 1), carry(RUN, "v1")):
+    with tracing.under(lambda: CONTEXT, lambda: carry(RUN, "v1")):
         await endpoint.ask([], timeout_s=5)
     assert carried == [{}]
 
@@ -195,7 +211,9 @@ def test_a_workers_own_spans_say_whose_call_they_are_of() -> None:
         from protocol.traces import attempt_context, baggage
         flush = tracing.set_up("worker-x-1")
         from opentelemetry import trace
-        with tracing.under(attempt_context({RUN!r}, "1-0", 1), baggage({RUN!r}, "v1")):
+        with tracing.under(
+            lambda: attempt_context({RUN!r}, "1-0", 1), lambda: baggage({RUN!r}, "v1")
+        ):
             with trace.get_tracer("mine").start_as_current_span("a query") as span:
                 print(sorted(span.attributes.items()))
         with trace.get_tracer("mine").start_as_current_span("elsewhere") as span:
@@ -218,7 +236,9 @@ def test_a_workers_own_spans_say_whose_call_they_are_of() -> None:
     assert (query.trace, query.parent) == attempt_context(RUN, "1-0", 1)[:2]
 
 
-async def run_below(world: World, traceparent: str) -> tuple[RunLog, RunLog, list[str]]:
+async def run_below(
+    world: World, traceparent: str, traced: bool
+) -> tuple[RunLog, RunLog, list[str]]:
     """A run that has a child, whose tool says what it sees."""
     seen: list[str] = []
 
@@ -234,7 +254,7 @@ async def run_below(world: World, traceparent: str) -> tuple[RunLog, RunLog, lis
     world.policy(decide)
     world.pool = type(world.pool)((WorkerSpec(name="child", kind="conductor", attempts=1),))
     await world.worker(SPEC, probe)
-    await world.conductor()
+    await world.conductor(traced=traced)
     start = world.start(budget=Budget(depth=2))
     run = await world.submit(start if not traceparent else replaced(start, traceparent))
     log = await world.ended(run)
@@ -250,9 +270,12 @@ def replaced(start: Any, traceparent: str) -> Any:
     return msgspec.structs.replace(start, traceparent=traceparent)
 
 
+@pytest.mark.parametrize("traced", [False, True])
 @pytest.mark.parametrize("above", ["", ABOVE, ABOVE[:-1] + "0", "00-nonsense", "x" * 9_999])
-async def test_one_trace_across_runs_whatever_a_stranger_says(world: World, above: str) -> None:
-    parent, child, seen = await run_below(world, above)
+async def test_one_trace_across_runs_whatever_a_stranger_says(
+    world: World, above: str, traced: bool
+) -> None:
+    parent, child, seen = await run_below(world, above, traced)
     root = run_context(parent.run, above)
     found = spans([parent, child])
     assert {span.trace for span in found} == {root.trace}
@@ -284,11 +307,41 @@ async def never(_: Attempt) -> Outcome:
     raise AssertionError("nobody calls it")
 
 
+@pytest.mark.parametrize(
+    ("above", "traced", "says"),
+    [("", False, False), ("", True, True), (ABOVE, False, True), (ABOVE, True, True)],
+)
+async def test_a_call_says_its_span_where_traces_are_on_or_nobody_could_derive_it(
+    world: World, above: str, traced: bool, says: bool
+) -> None:
+    found: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
+    names = consumers_of(SPEC.name)
+    world.calls.filters.update(names)
+    world.pool = Pool((SPEC,))
+    world.policy(lambda _: calls(SEEN))
+    puller = await world.calls.pull(names, lambda _: 1, found.set_result)
+    await world.conductor(traced=traced)
+    run = await world.submit(replaced(world.start(), above))
+    call = await found
+    await puller.close()
+    said = (attempt_context(run, "1-0", 1, above).traceparent, carry(run, "test"))
+    assert (call.header(TRACEPARENT), call.header(BAGGAGE)) == (said if says else ("", ""))
+
+
 def test_the_context_ends_with_the_call() -> None:
-    with tracing.under(attempt_context(RUN, "1-0", 1)):
-        assert parse(injected()) == attempt_context(RUN, "1-0", 1)
+    with tracing.under(lambda: CONTEXT):
+        assert parse(injected()) == CONTEXT
         assert tracing.caller() == injected()
+        assert f"{int(CONTEXT.span, 16):016x}" in repr(trace.get_current_span())
     assert injected() == tracing.caller() == ""
+
+
+def test_a_call_that_traces_nothing_has_no_ids_made() -> None:
+    def never_asked() -> Context:
+        raise AssertionError("nobody wants to know")
+
+    with tracing.under(never_asked):
+        assert not trace.get_current_span().is_recording()
 
 
 @pytest.mark.parametrize(
@@ -330,7 +383,7 @@ def test_nothing_of_opentelemetry_is_loaded_unless_it_is_asked_for() -> None:
         import sys
         import actors.programs, actors.tracing, podium.client, podium.cli.app, replay.trace
         actors.tracing.set_up("worker-x-1")()
-        with actors.tracing.under(__import__("protocol").traces.run_context("r")): pass
+        with actors.tracing.under(lambda: 1 / 0, lambda: 1 / 0): pass
         assert actors.tracing.caller() == ""
         print(sorted(name for name in sys.modules if name.startswith("opentelemetry")))
     """
