@@ -12,6 +12,7 @@ import importlib.util
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Final
@@ -22,6 +23,7 @@ from protocol.traces import Context
 if TYPE_CHECKING:
     from opentelemetry.context import Context as OTelContext
     from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
 
     from actors.current_span import Under
 
@@ -30,8 +32,8 @@ logger = logging.getLogger("podium.tracing")
 PREFIX: Final = "OTEL_"
 """Of the variables that configure OpenTelemetry everywhere."""
 
-FLUSH_MS: Final = 3_000
-"""Milliseconds that a worker that stops may take to send the spans it still has."""
+FLUSH_S: Final = 3.0
+"""Seconds that a worker that stops may take to send the spans it still has."""
 
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
@@ -142,7 +144,7 @@ def set_up(actor: str) -> Callable[[], None]:
         actor: The name of the actor whose process this is.
 
     Returns:
-        What sends the rest, to be called at the end; takes up to `FLUSH_MS`.
+        What sends the rest, to be called at the end; takes up to `FLUSH_S`.
     """
     if not wanted() or not installed():
         return lambda: None
@@ -168,9 +170,18 @@ def set_up(actor: str) -> Callable[[], None]:
     trace.set_tracer_provider(provider)
 
     def flush() -> None:
-        try:
-            provider.force_flush(FLUSH_MS)
-        except Exception as error:  # whatever an exporter does, the worker hands back its calls
-            logger.warning("spans of %s are lost: %s", actor, error)
+        # In a thread, for it keeps to no limit of its own, and a backend may hang.
+        sending = threading.Thread(target=_flush, args=(provider, actor), daemon=True)
+        sending.start()
+        sending.join(FLUSH_S)
+        if sending.is_alive():
+            logger.warning("spans of %s are lost: no answer within %g s", actor, FLUSH_S)
 
     return flush
+
+
+def _flush(provider: "TracerProvider", actor: str) -> None:
+    try:
+        provider.force_flush()
+    except Exception as error:  # whatever an exporter does, the worker hands back its calls
+        logger.warning("spans of %s are lost: %s", actor, error)

@@ -22,6 +22,7 @@ yet, and its attempts that are open have none.
 
 from collections.abc import Iterable
 from itertools import islice
+from sys import getsizeof
 from typing import Final
 
 import msgspec
@@ -29,7 +30,6 @@ import msgspec
 from protocol import semconv
 from protocol.actions import Report, Spend, Status
 from protocol.codec import Commit
-from protocol.decisions import Decision
 from protocol.events import (
     AnswerGiven,
     AnyEvent,
@@ -57,12 +57,14 @@ from replay.chain import RunLog
 from replay.spans import Attributes, Link, Span, in_order
 from replay.trace_parts import (
     Called,
+    Offered,
     Party,
     Question,
     Tried,
     attempt,
     chat,
     message,
+    offered,
     party,
     plan,
 )
@@ -102,7 +104,7 @@ class Projector:
         self._segment = FIRST
         self._traceparent = self._pause = ""
         self._workers: dict[str, Party] = {}
-        self._decision: Decision | None = None
+        self._offered: tuple[Offered, ...] = ()
         self._replied = 0
         self._question: Question | None = None
         self._unanswered: tuple[Question, Link] | None = None
@@ -111,10 +113,20 @@ class Projector:
         self._open: dict[tuple[str, int], _Open] = {}
         self._spent = Spend()
         self._attempts = self._turns = self._chats = 0
-        self._limited = self._answer = ""
+        self._limited = self._said = self._answer = ""
         self._answered = 0
         """Number of the event that gave the answer."""
         self._done: list[Span] = []
+
+    @property
+    def held(self) -> int:
+        """Bytes of what users and agents wrote, kept until it is told; 0 without content."""
+        if not self._scene.content:
+            return 0
+        calls: tuple[Offered | Called, ...] = (*self._offered, *self._calls.values())
+        tried = (report.value for each in self._open.values() for report in each.reports.values())
+        kept = (*self._root.contents, self._said, self._answer, *tried)
+        return sum(map(getsizeof, kept)) + sum(getsizeof(call.arguments) for call in calls)
 
     # ------------------------------------------------------------------------------------ to feed
 
@@ -122,7 +134,7 @@ class Projector:
         """A report stands in the inbox under this hash; a commit may say later that it counts."""
         waiting = self._open.get((report.call, report.attempt))
         if waiting is not None and len(waiting.reports) < MAX_REPORTS:
-            value = report.value if self._scene.content else None
+            value = self._scene.content_of(report.value)
             slim = msgspec.structs.replace(report, value=value, record=None)
             waiting.reports[known] = slim
 
@@ -170,8 +182,7 @@ class Projector:
                 self._calls.clear()
             case AnswerGiven():
                 self._limited, self._answered = event.limited_by, self.number
-                decided = self._decision
-                self._answer = (decided.answer or "") if decided and self._scene.content else ""
+                self._answer = self._said
             case RunFinished() | RunFailed() | RunCancelled():
                 self._ended(event)
             case _:
@@ -197,8 +208,8 @@ class Projector:
                 self._tell(semconv.RESUMED, at, waited)
             case SignalReceived():
                 signal: Attributes = {semconv.SIGNAL_KIND: event.kind, semconv.BY: event.by}
-                if self._scene.content and event.reason:
-                    signal[semconv.DETAIL] = event.reason
+                if event.reason and (reason := self._scene.content_of(event.reason)):
+                    signal[semconv.DETAIL] = reason
                 self._tell(semconv.SIGNALLED, at, signal)
             case BudgetExtended():
                 self._tell(semconv.EXTENDED, at)
@@ -248,7 +259,9 @@ class Projector:
 
     def _replied_to(self, event: PolicyReplied, at: int) -> None:
         question, self._question = self._question, None
-        self._decision, self._replied = event.decision, self.number
+        decision, self._replied = event.decision, self.number
+        self._offered = offered(self._scene, decision)
+        self._said = self._scene.content_of(decision.answer if decision else None) or ""
         self._spent += event.spend
         self._scene.version = event.version or self._scene.version
         if question is None:
@@ -266,7 +279,7 @@ class Projector:
 
     def _rejected(self, event: DecisionRejected) -> None:
         """The reply that stands just before is none to follow: its question has failed."""
-        self._decision = None
+        self._offered, self._said = (), ""
         for index, span in enumerate(self._done):
             turn = span.attributes.get(semconv.TURN)
             if turn == event.turn and span.name.startswith(semconv.PLAN) and not span.error:
@@ -289,18 +302,14 @@ class Projector:
     def _planned(self, event: RoundPlanned) -> None:
         self._scene.round = event.round
         cause = self._scene.event(self._replied)
-        planned = self._decision.calls if self._decision else ()
+        planned, self._offered, self._said = self._offered, (), ""
         for index, call in enumerate(planned):
-            arguments = call.arguments if self._scene.content else None
             worker = self._workers.get(call.worker) or Party(call.worker)
             waits = tuple(
-                f"{event.round}-{other}"
-                for other in sorted({*call.after, *call.sees})
-                if 0 <= other < len(planned)
+                f"{event.round}-{other}" for other in call.waits if 0 <= other < len(planned)
             )
-            made = Called(worker, call.ref, arguments, cause, waits)
+            made = Called(worker, call.ref, call.arguments, cause, waits)
             self._calls[f"{event.round}-{index}"] = made
-        self._decision = None
 
     def _settled(self, event: CallSettled, at: int) -> None:
         self._spent += event.spend
@@ -394,7 +403,7 @@ class Projector:
             cause=f"{parent.run}/{parent.call}/{parent.attempt}" if parent else "",
             depth=event.depth,
             attempt=parent.attempt if parent else 0,
-            task=event.task.text if scene.content else "",
+            task=scene.content_of(event.task.text) or "",
         )
 
     def _run_forked(self, event: RunForked) -> None:

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import msgspec
 
 from protocol import semconv, subjects
-from protocol.actions import Json, Kind, Report, WorkerSpec
+from protocol.actions import Kind, Report, WorkerSpec
+from protocol.decisions import Decision
 from protocol.events import CallSettled, PolicyAsked, PolicyReplied
 from protocol.traces import Context, span_id
 from replay.spans import Attributes, Link, Span
@@ -47,13 +48,37 @@ def party(spec: WorkerSpec) -> Party:
     return Party(spec.name, spec.kind, spec.adapter.partition(":")[0], model)
 
 
+class Offered(NamedTuple):
+    """A call of a decision that no round has planned yet."""
+
+    worker: str
+    ref: str
+    arguments: str | None
+    """As much of them as will be told; None for none."""
+    waits: tuple[int, ...]
+    """Which calls it waits for, or is shown the results of."""
+
+
+def offered(scene: Scene, decision: Decision | None) -> tuple[Offered, ...]:
+    """The calls of a decision."""
+    return tuple(
+        Offered(
+            call.worker,
+            call.ref,
+            scene.content_of(call.arguments),
+            tuple(sorted({*call.after, *call.sees})),
+        )
+        for call in (decision.calls if decision is not None else ())
+    )
+
+
 class Called(msgspec.Struct, frozen=True):
     """A call of the open round."""
 
     worker: Party
     ref: str
-    arguments: Json
-    """None unless content is told."""
+    arguments: str | None
+    """As `Offered` has them."""
     cause: str
     """Id of the event that planned it, or that ended its last attempt."""
     waits: tuple[str, ...] = ()

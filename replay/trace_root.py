@@ -32,6 +32,12 @@ class Root(msgspec.Struct):
     happenings: list[Happening] = []
     dropped: int = 0
 
+    @property
+    def contents(self) -> list[str]:
+        """What users and agents wrote, of what it will tell."""
+        told = (each.attributes.get(semconv.DETAIL, "") for each in self.happenings)
+        return [self.task, *(str(each) for each in told if each)]
+
     def tell(self, happening: Happening) -> None:
         """Something has happened within it."""
         if len(self.happenings) < MAX_HAPPENINGS:

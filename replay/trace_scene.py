@@ -43,6 +43,10 @@ class Scene(msgspec.Struct):
     """Of the policy, as its last reply had it."""
     round: int = 0
 
+    def content_of(self, value: Json) -> str | None:
+        """As much of what somebody wrote as will be told; None for nothing."""
+        return text(value) if self.content and value is not None else None
+
     def event(self, number: int) -> str:
         """The id of an event of this run."""
         return f"{self.run}@{number}"

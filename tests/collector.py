@@ -9,6 +9,7 @@
 Nothing here knows of our code: it is what stands at the other end of the wire.
 """
 
+import contextlib
 import gzip
 import threading
 import time
@@ -62,6 +63,9 @@ class Collector:
         self.unfit = ""
         """A request with a span of that name is refused with HTTP 400."""
         self.refused = 0
+        self.hangs = False
+        """No request is answered as long as it does."""
+        self.hung = 0
         collector = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -72,11 +76,12 @@ class Collector:
                 if self.headers.get("Content-Encoding") == "gzip":
                     body = gzip.decompress(body)
                 status, answer = collector.take(self.path, body)
-                self.send_response(status)
-                self.send_header("Content-Type", "application/x-protobuf")
-                self.send_header("Content-Length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
+                with contextlib.suppress(OSError):  # whoever asked may be gone
+                    self.send_response(status)
+                    self.send_header("Content-Type", "application/x-protobuf")
+                    self.send_header("Content-Length", str(len(answer)))
+                    self.end_headers()
+                    self.wfile.write(answer)
 
             def log_message(self, *_: Any) -> None:
                 """Say nothing."""
@@ -95,13 +100,25 @@ class Collector:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.answer()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
 
+    def answer(self) -> None:
+        """Hang no longer; whoever waits is refused."""
+        with self._changed:
+            self.hangs = False
+            self._changed.notify_all()
+
     def take(self, path: str, body: bytes) -> tuple[int, bytes]:
         """One request."""
         with self._changed:
+            if self.hangs:
+                self.hung += 1
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: not self.hangs)
+                return 503, b""
             if self.refuse:
                 self.refused += 1
                 self._changed.notify_all()

@@ -79,8 +79,8 @@ WORKER_HEARS: Final = (f"{inbox('worker')}.>", "withdraw.>", "stats")
 CLIENT_HEARS: Final = (f"{inbox('client')}.>", "hint.>", "live.>")
 """What a client hears: answers, what was stored, and progress."""
 
-TRACER_HEARS: Final = (f"{inbox('tracer')}.>", "hint.*.c")
-"""What the exporter of traces hears: answers, and that something was stored. It only reads."""
+TRACER_HEARS: Final = (f"{inbox('tracer')}.>",)
+"""What the exporter of traces hears: answers. It only reads."""
 
 NOBODY_PUBLISHES: Final = ("hint.>",)
 """What only the server itself says: its republication of what it has stored."""

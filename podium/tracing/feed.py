@@ -1,19 +1,10 @@
-"""The log of all runs as the broker has it, message by message; and where its reader got to.
+"""The log of all runs as the broker has it, message by message; and where its reader got to."""
 
-Hints wake the reader, nothing more: whatever it missed, it reads. It hears one at a time, so that a
-reader that is behind costs the broker nothing beside its reads.
-"""
-
-import asyncio
-import contextlib
 import logging
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
-from nats.errors import Error as NatsError
 
 from podium.tracing.follower import Told
 from protocol import subjects
@@ -31,6 +22,9 @@ OFFSETS: Final = "traces.json"
 PAGE_BYTES: Final = 4_000_000
 """Bytes of one read: a page is in memory as a whole."""
 
+EVERYTHING: Final = ">"
+"""Whatever a stream has. A server that is to look for less, be it all that there is, looks through
+the subjects of thousands of runs for each message: nine times the work."""
 
 NOWHERE: Final = Shelves()
 """No shelves."""
@@ -55,14 +49,14 @@ class BrokerFeed:
     def __init__(self, broker: Broker, shelves: Shelves = NOWHERE) -> None:
         self._broker, self._log = broker, JetStreamLog(broker)
         self._reader = shelves.over(self._log)
-        self._woken = asyncio.Event()
-        self._subscription: Subscription | None = None
 
     async def page(self, shard: int, after: int) -> tuple[list[Told], int]:
         """See `Feed.page`."""
-        stream, subject = subjects.log_stream(shard), f"log.{shard}.>"
+        stream = subjects.log_stream(shard)
         page, pending = await persist(
-            lambda: self._broker.page(stream, subject, after, _told, PAGE_BYTES), SETTLE_S, stream
+            lambda: self._broker.page(stream, EVERYTHING, after, _told, PAGE_BYTES),
+            SETTLE_S,
+            stream,
         )
         return page, pending
 
@@ -82,32 +76,6 @@ class BrokerFeed:
     async def _info(self, stream: str) -> Any:
         path = f"$JS.API.STREAM.INFO.{stream}"
         return await persist(lambda: self._broker.request(path), SETTLE_S, stream)
-
-    async def listen(self) -> None:
-        """Hear the next commit of any run. To be called before reading, so that none is missed."""
-        if self._subscription is not None:
-            return
-        self._woken.clear()
-
-        async def heard(_: Msg) -> None:
-            self._subscription = None
-            self._woken.set()
-
-        with contextlib.suppress(NatsError, OSError):
-            subscription = await self._broker.client.subscribe("hint.*.c", cb=heard)
-            await subscription.unsubscribe(limit=1)
-            if not self._woken.is_set():  # else it has heard its one hint already
-                self._subscription = subscription
-
-    def wake(self) -> None:
-        """Wait no longer."""
-        self._woken.set()
-
-    async def woken(self, within_s: float) -> None:
-        """Wait until something was heard, or for so many seconds: a hint may be lost."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within_s):
-                await self._woken.wait()
 
 
 def _told(message: Heard, seq: int) -> Told:

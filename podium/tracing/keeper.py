@@ -36,7 +36,7 @@ MAX_PAUSE_S: Final = 60.0
 """Seconds between two starts of one that always fails at once."""
 
 STOP_S: Final = 8.0
-"""Seconds that it may take to export the rest. More than its own limit for that."""
+"""Seconds that it may take to end. More than its own limit for what is left, `live.LAST_S`."""
 
 INSTALL: Final = "pip install 'podium[otel]', or set `enabled = false` under [trace] in podium.toml"
 
@@ -159,5 +159,6 @@ class Keeper:
             async with asyncio.timeout(STOP_S):
                 await process.wait()
         except TimeoutError:
+            logger.warning("the exporter of traces does not end by itself: killing it")
             process.kill()
             await process.wait()

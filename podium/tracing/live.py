@@ -15,35 +15,44 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from actors.logs import log_to
 from actors.programs import Connection
-from podium.tracing.feed import BrokerFeed, begin
-from podium.tracing.follower import Follower
+from podium.tracing.feed import BrokerFeed, Offsets, begin
+from podium.tracing.follower import Feed, Follower, Take
+from podium.tracing.pace import Pace
 from protocol.errors import PodiumError
 from protocol.secret_forms import EVERYTHING, Redaction
 from replay.shelves import Shelves
 from replay.spans import Span
+from replay.trace import Projector
 
 logger = logging.getLogger("podium.tracing")
+
+_S = TypeVar("_S")
+_T = TypeVar("_T")
 
 NICENESS: Final = 19
 """The lowest priority, where the system has no policy for idle time: whatever a run needs comes
 first."""
 
-LOOK_S: Final = 2.0
-"""Seconds after which it reads on without having heard a hint."""
-
-GATHER_S: Final = 0.2
-"""Seconds between hearing of something and reading it: what comes together travels together."""
+EVERY_S: Final = 1.0
+"""Seconds between two looks into the log. What ends meanwhile travels together, as in batches of
+OpenTelemetry's own, which wait for five."""
 
 LAST_S: Final = 5.0
-"""Seconds for what is left when it is told to end. The rest is exported at the next start."""
+"""Seconds for what is left when it is told to end, whatever a backend does. The rest is exported at
+the next start."""
+
+METRICS_S: Final = 1.0
+"""Seconds of these that are kept for the last metrics."""
 
 SAY_S: Final = 60.0
 """Seconds between two words on how far it is behind."""
@@ -72,21 +81,26 @@ class _Sink:
 
         self._sender = Sender() if asked.traces else None
         self._meters = Meters() if asked.metrics else None
+        # Not the loop's own, whose end waits for a request that hangs.
+        self._threads = ThreadPoolExecutor(2, "sink")
 
     async def take(self, spans: Sequence[Span]) -> bool:
         """See `Follower`."""
-        if self._sender is not None and not await asyncio.to_thread(self._sender.send, spans):
+        if self._sender is not None and not await self._apart(self._sender.send, spans):
             return False
         if self._meters is not None:
             self._meters.count(spans)
         return True
 
-    def close(self) -> None:
-        """Send what is left."""
+    async def close(self) -> None:
+        """Send the last metrics."""
         if self._sender is not None:
             self._sender.close()
         if self._meters is not None:
-            self._meters.close()
+            await self._apart(self._meters.close, METRICS_S * 1e3)
+
+    async def _apart(self, function: Callable[[_S], _T], given: _S) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, given)
 
 
 async def follow(asked: Asked, ending: asyncio.Event) -> None:
@@ -96,48 +110,64 @@ async def follow(asked: Asked, ending: asyncio.Event) -> None:
         feed = BrokerFeed(broker, asked.shelves)
         offsets = await begin(feed, Path(asked.folder))
         sink = _Sink(asked)
-        follower = Follower(
-            feed,
-            sink.take,
-            offsets.seqs,
-            offsets.store,
-            content=asked.content,
-            messages=asked.messages,
-        )
         _say({"ready": True})
         _step_back()  # only here: whoever starts us waits
-        work = asyncio.create_task(_work(feed, follower, ending))
+        work = asyncio.create_task(_Work(asked, feed, sink.take, offsets, ending).run())
         end = asyncio.create_task(ending.wait())
         await asyncio.wait({work, end}, return_when=asyncio.FIRST_COMPLETED)
         end.cancel()
-        feed.wake()
+        last = asyncio.get_running_loop().time() + LAST_S
         try:
-            async with asyncio.timeout(LAST_S):
+            async with asyncio.timeout_at(last - METRICS_S):
                 await work
         except TimeoutError:
             logger.warning("traces are not all exported: the rest follows at the next start")
-        await asyncio.to_thread(sink.close)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(last):
+                await sink.close()
     finally:
         await broker.close()
 
 
-async def _work(feed: BrokerFeed, follower: Follower, ending: asyncio.Event) -> None:
-    """Read on whenever there is something; once more after the end was asked for."""
-    said = time.monotonic()
-    last = False
-    while not last:
-        last = ending.is_set()
-        await feed.listen()
-        try:
-            await follower.catch_up()
-        except PodiumError as error:  # the broker is away, and the log with it
-            logger.warning("%s; %s", error.message, error.hint)
-        if follower.behind and time.monotonic() - said > SAY_S:
-            said = time.monotonic()
-            logger.info("traces are %d messages behind", follower.behind)
-        if not last:
-            await feed.woken(LOOK_S)
-            await asyncio.sleep(GATHER_S)
+class _Work:
+    """Reads on whenever there is something, until told to end, and once more then."""
+
+    def __init__(
+        self, asked: Asked, feed: Feed, take: Take, offsets: Offsets, ending: asyncio.Event
+    ) -> None:
+        self._ending, self._pace, self._said = ending, Pace(), time.monotonic()
+        self._follower = Follower(
+            feed,
+            take,
+            offsets.seqs,
+            offsets.store,
+            rest=self._rest,
+            project=partial(Projector, content=asked.content, messages=asked.messages),
+        )
+
+    async def run(self) -> None:
+        """Return when all is exported that there was when the end was asked for."""
+        last = False
+        while not last:
+            last = self._ending.is_set()
+            try:
+                await self._follower.catch_up()
+            except PodiumError as error:  # the broker is away, and the log with it
+                logger.warning("%s; %s", error.message, error.hint)
+            await self._until_ending(EVERY_S)
+
+    async def _rest(self) -> None:
+        behind = self._follower.behind
+        if behind and time.monotonic() - self._said > SAY_S:
+            self._said = time.monotonic()
+            logger.info("traces are %d messages behind", behind)
+        if pause := self._pace.rest_s():
+            await self._until_ending(pause)
+
+    async def _until_ending(self, within_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._ending.wait()
 
 
 def _say(answer: dict[str, object]) -> None:

@@ -23,7 +23,9 @@ from opentelemetry.sdk.metrics.export import (
 from actors.tracing import resource
 from protocol import semconv
 from replay.measures import Measure, measures
-from replay.spans import Span
+from replay.spans import Span, Value
+
+logger = logging.getLogger("podium.tracing")
 
 FLUSH_MS: Final = 3_000
 """Milliseconds that the last export may take."""
@@ -62,20 +64,27 @@ class Meters:
         self.add(each for span in spans for each in measures(span))
 
     def add(self, some: Iterable[Measure]) -> None:
-        """Add measures."""
+        """Add measures. What is only counted is added up first: that is cheaper."""
+        sums: dict[tuple[str, tuple[tuple[str, Value], ...]], float] = {}
         for name, value, attributes in some:
             if name in self._counters:
-                self._counters[name].add(value, attributes)
+                key = name, tuple(attributes.items())
+                sums[key] = sums.get(key, 0) + value
             else:
                 self._histograms[name].record(value, attributes)
+        for (name, items), value in sums.items():
+            self._counters[name].add(value, dict(items))
 
     def flush(self) -> None:
         """Export what there is."""
         self._provider.force_flush(FLUSH_MS)
 
-    def close(self) -> None:
-        """Export what is left."""
-        self._provider.shutdown(FLUSH_MS)
+    def close(self, within_ms: float = FLUSH_MS) -> None:
+        """Export what is left; takes up to so many milliseconds."""
+        try:
+            self._provider.shutdown(within_ms)
+        except Exception as error:  # whatever an exporter does, its process ends in order
+            logger.warning("the last metrics are lost: %s", error)
 
 
 class _Noting(OTLPMetricExporter):

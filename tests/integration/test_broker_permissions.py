@@ -133,7 +133,7 @@ HEARS: dict[Role, tuple[str, ...]] = {
     "conductor": WORKERS_HEAR + CLIENTS_HEAR + CONDUCTORS_HEAR,
     "worker": WORKERS_HEAR,
     "client": CLIENTS_HEAR,
-    "tracer": ("_INBOX_tracer.one.*", "hint.*.c"),
+    "tracer": ("_INBOX_tracer.one.*",),
 }
 
 

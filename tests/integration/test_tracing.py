@@ -188,6 +188,24 @@ async def test_a_backend_that_is_away_gets_everything_later(
     same(found, made)
 
 
+async def test_a_backend_that_hangs_does_not_keep_it_from_ending(
+    server: One, collector: Collector, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    collector.hangs = True
+    async with Beside(server, collector, tmp_path):
+        logs = await written(server, *story())
+        await asyncio.to_thread(collector.until, lambda: collector.hung > 0)
+    assert not [said for said in caplog.messages if "killing" in said], "it ended by itself"
+    said = (tmp_path / "deployment.log").read_text()
+    assert "traces are not all exported: the rest follows at the next start" in said
+    assert "Traceback" not in said
+    collector.answer()
+    made = spans(logs)
+    async with Beside(server, collector, tmp_path):
+        found = await asyncio.to_thread(collector.wait, lambda some: ended(some, len(made)))
+    same(found, made)
+
+
 async def test_a_span_that_is_refused_for_what_it_is_holds_up_no_other(
     server: One, collector: Collector, tmp_path: Path
 ) -> None:

@@ -1,7 +1,9 @@
 """Metrics are measured on the spans: which instrument, how much, by what told apart."""
 
 import msgspec
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
+from podium.tracing.metrics import Meters
 from protocol import semconv, subjects
 from protocol.actions import Pool, Spend, Usage
 from replay.measures import Measure, divergences, measures
@@ -121,3 +123,31 @@ def test_a_call_that_was_never_made_is_no_message() -> None:
     assert Measure(semconv.SENT_MESSAGES, 1, {}).name in {each.name for each in measures(call)}
     call.attributes[semconv.ATTEMPT] = 0
     assert {each.name for each in measures(call)} == {semconv.INVOKE_AGENT_DURATION}
+
+
+def test_what_is_counted_together_is_as_much_as_one_by_one() -> None:
+    above, below = story()
+    found = [*of_run(log_of(above)), *of_run(log_of(below))]
+    readers = InMemoryMetricReader(), InMemoryMetricReader()
+    together, singly = (Meters(reader) for reader in readers)
+    together.count(found)
+    for span in found:
+        singly.count([span])
+    one, other = (exported(reader) for reader in readers)
+    assert one == other
+    assert sum(value for name, _, value in one if name == semconv.SENT_MESSAGES) == 7
+    together.close()
+    singly.close()
+
+
+def exported(reader: InMemoryMetricReader) -> list[tuple[str, str, float]]:
+    """Name, attributes, and what was added up, of each series."""
+    data = reader.get_metrics_data()
+    assert data is not None
+    return sorted(
+        (metric.name, repr(point.attributes), getattr(point, "sum", getattr(point, "value", 0)))
+        for resource in data.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        for point in metric.data.data_points
+    )

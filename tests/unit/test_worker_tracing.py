@@ -392,3 +392,24 @@ def test_nothing_of_opentelemetry_is_loaded_unless_it_is_asked_for() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_backend_that_hangs_does_not_keep_a_worker_from_ending() -> None:
+    code = """if 1:
+        import logging, os, sys
+        from actors import tracing
+        from tests.collector import Collector
+
+        logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.WARNING)
+        with Collector() as backend:
+            backend.hangs = True
+            os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = backend.url
+            tracing.FLUSH_S = 0.1
+            flush = tracing.set_up("worker-x-1")
+            from opentelemetry import trace
+            trace.get_tracer("a user's").start_span("theirs").end()
+            flush()
+            backend.until(lambda: backend.hung)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "spans of worker-x-1 are lost: no answer within 0.1 s" in done.stdout
