@@ -148,6 +148,41 @@ def alternate(
     return Series(figures, sizes)
 
 
+def in_rounds(
+    entries: Sequence[Entry],
+    number: int,
+    rounds: int,
+    seconds: float,
+    tell: Callable[[str], None],
+    series: Series,
+    runs: int | None = None,
+) -> None:
+    """Measure entries that are all up, in short rounds and in turns; every second goes backwards.
+
+    For what differs by a few percent: two rounds that are compared are a second apart, not ten, and
+    there are many of them.
+
+    Args:
+        entries: What is measured. All but the one whose turn it is have nothing to do.
+        number: Runs in flight.
+        rounds: How many of each entry.
+        seconds: Of all rounds of one entry.
+        tell: Hears of each pair of rounds.
+        series: What comes out is added to it.
+        runs: Of one round, instead of as many as fill its seconds.
+    """
+    keyed = [((entry.label, number), entry.contender) for entry in entries]
+    for key, measured in keyed:
+        fitting = round(warm_up(measured, number).runs_per_s * seconds / rounds)
+        series.runs.setdefault(key, runs or max(LEAST_RUNS, number * WAVES, fitting))
+        series.figures.setdefault(key, [])
+    for turn in range(rounds):
+        for key, measured in keyed if turn % 2 == 0 else reversed(keyed):
+            series.figures[key].append(measured.measure(number, series.runs[key]))
+        rates = (f"{key[0]} {series.figures[key][-1].runs_per_s:.1f}" for key, _ in keyed)
+        tell(f"{turn + 1}/{rounds} at {number}, runs/s: {', '.join(rates)}")
+
+
 def progress(line: str) -> None:
     """Say how far it is, where it does not disturb what a program reads."""
     print(line, file=sys.stderr, flush=True)

@@ -175,9 +175,20 @@ def plain(series: Series, label: str) -> list[Line]:
     return lines
 
 
+_WHAT: Final = {
+    "runs_per_s": "throughput",
+    "p50_ms": "latency",
+    "cpu_ms": "CPU of a run",
+    "server_ms": "CPU of a run, the server's",
+    "worker_ms": "CPU of a run, the worker's",
+    "conductor_ms": "CPU of a run, the conductor's",
+}
+"""How a report names a field of `Figures`, and those that a contender's own figures add."""
+
+
 def ratio(series: Series, above: Key, below: Key, field: str, target: Target | None) -> Line:
     """One contender's figure over another's, repeat by repeat."""
-    what = {"runs_per_s": "throughput", "p50_ms": "latency"}[field]
+    what = _WHAT[field]
     at = f"{above[1]}" if above[1] == below[1] else f"{above[1]} and {below[1]}"
     name = f"{above[0]} / {below[0]}, {what} at {at}"
     return Line(name, series.ratios(above, below, field), "x", target)

@@ -1,139 +1,169 @@
 """What traces cost: the same Podium with and without them, in turns.
 
-With traces, the worker has OpenTelemetry set up and runs each call under its span's context, and a
-process beside the deployment follows the log and sends spans and metrics to a receiver that throws
-them away. That process has the lowest priority: what it can't do while the machine is full it does
-later, so what is measured is what runs lose, not how far behind it is. How fast it is when it may
-is a figure of its own.
+With traces, the worker has OpenTelemetry set up and runs each call under its span's context, each
+call says its span in a header, and a process beside the deployment follows the log and sends spans
+and metrics to a receiver that throws them away. That process has the lowest priority and rests
+where the machine is full: what it can't do then it does later. So what is measured is what runs
+lose; how much it exports meanwhile, and how fast it is when it may, are figures of their own.
 
-Throughput varies with whatever else the machine does; what conductor, worker and server work for
-one run varies less, and is compared, too.
+A few percent are less than what a shared machine varies by within a minute. So both are up at the
+same time and take turns in rounds of about a second, and each round is compared with its neighbour.
+While it is not its turn, the exporter is stopped: it is behind whenever it has one, which is the
+most that it can take. What conductor, worker and server work for one run varies less than the
+throughput, and is compared, too.
 """
 
+import contextlib
 import os
 import pathlib
+import signal
 import sys
 import tempfile
 import time
-from collections import defaultdict
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Final
 
 import msgspec
+import psutil
 
 from actors.programs import Connection
 from benchmarks import contender, report
 from benchmarks.child import Child
-from benchmarks.contender import ALONE, LOADED, Durability, Entry, Figures
+from benchmarks.contender import ALONE, LOADED, Durability, Entry, Figures, Series, up
+from benchmarks.errors import BenchmarkError
 from benchmarks.podium_contender import PodiumContender
-from podium.tracing.feed import OFFSETS, Offset
+from benchmarks.serving import RESULTS, ROUNDS
 from podium.tracing.live import Asked
 
 TARGET: Final = report.at_least(0.95)
 """Of the throughput without traces."""
+
+WORK: Final = report.at_most(1.05)
+"""Of what the processes work for one run without traces."""
+
+TURNS: Final[dict[int, int]] = {ALONE: 2, LOADED: 8}
+"""Rounds into which a measurement is split, by the runs in flight."""
+
+SECONDS: Final[dict[int, float]] = {ALONE: 0.5, LOADED: 3.0}
+"""Of the seconds that were asked for, how much each gets: a ratio near one needs many runs."""
+
+SPANS: Final = 1 + (ROUNDS + 1) + RESULTS
+"""Of one run: its own, one for each question, one for each call."""
 
 RECEIVER: Final = "benchmarks.tracing_receiver"
 
 CAUGHT_UP_S: Final = 120.0
 """Seconds that the exporter may take for what it is behind."""
 
-LOOK_S: Final = 0.1
+LOOK_S: Final = 0.05
 
-LEAST_S: Final = 0.5
-"""Seconds of catching up from which a speed says something."""
+PROCESSES: Final = ("server", "worker", "conductor")
 
-WORK: Final = report.at_most(1.05)
-"""Of what the processes work for one run without traces."""
+
+class Worked(Figures, frozen=True):
+    """What one measurement gave, and what was worked for it: milliseconds of CPU of one run."""
+
+    server_ms: float
+    worker_ms: float
+    conductor_ms: float
+    exporter_ms: float = 0.0
+    spans_per_s: float = 0.0
+    """Exported meanwhile."""
+
+    @property
+    def cpu_ms(self) -> float:
+        """Of all that a run needs."""
+        return self.server_ms + self.worker_ms + self.conductor_ms
 
 
 class Plain(PodiumContender):
-    """Podium without traces; notes what its processes work."""
+    """Podium without traces; says what its processes worked."""
 
-    def __init__(self, data: pathlib.Path) -> None:
-        super().__init__(data)
-        self.worked: dict[tuple[Durability, int], list[float]] = defaultdict(list)
-        """Milliseconds of CPU of one run, for each measurement, those to warm up included."""
-        self._durability: Durability = "process"
-
-    def start(self, durability: Durability) -> None:
+    def measure(self, concurrency: int, runs: int) -> Worked:
         """As ever."""
-        self._durability = durability
-        super().start(durability)
-
-    def measure(self, concurrency: int, runs: int) -> Figures:
-        """As ever; notes what was worked for it."""
-        before = self.cpu_s()
+        assert self._broker is not None
+        pids = (self._broker.pid, *(child.pid for child in self._children))
+        before = [_cpu_ms(pid) for pid in pids]
         figures = super().measure(concurrency, runs)
-        worked = 1e3 * (self.cpu_s() - before) / runs
-        self.worked[self._durability, concurrency].append(worked)
-        return figures
+        worked = [(_cpu_ms(pid) - cpu) / runs for pid, cpu in zip(pids, before, strict=True)]
+        return Worked(figures.runs_per_s, figures.p50_ms, *worked)
 
-    def per_run(self, durability: Durability) -> list[float]:
-        """Of the measurements under load, without those to warm up."""
-        return self.worked[durability, LOADED][1::2]
+
+def _cpu_ms(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
+    return 1e3 * (times.user + times.system)
 
 
 class Traced(Plain):
-    """Podium with traces. The exporter's speed is noted after each measurement under load."""
+    """Podium with traces. The exporter runs only during a measurement, and in `catch_up`."""
 
     name = "podium, traced"
 
     def __init__(self, data: pathlib.Path) -> None:
         super().__init__(data)
-        self.speeds: list[float] = []
-        """Spans a second, while nothing else runs."""
         self._beside: list[Child] = []
-        self._folder = data
+        self._runs = 0
 
     def start(self, durability: Durability) -> None:
         """Start the receiver, then Podium, then the exporter."""
-        self._folder = pathlib.Path(tempfile.mkdtemp(prefix="traces-", dir=self._data))
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="traces-", dir=self._data))
         receiver = [sys.executable, "-m", RECEIVER]
-        self._beside.append(Child("the receiver", receiver, self._folder / "receiver.log"))
+        self._beside.append(Child("the receiver", receiver, folder / "receiver.log"))
         url = self._beside[0].ready["url"]
         self.env = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": url}
         super().start(durability)
         assert self._broker is not None
-        asked = Asked(connection=Connection(url=self._broker.url), folder=str(self._folder))
+        asked = Asked(connection=Connection(url=self._broker.url), folder=str(folder))
         command = [sys.executable, "-m", "podium.tracing.live"]
-        self._beside.append(
-            Child(
-                "the exporter",
-                command,
-                self._folder / "exporter.log",
-                self.env,
-                msgspec.json.encode(asked) + b"\n",
-            )
-        )
+        said = msgspec.json.encode(asked) + b"\n"
+        self._beside.append(Child("the exporter", command, folder / "exporter.log", self.env, said))
+        self._runs = 0
+        self._signal(signal.SIGSTOP)
 
-    def measure(self, concurrency: int, runs: int) -> Figures:
-        """As without traces; then let the exporter catch up, and see how fast it is."""
-        figures = super().measure(concurrency, runs)
-        began, before = time.monotonic(), self._received()
-        took = self._catch_up() - began
-        sent = self._received() - before
-        if concurrency == LOADED and took > LEAST_S:
-            self.speeds.append(sent / took)
-        return figures
+    def measure(self, concurrency: int, runs: int) -> Worked:
+        """As without traces, with the exporter beside it."""
+        self._runs += runs
+        with self._exporting() as exporter:
+            before, spans = _cpu_ms(exporter.pid), self._received()
+            began = time.monotonic()
+            figures = super().measure(concurrency, runs)
+            took, spans = time.monotonic() - began, self._received() - spans
+            worked = (_cpu_ms(exporter.pid) - before) / runs
+        return msgspec.structs.replace(figures, exporter_ms=worked, spans_per_s=spans / took)
+
+    def catch_up(self) -> float:
+        """Let the exporter do what it is behind, while nothing else runs: spans a second."""
+        with self._exporting():
+            first = before = self._received()
+            began = end = time.monotonic()
+            while (now := self._received()) < self._runs * SPANS:
+                if now == first:  # it rests yet, or looks for something to do
+                    began = time.monotonic()
+                if time.monotonic() - end > CAUGHT_UP_S:
+                    raise BenchmarkError(f"{now} of {self._runs * SPANS} spans were exported")
+                time.sleep(LOOK_S)
+            took = time.monotonic() - began
+        return (now - before) / took
+
+    @contextlib.contextmanager
+    def _exporting(self) -> Iterator[Child]:
+        self._signal(signal.SIGCONT)
+        try:
+            yield self._beside[1]
+        finally:
+            self._signal(signal.SIGSTOP)
+
+    def _signal(self, number: int) -> None:
+        for child in self._beside:
+            os.kill(child.pid, number)
 
     def _received(self) -> int:
         """Spans that have arrived."""
         return int(self._beside[0].ask({})["spans"])
 
-    def _catch_up(self) -> float:
-        """Wait until the exporter has been through what there was; gives when it was."""
-        end = time.monotonic() + CAUGHT_UP_S
-        last: Any = None
-        quiet_since = time.monotonic()
-        while time.monotonic() < end and time.monotonic() - quiet_since < 1.0:
-            data = (self._folder / OFFSETS).read_bytes()
-            offsets = msgspec.json.decode(data, type=dict[int, Offset])
-            if offsets != last:
-                last, quiet_since = offsets, time.monotonic()
-            time.sleep(LOOK_S)
-        return quiet_since
-
     def stop(self) -> None:
         """Stop the exporter, Podium, the receiver."""
+        self._signal(signal.SIGCONT)
         for child in reversed(self._beside[1:]):
             child.close()
         super().stop()
@@ -144,24 +174,39 @@ class Traced(Plain):
 
 def benchmark(options: report.Options, data: pathlib.Path) -> report.Report:
     """Podium with and without traces, for each durability."""
-    entries: list[Entry] = []
-    plain, traced = Plain(data), Traced(data)
-    for durability in options.durability:
-        entries.append(Entry(plain, durability, (ALONE, LOADED), f"off {durability}"))
-        entries.append(Entry(traced, durability, (ALONE, LOADED), f"on {durability}"))
-    series = contender.alternate(
-        entries, options.repeats, options.seconds, contender.progress, options.runs
-    )
+    series = Series({}, {})
     lines: list[report.Line] = []
     for durability in options.durability:
-        off, on = f"off {durability}", f"on {durability}"
-        lines += [*report.plain(series, off), *report.plain(series, on)]
-        lines.append(report.ratio(series, (on, LOADED), (off, LOADED), "runs_per_s", TARGET))
-        lines.append(report.ratio(series, (on, ALONE), (off, ALONE), "p50_ms", None))
-        without, with_them = plain.per_run(durability), traced.per_run(durability)
-        lines.append(report.Line(f"{off}, CPU of a run at {LOADED}", without, "ms"))
-        ratios = [one / other for one, other in zip(with_them, without, strict=True)]
-        lines.append(report.Line(f"{on} / {off}, CPU of a run at {LOADED}", ratios, "x", WORK))
-    if traced.speeds:
-        lines.append(report.Line("exporter alone", traced.speeds, "spans/s"))
+        plain, traced = Plain(data), Traced(data)
+        off = Entry(plain, durability, (ALONE, LOADED), f"off {durability}")
+        on = Entry(traced, durability, (ALONE, LOADED), f"on {durability}")
+        speeds = []
+        for _ in range(options.repeats):
+            with up(plain, durability), up(traced, durability):
+                for number, rounds in TURNS.items():
+                    seconds, tell = options.seconds * SECONDS[number], contender.progress
+                    contender.in_rounds(
+                        (off, on), number, rounds, seconds, tell, series, options.runs
+                    )
+                speeds.append(traced.catch_up())
+        lines += compared(series, off.label, on.label)
+        lines.append(report.Line(f"{on.label}, exported when nothing runs", speeds, "spans/s"))
     return report.Report("tracing", report.conditions(options, data, series), lines)
+
+
+def compared(series: Series, off: str, on: str) -> list[report.Line]:
+    """The lines of two series, without and with traces."""
+    above, below = (on, LOADED), (off, LOADED)
+    return [
+        *report.plain(series, off),
+        *report.plain(series, on),
+        report.ratio(series, above, below, "runs_per_s", TARGET),
+        report.ratio(series, (on, ALONE), (off, ALONE), "p50_ms", None),
+        report.Line(f"{off}, CPU of a run at {LOADED}", series.values(below, "cpu_ms"), "ms"),
+        report.ratio(series, above, below, "cpu_ms", WORK),
+        *(report.ratio(series, above, below, f"{name}_ms", None) for name in PROCESSES),
+        report.Line(
+            f"{on}, CPU of the exporter for a run", series.values(above, "exporter_ms"), "ms"
+        ),
+        report.Line(f"{on}, exported beside", series.values(above, "spans_per_s"), "spans/s"),
+    ]

@@ -11,7 +11,17 @@ import msgspec
 import psutil
 import pytest
 
-from benchmarks import contender, floor, inflight, peers, postgres, report, serving, throughput
+from benchmarks import (
+    contender,
+    floor,
+    inflight,
+    peers,
+    postgres,
+    report,
+    serving,
+    throughput,
+    tracing,
+)
 from benchmarks.__main__ import main
 from benchmarks.child import ROOT, Child
 from benchmarks.contender import ALONE, LOADED, Durability, Entry, Figures, Series
@@ -78,6 +88,41 @@ def test_a_measurement_fills_its_seconds_and_keeps_its_size() -> None:
     )
     assert taken.runs == {("a", 1): 2000, ("a", 200): 2000}
     assert diary.count("a 200 2000") == 3
+
+
+def test_rounds_go_forth_and_back_with_all_up() -> None:
+    diary: list[str] = []
+    off, on = Paced("a", 1000, diary), Paced("b", 950, diary)
+    entries = [Entry(off, "process", (200,), "off"), Entry(on, "process", (200,), "on")]
+    taken = Series({}, {})
+    for _ in range(2):
+        with contender.up(off, "process"), contender.up(on, "process"):
+            contender.in_rounds(entries, 200, 3, 6, quiet, taken)
+    assert diary[:2] == ["start a process", "start b process"]
+    rounds = [line.split() for line in diary if not line.startswith(("start", "stop"))]
+    assert [name for name, _, runs in rounds if runs != "200"] == 2 * ["a", "b", "b", "a", "a", "b"]
+    assert taken.runs == {("off", 200): 2000, ("on", 200): 1900}
+    assert taken.ratios(("on", 200), ("off", 200), "runs_per_s") == pytest.approx(6 * [0.95])
+
+
+def test_tracing_promises_throughput_and_work() -> None:
+    worked = tracing.Worked(1000, 1, server_ms=0.5, worker_ms=0.5, conductor_ms=1.0)
+    loaded = tracing.Worked(900, 1, 0.5, 0.6, 1.2, exporter_ms=0.1, spans_per_s=700)
+    taken = Series(
+        {
+            ("off", LOADED): [worked],
+            ("on", LOADED): [loaded],
+            ("off", ALONE): [worked],
+            ("on", ALONE): [loaded],
+        },
+        {},
+    )
+    lines = {line.name: line.shown() for line in tracing.compared(taken, "off", "on")}
+    speed, work = lines["on / off, throughput at 200"], lines["on / off, CPU of a run at 200"]
+    assert (speed["value"], speed["target"], speed["holds"]) == (0.9, ">= 0.95", False)
+    assert (work["value"], work["target"], work["holds"]) == (1.15, "<= 1.05", False)
+    assert lines["on / off, CPU of a run, the worker's at 200"]["value"] == 1.2
+    assert lines["on, exported beside"]["value"] == 700
 
 
 def test_a_slow_contender_still_fills_its_places_twice() -> None:
