@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
 
-    from actors.current_span import Under
+    from actors.promised import Promised
 
 logger = logging.getLogger("podium.tracing")
 
@@ -68,31 +68,31 @@ def variables(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name.startswith(PREFIX)}
 
 
-def under(
-    context: Callable[[], Context], carries: Callable[[], str] = str
-) -> AbstractContextManager[None]:
+Trace = tuple[Context, dict[str, str]]
+"""A span, and the baggage beside it."""
+
+
+def under(trace: Callable[[], Trace]) -> AbstractContextManager[None]:
     """Make a span the current one, in this task and in whatever it starts, with its baggage.
 
-    Of the baggage only what is ours is taken (`semconv.CARRIED`). Does nothing where nobody in this
-    process could notice.
+    Does nothing where nobody in this process could notice.
 
     Args:
-        context: Says which span, when somebody asks: most calls trace nothing of their own.
-        carries: Says the baggage.
+        trace: Says which, once somebody looks: most calls trace nothing of their own.
     """
     if "opentelemetry.trace" not in sys.modules:
         return _UNNOTICED
-    return _noticed()(context, carries())
+    return _promised()(trace)
 
 
 _UNNOTICED: Final = contextlib.nullcontext()
 
 
 @functools.cache
-def _noticed() -> "type[Under]":
-    from actors.current_span import Under
+def _promised() -> "type[Promised]":
+    from actors.promised import Promised
 
-    return Under
+    return Promised
 
 
 @contextlib.contextmanager

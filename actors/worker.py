@@ -21,13 +21,14 @@ from actors.attempts import attempt_of
 from actors.ports import Adapter, Clock, Outcome
 from actors.queues import Bus, Delivery, Puller, Queue
 from actors.secrets import Secrets
+from actors.tracing import Trace
 from actors.work import presentable, record_of, work_on
 from protocol import subjects
 from protocol.actions import NOTHING, BlobRef, Json, Report, Spend
 from protocol.codec import CallMessage, decode_withdrawal, encode
 from protocol.errors import InvalidData, NotFound, PodiumError
 from protocol.limits import MAX_INLINE_BYTES, MAX_RECORD_BYTES
-from protocol.traces import BAGGAGE, TRACEPARENT, Context, attempt_context, baggage
+from protocol.traces import BAGGAGE, TRACEPARENT, attempt_context, baggage, carried
 from replay.chain import InboxEntry, read_inbox
 from replay.log import EventLog
 
@@ -60,13 +61,12 @@ class _Job:
         self.withdrawn = False
 
 
-def _span(job: _Job, message: CallMessage) -> Context:
-    traceparent = job.deliveries[0].header(TRACEPARENT)
-    return attempt_context(message.run, message.call, message.attempt, traceparent)
-
-
-def _carried(job: _Job, message: CallMessage) -> str:
-    return job.deliveries[0].header(BAGGAGE) or baggage(message.run, "")
+def _trace(job: _Job, message: CallMessage) -> Trace:
+    """What whoever traces within a call hangs it under, and what of the baggage is ours."""
+    delivery = job.deliveries[0]
+    above, carries = delivery.header(TRACEPARENT), delivery.header(BAGGAGE)
+    context = attempt_context(message.run, message.call, message.attempt, above)
+    return context, carried(carries or baggage(message.run, ""))
 
 
 def _lost(text: str, spend: Spend) -> Outcome:
@@ -231,7 +231,7 @@ class Worker:
         else:
             async with self._slots:
                 started = self.monotonic()
-                with tracing.under(partial(_span, job, message), partial(_carried, job, message)):
+                with tracing.under(partial(_trace, job, message)):
                     outcome = await work_on(attempt_of(message), self.adapter, secrets)
         outcome, value, blob = await self._stored(outcome, secrets)
         record, record_blob = await self._recorded(outcome, secrets)

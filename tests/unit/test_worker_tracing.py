@@ -1,6 +1,7 @@
 """Inside a worker the current span is the call's, so that a user's own code hangs under it."""
 
 import asyncio
+import contextvars
 import os
 import subprocess
 import sys
@@ -44,6 +45,7 @@ from tests.world import World, calls
 
 SPEC = WorkerSpec(name="probe")
 CONTEXT = attempt_context(RUN, "1-0", 1)
+MINE = {semconv.RUN_ID: RUN, semconv.POLICY_VERSION: "v1"}
 
 
 @pytest.fixture
@@ -177,12 +179,10 @@ async def test_a_call_carries_its_run_and_where_traces_are_on_the_policys_versio
 
 
 def test_what_others_carry_is_theirs() -> None:
-    header = carry(RUN, "v1") + ",secret=1"
     token = context.attach(baggage.set_baggage("tenant", "t"))
     try:
-        with tracing.under(lambda: CONTEXT, lambda: header):
-            mine = {semconv.RUN_ID: RUN, semconv.POLICY_VERSION: "v1"}
-            assert baggage.get_all() == {"tenant": "t", **mine}
+        with tracing.under(lambda: (CONTEXT, MINE)):
+            assert baggage.get_all() == {"tenant": "t", **MINE}
             with tracing.outside():
                 assert baggage.get_all() == {"tenant": "t"}
                 assert parse(injected()) == attempt_context(RUN, "1-0", 1)
@@ -200,7 +200,7 @@ async def test_a_models_endpoint_is_sent_none_of_it() -> None:
     endpoint = Endpoint("gpt-9", base_url="http://localhost:1", api_key="k")
     client: Any = SimpleNamespace(chat=SimpleNamespace(completions=SimpleNamespace(create=create)))
     endpoint._client = client
-    with tracing.under(lambda: CONTEXT, lambda: carry(RUN, "v1")):
+    with tracing.under(lambda: (CONTEXT, MINE)):
         await endpoint.ask([], timeout_s=5)
     assert carried == [{}]
 
@@ -208,12 +208,10 @@ async def test_a_models_endpoint_is_sent_none_of_it() -> None:
 def test_a_workers_own_spans_say_whose_call_they_are_of() -> None:
     code = f"""if 1:
         from actors import tracing
-        from protocol.traces import attempt_context, baggage
+        from protocol.traces import attempt_context
         flush = tracing.set_up("worker-x-1")
         from opentelemetry import trace
-        with tracing.under(
-            lambda: attempt_context({RUN!r}, "1-0", 1), lambda: baggage({RUN!r}, "v1")
-        ):
+        with tracing.under(lambda: (attempt_context({RUN!r}, "1-0", 1), {MINE!r})):
             with trace.get_tracer("mine").start_as_current_span("a query") as span:
                 print(sorted(span.attributes.items()))
         with trace.get_tracer("mine").start_as_current_span("elsewhere") as span:
@@ -329,19 +327,45 @@ async def test_a_call_says_its_span_where_traces_are_on_or_nobody_could_derive_i
 
 
 def test_the_context_ends_with_the_call() -> None:
-    with tracing.under(lambda: CONTEXT):
+    with tracing.under(lambda: (CONTEXT, MINE)):
         assert parse(injected()) == CONTEXT
         assert tracing.caller() == injected()
-        assert f"{int(CONTEXT.span, 16):016x}" in repr(trace.get_current_span())
     assert injected() == tracing.caller() == ""
 
 
-def test_a_call_that_traces_nothing_has_no_ids_made() -> None:
-    def never_asked() -> Context:
-        raise AssertionError("nobody wants to know")
+def test_a_call_that_traces_nothing_has_nothing_worked_out() -> None:
+    with tracing.under(unasked):
+        copied = contextvars.copy_context()
+    with pytest.raises(AssertionError, match="nobody"):
+        copied.run(trace.get_current_span)
 
-    with tracing.under(never_asked):
-        assert not trace.get_current_span().is_recording()
+
+def unasked() -> tracing.Trace:
+    raise AssertionError("nobody has asked")
+
+
+def test_whoever_reads_a_calls_context_finds_what_another_has() -> None:
+    """In each way that a context can be read: it is worked out at the first."""
+    plain = trace.set_span_in_context(trace.INVALID_SPAN, context.Context({"theirs": 1}))
+    token = context.attach(plain)
+    try:
+        with tracing.under(lambda: (CONTEXT, MINE)):
+            found = context.get_current()
+            assert context.get_value("theirs") == found["theirs"] == found.get("theirs") == 1
+            assert ("theirs" in found, "mine" in found, found.get("mine", 2)) == (True, False, 2)
+            assert (
+                set(found)
+                == set(found.keys())
+                == {*plain, *baggage.set_baggage("a", 1, context.Context())}
+            )
+            assert dict(found) == dict(found.items()) == found.copy() == found
+            assert len(found) == len(found.values()) == len(plain) + 1
+            more = context.set_value("more", 3)
+            assert {**found, "more": 3} == more
+            assert trace.get_current_span(more).get_span_context().is_remote
+            assert repr(found) == repr(dict(found))
+    finally:
+        context.detach(token)
 
 
 @pytest.mark.parametrize(
@@ -383,7 +407,7 @@ def test_nothing_of_opentelemetry_is_loaded_unless_it_is_asked_for() -> None:
         import sys
         import actors.programs, actors.tracing, podium.client, podium.cli.app, replay.trace
         actors.tracing.set_up("worker-x-1")()
-        with actors.tracing.under(lambda: 1 / 0, lambda: 1 / 0): pass
+        with actors.tracing.under(lambda: 1 / 0): pass
         assert actors.tracing.caller() == ""
         print(sorted(name for name in sys.modules if name.startswith("opentelemetry")))
     """
