@@ -97,8 +97,8 @@ _MAX_LEVELS: Final = MAX_NESTING + 16
 
 _NO_BRACKET: Final = re.compile(
     rb"""
-      " (?: [^"\\]++ | \\. )*+ (?: " | \\?\Z )  # a text, to its end or to that of the bytes
-    | [^\[\]{}"]++                              # whatever stands between brackets
+      " [^"\\]*+ (?: \\. [^"\\]*+ )*+ (?: " | \\?\Z )  # a text, to its end or to that of the bytes
+    | [^\[\]{}"]++                                     # whatever stands between brackets
     """,
     re.DOTALL | re.VERBOSE,
 )

@@ -63,7 +63,7 @@ _WORD: Final = r"[^\s\"'<>,;&()\[\]{}\\]"
 """A character of a value that stands in a text without quotes."""
 
 _QUOTED: Final = re.compile(
-    r"[bru]{0,2}(?P<quote>\\{0,3}[\"'])(?P<secret>(?:(?!(?P=quote))[^\r\n])*+)(?P=quote)"
+    r"[bru]{0,2}(?P<quote>\\{0,3}[\"'])(?P<secret>(?:(?!(?P=quote))[^\r\n])*)(?P=quote)"
 )
 _SCHEME: Final = re.compile(
     r"(?i:basic|bearer|token|digest|negotiate|apikey|aws4-hmac-sha256)[ \t]{1,4}"
@@ -74,7 +74,7 @@ _PLAIN: Final = re.compile(
     rf"{_WORD}{{8,}}+)(?![(\[{{])"
 )
 _COOKIES: Final = re.compile(
-    rf"(?P<secret>(?!\[redacted:)[\w.-]{{1,80}}+={UNTOUCHED}[^\s;\"']++(?:;[ \t]*[^\r\n;\"']++)*+)"
+    rf"(?P<secret>(?!\[redacted:)[\w.-]{{1,80}}+={UNTOUCHED}[^\s;\"']++(?:;[ \t]*[^\r\n;\"']++)*)"
 )
 _NUMBER: Final = re.compile(r"(?P<secret>-?[0-9]{1,40}(?:\.[0-9]{1,20})?)(?![\w.])")
 
@@ -108,7 +108,7 @@ class Redactor:
         self._key = re.compile(rf"(?i:{names})\Z")
         self._header = re.compile(rf"(?i:{naming(redaction.names, HEADERS if shipped else ())})\Z")
         self._head = re.compile(
-            rf"(?P<name>(?i:{names}))(?:\\{{0,3}}[\"'])?+[ \t]{{0,4}}+[:=](?!=)[ \t]{{0,4}}+"
+            rf"(?P<name>(?i:{names}))(?:\\{{0,3}}[\"'])?[ \t]{{0,4}}+[:=](?!=)[ \t]{{0,4}}+"
         )
         query = naming((*QUERY, *redaction.names) if shipped else redaction.names, shipped)
         self._query = re.compile(
