@@ -8,6 +8,7 @@ of the configuration decide.
 import json
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Final, TypeAlias
 from urllib.parse import quote, quote_plus
 
@@ -23,6 +24,9 @@ of all texts by chance."""
 MAX_ANCHOR_CHARS: Final = 64
 """Characters of a value that the quick look looks for, from its beginning: enough to stand nowhere
 by chance, and few enough for an automaton of hundreds of values."""
+
+MAX_LOOKS: Final = 64
+"""Looks that are kept: one takes milliseconds to make, and most redactors of a process share it."""
 
 Look: TypeAlias = Callable[[str], bool]
 """Whether a text may hold something. Never wrong in saying no."""
@@ -63,6 +67,11 @@ def looking(
         names: Names in the sense of `secret_forms.words`.
         parameters: Names before a ``=``.
     """
+    return _looking(tuple(texts), tuple(names), tuple(parameters))
+
+
+@lru_cache(MAX_LOOKS)
+def _looking(texts: tuple[str, ...], names: tuple[str, ...], parameters: tuple[str, ...]) -> Look:
     raw = dict.fromkeys(texts)
     encoded = (msgspec.json.encode(text)[1:-1].decode() for text in raw)
     alternatives = [_literal(text[:MAX_ANCHOR_CHARS]) for text in dict.fromkeys((*raw, *encoded))]
