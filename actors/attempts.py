@@ -44,6 +44,7 @@ def call_message(
         task=state.task.text if spec.kind == "agent" else "",
         again=again,
         redact=state.redact,
+        policy_version=state.policy_version,
     )
 
 

@@ -20,7 +20,7 @@ from protocol.errors import PodiumError
 from protocol.inbox import Signal
 from protocol.limits import MAX_DETAIL_CHARS
 from protocol.run import Ask, Make, Tell, Wait, Withdraw, due
-from protocol.traces import BAGGAGE, TRACEPARENT, attempt_context, baggage
+from protocol.traces import TRACEPARENT, attempt_context
 from protocol.views import child_report, child_start, view
 
 if TYPE_CHECKING:
@@ -163,10 +163,7 @@ class Effects:
         if not (self.shell.host.options.traced or state.traceparent or segment):
             return {}
         above = attempt_context(state.run, name, attempt, state.traceparent, segment)
-        return {
-            TRACEPARENT: above.traceparent,
-            BAGGAGE: baggage(state.run, state.policy_version),
-        }
+        return {TRACEPARENT: above.traceparent}
 
     async def _withdraw(self, call: str, attempt: int) -> None:
         self._withdrawn.add((call, attempt))

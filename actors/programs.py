@@ -104,7 +104,11 @@ class Health(msgspec.Struct, frozen=True):
 
 
 def own_process() -> None:
-    """Set up a process that is an actor's alone: messages make many objects and few cycles."""
+    """Set up a process that is an actor's alone: messages make many objects and few cycles.
+
+    To be called when all is loaded: what there is then, the user's libraries with it, is never
+    looked through again.
+    """
     gc.freeze()
     gc.set_threshold(GC_OBJECTS, 20, 100)
 

@@ -74,7 +74,6 @@ class ProgramActor:
     """A conductor or a worker."""
 
     def __init__(self, encoded: bytes, log: str) -> None:
-        own_process()
         declared = msgspec.json.decode(encoded, type=Declared)
         log_to(log, declared.name, declared.redact, known_to(declared))
         self._thread = LoopThread(declared.name)
@@ -87,6 +86,7 @@ class ProgramActor:
         except PodiumError as error:  # trying again won't help: be there, and say why
             self._failed = f"{error.message} {error.hint}".strip()
             logger.error("actor %s can't work: %s", declared.name, self._failed)
+        own_process()
 
     def health(self) -> bytes:
         """How it is doing, asked on the program's own loop: a loop that hangs does not answer."""

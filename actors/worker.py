@@ -28,7 +28,7 @@ from protocol.actions import NOTHING, BlobRef, Json, Report, Spend
 from protocol.codec import CallMessage, decode_withdrawal, encode
 from protocol.errors import InvalidData, NotFound, PodiumError
 from protocol.limits import MAX_INLINE_BYTES, MAX_RECORD_BYTES
-from protocol.traces import BAGGAGE, TRACEPARENT, attempt_context, baggage, carried
+from protocol.traces import TRACEPARENT, attempt_context, carried
 from replay.chain import InboxEntry, read_inbox
 from replay.log import EventLog
 
@@ -62,11 +62,10 @@ class _Job:
 
 
 def _trace(job: _Job, message: CallMessage) -> Trace:
-    """What whoever traces within a call hangs it under, and what of the baggage is ours."""
-    delivery = job.deliveries[0]
-    above, carries = delivery.header(TRACEPARENT), delivery.header(BAGGAGE)
+    """What whoever traces within a call hangs it under, and the baggage beside it."""
+    above = job.deliveries[0].header(TRACEPARENT)
     context = attempt_context(message.run, message.call, message.attempt, above)
-    return context, carried(carries or baggage(message.run, ""))
+    return context, carried(message.run, message.policy_version)
 
 
 def _lost(text: str, spend: Spend) -> Outcome:

@@ -189,6 +189,7 @@ async def conduct(url: str, durability: str, sleep_s: float) -> None:
     )
     side = Side(broker, tasks, conductor, start)
     await conductor.start()
+    own_process()
     await side.serve(pipe)
     await conductor.stop()
     await broker.close()
@@ -210,6 +211,7 @@ async def work(url: str, durability: str, sleep_s: float) -> None:
         options=WorkerOptions(lease_s=LEASE_S),
     )
     await worker.start()
+    own_process()
     await wait_for_end(pipe)
     await worker.stop()
     flush()
@@ -219,7 +221,6 @@ async def work(url: str, durability: str, sleep_s: float) -> None:
 def main() -> None:
     """Be one of the two processes."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
-    own_process()
     role, url, durability, *rest = sys.argv[1:]
     sleep_s = float(rest[0]) if rest else 0.0
     uvloop.run({"conductor": conduct, "worker": work}[role](url, durability, sleep_s))

@@ -62,6 +62,8 @@ class CallMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """True when it may have been made before: look for its report first."""
     redact: Redaction | None = None
     """What the run recorded to be a secret."""
+    policy_version: str = ""
+    """Of the policy that the run asks, as its last reply had it; "" for none, or none said."""
 
 
 class Withdrawal(msgspec.Struct, frozen=True):

@@ -11,7 +11,6 @@ import re
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, NamedTuple
-from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -20,14 +19,8 @@ from protocol import semconv
 TRACEPARENT: Final = "traceparent"
 """The header, and the field of a task, that carries a `Context`."""
 
-BAGGAGE: Final = "baggage"
-"""The header that carries `semconv.CARRIED`, as W3C Baggage writes it."""
-
-MAX_BAGGAGE_CHARS: Final = 8_192
-"""Characters of baggage that is looked at, as W3C Baggage limits it."""
-
 MAX_CARRIED_CHARS: Final = 256
-"""Characters of one value that is carried."""
+"""Characters of one value that a call's code has as baggage."""
 
 MAX_REMEMBERED: Final = 4_096
 """Runs of which what all their calls have in common is made once, about 200 bytes each."""
@@ -163,25 +156,10 @@ def attempt_id(run: str, call: str, attempt: int) -> str:
     return span_id(_attempt(run, call, attempt))
 
 
-@lru_cache(MAX_REMEMBERED)
-def baggage(run: str, version: str) -> str:
-    """What is carried beside the context of a call: its run, and the version of the policy."""
+def carried(run: str, version: str) -> dict[str, str]:
+    """`semconv.CARRIED` of a call whose policy has that version, as far as there is something."""
     told = zip(semconv.CARRIED, (run, version), strict=True)
-    return ",".join(
-        f"{name}={quote(value[:MAX_CARRIED_CHARS], safe='', errors='replace')}"
-        for name, value in told
-        if value
-    )
-
-
-def carried(header: str) -> dict[str, str]:
-    """What baggage says of `semconv.CARRIED`, and nothing else of it. Never raises."""
-    found: dict[str, str] = {}
-    for member in header.split(",") if len(header) <= MAX_BAGGAGE_CHARS else ():
-        name, _, value = member.partition(";")[0].partition("=")
-        if name.strip() in semconv.CARRIED:
-            found[name.strip()] = unquote(value.strip())[:MAX_CARRIED_CHARS]
-    return {name: value for name, value in found.items() if value}
+    return {name: value[:MAX_CARRIED_CHARS] for name, value in told if value}
 
 
 def _context(run: str, traceparent: str, segment: int, identity: str) -> Context:

@@ -101,11 +101,6 @@ class Heard:
         self.subject, self.data, self.reply, self._block = subject, data, reply, block
 
     @property
-    def headers(self) -> dict[str, str]:
-        """All of them, see `parse_headers`."""
-        return parse_headers(self._block) if self._block else {}
-
-    @property
     def status(self) -> str:
         """The server's own word, such as ``404``; "" for a message."""
         if self._block is None or self._block.startswith(_MESSAGE):

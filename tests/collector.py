@@ -27,6 +27,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
+from tests.serving import Serving
+
 WITHIN_S: Final = 120.0
 """Seconds to wait for what must come: who sends it has the lowest priority on a busy machine."""
 
@@ -50,7 +52,7 @@ class Received(NamedTuple):
     scope: str
 
 
-class Collector:
+class Collector(Serving):
     """Listens on loopback until it is closed."""
 
     def __init__(self) -> None:
@@ -86,13 +88,8 @@ class Collector:
             def log_message(self, *_: Any) -> None:
                 """Say nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-
-    def __enter__(self) -> "Collector":
-        self._thread.start()
-        return self
+        super().__init__(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+        self.url = self.root
 
     def __exit__(
         self,
@@ -101,9 +98,7 @@ class Collector:
         trace: TracebackType | None,
     ) -> None:
         self.answer()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__exit__(kind, error, trace)
 
     def answer(self) -> None:
         """Hang no longer; whoever waits is refused."""

@@ -19,14 +19,12 @@ import socket
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Any, Final, NamedTuple
+
+from tests.serving import Serving
 
 WAIT_S: Final = 20.0
 """Seconds after which a handler that waits for others gives up, so that a broken test ends."""
-
-POLL_S: Final = 0.02
-"""Seconds between the server's looks at whether it is to end."""
 
 
 class Request(NamedTuple):
@@ -66,7 +64,7 @@ class Held:
 Step = Callable[["_Handler"], None]
 
 
-class Endpoint:
+class Endpoint(Serving):
     """The server. Use it as a context manager; it listens on loopback, on a free port."""
 
     def __init__(self, key: str = "sk-test") -> None:
@@ -74,29 +72,12 @@ class Endpoint:
         self.requests: list[Request] = []
         self.errors: list[BaseException] = []
         self.script: queue.SimpleQueue[Step] = queue.SimpleQueue()
-        self._server = _Server(("127.0.0.1", 0), self)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(POLL_S,), daemon=True
-        )
-
-    def __enter__(self) -> "Endpoint":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(_Server(("127.0.0.1", 0), self))
 
     @property
     def url(self) -> str:
         """What a client takes as its base address."""
-        return f"http://127.0.0.1:{self._server.server_port}/v1"
+        return f"{self.root}/v1"
 
     def say(self, text: str | None = None, **fields: Any) -> None:
         """Answer with a completion; `completion` has the fields."""

@@ -6,10 +6,10 @@ import threading
 import urllib.request
 from collections.abc import Sequence
 from socketserver import BaseRequestHandler, ThreadingTCPServer
-from types import TracebackType
 from typing import Final
 
 from tests.borrowed import Borrowed
+from tests.serving import Serving
 
 CHUNK_BYTES: Final = 16_384
 
@@ -36,7 +36,7 @@ class ObjectStore(Borrowed):
             pass
 
 
-class Line:
+class Line(Serving):
     """A way to a server that can be cut after so many bytes more."""
 
     def __init__(self, url: str) -> None:
@@ -58,21 +58,8 @@ class Line:
             daemon_threads = True
             block_on_close = False
 
-        self._server = Server(("127.0.0.1", 0), Carry)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> "Line":
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(Server(("127.0.0.1", 0), Carry))
+        self.url = self.root
 
     def _carry(self, way: str, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):

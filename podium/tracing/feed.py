@@ -19,8 +19,9 @@ logger = logging.getLogger("podium.tracing")
 OFFSETS: Final = "traces.json"
 """In the deployment's folder: how far the log has been exported."""
 
-PAGE_BYTES: Final = 4_000_000
-"""Bytes of one read: a page is in memory as a whole."""
+PAGE_BYTES: Final = 128_000
+"""Bytes of one read: a few hundred messages, some 30 ms of work. A longer piece would fill a core
+for as long as it takes before it rests, and need a longer rest than there is."""
 
 EVERYTHING: Final = ">"
 """Whatever a stream has. A server that is to look for less, be it all that there is, looks through

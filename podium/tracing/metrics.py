@@ -101,7 +101,10 @@ class _Noting(OTLPMetricExporter):
 
 
 def send(some: Iterable[Measure]) -> bool:
-    """Send measures once, for a program that ends. Takes up to `FLUSH_MS`; False if it failed."""
+    """Send measures once, for a program that ends; False if they didn't arrive.
+
+    Takes as long as ``OTEL_EXPORTER_OTLP_TIMEOUT`` allows, 10 s unless it is set.
+    """
     exporter = _Noting()
     meters = Meters(PeriodicExportingMetricReader(exporter, math.inf, FLUSH_MS))
     meters.add(some)

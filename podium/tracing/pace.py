@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-SHARE: Final = 0.05
-"""Of one core, where the machine is full: 1 % of what the runs could have is what that cost."""
+SHARE: Final = 0.03
+"""Of one core, where the machine is full: runs lose about as much again to caches that it has
+emptied and to what it asks of the server, together 2 or 3 % on two cores."""
 
 MAX_REST_S: Final = 5.0
 """Seconds of one rest, however much work there was before it."""

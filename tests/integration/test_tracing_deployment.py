@@ -5,7 +5,6 @@ whose own span and HTTP request hang under its call. Live, and exported later, t
 """
 
 import asyncio
-import threading
 from collections.abc import Iterator
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,6 +28,7 @@ from tests.endpoint import Endpoint
 from tests.integration import tracing_pool
 from tests.integration.chaos import Deployment
 from tests.phoenix import Phoenix
+from tests.serving import Serving
 
 pytestmark = pytest.mark.slow
 
@@ -62,7 +62,7 @@ invoke_workflow openai:m
     chat m"""
 
 
-class Numbers:
+class Numbers(Serving):
     """An HTTP server that remembers under which span it was asked."""
 
     def __init__(self) -> None:
@@ -79,22 +79,13 @@ class Numbers:
             def log_message(self, *_: Any) -> None:
                 """Say nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__init__(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
 
 
 @pytest.fixture
 def numbers() -> Iterator[Numbers]:
-    found = Numbers()
-    yield found
-    found.close()
+    with Numbers() as found:
+        yield found
 
 
 def script(endpoint: Endpoint) -> None:
@@ -128,7 +119,7 @@ async def logs_of(there: Host, run: str) -> list[RunLog]:
 def variables(monkeypatch: pytest.MonkeyPatch, endpoint: Endpoint, numbers: Numbers) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", endpoint.url)
     monkeypatch.setenv("OPENAI_API_KEY", endpoint.key)
-    monkeypatch.setenv(tracing_pool.SERVER, numbers.url)
+    monkeypatch.setenv(tracing_pool.SERVER, numbers.root)
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")
 
 

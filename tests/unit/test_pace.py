@@ -27,7 +27,14 @@ def test_who_waits_longer_than_he_works_has_his_share_and_no_more(
 
 @pytest.mark.parametrize(
     ("worked", "waited", "rest"),
-    [(0, 0, 0), (0.1, 0, 0), (0.1, 0.1, 0), (0.1, 0.2, 1.7), (0.1, 3, 0), (9, 10, MAX_REST_S)],
+    [
+        (0, 0, 0),
+        (0.1, 0, 0),
+        (0.1, 0.1, 0),
+        (0.1, 0.2, 0.1 / SHARE - 0.3),
+        (0.1, 4, 0),
+        (9, 10, MAX_REST_S),
+    ],
 )
 def test_rests(worked: float, waited: float, rest: float) -> None:
     assert rest_s(worked, waited) == pytest.approx(rest)
@@ -36,7 +43,7 @@ def test_rests(worked: float, waited: float, rest: float) -> None:
 def test_a_rest_is_for_what_was_worked_since_the_last() -> None:
     told: Iterator[Times] = iter([Times(5, 5), Times(5.1, 5.2), Times(5.2, 5.2), Times(5.2, 5.2)])
     pace = Pace(lambda: next(told))
-    assert [pace.rest_s() for _ in range(3)] == pytest.approx([1.7, 0, 0])
+    assert [pace.rest_s() for _ in range(3)] == pytest.approx([0.1 / SHARE - 0.3, 0, 0])
 
 
 def test_the_system_says_what_all_threads_have_had(tmp_path: Path) -> None:

@@ -27,7 +27,6 @@ from protocol.actions import Json, Pool, WorkerSpec
 from protocol.budgets import Budget
 from protocol.decisions import Decision, View
 from protocol.traces import (
-    BAGGAGE,
     TRACEPARENT,
     Context,
     attempt_context,
@@ -35,7 +34,6 @@ from protocol.traces import (
     run_context,
     trace_id,
 )
-from protocol.traces import baggage as carry
 from replay.chain import RunLog
 from replay.trace import of_run, spans
 from tests.collector import Collector
@@ -156,12 +154,8 @@ async def test_an_attempt_that_was_delivered_twice_says_so(world: World) -> None
     assert (span.attributes[semconv.ACTOR_ID], span.attributes[semconv.DELIVERIES]) == ("w2", 2)
 
 
-@pytest.mark.parametrize(
-    ("traced", "version"), [(True, {semconv.POLICY_VERSION: "test"}), (False, {})]
-)
-async def test_a_call_carries_its_run_and_where_traces_are_on_the_policys_version(
-    world: World, traced: bool, version: dict[str, str]
-) -> None:
+@pytest.mark.parametrize("traced", [True, False])
+async def test_a_call_carries_its_run_and_the_policys_version(world: World, traced: bool) -> None:
     seen: list[dict[str, object]] = []
 
     async def probe(_: Attempt) -> Outcome:
@@ -174,7 +168,7 @@ async def test_a_call_carries_its_run_and_where_traces_are_on_the_policys_versio
     await world.worker(SPEC, probe)
     await world.conductor(traced=traced)
     log = await world.ended(await world.submit(world.start()))
-    assert seen == [{}, {semconv.RUN_ID: log.run, **version}]
+    assert seen == [{}, {semconv.RUN_ID: log.run, semconv.POLICY_VERSION: "test"}]
     assert baggage.get_all() == {}
 
 
@@ -322,8 +316,8 @@ async def test_a_call_says_its_span_where_traces_are_on_or_nobody_could_derive_i
     run = await world.submit(replaced(world.start(), above))
     call = await found
     await puller.close()
-    said = (attempt_context(run, "1-0", 1, above).traceparent, carry(run, "test"))
-    assert (call.header(TRACEPARENT), call.header(BAGGAGE)) == (said if says else ("", ""))
+    said = attempt_context(run, "1-0", 1, above).traceparent
+    assert call.header(TRACEPARENT) == (said if says else "")
 
 
 def test_the_context_ends_with_the_call() -> None:
