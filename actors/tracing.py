@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Final
 
 from protocol import semconv
-from protocol.traces import Context
+from protocol.traces import TRACEPARENT, Context
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context as OTelContext
@@ -125,6 +125,15 @@ def caller() -> str:
         return ""
     ids = trace.format_trace_id(span.trace_id), trace.format_span_id(span.span_id)
     return Context(*ids, sampled=span.trace_flags.sampled).traceparent
+
+
+def passed_on(name: str = TRACEPARENT) -> dict[str, str]:
+    """The current span for somebody else: a header, or a variable ``TRACEPARENT``; {} without one.
+
+    OpenTelemetry calls the variable of a sub-process its environment variable carrier.
+    """
+    above = caller()
+    return {name: above} if above else {}
 
 
 def resource(more: Mapping[str, str] | None = None) -> "Resource":

@@ -122,6 +122,7 @@ class Endpoint:
                         messages=messages,  # type: ignore[arg-type]
                         timeout=timeout_s,
                         extra_body=body,
+                        extra_headers=tracing.passed_on(),
                     )
                 return self._said(completion)
         except (TimeoutError, openai.APITimeoutError):

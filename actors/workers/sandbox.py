@@ -20,6 +20,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from actors import tracing
 from actors.ports import Attempt, Outcome
 from actors.workers.outcomes import clean, failure
 from protocol.actions import Json, WorkerSpec
@@ -280,7 +281,7 @@ async def _supervised(request: bytes) -> bytes:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env=_ENVIRONMENT,
+        env=_ENVIRONMENT | tracing.passed_on("TRACEPARENT"),
         cwd="/",
         start_new_session=True,
     )

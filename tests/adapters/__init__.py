@@ -1,0 +1,59 @@
+"""The adapters that the suite of `tests/contract/test_adapters.py` is run over, one module each."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import MappingProxyType
+from typing import Final
+
+import pytest
+
+from tests.adapters.agent import AgentCase
+from tests.adapters.case import Case
+from tests.adapters.function import FunctionCase, async_tool, sync_tool
+from tests.adapters.sandbox import SandboxCase
+from tests.endpoint import Endpoint
+
+Hosted = Callable[[pytest.MonkeyPatch], AbstractAsyncContextManager[Case]]
+
+
+@asynccontextmanager
+async def _sync(_: pytest.MonkeyPatch) -> AsyncIterator[Case]:
+    yield FunctionCase(sync_tool)
+
+
+@asynccontextmanager
+async def _async(_: pytest.MonkeyPatch) -> AsyncIterator[Case]:
+    yield FunctionCase(async_tool)
+
+
+@asynccontextmanager
+async def _agent(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Case]:
+    monkeypatch.setenv("PODIUM_TEST_KEY", "sk-test")
+    with Endpoint() as endpoint:
+        yield AgentCase(endpoint)
+
+
+@asynccontextmanager
+async def _sandbox(_: pytest.MonkeyPatch) -> AsyncIterator[Case]:
+    yield SandboxCase()
+
+
+KINDS: Final = MappingProxyType[str, Hosted](
+    {
+        "function sync": _sync,
+        "function async": _async,
+        "openai": _agent,
+        "python": _sandbox,
+    }
+)
+"""Each adapter by its kind, and a word where a kind has several."""
+
+
+@asynccontextmanager
+async def hosted(kind: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Case]:
+    """The case of that name; its adapter is closed in the end."""
+    async with KINDS[kind](monkeypatch) as case:
+        try:
+            yield case
+        finally:
+            await case.adapter.close()
