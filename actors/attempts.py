@@ -51,7 +51,8 @@ def call_message(
 def _seen(state: RunState, values: Mapping[str, Json], calls: tuple[str, ...]) -> dict[str, Json]:
     known = {call: state.calls[call] for call in calls}
     return {
-        call: values.get(item.report) if item.report else item.value for call, item in known.items()
+        call: values.get(report) if (report := item.late or item.report) else item.value
+        for call, item in known.items()
     }
 
 

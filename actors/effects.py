@@ -91,8 +91,13 @@ class Effects:
 
     def _rest(self) -> None:
         state = self.shell.state
-        waits = bool(state.open) and all(
-            state.workers[state.calls[call].call.worker].kind == "conductor" for call in state.open
+        waits = (
+            bool(state.open)
+            and state.asked is None
+            and all(
+                state.workers[state.calls[call].call.worker].kind == "conductor"
+                for call in state.open
+            )
         )
         self.shell.host.rest(self.shell.run, waits)
 

@@ -294,7 +294,8 @@ class RunShell:
         call = self.state.calls.get(report.call)
         if call is None or not 1 <= report.attempt <= call.attempt:
             return  # nobody asked for it
-        if call.status is not None and call.report != known:
+        counts = call.status is None or known in (call.report, call.late)
+        if not counts and (call.status == "OK" or call.late or report.status != "OK"):
             return  # another one counts
         value = report.value
         if report.blob is not None:

@@ -142,7 +142,7 @@ def _without_empty(value: Json) -> Json:
 
 def state_lines(state: RunState, reports: Mapping[str, Report], *, content: bool) -> Iterator[str]:
     """A state in short: what is set, and of the calls only those of the open round."""
-    near = {*state.current, *state.open}
+    near = {*state.awaited, *state.open}
     short = msgspec.structs.replace(
         state, calls={name: call for name, call in state.calls.items() if name in near}
     )

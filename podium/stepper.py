@@ -226,11 +226,11 @@ class Stepper:
     def status(self) -> str:
         """The state in a line."""
         state = self.state
-        settled = sum(1 for call in state.current if state.calls[call].status is not None)
+        settled = sum(1 for call in state.awaited if state.calls[call].status is not None)
         parts: list[str] = [state.outcome or state.phase]
         parts += [f"round {state.round}"] if state.round else []
-        if state.current:
-            parts.append(f"{settled} of {count(len(state.current), 'call')} settled")
+        if state.awaited:
+            parts.append(f"{settled} of {count(len(state.awaited), 'call')} settled")
         parts += [spend(state.spent)] if spend(state.spent) else []
         if state.pause_reason:
             parts.append(state.pause_reason)

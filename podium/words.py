@@ -72,7 +72,8 @@ def told(row: Row, timeline: Timeline, *, content: bool) -> str:
             names = ", ".join(one_line(timeline.calls[c].worker, NAME_CHARS) for c in planned)
             return f"round {event.round}: {count(len(planned), 'call')}: {names}"
         case RoundClosed() as event:
-            return f"round {event.round} is closed"
+            left = f"; {', '.join(event.left)} go on" if event.left else ""
+            return f"round {event.round} is closed{left}"
         case AnswerGiven():
             return "the answer is there"
         case event:
@@ -140,8 +141,9 @@ def _of_call(row: Row, timeline: Timeline, content: bool) -> str:
         case AttemptStarted():
             text = f"{row.call}  {worker}  attempt {row.attempt} begins"
             return f"{text}  ({asked})" if asked else text
-        case ReportNoted(why=why):
+        case ReportNoted(why=why, usable=usable):
             became = "failed, is tried again" if why == "retried" else "reported too late"
+            became += ", and is shown all the same" if usable else ""
             return f"{row.call}  {worker}  attempt {row.attempt} {became}"
         case CallSettled() as event:
             report = timeline.messages.get(event.report)

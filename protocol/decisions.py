@@ -20,6 +20,11 @@ Dialect: TypeAlias = Literal["decision", "openai"]
 """How a policy speaks: decisions as they are (rules, scripts), or OpenAI's native tool calls."""
 
 
+ReplanOn: TypeAlias = Literal["never", "failure", "straggler"]
+"""When a policy is asked although calls of its round go on: never, as soon as one has failed, or
+when one takes far longer than its worker's calls do. What goes on is shown when it comes."""
+
+
 class PolicySpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a run records of its policy."""
 
@@ -30,6 +35,7 @@ class PolicySpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The most that one reply may spend."""
     timeout_ms: int = 120_000
     """Milliseconds that one reply may take."""
+    replan_on: ReplanOn = "never"
 
 
 class PlannedCall(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -43,6 +49,12 @@ class PlannedCall(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Indices, in this decision, of calls whose output the worker is shown; implies ``after``."""
     ref: str = ""
     """The policy's own id of the call, if it has one."""
+    earlier: tuple[str, ...] = ()
+    """Ids of calls of earlier rounds whose output the worker is shown, too; it waits for them."""
+
+    def waits(self, planned: int) -> tuple[str, ...]:
+        """Ids of all calls that it waits for, where its decision is the round of that number."""
+        return (*self.earlier, *(f"{planned}-{i}" for i in sorted({*self.after, *self.sees})))
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -123,6 +135,10 @@ class Turn(msgspec.Struct, frozen=True, omit_defaults=True):
     """The text beside the calls; for a rejected reply, the whole of what was kept of it."""
     observations: tuple[Observation, ...] = ()
     rejection: Rejection | None = None
+    open: tuple[Call, ...] = ()
+    """Calls of the round that went on when the policy was asked."""
+    late: tuple[Observation, ...] = ()
+    """What has come since, of this round or any before: of calls that went on, or were given up."""
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):

@@ -219,12 +219,16 @@ class ReportNoted(Event, frozen=True, kw_only=True, tag="ReportNoted"):
     report: str
     why: NotedReason
     spend: Spend = NOTHING
+    usable: bool = False
+    """Whether the policy is shown it all the same: it came late, and the call has failed."""
 
 
 class RoundClosed(Event, frozen=True, kw_only=True, tag="RoundClosed"):
-    """Every call of the round has settled."""
+    """Every call of the round has settled, or goes on without it."""
 
     round: int
+    left: tuple[str, ...] = ()
+    """Calls, of this round or an earlier one, that go on while the policy is asked."""
 
 
 class SignalReceived(Event, frozen=True, kw_only=True, tag="SignalReceived"):

@@ -39,6 +39,12 @@ from protocol.schemas import misfit
 from protocol.state import CallState, RunState
 from protocol.transitions import LEGAL, apply
 
+LATE_IS_SHOWN: Final = 2
+"""The version of the rules from which on a policy is shown what came too late for its round."""
+
+NOT_WAITED_FOR: Final = "Not waited for: only an answer is possible."
+"""Of a call that goes on when the run's last question is asked."""
+
 MAX_FINAL_ASKS: Final = 2
 """Replies to a question for the final answer that may be no answer before the composer writes it:
 one mistake is forgiven."""
@@ -117,12 +123,14 @@ def ask(d: Draft) -> None:
         or short_of(s.budget, s.committed, reserve)
     ):
         asker, reserve = "composer", NOTHING
-        if not any(call.status == "OK" for call in s.calls.values()):
+        if not any(call.status == "OK" or call.late for call in s.calls.values()):
             detail = f"nothing was found before the limit ({limit}) was reached"
             if s.last_error:
                 detail += f"; the policy last failed with: {s.last_error}"
             d.emit(RunFailed(reason="no_answer", detail=detail, at=d.at))
             return
+    if limit:
+        settle_rest(d, NOT_WAITED_FOR)
     d.emit(
         PolicyAsked(
             turn=s.turn + 1,
@@ -189,6 +197,10 @@ def unacceptable(decision: Decision, s: RunState) -> Rejection | None:
     if len(decision.calls) > MAX_ROUND_CALLS:
         text = f"{len(decision.calls)} calls at once; at most {MAX_ROUND_CALLS} are possible."
         return Rejection("too_many_calls", text)
+    unknown = [name for call in decision.calls for name in call.earlier if name not in s.calls]
+    if unknown:
+        text = f"There is no call {unknown[0][:_SHOWN_NAME]!r} before this decision to wait for."
+        return Rejection("bad_graph", text)
     if problem := _graph_problem(decision):
         return Rejection("bad_graph", problem)
     return None
@@ -256,7 +268,7 @@ def _start_some(d: Draft) -> bool:
     settled = False
     if s.unsettled == len(s.open):
         return settled
-    for name in s.current:
+    for name in s.awaited:
         call = s.calls[name]
         if call.status is not None or call.open:
             continue
@@ -340,7 +352,7 @@ def take_report(d: Draft, digest: str, report: Report) -> None:
     if digest in call.noted:
         return
 
-    def note(why: NotedReason) -> None:
+    def note(why: NotedReason, *, usable: bool = False) -> None:
         d.emit(
             ReportNoted(
                 call=report.call,
@@ -348,13 +360,15 @@ def take_report(d: Draft, digest: str, report: Report) -> None:
                 report=digest,
                 why=why,
                 spend=report.spend,
+                usable=usable,
             )
         )
 
     current = call.open and report.attempt == call.attempt
     if call.status is not None or (report.status != "OK" and not current):
         if len(call.noted) < MAX_NOTED_REPORTS:
-            note("late")
+            unseen = s.rules >= LATE_IS_SHOWN and call.status != "OK" and not call.late
+            note("late", usable=unseen and report.status == "OK")
         return
     if report.status != "OK" and report.fault == "infrastructure" and _may_retry(d, call, report):
         note("retried")
@@ -386,13 +400,30 @@ def _may_retry(d: Draft, call: CallState, report: Report) -> bool:
     return not short_of(s.budget, committed, need, kept=s.policy.reserve)
 
 
+def replans(d: Draft) -> bool:
+    """Whether the policy is to be asked although calls go on.
+
+    Only while it could still plan something: the last question waits for all that was begun.
+    """
+    s = d.state
+    if s.policy.replan_on != "failure" or limit_reached(s, d.at):
+        return False
+    settled = (name for name, report in s.news if not report or report != s.calls[name].late)
+    return any(s.calls[name].status not in (None, "OK") for name in (*s.current, *settled))
+
+
+def left(s: RunState) -> tuple[str, ...]:
+    """The calls that have not settled."""
+    return tuple(name for name in s.awaited if s.calls[name].status is None)
+
+
 def settle_overdue(d: Draft) -> None:
     """Settle what has run out of time. Only after a look into the inbox."""
     s = d.state
-    if s.phase != "working":
+    if s.phase != "working" and not (s.phase == "deciding" and s.carried):
         return
     if d.at >= s.wall_deadline:
-        if not s.final and _may_pause(s, "wall"):
+        if s.phase == "working" and not s.final and _may_pause(s, "wall"):
             d.emit(RunPaused(reason="budget", detail="wall", at=d.at))
         else:
             settle_rest(d, "The run's time was used up before it reported.")
@@ -404,8 +435,8 @@ def settle_overdue(d: Draft) -> None:
 
 
 def settle_rest(d: Draft, why: str) -> None:
-    """Settle every call of the round that still is open or was never started."""
-    for name in d.state.current:
+    """Settle every call that still is open or was never started."""
+    for name in d.state.awaited:
         call = d.state.calls[name]
         if call.status is None:
             settle(d, name, "TIMEOUT", "infrastructure" if call.open else "none", why)

@@ -74,11 +74,14 @@ from protocol.limits import (
     POLICY_BACKOFF_MS,
 )
 from protocol.rules import (
+    NOT_WAITED_FOR,
     Draft,
     as_recorded,
     ask,
     check_calls,
     give_up_question,
+    left,
+    replans,
     settle_overdue,
     settle_rest,
     start_ready,
@@ -88,7 +91,7 @@ from protocol.rules import (
 from protocol.state import RunState
 from protocol.transitions import LEGAL, apply
 
-RULES: Final = "1"
+RULES: Final = "2"
 """Version of the rules, recorded with each activation. Raised whenever an old log would be decided
 differently."""
 
@@ -195,14 +198,18 @@ def _advance(d: Draft) -> None:
                 settle_rest(d, "Not waited for: somebody asked for the answer now.")
             elif d.at < s.wall_deadline:
                 start_ready(d)
-            if s.unsettled:
+            if s.unsettled and not replans(d):
                 return
-            d.emit(RoundClosed(round=s.round))
+            d.emit(RoundClosed(round=s.round, left=left(s)))
         elif s.phase != "deciding":
             return
         elif s.decision is not None:
             _act(d, s.decision)
         else:
+            if s.carried and s.final:
+                settle_rest(d, NOT_WAITED_FOR)
+            elif s.carried and d.at < s.wall_deadline:
+                start_ready(d)
             # A run that nobody has activated has nobody who could ask.
             if s.asked is None and s.epoch and d.at >= s.retry_at:
                 ask(d)
@@ -395,19 +402,19 @@ def due(state: RunState) -> list[Effect]:
         return effects
     if state.phase not in ("deciding", "working"):
         return effects
-    wall = state.wall_deadline
-    if state.asked is not None:
-        asked = state.asked
+    effects += [Make(call, attempt) for call, attempt in state.open.items()]
+    until = [state.calls[call].deadline for call in state.open]
+    asked, wall = state.asked, state.wall_deadline
+    if state.open or state.phase == "working":
+        until.append(wall)
+    if asked is not None:
         effects.append(Ask(asked.turn, asked.asker, asked.limited_by))
         if asked.asker == "policy":  # the composer replies at once
-            effects.append(Wait(wall + FINAL_GRACE_MS))
-    elif state.open:
-        effects += [Make(call, attempt) for call, attempt in state.open.items()]
-        effects.append(Wait(min(wall, *(state.calls[call].deadline for call in state.open))))
-    elif state.phase == "working":
-        effects.append(Wait(wall))
-    elif state.retry_at:
-        effects.append(Wait(state.retry_at))
+            until.append(wall + FINAL_GRACE_MS)
+    elif state.retry_at and state.phase == "deciding":
+        until.append(state.retry_at)
+    if until:
+        effects.append(Wait(min(until)))
     return effects
 
 

@@ -41,6 +41,8 @@ class CallState(msgspec.Struct, frozen=True, gc=False):
     """The observation's text, if no report carries it."""
     noted: tuple[str, ...] = ()
     """Hashes of all its reports that are billed."""
+    late: str = ""
+    """Hash of the report that came when the call had failed already, and is shown all the same."""
     segment: int = 0
     """The segment of the run that the attempt was started in, while it is open."""
 
@@ -53,6 +55,11 @@ class TurnState(msgspec.Struct, frozen=True, gc=False):
     """The round that it planned, 0 for none."""
     calls: tuple[str, ...] = ()
     rejection: Rejection | None = None
+    left: tuple[str, ...] = ()
+    """Those of its calls that went on when the round was closed."""
+    late: tuple[tuple[str, str], ...] = ()
+    """What has come since then and before the next turn, of any call that the policy had not seen
+    settle: its id, and the hash of the report, "" for none."""
 
 
 EMPTY_TASK: Final = Task(text="")
@@ -88,6 +95,8 @@ class RunState(msgspec.Struct):
     """When the wall-clock budget is used up, milliseconds since the epoch; moved by pauses and
     extensions."""
 
+    rules: int = 0
+    """Version of the rules that decide, as the last activation says."""
     epoch: int = 0
     activated_at: int = 0
     idle_activations: int = 0
@@ -121,8 +130,12 @@ class RunState(msgspec.Struct):
     calls: dict[str, CallState] = msgspec.field(default_factory=dict)
     current: tuple[str, ...] = ()
     """The calls of the open round."""
+    carried: tuple[str, ...] = ()
+    """Calls of earlier rounds that have not settled and go on."""
     unsettled: int = 0
-    """How many of them have not settled."""
+    """How many of both have not settled."""
+    news: tuple[tuple[str, str], ...] = ()
+    """What came late since the policy was asked, as `TurnState.late` has it."""
     open: dict[str, int] = msgspec.field(default_factory=dict)
     """Attempts that are waited for: call to attempt."""
     strays: set[tuple[str, int]] = msgspec.field(default_factory=set)
@@ -158,6 +171,11 @@ class RunState(msgspec.Struct):
         new.strays = self.strays.copy()
         new.reserves = self.reserves.copy()
         return new
+
+    @property
+    def awaited(self) -> tuple[str, ...]:
+        """The calls that the open round waits for, also those of earlier ones."""
+        return (*self.carried, *self.current)
 
     @property
     def committed(self) -> Spend:

@@ -52,8 +52,8 @@ LEGAL: Final[dict[type[Event], frozenset[Phase]]] = {
     PolicyReplied: frozenset({"deciding", "paused"}),
     DecisionRejected: frozenset({"deciding", "paused"}),
     RoundPlanned: frozenset({"deciding"}),
-    AttemptStarted: frozenset({"working"}),
-    CallSettled: frozenset({"working", "paused"}),
+    AttemptStarted: _GOING,
+    CallSettled: _ALIVE,
     ReportNoted: _ALIVE,
     RoundClosed: frozenset({"working"}),
     SignalReceived: _ALIVE,
@@ -85,7 +85,7 @@ def apply(s: RunState, event: AnyEvent) -> None:
         case RoundPlanned():
             _round_planned(s, event)
         case RoundClosed():
-            s.phase, s.current, s.unsettled = "deciding", (), 0
+            _round_closed(s, event)
         case ReportNoted():
             _report_noted(s, event)
         case DecisionRejected():
@@ -191,6 +191,7 @@ def _run_activated(s: RunState, event: RunActivated) -> None:
     soon = event.at - s.activated_at < IDLE_WINDOW_MS
     s.idle_activations = s.idle_activations + 1 if soon else 1
     s.epoch, s.activated_at = event.epoch, event.at
+    s.rules = int(event.rules) if event.rules.isdecimal() else 0
     _forget_question(s)  # whoever asked is gone, and the reply with it
 
 
@@ -204,6 +205,10 @@ def _forget_question(s: RunState) -> None:
 def _policy_asked(s: RunState, event: PolicyAsked) -> None:
     _forget_question(s)
     s.turn, s.asked, s.retry_at = event.turn, event, 0
+    if s.news and s.turns:
+        last = s.turns[-1]
+        s.turns[-1] = msgspec.structs.replace(last, late=last.late + s.news)
+        s.news = ()
     s.segment = s.segment.asked()
     _reserve(s, "", event.turn, event.reserve)
     if event.limited_by:
@@ -231,10 +236,22 @@ def _round_planned(s: RunState, event: RoundPlanned) -> None:
     for name, call in zip(names, planned, strict=True):
         after = tuple(names[i] for i in sorted({*call.after, *call.sees}) if 0 <= i < len(names))
         sees = tuple(names[i] for i in call.sees if 0 <= i < len(names))
-        s.calls[name] = CallState(Call(name, call.worker, call.arguments, after, sees, call.ref))
-    s.round, s.current, s.unsettled = event.round, names, len(names)
+        before = tuple(known for known in call.earlier if known in s.calls)
+        s.calls[name] = CallState(
+            Call(name, call.worker, call.arguments, before + after, before + sees, call.ref)
+        )
+    s.round, s.current, s.unsettled = event.round, names, len(s.carried) + len(names)
     s.turns.append(TurnState(s.decided_text, event.round, names))
     s.decision, s.rejections, s.phase = None, 0, "working"
+
+
+def _round_closed(s: RunState, event: RoundClosed) -> None:
+    s.phase, s.current = "deciding", ()
+    s.carried, s.unsettled = event.left, len(event.left)
+    if event.left and s.turns:
+        turn = s.turns[-1]
+        left = tuple(name for name in turn.calls if name in event.left)
+        s.turns[-1] = msgspec.structs.replace(turn, left=left)
 
 
 def _attempt_started(s: RunState, event: AttemptStarted) -> None:
@@ -275,7 +292,11 @@ def _call_settled(s: RunState, event: CallSettled) -> None:
         event.report and event.attempt == old.attempt
     ):
         s.strays.add((event.call, old.attempt))
-    if event.call in s.current:
+    if event.call in s.carried:
+        s.carried = tuple(name for name in s.carried if name != event.call)
+        s.news += ((event.call, event.report),)
+        s.unsettled -= 1
+    elif event.call in s.current:
         s.unsettled -= 1
     if event.report:
         s.idle_activations = 0
@@ -290,7 +311,10 @@ def _report_noted(s: RunState, event: ReportNoted) -> None:
     if event.why == "retried":
         open_ = False
         s.open.pop(event.call, None)
-    s.calls[event.call] = msgspec.structs.replace(old, noted=noted, open=open_)
+    late = event.report if event.usable else old.late
+    s.calls[event.call] = msgspec.structs.replace(old, noted=noted, open=open_, late=late)
+    if event.usable:
+        s.news += ((event.call, event.report),)
     s.strays.discard((event.call, event.attempt))
     s.idle_activations = 0
     _release(s, event.call, event.attempt, event.spend)

@@ -53,13 +53,30 @@ def observation(state: RunState, call: str, values: Values) -> Observation | Non
     return Observation(call=known.call, status=known.status, fault=known.fault, value=value)
 
 
+def late_observation(state: RunState, call: str, report: str, values: Values) -> Observation | None:
+    """The observation of a call that came when its round was over, by the report that had it."""
+    known = state.calls[call]
+    if not report or report != known.late:
+        return observation(state, call, values)
+    return Observation(call=known.call, status="OK", value=values.get(report, _MISSING))
+
+
 def view(state: RunState, values: Values, limited_by: Limit = "") -> View:
     """What the policy is shown when it is asked."""
     turns = []
     for turn in state.turns:
-        seen = (observation(state, call, values) for call in turn.calls)
-        settled = tuple(item for item in seen if item is not None)
-        turns.append(Turn(turn.text, settled, turn.rejection))
+        shown = (name for name in turn.calls if name not in turn.left)
+        seen = (observation(state, name, values) for name in shown)
+        late = (late_observation(state, name, report, values) for name, report in turn.late)
+        turns.append(
+            Turn(
+                turn.text,
+                tuple(item for item in seen if item is not None),
+                turn.rejection,
+                tuple(state.calls[name].call for name in turn.left),
+                tuple(item for item in late if item is not None),
+            )
+        )
     return View(
         run=state.run,
         task=msgspec.structs.replace(state.task, check=None),
@@ -72,7 +89,12 @@ def view(state: RunState, values: Values, limited_by: Limit = "") -> View:
 
 def compose(shown: View) -> Reply:
     """An answer made of what was observed: for when the policy can't be asked any more."""
-    found = [item for turn in shown.turns for item in turn.observations if item.status == "OK"]
+    found = [
+        item
+        for turn in shown.turns
+        for item in (*turn.observations, *turn.late)
+        if item.status == "OK"
+    ]
     lines: list[str] = []
     room = _COMPOSED_CHARS
     for item in reversed(found):  # what was found last was asked for knowing the rest

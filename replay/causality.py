@@ -256,9 +256,8 @@ class _Builder:
         if call in self._became:
             return [self._became[call]]
         planned = self._told.calls.get(call)
-        number = call.partition("-")[0]
-        others = {*planned.after, *planned.sees} if planned else set()
-        return [self._plan(call), *(self.settled.get(f"{number}-{i}", 0) for i in others)]
+        others = planned.waits(int(call.partition("-")[0])) if planned else ()
+        return [self._plan(call), *(self.settled.get(other, 0) for other in others)]
 
     def _note(self, row: Row) -> None:
         number = row.number

@@ -110,6 +110,8 @@ class Projector:
         self._unanswered: tuple[Question, Link] | None = None
         """The last question, while none has got a reply that can be used since."""
         self._calls: dict[str, Called] = {}
+        self._last: dict[str, Context] = {}
+        """Of each call, the span of its last attempt that is over."""
         self._open: dict[tuple[str, int], _Open] = {}
         self._spent = Spend()
         self._attempts = self._turns = self._chats = 0
@@ -179,7 +181,9 @@ class Projector:
             case ReportNoted():
                 self._noted(event, at)
             case RoundClosed():
-                self._calls.clear()
+                self._calls = {
+                    name: self._calls[name] for name in event.left if name in self._calls
+                }
             case AnswerGiven():
                 self._limited, self._answered = event.limited_by, self.number
                 self._answer = self._said
@@ -305,10 +309,7 @@ class Projector:
         planned, self._offered, self._said = self._offered, (), ""
         for index, call in enumerate(planned):
             worker = self._workers.get(call.worker) or Party(call.worker)
-            waits = tuple(
-                f"{event.round}-{other}" for other in call.waits if 0 <= other < len(planned)
-            )
-            made = Called(worker, call.ref, call.arguments, cause, waits)
+            made = Called(worker, call.ref, call.arguments, cause, call.waits(event.round))
             self._calls[f"{event.round}-{index}"] = made
 
     def _settled(self, event: CallSettled, at: int) -> None:
@@ -373,12 +374,13 @@ class Projector:
         self._done.append(attempt(scene, called, tried, under, self._joined(called)))
         cause = scene.event(self.number)
         self._calls[tried.call] = msgspec.structs.replace(called, cause=cause, last=tried.own)
+        self._last[tried.call] = tried.own
 
     def _joined(self, called: Called) -> tuple[Link, ...]:
         """To what this call has waited for."""
         if not called.waits:
             return ()
-        before = (self._calls[name].last for name in called.waits if name in self._calls)
+        before = (self._last.get(name) for name in called.waits)
         return tuple(Link.to(each, semconv.JOINS) for each in before if each is not None)
 
     def _late(self, call: str, number: int, at: int, spend: Spend) -> None:

@@ -1,5 +1,6 @@
 """The spans of a run's questions and attempts, one function each: the parts of `trace`."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
@@ -55,8 +56,8 @@ class Offered(NamedTuple):
     ref: str
     arguments: str | None
     """As much of them as will be told; None for none."""
-    waits: tuple[int, ...]
-    """Which calls it waits for, or is shown the results of."""
+    waits: Callable[[int], tuple[str, ...]]
+    """Which calls it waits for, given the number of its round."""
 
 
 def offered(scene: Scene, decision: Decision | None) -> tuple[Offered, ...]:
@@ -66,14 +67,14 @@ def offered(scene: Scene, decision: Decision | None) -> tuple[Offered, ...]:
             call.worker,
             call.ref,
             scene.content_of(call.arguments),
-            tuple(sorted({*call.after, *call.sees})),
+            call.waits,
         )
         for call in (decision.calls if decision is not None else ())
     )
 
 
 class Called(msgspec.Struct, frozen=True):
-    """A call of the open round."""
+    """A call of the open round, or of an earlier one that goes on."""
 
     worker: Party
     ref: str

@@ -78,6 +78,7 @@ PLANNED: Final = st.builds(
     arguments=ARGUMENTS,
     after=st.lists(st.integers(0, 4), max_size=1).map(tuple),
     sees=st.lists(st.sampled_from([0, 1, 1, 2, -1]), max_size=1).map(tuple),
+    earlier=st.sampled_from([(), (), (), ("1-0",), ("1-1", "2-0"), ("9-9",)]),
 )
 
 FAIR_PLANS: Final = st.lists(

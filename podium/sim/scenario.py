@@ -84,6 +84,9 @@ HASTY_WALL_MS: Final = 12_000
 AT_ONCE: Final = PolicySpec(name="at-once")
 ASKED: Final = PolicySpec(name="asked", reserve=Spend(tokens=10, cost=3))
 
+EAGER: Final = 4
+"""One run in so many is replanned as soon as a call of it has failed."""
+
 Op = Literal["grow", "shift", "hang", "flaky", "fail", "wide", "agent", "band"]
 
 _VALUES: Final[tuple[tuple[Op, int], ...]] = (
@@ -124,15 +127,21 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     wishes: tuple[Wish, ...] = ()
 
     @property
+    def eager(self) -> bool:
+        """Whether the policy is asked as soon as a call has failed."""
+        return self.n % EAGER == 0
+
+    @property
     def exact(self) -> bool:
         """Whether the answer is the undisturbed one, whatever happens."""
-        limited = self.tight or self.hasty
+        limited = self.tight or self.hasty or self.eager
         return not limited and all(w.kind not in ("cancel", "answer") for w in self.wishes)
 
     @property
     def policy(self) -> PolicySpec:
         """Its policy."""
-        return ASKED if self.asked else AT_ONCE
+        spec = ASKED if self.asked else AT_ONCE
+        return msgspec.structs.replace(spec, replan_on="failure") if self.eager else spec
 
     @property
     def pool(self) -> Pool:
@@ -232,7 +241,7 @@ def decided(shown: View) -> Decision:
     n, rounds = int(inputs["n"]), inputs["rounds"]
     for turn in shown.turns:
         if turn.observations:
-            n = sum(map(worth, turn.observations)) % MODULUS
+            n = sum(map(worth, (*turn.observations, *turn.late))) % MODULUS
     done = sum(bool(turn.observations) for turn in shown.turns)
     if shown.final or done >= len(rounds):
         return Decision(answer=str(n))

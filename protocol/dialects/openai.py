@@ -10,11 +10,12 @@ not rendered.
 """
 
 import re
+from collections.abc import Iterable
 from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from protocol.actions import Json, Pool
+from protocol.actions import Call, Json, Pool
 from protocol.decisions import (
     Decision,
     Observation,
@@ -70,6 +71,12 @@ Answer the question that was asked, from the results, and say what could not be 
 
 Text beside calls is kept as your note. A reply with neither calls nor text is refused."""
 """The conductor's job, as every model of this dialect is told it."""
+
+STILL_OPEN: Final = "(still at work: its result follows when it comes)"
+"""In place of the result of a call that went on when the policy was asked."""
+
+LATE: Final = "Results of earlier calls that came in meanwhile:"
+"""What stands before results that came when their round was over."""
 
 _THINKING: Final = re.compile(r"\A\s*<think>.*?</think>\s*", re.DOTALL)
 """A reasoning block that a server has left in the text; it is thought, and thought is never an
@@ -188,36 +195,53 @@ def _turn(turn: Turn) -> list[Message]:
     if turn.rejection is not None:
         said = [{"role": "assistant", "content": turn.text}] if turn.text.strip() else []
         refused = f"That reply was refused ({turn.rejection.reason}): {turn.rejection.detail}"
-        return [*said, {"role": "user", "content": refused}]
-    if not turn.observations:
+        return [*said, {"role": "user", "content": refused}, *_late(turn)]
+    asked = [seen.call for seen in turn.observations] + list(turn.open)
+    if not asked:
         return [{"role": "assistant", "content": turn.text}] if turn.text.strip() else []
-    ids = _ids(turn.observations)
+    ids = _ids(asked)
     calls = [
         {
             "id": ref,
             "type": "function",
             "function": {
-                "name": _function_name(seen.call.worker),
-                "arguments": _compact(seen.call.arguments),
+                "name": _function_name(call.worker),
+                "arguments": _compact(call.arguments),
             },
         }
-        for ref, seen in zip(ids, turn.observations, strict=True)
+        for ref, call in zip(ids, asked, strict=True)
     ]
     limit = max(VALUE_CHARS, ROUND_CHARS // len(calls))
+    contents = [_result(seen, limit) for seen in turn.observations]
+    contents += [STILL_OPEN] * len(turn.open)
     results = [
-        {"role": "tool", "tool_call_id": ref, "content": _result(seen, limit)}
-        for ref, seen in zip(ids, turn.observations, strict=True)
+        {"role": "tool", "tool_call_id": ref, "content": content}
+        for ref, content in zip(ids, contents, strict=True)
     ]
-    return [{"role": "assistant", "content": turn.text or None, "tool_calls": calls}, *results]
+    asks: Message = {"role": "assistant", "content": turn.text or None, "tool_calls": calls}
+    return [asks, *results, *_late(turn)]
 
 
-def _ids(observations: tuple[Observation, ...]) -> list[str]:
+def _late(turn: Turn) -> list[Message]:
+    """What came when the round was over, each result with its call."""
+    if not turn.late:
+        return []
+    limit = max(VALUE_CHARS, ROUND_CHARS // len(turn.late))
+    lines = [
+        f"{_function_name(seen.call.worker)}({_compact(seen.call.arguments)}): "
+        + _result(seen, limit)
+        for seen in turn.late
+    ]
+    return [{"role": "user", "content": "\n".join([LATE, *lines])}]
+
+
+def _ids(calls: Iterable[Call]) -> list[str]:
     """One id a call, unique in its turn: the model's own unless it gave none, or one twice."""
     taken: set[str] = set()
     ids: list[str] = []
-    for seen in observations:
-        own = seen.call.ref
-        ref = own if own and own not in taken else seen.call.id
+    for call in calls:
+        own = call.ref
+        ref = own if own and own not in taken else call.id
         taken.add(ref)
         ids.append(ref)
     return ids

@@ -220,9 +220,8 @@ class _Steps:
             name = f"{planned.round}-{index}"
             shown = call.arguments if self.content else {"$ref": ref(call.arguments)}
             made = {"tool_call_id": name, "function_name": call.worker, "arguments": shown}
-            after = sorted({*call.after, *call.sees})
-            if after:
-                made["extra"] = {KEY: {"after": [f"{planned.round}-{each}" for each in after]}}
+            if after := call.waits(planned.round):
+                made["extra"] = {KEY: {"after": list(after)}}
             calls.append(made)
             self._by_call[name] = step
         step["tool_calls"] = calls

@@ -25,7 +25,6 @@ from protocol.events import (
     DecisionRejected,
     PolicyReplied,
     RoundClosed,
-    RoundPlanned,
     RunCancelled,
     RunFailed,
     RunFinished,
@@ -170,8 +169,6 @@ class _Walk:
                 self._decide(entry, replied)
             case DecisionRejected() as rejected if self._decided:
                 self.graph.by_id[self._decided][KEY]["rejected"] = rejected.reason
-            case RoundPlanned():
-                self._round = []
             case AttemptStarted() as attempt:
                 self._send(entry, attempt)
             case CallSettled() as settled:
@@ -182,6 +179,7 @@ class _Walk:
                 )
                 for each in self._round:
                     self.graph.edge(each, name, "aggregate")
+                self._round = []
                 self._last, self._kind = name, "causal"
             case SignalReceived() as signal if not signal.by.startswith("run:"):
                 name = self._add(

@@ -30,12 +30,15 @@ from tests.runs import POOL, Driver, answer, begin, plan, planned, play
 from tests.strategies import BUDGETS, MOVES, REPLIES, ROOMY, Move, World, arbitrary
 
 STARTS: st.SearchStrategy[Start] = st.builds(
-    lambda budget, reserve, depth: begin(
-        budget=budget, policy=PolicySpec(name="script", reserve=reserve), depth=depth
+    lambda budget, reserve, depth, replan_on: begin(
+        budget=budget,
+        policy=PolicySpec(name="script", reserve=reserve, replan_on=replan_on),
+        depth=depth,
     ),
     budget=ROOMY | ROOMY | ROOMY | BUDGETS,
     reserve=st.builds(Spend, tokens=st.integers(0, 30), cost=st.integers(0, 10)),
     depth=st.sampled_from([0, 0, 0, 7, 8]),
+    replan_on=st.sampled_from(["never", "failure"]),
 )
 
 HISTORIES = st.lists(st.lists(MOVES, min_size=1, max_size=3), min_size=12, max_size=40)
@@ -94,7 +97,9 @@ def _check(state: RunState, event: AnyEvent) -> None:
             assert event.round == state.round + 1 <= state.budget.rounds
         case RoundClosed():
             assert event.round == state.round
-            assert all(state.calls[name].status is not None for name in state.current)
+            unsettled = [name for name in state.awaited if state.calls[name].status is None]
+            assert list(event.left) == unsettled
+            assert not unsettled or state.policy.replan_on == "failure"
         case PolicyAsked():
             assert event.turn == state.turn + 1
         case PolicyReplied():
@@ -122,7 +127,9 @@ def _check_state(state: RunState) -> None:
     open_calls = {name: call.attempt for name, call in state.calls.items() if call.open}
     if state.phase != "ended":
         assert state.open == open_calls
-    assert state.unsettled == sum(state.calls[name].status is None for name in state.current)
+    assert state.unsettled == sum(state.calls[name].status is None for name in state.awaited)
+    assert all(state.calls[name].status is None for name in state.carried)
+    assert {name for name, call in state.calls.items() if call.status is None} <= {*state.awaited}
     assert not state.strays & set(state.open.items())
 
 
