@@ -164,7 +164,8 @@ class Effects:
         In the first trace of a run that begins one, a span is named by what the call says anyway.
         """
         state = self.shell.state
-        segment = state.calls[name].segment
+        first, segment = state.hedged.get(name, (0, 0))
+        segment = segment if attempt == first else state.calls[name].segment
         if not (self.shell.host.options.traced or state.traceparent or segment):
             return {}
         above = attempt_context(state.run, name, attempt, state.traceparent, segment)

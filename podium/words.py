@@ -3,6 +3,8 @@
 What agents wrote is in them only on request (``content``), and always on one line and cleaned.
 """
 
+from typing import Final
+
 from podium.render import (
     NAME_CHARS,
     arguments_text,
@@ -21,6 +23,7 @@ from protocol.events import (
     BudgetExtended,
     CallSettled,
     DecisionRejected,
+    NotedReason,
     PolicyAsked,
     PolicyReplied,
     ReportNoted,
@@ -124,6 +127,14 @@ def _of_policy(event: PolicyAsked | PolicyReplied | DecisionRejected, content: b
             return f"reply {event.turn} rejected ({event.reason}){detail}"
 
 
+NOTED: Final[dict[NotedReason, str]] = {
+    "late": "reported too late",
+    "retried": "failed, is tried again",
+    "hedged": "failed, another attempt goes on",
+}
+"""What became of an attempt whose report doesn't settle its call."""
+
+
 def _decided(decision: Decision | None, text: str) -> str:
     if decision is None:
         return one_line(text)
@@ -142,7 +153,7 @@ def _of_call(row: Row, timeline: Timeline, content: bool) -> str:
             text = f"{row.call}  {worker}  attempt {row.attempt} begins"
             return f"{text}  ({asked})" if asked else text
         case ReportNoted(why=why, usable=usable):
-            became = "failed, is tried again" if why == "retried" else "reported too late"
+            became = NOTED[why]
             became += ", and is shown all the same" if usable else ""
             return f"{row.call}  {worker}  attempt {row.attempt} {became}"
         case CallSettled() as event:

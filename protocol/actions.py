@@ -98,6 +98,9 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Milliseconds that an attempt may wait in the queue for a free slot."""
     attempts: int = 2
     """Tries of one call; a further one is made only after an infrastructure fault."""
+    hedge: bool = False
+    """Whether a call that takes far longer than others may be tried a second time meanwhile: only
+    where doing it twice harms nobody."""
 
 
 class Pool(msgspec.Struct, frozen=True):

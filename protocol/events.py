@@ -31,7 +31,7 @@ Asker: TypeAlias = Literal["policy", "composer"]
 """Who is asked: the run's policy, or the composer that writes an answer from what was observed."""
 
 PauseReason: TypeAlias = Literal["signal", "budget", "policy_unavailable", "kills_host"]
-NotedReason: TypeAlias = Literal["late", "retried"]
+NotedReason: TypeAlias = Literal["late", "retried", "hedged"]
 FailReason: TypeAlias = Literal["no_answer"]
 
 
@@ -209,9 +209,10 @@ class CallSettled(Event, frozen=True, kw_only=True, tag="CallSettled"):
 
 
 class ReportNoted(Event, frozen=True, kw_only=True, tag="ReportNoted"):
-    """A report that doesn't settle its call: late, or of an attempt that is tried again.
+    """A report that doesn't settle its call.
 
-    It is billed all the same.
+    It came late, or is of an attempt that is tried again, or beside which another one goes on. It
+    is billed all the same.
     """
 
     call: str

@@ -11,7 +11,9 @@ import msgspec
 from protocol.actions import Json, Report
 from protocol.budgets import Extension
 
-SignalKind: TypeAlias = Literal["cancel", "answer", "extend", "pause", "resume"]
+SignalKind: TypeAlias = Literal["cancel", "answer", "extend", "pause", "resume", "hedge", "replan"]
+"""What may be wished. ``hedge``: that a call which takes long is tried by somebody else, too;
+``replan``: that the policy is asked although calls of its round go on."""
 
 
 class Signal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="signal"):
@@ -27,6 +29,8 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
     reason: str = ""
     extension: Extension = Extension()
     """For ``extend``: what is added."""
+    call: str = ""
+    """For ``hedge``: which. For ``replan``: because of which."""
 
 
 class Reward(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="reward"):

@@ -22,6 +22,7 @@ from protocol.events import (
     NotedReason,
     PolicyAsked,
     ReportNoted,
+    RoundClosed,
     RunFailed,
     RunPaused,
 )
@@ -274,7 +275,7 @@ def _start_some(d: Draft) -> bool:
             continue
         if any(s.calls[other].status is None for other in call.call.after):
             continue
-        if len(s.open) >= s.budget.parallel:
+        if _full(s):
             break
         settled = _start(d, call) or settled
     return settled
@@ -294,9 +295,36 @@ def _start(d: Draft, call: CallState) -> bool:
         text = f"Not {again}: it might spend more than is left of the run's budget ({limit})."
         settle(d, call.call.id, "EXEC_ERR", fault, text)
         return True
-    number, deadline = call.attempt + 1, d.at + _patience(spec)
-    d.emit(AttemptStarted(call=call.call.id, attempt=number, deadline=deadline, reserve=reserve))
+    _begin(d, call, reserve)
     return False
+
+
+def _full(s: RunState) -> bool:
+    """Whether as many attempts are made at a time as may be."""
+    return len(s.open) + len(s.hedged) >= s.budget.parallel
+
+
+def _begin(d: Draft, call: CallState, reserve: Spend) -> None:
+    number = call.attempt + 1
+    deadline = d.at + _patience(d.state.workers[call.call.worker])
+    d.emit(AttemptStarted(call=call.call.id, attempt=number, deadline=deadline, reserve=reserve))
+
+
+def hedge(d: Draft, name: str) -> None:
+    """Try a call a second time while the first attempt goes on, if that may be and is affordable.
+
+    Whichever reports first counts. An attempt is hedged once, and only where its worker allows it.
+    """
+    s = d.state
+    call = s.calls.get(name)
+    if call is None or name not in s.open or name in s.hedged or _full(s):
+        return
+    spec = s.workers[call.call.worker]
+    reserve = reservation(s, spec)
+    if not spec.hedge or spec.kind == "conductor" or s.final or d.at >= s.wall_deadline:
+        return
+    if not short_of(s.budget, s.committed, reserve + _ONE_CALL, kept=s.policy.reserve):
+        _begin(d, call, reserve)
 
 
 def _patience(spec: WorkerSpec) -> int:
@@ -364,15 +392,19 @@ def take_report(d: Draft, digest: str, report: Report) -> None:
             )
         )
 
-    current = call.open and report.attempt == call.attempt
+    current = s.waits_for(report.call, report.attempt)
     if call.status is not None or (report.status != "OK" and not current):
         if len(call.noted) < MAX_NOTED_REPORTS:
             unseen = s.rules >= LATE_IS_SHOWN and call.status != "OK" and not call.late
             note("late", usable=unseen and report.status == "OK")
         return
-    if report.status != "OK" and report.fault == "infrastructure" and _may_retry(d, call, report):
-        note("retried")
-        return
+    if report.status != "OK" and report.fault == "infrastructure":
+        if report.call in s.hedged:
+            note("hedged")
+            return
+        if _may_retry(d, call, report):
+            note("retried")
+            return
     d.emit(
         CallSettled(
             call=report.call,
@@ -394,7 +426,7 @@ def _may_retry(d: Draft, call: CallState, report: Report) -> bool:
     now = s.paused_at if s.phase == "paused" else d.at  # a pause doesn't count
     if now >= s.wall_deadline:
         return False
-    held = s.reserves.get((call.call.id, call.attempt), NOTHING)
+    held = s.reserves.get((report.call, report.attempt), NOTHING)
     committed = s.committed - held + report.spend
     need = reservation(s, spec) + _ONE_CALL
     return not short_of(s.budget, committed, need, kept=s.policy.reserve)
@@ -410,6 +442,11 @@ def replans(d: Draft) -> bool:
         return False
     settled = (name for name, report in s.news if not report or report != s.calls[name].late)
     return any(s.calls[name].status not in (None, "OK") for name in (*s.current, *settled))
+
+
+def close_round(d: Draft) -> None:
+    """Close the round. Calls that have not settled go on."""
+    d.emit(RoundClosed(round=d.state.round, left=left(d.state)))
 
 
 def left(s: RunState) -> tuple[str, ...]:

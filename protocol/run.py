@@ -51,7 +51,6 @@ from protocol.events import (
     DecisionRejected,
     PolicyAsked,
     PolicyReplied,
-    RoundClosed,
     RoundPlanned,
     RunActivated,
     RunCancelled,
@@ -79,8 +78,10 @@ from protocol.rules import (
     as_recorded,
     ask,
     check_calls,
+    close_round,
     give_up_question,
-    left,
+    hedge,
+    limit_reached,
     replans,
     settle_overdue,
     settle_rest,
@@ -200,7 +201,7 @@ def _advance(d: Draft) -> None:
                 start_ready(d)
             if s.unsettled and not replans(d):
                 return
-            d.emit(RoundClosed(round=s.round, left=left(s)))
+            close_round(d)
         elif s.phase != "deciding":
             return
         elif s.decision is not None:
@@ -289,6 +290,12 @@ def _take_signal(d: Draft, digest: str, signal: Signal) -> None:
         case "resume" | "answer":
             if s.phase == "paused":
                 d.emit(RunResumed(at=d.at))
+        case "hedge":
+            if s.phase in ("working", "deciding"):
+                hedge(d, signal.call)
+        case "replan":
+            if s.phase == "working" and signal.call in s.open and not limit_reached(s, d.at):
+                close_round(d)
 
 
 def _take_reply(
@@ -403,6 +410,7 @@ def due(state: RunState) -> list[Effect]:
     if state.phase not in ("deciding", "working"):
         return effects
     effects += [Make(call, attempt) for call, attempt in state.open.items()]
+    effects += [Make(call, attempt) for call, (attempt, _) in state.hedged.items()]
     until = [state.calls[call].deadline for call in state.open]
     asked, wall = state.asked, state.wall_deadline
     if state.open or state.phase == "working":

@@ -29,7 +29,7 @@ class CallState(msgspec.Struct, frozen=True, gc=False):
     attempt: int = 0
     """The last attempt that was started, 0 for none."""
     open: bool = False
-    """Whether that attempt is still waited for."""
+    """Whether that attempt, or one before it, is still waited for."""
     deadline: int = 0
     """Until when, milliseconds since the epoch."""
     status: Status | None = None
@@ -137,7 +137,9 @@ class RunState(msgspec.Struct):
     news: tuple[tuple[str, str], ...] = ()
     """What came late since the policy was asked, as `TurnState.late` has it."""
     open: dict[str, int] = msgspec.field(default_factory=dict)
-    """Attempts that are waited for: call to attempt."""
+    """Attempts that are waited for: call to attempt; of two, the last."""
+    hedged: dict[str, tuple[int, int]] = msgspec.field(default_factory=dict)
+    """Of calls that two attempts are waited for of: the first of them, and its segment."""
     strays: set[tuple[str, int]] = msgspec.field(default_factory=set)
     """Attempts, by call and number, that nobody waits for any more and that have not reported."""
 
@@ -168,6 +170,7 @@ class RunState(msgspec.Struct):
         new.turns = self.turns.copy()
         new.calls = self.calls.copy()
         new.open = self.open.copy()
+        new.hedged = self.hedged.copy()
         new.strays = self.strays.copy()
         new.reserves = self.reserves.copy()
         return new
@@ -176,6 +179,10 @@ class RunState(msgspec.Struct):
     def awaited(self) -> tuple[str, ...]:
         """The calls that the open round waits for, also those of earlier ones."""
         return (*self.carried, *self.current)
+
+    def waits_for(self, call: str, attempt: int) -> bool:
+        """Whether a report of that attempt is waited for."""
+        return self.open.get(call) == attempt or self.hedged.get(call, (0, 0))[0] == attempt
 
     @property
     def committed(self) -> Spend:

@@ -258,6 +258,8 @@ def _attempt_started(s: RunState, event: AttemptStarted) -> None:
     old = s.calls.get(event.call)
     if old is None or old.status is not None:
         return
+    if old.open:
+        s.hedged[event.call] = s.open[event.call], old.segment
     s.segment = segment = s.segment.tried()
     s.calls[event.call] = CallState(
         old.call,
@@ -288,10 +290,10 @@ def _call_settled(s: RunState, event: CallSettled) -> None:
         event.value,
         noted,
     )
-    if s.open.pop(event.call, None) is not None and not (
-        event.report and event.attempt == old.attempt
-    ):
-        s.strays.add((event.call, old.attempt))
+    counted = event.attempt if event.report else 0
+    for attempt in (s.open.pop(event.call, 0), s.hedged.pop(event.call, (0, 0))[0]):
+        if attempt and attempt != counted:
+            s.strays.add((event.call, attempt))
     if event.call in s.carried:
         s.carried = tuple(name for name in s.carried if name != event.call)
         s.news += ((event.call, event.report),)
@@ -311,6 +313,10 @@ def _report_noted(s: RunState, event: ReportNoted) -> None:
     if event.why == "retried":
         open_ = False
         s.open.pop(event.call, None)
+    elif event.why == "hedged" and event.call in s.hedged:
+        first, _ = s.hedged.pop(event.call)
+        if event.attempt != first:
+            s.open[event.call] = first
     late = event.report if event.usable else old.late
     s.calls[event.call] = msgspec.structs.replace(old, noted=noted, open=open_, late=late)
     if event.usable:
@@ -362,5 +368,7 @@ def _steered(s: RunState, event: SignalReceived | RunPaused | RunResumed | Budge
 def _ended(s: RunState, outcome: Outcome, at: int) -> None:
     s.phase, s.outcome, s.ended_at = "ended", outcome, at
     s.strays.update(s.open.items())
+    s.strays.update((call, attempt) for call, (attempt, _) in s.hedged.items())
     s.open.clear()
+    s.hedged.clear()
     s.asked = None

@@ -71,13 +71,13 @@ def decider(command: Command | None, event: AnyEvent, before: RunState) -> str:
         case RoundPlanned() | AnswerGiven() | RunFinished():
             return "protocol.run._act"
         case AttemptStarted():
-            return "protocol.rules._start"
+            return "protocol.rules._begin"
         case ReportNoted():
             return "protocol.rules.take_report"
         case CallSettled():
             return _settler(event)
         case RoundClosed():
-            return "protocol.run._advance"
+            return "protocol.rules.close_round"
         case SignalReceived() | RunCancelled() | BudgetExtended() | RunResumed():
             return "protocol.run._take_signal"
         case RunPaused():

@@ -143,7 +143,7 @@ class Driver:
         """A report that blames the infrastructure."""
         return self.report(call, status="EXEC_ERR", fault="infrastructure", **more)
 
-    def signal(self, kind: SignalKind, **extension: int) -> list[AnyEvent]:
+    def signal(self, kind: SignalKind, call: str = "", **extension: int) -> list[AnyEvent]:
         """Somebody's wish, each a new one."""
         wish = Signal(
             id=str(len(self.events)),
@@ -151,6 +151,7 @@ class Driver:
             kind=kind,
             by="ada",
             extension=Extension(**extension),
+            call=call,
         )
         return self.give(inbox(wish))
 

@@ -139,7 +139,7 @@ MOVES: Final = st.builds(
     fault=st.sampled_from(["none", "worker", "infrastructure", "infrastructure", "policy"]),
     part=st.integers(0, 100),
     signal=st.sampled_from(
-        ["cancel", "answer", "pause", *["extend", "resume"] * 4]  # so that most runs go on
+        ["cancel", "answer", "pause", "replan", *["extend", "resume", "hedge"] * 4]  # most go on
     ),
     extension=st.builds(
         Extension, rounds=st.integers(0, 2), calls=st.integers(0, 2), wall_ms=st.integers(0, 9_999)
@@ -184,6 +184,7 @@ class World(Driver):
                     kind=move.signal,
                     by="ada",
                     extension=move.extension,
+                    call=self._open(move.which),
                 )
                 return [inbox(wish)]
             case "deadline":
@@ -204,6 +205,11 @@ class World(Driver):
                     inbox(self.report_of(name, attempt=number, value=move.which))
                     for name, number in self.state.open.items()
                 ]
+
+    def _open(self, which: int) -> str:
+        """A call that goes on, or one that there is not."""
+        names = [*self.state.open, "9-9"]
+        return names[which % len(names)]
 
     def _reply(self, move: Move) -> list[Command]:
         asked = self.state.asked
@@ -226,7 +232,8 @@ class World(Driver):
         ]
         if not started:
             return []
-        waiting = [*self.state.open.items(), *sorted(self.state.strays)]
+        hedged = [(name, first) for name, (first, _) in self.state.hedged.items()]
+        waiting = [*self.state.open.items(), *hedged, *sorted(self.state.strays)]
         name, number = (waiting or started)[move.which % len(waiting or started)]
         if move.which % 7 == 0:
             name, number = started[move.which % len(started)]

@@ -115,6 +115,7 @@ def shape(spans: list[Span]) -> list[str]:
 
 def assert_series(roots: list[Span]) -> None:
     """A run's own spans are linked both ways, and the last says how the run ended."""
+    roots = sorted(roots, key=lambda span: int(str(span.attributes.get(semconv.SEGMENT, 0))))
     links = [{link.kind: link.span for link in span.links} for span in roots]
     for number, (before, after) in enumerate(pairwise(range(len(roots))), 1):
         assert links[before][semconv.CONTINUED_IN] == roots[after].id

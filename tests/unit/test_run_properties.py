@@ -29,9 +29,12 @@ from protocol.views import child_start, compose, view
 from tests.runs import POOL, Driver, answer, begin, plan, planned, play
 from tests.strategies import BUDGETS, MOVES, REPLIES, ROOMY, Move, World, arbitrary
 
+HEDGED = Pool(tuple(msgspec.structs.replace(worker, hedge=True) for worker in POOL.workers))
+
 STARTS: st.SearchStrategy[Start] = st.builds(
-    lambda budget, reserve, depth, replan_on: begin(
+    lambda budget, reserve, depth, replan_on, pool: begin(
         budget=budget,
+        pool=pool,
         policy=PolicySpec(name="script", reserve=reserve, replan_on=replan_on),
         depth=depth,
     ),
@@ -39,6 +42,7 @@ STARTS: st.SearchStrategy[Start] = st.builds(
     reserve=st.builds(Spend, tokens=st.integers(0, 30), cost=st.integers(0, 10)),
     depth=st.sampled_from([0, 0, 0, 7, 8]),
     replan_on=st.sampled_from(["never", "failure"]),
+    pool=st.sampled_from([POOL, HEDGED]),
 )
 
 HISTORIES = st.lists(st.lists(MOVES, min_size=1, max_size=3), min_size=12, max_size=40)
@@ -78,9 +82,12 @@ def _check(state: RunState, event: AnyEvent) -> None:
         case AttemptStarted():
             call = state.calls[event.call]
             assert call.status is None
-            assert not call.open
-            assert event.attempt == call.attempt + 1 <= state.workers[call.call.worker].attempts
-            assert len(state.open) < state.budget.parallel
+            spec = state.workers[call.call.worker]
+            assert not call.open or (spec.hedge and event.call not in state.hedged)
+            assert event.attempt == call.attempt + 1
+            if not call.open and not spec.hedge:
+                assert event.attempt <= spec.attempts
+            assert len(state.open) + len(state.hedged) < state.budget.parallel
             assert all(state.calls[other].status is not None for other in call.call.after)
             _check_arguments(call.call.worker, call.call.arguments)
             if call.call.worker == "child":
@@ -99,7 +106,6 @@ def _check(state: RunState, event: AnyEvent) -> None:
             assert event.round == state.round
             unsettled = [name for name in state.awaited if state.calls[name].status is None]
             assert list(event.left) == unsettled
-            assert not unsettled or state.policy.replan_on == "failure"
         case PolicyAsked():
             assert event.turn == state.turn + 1
         case PolicyReplied():
@@ -123,10 +129,13 @@ def _check_state(state: RunState) -> None:
     assert committed.cost <= budget.cost
     assert state.reserved == sum(state.reserves.values(), Spend())
     assert state.round <= budget.rounds
-    assert len(state.open) <= budget.parallel
-    open_calls = {name: call.attempt for name, call in state.calls.items() if call.open}
+    assert len(state.open) + len(state.hedged) <= budget.parallel
     if state.phase != "ended":
-        assert state.open == open_calls
+        assert set(state.open) == {name for name, call in state.calls.items() if call.open}
+    for name, attempt in state.open.items():
+        first, _ = state.hedged.get(name, (0, 0))
+        assert first < attempt <= state.calls[name].attempt
+    assert set(state.hedged) <= set(state.open)
     assert state.unsettled == sum(state.calls[name].status is None for name in state.awaited)
     assert all(state.calls[name].status is None for name in state.carried)
     assert {name for name, call in state.calls.items() if call.status is None} <= {*state.awaited}

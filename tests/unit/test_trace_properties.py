@@ -2,6 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from protocol import semconv
 from protocol.actions import Report
@@ -14,15 +15,23 @@ from protocol.views import child_start
 from replay.chain import RunLog
 from replay.spans import Span, in_order, otlp_json
 from replay.trace import Projector, of_run
-from tests.runs import AT, RUN, Driver, begin
+from tests.runs import AT, POOL, RUN, Driver, begin
 from tests.strategies import MOVES, ROOMY, World, arbitrary
 from tests.traces import MODEL, assert_series, log_of, segments
+from tests.unit.test_run_properties import HEDGED
 
 histories = st.lists(st.lists(MOVES, min_size=1, max_size=3), min_size=4, max_size=25)
 
 
 @given(
-    st.builds(begin, budget=ROOMY, policy=st.sampled_from([MODEL, begin().policy])),
+    st.builds(
+        begin,
+        budget=ROOMY,
+        policy=st.sampled_from(
+            [MODEL, begin().policy, replace(MODEL, replan_on="failure")],
+        ),
+        pool=st.sampled_from([POOL, HEDGED]),
+    ),
     histories,
     st.sampled_from([(500, 600_000), (4, 600_000), (500, 1_000), (6, 1_000)]),
 )
