@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from actors.admission import admit_task
+from actors.monitor import Monitor
 from actors.ports import Clock, Policy
 from actors.queues import Bus, Delivery, Puller, Queue
 from actors.run_shell import RunShell
@@ -100,6 +101,7 @@ class Conductor:
         """How many times this process was away for so long that others may have taken over."""
         self.on_over: Callable[[RunShell], None] | None = None
         """Called, within this process, when a run has ended or is handed back."""
+        self.monitor = Monitor()
         self._beat = self.monotonic()
         self._resting: set[str] = set()
         self._puller: Puller | None = None
@@ -126,6 +128,7 @@ class Conductor:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.monitor.close()
         for shell in shells:
             await shell.delivery.nak()
 

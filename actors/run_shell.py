@@ -333,8 +333,9 @@ class RunShell:
             self.head = await self.host.log.append(commit, self.head)
         finally:
             self._appending = False
-        self.state = draft.state
+        before, self.state = self.state, draft.state
         self._active = True
+        self.host.monitor.saw(self, before, draft.events, at)
 
     def _ask_at_once(self, draft: Draft) -> None:
         """Have a policy that needs no waiting reply within the same commit.

@@ -74,6 +74,7 @@ FIELDS: Final = (
     "concurrency",
     "replicas",
     "attempts",
+    "hedge",
     "secrets",
 )
 """What a worker's table says just as `WorkerSpec` does."""
@@ -115,6 +116,8 @@ class WorkerTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     reserve_tokens: Whole | None = None
     """The most that one attempt may spend; held back from the budget while it works."""
     reserve_cost_usd: Annotated[float, msgspec.Meta(ge=0, le=10**6)] | None = None
+    hedge: bool | None = None
+    """Whether a call that takes far longer than others may be tried a second time meanwhile."""
     secrets: tuple[str, ...] | None = None
     """Names of the secrets that may be resolved for it: ``${secret:NAME}``."""
 

@@ -333,6 +333,12 @@ def _patience(spec: WorkerSpec) -> int:
     return spec.wait_ms + spec.timeout_ms + grace
 
 
+def begun_at(s: RunState, name: str) -> int:
+    """When the last attempt of a call was begun, milliseconds since the epoch."""
+    call = s.calls[name]
+    return call.deadline - _patience(s.workers[call.call.worker])
+
+
 def reservation(s: RunState, spec: WorkerSpec) -> Spend:
     """The most that one attempt may spend.
 
@@ -355,7 +361,6 @@ def child_budget(s: RunState, call: CallState) -> Budget:
     """
     spec = s.workers[call.call.worker]
     carved = s.reserves.get((call.call.id, call.attempt), NOTHING)
-    started_at = call.deadline - _patience(spec)
     return Budget(
         rounds=s.budget.rounds,
         calls=carved.calls,
@@ -363,7 +368,7 @@ def child_budget(s: RunState, call: CallState) -> Budget:
         depth=max(0, s.budget.depth - 1),
         tokens=carved.tokens,
         cost=carved.cost,
-        wall_ms=min(spec.timeout_ms, max(0, s.wall_deadline - started_at)),
+        wall_ms=min(spec.timeout_ms, max(0, s.wall_deadline - begun_at(s, call.call.id))),
         on_limit="answer",
     )
 

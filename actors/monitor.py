@@ -1,0 +1,198 @@
+"""The monitor: sees that something goes wrong while it does, and wishes for what would help.
+
+It watches what a conductor writes to the logs of its runs, and posts signals like anybody else: to
+hedge a call that takes far longer than its worker's calls did, to have the policy asked meanwhile,
+or to pause a run that goes round in circles. So the log says what was wished, why, and what came of
+it, and a replay needs no monitor.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+from weakref import WeakKeyDictionary
+
+from protocol.actions import Json
+from protocol.codec import encode
+from protocol.decisions import Observation
+from protocol.errors import PodiumError
+from protocol.events import AnyEvent, CallSettled, RoundClosed
+from protocol.inbox import Signal, SignalKind
+from protocol.limits import MAX_NAME_CHARS
+from protocol.rules import begun_at
+from protocol.state import RunState
+from protocol.views import observation
+
+if TYPE_CHECKING:
+    from actors.run_shell import RunShell
+
+logger = logging.getLogger("podium.monitor")
+
+BY: Final = "monitor"
+"""Who gives its signals."""
+
+PAST: Final = 200
+"""Calls of one worker that are remembered: the last minutes of a busy one."""
+
+LEAST: Final = 20
+"""Calls after which a worker's past says something: its slowest is about the slowest of twenty."""
+
+PERCENTILE: Final = 0.95
+"""Of a worker's past calls are faster than one that is a straggler. A twentieth of the calls is
+tried twice, then: what Dean and Barroso ("The Tail at Scale", 2013) call a hedged request."""
+
+TIMES_MEDIAN: Final = 3
+"""Times the median beyond which a call is a straggler, too: where a twentieth of all calls is slow,
+the percentile is one of the slow ones or of the others by chance."""
+
+LEAST_MS: Final = 20
+"""Milliseconds that any call may take: below it, a second attempt would hardly be faster."""
+
+CIRCLES: Final = 5
+"""Rounds in a row that ask for the same and get the same before a run is paused."""
+
+BARREN: Final = 8
+"""Rounds in a row in which nothing succeeds before a run is paused."""
+
+
+class Past:
+    """How long the last calls of one worker took, from when they were begun until they counted."""
+
+    def __init__(self) -> None:
+        self._took: deque[int] = deque(maxlen=PAST)
+        self._limit: int | None = None
+
+    def add(self, took_ms: int) -> None:
+        """One more call, milliseconds."""
+        self._took.append(took_ms)
+        self._limit = None
+
+    @property
+    def limit_ms(self) -> int | None:
+        """Milliseconds beyond which a call is a straggler; None while too little is known."""
+        if len(self._took) < LEAST:
+            return None
+        if self._limit is None:
+            took = sorted(self._took)
+            slow = took[min(len(took) - 1, int(len(took) * PERCENTILE))]
+            self._limit = max(LEAST_MS, min(slow, TIMES_MEDIAN * took[len(took) // 2]))
+        return self._limit
+
+
+def straggling(state: RunState, call: str) -> SignalKind | None:
+    """What helps against a call that takes too long, if that is wanted."""
+    if call not in state.open or call in state.hedged or state.final:
+        return None
+    if state.workers[state.calls[call].call.worker].hedge:
+        return "hedge"
+    if state.policy.replan_on == "straggler" and state.phase == "working":
+        return "replan"
+    return None
+
+
+def circling(state: RunState, values: Mapping[str, Json]) -> str:
+    """Why the last rounds of a run got it nowhere; "" if they may have.
+
+    Args:
+        state: The run.
+        values: Values by the hash of their report.
+    """
+    rounds = [_seen(state, turn.calls, values) for turn in state.turns[-BARREN - 1 :]]
+    over = [seen for seen in rounds if seen is not None][-BARREN:]
+    if len(over) == BARREN and not any(each.status == "OK" for seen in over for each in seen):
+        return f"nothing has succeeded in {BARREN} rounds"
+    if len(over) < CIRCLES:
+        return ""
+    last = over[-CIRCLES:]
+    told = [[(e.call.worker, e.call.arguments, e.status, e.value) for e in seen] for seen in last]
+    if any(each != told[0] for each in told):
+        return ""
+    workers = ", ".join(dict.fromkeys(each.call.worker for each in last[0]))
+    return f"{CIRCLES} rounds have asked {workers} for the same and got the same"
+
+
+def _seen(
+    state: RunState, calls: Sequence[str], values: Mapping[str, Json]
+) -> list[Observation] | None:
+    """What came of a round's calls; None for a round that isn't over, and for no round."""
+    seen = [observation(state, call, values) for call in calls]
+    over = [each for each in seen if each is not None]
+    return over if calls and len(over) == len(seen) else None
+
+
+class Monitor:
+    """Watches the runs of one conductor."""
+
+    def __init__(self) -> None:
+        self.past: dict[str, Past] = {}
+        """By the worker's name."""
+        self._warned: WeakKeyDictionary[RunShell, int] = WeakKeyDictionary()
+        """Runs that it has had paused, and in which round."""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begun(self, shell: "RunShell", calls: Iterable[tuple[str, int]]) -> None:
+        """These attempts have been sent: look after each when it would be a straggler."""
+        state = shell.state
+        loop = asyncio.get_running_loop()
+        for call, attempt in calls:
+            past = self.past.get(state.calls[call].call.worker)
+            if past is None or past.limit_ms is None or straggling(state, call) is None:
+                continue
+            at = begun_at(state, call) + past.limit_ms
+            wait_s = max(0, at - shell.host.clock()) / 1_000
+            loop.call_later(wait_s, self._look, shell, call, attempt, past.limit_ms)
+
+    def saw(self, shell: "RunShell", before: RunState, events: Sequence[AnyEvent], at: int) -> None:
+        """A commit of the run is in its log: what it says of its workers, and of the run."""
+        for event in events:
+            if isinstance(event, CallSettled):
+                if event.report and event.status == "OK" and event.call in before.open:
+                    worker = before.calls[event.call].call.worker
+                    took_ms = max(0, at - begun_at(before, event.call))
+                    self.past.setdefault(worker, Past()).add(took_ms)
+            elif isinstance(event, RoundClosed):
+                self._closed(shell, event.round)
+
+    def _closed(self, shell: "RunShell", number: int) -> None:
+        """Pause a run that gets nowhere. Whoever has it go on gives it as many rounds again."""
+        if number < self._warned.get(shell, 0) + CIRCLES or shell.state.final:
+            return
+        if why := circling(shell.state, shell.values):
+            self._warned[shell] = number
+            self._wish(shell, "pause", "", f"round-{number}", why)
+
+    def _look(self, shell: "RunShell", call: str, attempt: int, limit_ms: int) -> None:
+        state = shell.state
+        if shell.over.is_set() or state.open.get(call) != attempt:
+            return
+        kind = straggling(state, call)
+        if kind is not None:
+            why = f"call {call} takes longer than {limit_ms} ms, as few of its worker's calls did"
+            self._wish(shell, kind, call, f"{call}/{attempt}", why)
+
+    def _wish(self, shell: "RunShell", kind: SignalKind, call: str, name: str, why: str) -> None:
+        signal = Signal(
+            id=f"{BY}/{kind}/{name}",
+            run=shell.run,
+            kind=kind,
+            by=BY,
+            reason=why[:MAX_NAME_CHARS],
+            call=call,
+        )
+        task = asyncio.create_task(self._post(shell, signal), name="wish")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _post(self, shell: "RunShell", signal: Signal) -> None:
+        try:
+            await shell.assure()
+            await shell.host.log.post(shell.run, encode(signal))
+        except PodiumError as error:  # it would have helped, and nothing hangs on it
+            logger.warning("run %s: %s was not wished for: %s", shell.run, signal.kind, error)
+
+    async def close(self) -> None:
+        """Wish for nothing more."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,0 +1,167 @@
+"""The monitor: which calls are stragglers, which runs get nowhere, and what it wishes for."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.monitor import BARREN, CIRCLES, LEAST, LEAST_MS, PAST, Past, circling, straggling
+from actors.ports import Attempt, Outcome
+from protocol.actions import Pool, WorkerSpec
+from protocol.budgets import Budget
+from protocol.decisions import Decision, PolicySpec
+from protocol.events import AttemptStarted, CallSettled, RunPaused, SignalReceived
+from protocol.inbox import Signal
+from tests.runs import AGENT, CHILD, TOOL, Driver, plan, planned, started
+from tests.world import World, calls
+
+MANY = Budget(rounds=100, calls=100)
+HEDGED = Pool(tuple(msgspec.structs.replace(each, hedge=True) for each in (TOOL, AGENT, CHILD)))
+
+
+def past(*took: int) -> Past:
+    made = Past()
+    for ms in took:
+        made.add(ms)
+    return made
+
+
+def test_little_says_nothing() -> None:
+    assert past(*[100] * (LEAST - 1)).limit_ms is None
+    assert past(*[100] * LEAST).limit_ms == 100
+
+
+def test_a_twentieth_that_is_slow_moves_the_limit_by_three_at_most() -> None:
+    assert past(*[2_000] * 15, *[200] * 185).limit_ms == 600
+
+
+def test_what_is_quick_anyway_is_no_straggler() -> None:
+    assert past(*[1] * LEAST).limit_ms == LEAST_MS
+
+
+@given(st.lists(st.integers(0, 100_000), min_size=LEAST, max_size=2 * PAST))
+def test_few_are_beyond_the_limit_but_where_many_are_slow(took: list[int]) -> None:
+    made = past(*took)
+    known = sorted(took[-PAST:])
+    assert made.limit_ms is not None
+    assert made.limit_ms >= LEAST_MS
+    beyond = sum(ms > made.limit_ms for ms in known)
+    assert beyond <= len(known) * 0.05 or made.limit_ms == max(LEAST_MS, 3 * known[len(known) // 2])
+
+
+@pytest.mark.parametrize(
+    ("pool", "replan_on", "helps"),
+    [
+        (HEDGED, "never", "hedge"),
+        (HEDGED, "straggler", "hedge"),
+        (Pool((TOOL, AGENT, CHILD)), "straggler", "replan"),
+        (Pool((TOOL, AGENT, CHILD)), "failure", None),
+    ],
+)
+def test_what_helps_is_what_is_allowed(pool: Pool, replan_on: Any, helps: str | None) -> None:
+    policy = PolicySpec(name="script", replan_on=replan_on)
+    driver = started(planned("agent"), pool=pool, policy=policy)
+    assert straggling(driver.state, "1-0") == helps
+    driver.report("1-0")
+    assert straggling(driver.state, "1-0") is None
+
+
+def rounds(number: int, *, n: Any = 1, **more: Any) -> Driver:
+    """So many rounds of one call, each of which is reported in the same way."""
+    driver = started(planned(n=n(1) if callable(n) else n))
+    for count in range(1, number + 1):
+        driver.report(f"{count}-0", **more)
+        if count < number:
+            driver.reply(plan(planned(n=n(count + 1) if callable(n) else n)))
+    return driver
+
+
+def test_who_asks_for_the_same_and_gets_the_same_goes_in_circles() -> None:
+    driver = rounds(CIRCLES)
+    assert circling(driver.state, driver.values) == (
+        f"{CIRCLES} rounds have asked tool for the same and got the same"
+    )
+    driver = rounds(CIRCLES - 1)
+    assert circling(driver.state, driver.values) == ""
+
+
+def test_who_asks_for_something_else_or_gets_something_else_does_not() -> None:
+    driver = rounds(CIRCLES, n=lambda count: count)
+    assert circling(driver.state, driver.values) == ""
+    driver = rounds(CIRCLES - 1)
+    driver.reply(plan(planned()))
+    driver.report(f"{CIRCLES}-0", value="at last")
+    assert circling(driver.state, driver.values) == ""
+
+
+def test_where_nothing_succeeds_nothing_comes_of_it() -> None:
+    broken = {"status": "EXEC_ERR", "fault": "worker"}
+    driver = rounds(BARREN, n=lambda count: count, **broken)
+    assert circling(driver.state, driver.values) == f"nothing has succeeded in {BARREN} rounds"
+    driver = rounds(BARREN - 1, n=lambda count: count, **broken)
+    assert circling(driver.state, driver.values) == ""
+
+
+# -------------------------------------------------------------------------- beside a real conductor
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    made = World()
+    yield made
+    await made.close()
+
+
+async def test_a_run_that_goes_in_circles_is_paused_with_the_reason(world: World) -> None:
+    async def same(_: Attempt) -> Outcome:
+        return Outcome(value=1)
+
+    world.policy(lambda _: calls(("probe", {})))
+    await world.worker(WorkerSpec(name="probe"), same)
+    await world.conductor()
+    run = await world.submit(world.start(budget=MANY))
+    log = await world.until(run, lambda log: log.state().phase == "paused")
+    (paused,) = [event for event in log.events() if isinstance(event, RunPaused)]
+    assert (paused.reason, paused.detail) == ("signal", "by monitor")
+    (signal,) = [event for event in log.events() if isinstance(event, SignalReceived)]
+    signals = [entry.message for entry in log.inbox if isinstance(entry.message, Signal)]
+    assert len(signals) == 1
+    assert signal.reason == f"{CIRCLES} rounds have asked probe for the same and got the same"
+
+
+async def test_a_straggler_is_tried_a_second_time(world: World) -> None:
+    """The first attempt of the last call never ends; what others took is known by then."""
+    slow: list[Attempt] = []
+
+    async def probe(attempt: Attempt) -> Outcome:
+        if attempt.arguments["n"] == LEAST and attempt.attempt == 1:
+            slow.append(attempt)
+            await asyncio.get_running_loop().create_future()
+        return Outcome(value=attempt.arguments["n"])
+
+    def decide(view: Any) -> Decision:
+        done = len(view.turns)
+        if done > LEAST:
+            return Decision(answer="done")
+        return calls(("probe", {"n": done}))
+
+    world.policy(decide)
+    await world.worker(WorkerSpec(name="probe", hedge=True), probe)
+    await world.conductor()
+    log = await world.ended(await world.submit(world.start(budget=MANY)))
+    assert log.state().outcome == "finished"
+    assert [each.call for each in slow] == [f"{LEAST + 1}-0"]
+    last = [event for event in log.events() if isinstance(event, AttemptStarted | CallSettled)][-3:]
+    assert [(type(event).__name__, event.attempt) for event in last] == [
+        ("AttemptStarted", 1),
+        ("AttemptStarted", 2),
+        ("CallSettled", 2),
+    ]
+    signals = [entry.message for entry in log.inbox if isinstance(entry.message, Signal)]
+    assert [(each.kind, each.by, each.call) for each in signals] == [
+        ("hedge", "monitor", f"{LEAST + 1}-0")
+    ]
