@@ -140,6 +140,8 @@ class Effects:
                 continue  # about to be settled as timed out; its worker may have spent already
             self._made.add((name, attempt))
             spec = state.workers[known.call.worker]
+            if spec.kind == "person":
+                continue  # the log asks
             if spec.kind == "conductor":
                 start = child_start(state, name)
                 await self.shell.assure()

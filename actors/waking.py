@@ -11,6 +11,7 @@ from typing import Final
 
 from actors.queues import Queue
 from protocol import subjects
+from protocol.actions import Report
 from protocol.codec import encode
 from protocol.commands import Continue
 from protocol.inbox import Signal
@@ -64,6 +65,16 @@ async def _fresh(log: EventLog, run: str) -> RunLog | None:
 
 
 def _waits(log: RunLog, state: RunState) -> bool:
-    """Whether a paused run has a signal that it has not read."""
-    signals = {entry.hash for entry in log.inbox if isinstance(entry.message, Signal)}
-    return state.phase == "paused" and not signals <= state.signals
+    """Whether a paused run has a signal, or a person's answer, that it has not read."""
+    if state.phase != "paused":
+        return False
+    for entry in log.inbox:
+        match entry.message:
+            case Signal() if entry.hash not in state.signals:
+                return True
+            case Report(call=call, attempt=attempt) if state.pause_reason == "person":
+                if state.waits_for(call, attempt):
+                    return True
+            case _:
+                pass
+    return False

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from actors import tracing
 from actors.ports import Clock
@@ -25,15 +25,18 @@ from podium.checks import (
 )
 from podium.rows import Result, RunRow, result_of, row
 from protocol import subjects
-from protocol.actions import BlobRef, Pool, WorkerSpec
+from protocol.actions import BlobRef, Json, Pool, Report, WorkerSpec
+from protocol.awaited import asked_people
 from protocol.budgets import Budget, Extension
 from protocol.codec import Commit, encode
 from protocol.commands import Fork, Start
 from protocol.decisions import PolicySpec, Task
-from protocol.errors import Ambiguous, Conflict, NotFound, Usage
+from protocol.errors import Ambiguous, Conflict, NotFound, TooLarge, Usage
 from protocol.events import Edit
 from protocol.inbox import Signal, SignalKind
+from protocol.limits import MAX_INLINE_BYTES
 from protocol.redaction import Redactor
+from protocol.rules import begun_at
 from protocol.state import RunState
 from protocol.subjects import Priority
 from replay import forks
@@ -58,6 +61,19 @@ _WAKES: Final[frozenset[SignalKind]] = frozenset({"resume", "extend", "answer", 
 """Signals for which a paused run has to be taken up: it holds no place anywhere."""
 
 _T = TypeVar("_T")
+
+
+class Asked(NamedTuple):
+    """A question to a person."""
+
+    run: str
+    call: str
+    who: str
+    """The worker's name."""
+    arguments: dict[str, Json]
+    """``question``, and perhaps ``choices``."""
+    since: int
+    """Milliseconds since the epoch."""
 
 
 class Client:
@@ -246,6 +262,57 @@ class Client:
         if kind in _WAKES:
             await queue_again(self._log, self._tasks, run)
         return signal.id
+
+    async def asked(self) -> list[Asked]:
+        """What people are asked, and have not answered; the oldest first."""
+        found: list[Asked] = []
+        for each in await self.runs():
+            if each.outcome:
+                continue
+            state = (await self._log.read(each.run)).state()
+            for name in asked_people(state):
+                call = state.calls[name].call
+                since = begun_at(state, name)
+                found.append(Asked(each.run, name, call.worker, dict(call.arguments), since))
+        return sorted(found, key=lambda asked: asked.since)
+
+    async def answer(self, run: str, call: str, value: Json, by: str = "") -> None:
+        """Answer a call that waits for a person. The first answer counts.
+
+        Raises:
+            InvalidData: ``run`` is no id.
+            Conflict: The call is none of a person's, or doesn't wait any more.
+            Usage: It names the answers that are possible, and this is none of them.
+            TooLarge: The answer has more than a message holds.
+            Unreachable, Busy: It may or may not be in the inbox; answering again is safe.
+        """
+        check_run(run)
+        state = (await self._log.read(run)).state()
+        waiting = asked_people(state) if state.phase != "ended" else []
+        if call not in waiting:
+            there = f"answer one of: {', '.join(waiting)}" if waiting else "see: podium answer"
+            raise Conflict(f"run {run}: nobody is asked in call {call!r}", hint=there)
+        choices = state.calls[call].call.arguments.get("choices")
+        if choices and value not in choices:
+            raise Usage(
+                f"{value!r} is none of the answers that run {run} can go on with in call {call}",
+                hint=f"give one of: {', '.join(map(str, choices))}",
+            )
+        report = Report(
+            run=run,
+            call=call,
+            attempt=state.open[call],
+            status="OK",
+            value=self._redactor.also(state.redact, run).value(value),
+            by=by or self.by,
+        )
+        if (size := len(encode(report))) > MAX_INLINE_BYTES:
+            raise TooLarge(
+                f"the answer has {size} bytes of {MAX_INLINE_BYTES} at most",
+                hint="say where it is, such as a path that the workers can read",
+            )
+        await self._log.post(run, encode(report))
+        await queue_again(self._log, self._tasks, run)
 
     def refuse(self, run: str, kind: SignalKind, state: RunState) -> None:
         """Raise `Conflict` if a run of this state can't be told that."""

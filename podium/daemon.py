@@ -32,7 +32,7 @@ from podium.config import BudgetTable, Config, age_ms
 from podium.shelved import shelves_of
 from podium.tracing.keeper import Keeper
 from protocol import subjects
-from protocol.actions import Pool
+from protocol.actions import UNHOSTED, Pool
 from protocol.errors import Conflict, PodiumError, Unreachable
 from protocol.secret_forms import Redaction
 from replay import durability
@@ -326,7 +326,7 @@ class Daemon:
                 variables=self.tracer.variables,
             )
             for spec in self.asked.pool.workers
-            if spec.kind != "conductor"
+            if spec.kind not in UNHOSTED
             for number in range(1, spec.replicas + 1)
         ]
         return [conductor, *workers]

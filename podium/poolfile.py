@@ -34,6 +34,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from podium.config import MICRO, BudgetTable, Positive, RedactTable, Whole, cure
+from podium.unhosted import CONDUCTOR, PERSON, unhosted
 from protocol.actions import Json, Pool, Spend, WorkerSpec
 from protocol.decisions import PolicySpec
 from protocol.errors import InvalidData, NotFound, PodiumError, Usage
@@ -49,24 +50,6 @@ RULES: Final = "rules"
 
 MAX_FILE_BYTES: Final = 4 * MAX_POOL_BYTES
 """Bytes of a pool file: a pool that fits into a commit, with comments."""
-
-CONDUCTOR: Final = "conductor"
-"""The adapter of a worker that answers a subtask with a run of its own."""
-
-CONDUCTOR_DESCRIPTION: Final = (
-    "Solves a subtask of several steps with the same workers, in a run of its own."
-)
-
-CONDUCTOR_PARAMETERS: Final[dict[str, Json]] = {
-    "type": "object",
-    "properties": {
-        "task": {"type": "string", "description": "The subtask, completely."},
-        "inputs": {"type": "object", "description": "Data that belongs to it."},
-    },
-    "required": ["task"],
-    "additionalProperties": False,
-}
-"""What a call of a conductor takes."""
 
 FIELDS: Final = (
     "description",
@@ -99,8 +82,8 @@ class WorkerTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     name: str
     adapter: str = ""
-    """``function:module:name``, ``openai``, ``python``, ``conductor``; empty for a function of
-    that name in the pool's modules."""
+    """``function:module:name``, ``openai``, ``python``, ``conductor``, ``person``; empty for a
+    function of that name in the pool's modules."""
     description: str | None = None
     parameters: dict[str, Json] | None = None
     """JSON Schema, in place of the one made from the signature."""
@@ -309,20 +292,14 @@ def _base(table: WorkerTable, folder: Path) -> WorkerSpec:
     if kind == "":
         raise _NoAdapter(
             "it has no adapter, and no @podium.tool function has that name",
-            hint='Add adapter = "function:module:name", "openai", "python" or "conductor".',
+            hint='Add adapter = "function:module:name", "openai", "conductor", or another.',
         )
-    if table.adapter == CONDUCTOR:
-        return WorkerSpec(
-            name=table.name,
-            kind="conductor",
-            adapter=CONDUCTOR,
-            description=CONDUCTOR_DESCRIPTION,
-            parameters=CONDUCTOR_PARAMETERS,
-        )
+    if (spec := unhosted(table.name, table.adapter)) is not None:
+        return spec
     from actors.workers import ADAPTERS, draft
 
     if kind not in ADAPTERS:
-        others = sorted({*ADAPTERS, CONDUCTOR} - {"function"})
+        others = sorted({*ADAPTERS, CONDUCTOR, PERSON} - {"function"})
         known = ", ".join(["function:module:name", *others])
         raise Usage(f"there is no adapter {table.adapter!r}", hint=f"Known are: {known}.")
     if kind == "function":

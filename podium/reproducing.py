@@ -67,6 +67,11 @@ async def prepare(log: RunLog, tried: Tried, fetch: Fetch) -> Prepared:
             f"the worker of call {tried.place} was never started",
             hint=f"see why: podium runs show {log.run} --content",
         )
+    if spec.kind == "person":
+        raise Usage(
+            f"call {tried.place} was answered by a person, and can't be made again",
+            hint=f"give another: podium fork {log.run} --set calls.{tried.call.id}.value=...",
+        )
     if spec.kind == "conductor":
         child = child_id(tried.state.run, tried.call.id, tried.attempt)
         raise Usage(
@@ -76,7 +81,8 @@ async def prepare(log: RunLog, tried: Tried, fetch: Fetch) -> Prepared:
     known = reports(log)
     values: dict[str, Json] = {}
     for call in tried.call.sees:
-        digest = tried.state.calls[call].report
+        seen = tried.state.calls[call]
+        digest = seen.late or seen.report
         if digest in known:
             values[digest] = await value_of(known[digest], fetch)
     message = call_message(tried.state, values, tried.call.id, tried.attempt)

@@ -19,8 +19,11 @@ Fault: TypeAlias = Literal["none", "policy", "worker", "infrastructure"]
 """Who is at fault. A policy is scored for its own faults only; an infrastructure fault makes a
 rollout unscorable."""
 
-Kind: TypeAlias = Literal["tool", "agent", "conductor"]
-"""What stands behind a worker. Only a conductor's calls become runs of their own."""
+Kind: TypeAlias = Literal["tool", "agent", "conductor", "person"]
+"""What stands behind a worker. A conductor's calls become runs of their own; a person's are
+answered in the run's inbox. Both need no actor that hosts them."""
+
+UNHOSTED: Final[frozenset[Kind]] = frozenset({"conductor", "person"})
 
 MAX_COUNT: Final = 10**15
 """The largest count: sums of nine of them are exact in every JSON reader (2**53)."""

@@ -30,7 +30,7 @@ from protocol.subjects import Priority
 Asker: TypeAlias = Literal["policy", "composer"]
 """Who is asked: the run's policy, or the composer that writes an answer from what was observed."""
 
-PauseReason: TypeAlias = Literal["signal", "budget", "policy_unavailable", "kills_host"]
+PauseReason: TypeAlias = Literal["signal", "budget", "policy_unavailable", "kills_host", "person"]
 NotedReason: TypeAlias = Literal["late", "retried", "hedged"]
 FailReason: TypeAlias = Literal["no_answer"]
 

@@ -22,7 +22,6 @@ from protocol.events import (
     NotedReason,
     PolicyAsked,
     ReportNoted,
-    RoundClosed,
     RunFailed,
     RunPaused,
 )
@@ -61,7 +60,7 @@ _CHILD_SHARE: Final = 2
 _SHOWN_NAME: Final = 100
 """Characters shown of the name of a worker that there is not."""
 
-_ONE_CALL: Final = Spend(calls=1)
+ONE_CALL: Final = Spend(calls=1)
 
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -257,6 +256,17 @@ def _problem(s: RunState, call: CallState) -> str:
     return misfit(spec.parameters, call.call.arguments)
 
 
+def ready(s: RunState) -> list[CallState]:
+    """The calls that have not been begun, and wait for no other."""
+    return [
+        call
+        for call in map(s.calls.__getitem__, s.awaited)
+        if call.status is None
+        and not call.open
+        and all(s.calls[other].status is not None for other in call.call.after)
+    ]
+
+
 def start_ready(d: Draft) -> None:
     """Start every call that waits for nothing, as far as the budget allows."""
     while _start_some(d):
@@ -269,13 +279,8 @@ def _start_some(d: Draft) -> bool:
     settled = False
     if s.unsettled == len(s.open):
         return settled
-    for name in s.awaited:
-        call = s.calls[name]
-        if call.status is not None or call.open:
-            continue
-        if any(s.calls[other].status is None for other in call.call.after):
-            continue
-        if _full(s):
+    for call in ready(s):
+        if full(s):
             break
         settled = _start(d, call) or settled
     return settled
@@ -286,7 +291,7 @@ def _start(d: Draft, call: CallState) -> bool:
     s = d.state
     spec = s.workers[call.call.worker]
     reserve = reservation(s, spec)
-    need = reserve + _ONE_CALL
+    need = reserve + ONE_CALL
     if limit := short_of(s.budget, s.committed, need, kept=s.policy.reserve):
         if s.open:
             return False
@@ -295,36 +300,20 @@ def _start(d: Draft, call: CallState) -> bool:
         text = f"Not {again}: it might spend more than is left of the run's budget ({limit})."
         settle(d, call.call.id, "EXEC_ERR", fault, text)
         return True
-    _begin(d, call, reserve)
+    begin(d, call, reserve)
     return False
 
 
-def _full(s: RunState) -> bool:
+def full(s: RunState) -> bool:
     """Whether as many attempts are made at a time as may be."""
     return len(s.open) + len(s.hedged) >= s.budget.parallel
 
 
-def _begin(d: Draft, call: CallState, reserve: Spend) -> None:
+def begin(d: Draft, call: CallState, reserve: Spend) -> None:
+    """Begin the next attempt of a call."""
     number = call.attempt + 1
     deadline = d.at + _patience(d.state.workers[call.call.worker])
     d.emit(AttemptStarted(call=call.call.id, attempt=number, deadline=deadline, reserve=reserve))
-
-
-def hedge(d: Draft, name: str) -> None:
-    """Try a call a second time while the first attempt goes on, if that may be and is affordable.
-
-    Whichever reports first counts. An attempt is hedged once, and only where its worker allows it.
-    """
-    s = d.state
-    call = s.calls.get(name)
-    if call is None or name not in s.open or name in s.hedged or _full(s):
-        return
-    spec = s.workers[call.call.worker]
-    reserve = reservation(s, spec)
-    if not spec.hedge or spec.kind == "conductor" or s.final or d.at >= s.wall_deadline:
-        return
-    if not short_of(s.budget, s.committed, reserve + _ONE_CALL, kept=s.policy.reserve):
-        _begin(d, call, reserve)
 
 
 def _patience(spec: WorkerSpec) -> int:
@@ -346,7 +335,7 @@ def reservation(s: RunState, spec: WorkerSpec) -> Spend:
     """
     if spec.kind != "conductor" or spec.reserve != NOTHING:
         return spec.reserve
-    taken = s.committed + s.policy.reserve + _ONE_CALL
+    taken = s.committed + s.policy.reserve + ONE_CALL
     return Spend(
         tokens=max(0, s.budget.tokens - taken.tokens) // _CHILD_SHARE,
         cost=max(0, s.budget.cost - taken.cost) // _CHILD_SHARE,
@@ -433,30 +422,8 @@ def _may_retry(d: Draft, call: CallState, report: Report) -> bool:
         return False
     held = s.reserves.get((report.call, report.attempt), NOTHING)
     committed = s.committed - held + report.spend
-    need = reservation(s, spec) + _ONE_CALL
+    need = reservation(s, spec) + ONE_CALL
     return not short_of(s.budget, committed, need, kept=s.policy.reserve)
-
-
-def replans(d: Draft) -> bool:
-    """Whether the policy is to be asked although calls go on.
-
-    Only while it could still plan something: the last question waits for all that was begun.
-    """
-    s = d.state
-    if s.policy.replan_on != "failure" or limit_reached(s, d.at):
-        return False
-    settled = (name for name, report in s.news if not report or report != s.calls[name].late)
-    return any(s.calls[name].status not in (None, "OK") for name in (*s.current, *settled))
-
-
-def close_round(d: Draft) -> None:
-    """Close the round. Calls that have not settled go on."""
-    d.emit(RoundClosed(round=d.state.round, left=left(d.state)))
-
-
-def left(s: RunState) -> tuple[str, ...]:
-    """The calls that have not settled."""
-    return tuple(name for name in s.awaited if s.calls[name].status is None)
 
 
 def settle_overdue(d: Draft) -> None:

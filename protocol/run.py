@@ -28,6 +28,7 @@ import msgspec
 
 from protocol import traces
 from protocol.actions import Report
+from protocol.awaited import close_round, hedge, replans, wait_for_people
 from protocol.budgets import Limit
 from protocol.commands import (
     Activate,
@@ -78,11 +79,8 @@ from protocol.rules import (
     as_recorded,
     ask,
     check_calls,
-    close_round,
     give_up_question,
-    hedge,
     limit_reached,
-    replans,
     settle_overdue,
     settle_rest,
     start_ready,
@@ -172,6 +170,8 @@ def _take(d: Draft, command: Command) -> None:
         case Inbox(digest, Report() as report):
             if report.run == d.state.run:
                 take_report(d, digest, report)
+                if d.state.pause_reason == "person":
+                    wait_for_people(d)
         case Inbox(digest, Signal() as signal):
             if signal.run == d.state.run and digest not in d.state.signals:
                 _take_signal(d, digest, signal)
@@ -200,6 +200,7 @@ def _advance(d: Draft) -> None:
             elif d.at < s.wall_deadline:
                 start_ready(d)
             if s.unsettled and not replans(d):
+                wait_for_people(d)
                 return
             close_round(d)
         elif s.phase != "deciding":

@@ -71,13 +71,13 @@ def decider(command: Command | None, event: AnyEvent, before: RunState) -> str:
         case RoundPlanned() | AnswerGiven() | RunFinished():
             return "protocol.run._act"
         case AttemptStarted():
-            return "protocol.rules._begin"
+            return "protocol.rules.begin"
         case ReportNoted():
             return "protocol.rules.take_report"
         case CallSettled():
             return _settler(event)
         case RoundClosed():
-            return "protocol.rules.close_round"
+            return "protocol.awaited.close_round"
         case SignalReceived() | RunCancelled() | BudgetExtended() | RunResumed():
             return "protocol.run._take_signal"
         case RunPaused():
@@ -107,6 +107,8 @@ def _pauser(command: Command | None, event: RunPaused, before: RunState) -> str:
     match event.reason:
         case "signal":
             return "protocol.run._take_signal"
+        case "person":
+            return "protocol.awaited.wait_for_people"
         case "kills_host":
             return "protocol.run._activate"
         case "policy_unavailable":

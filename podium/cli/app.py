@@ -70,6 +70,12 @@ def make() -> App:
         help=RUN,
         group=WORK,
     )
+    app.command(
+        "podium.cli.answer:answer",
+        name="answer",
+        help="Answer what a run asks a person; bare, what is asked.",
+        group=WORK,
+    )
     for each in (runs, trace, worker, config):
         app.command(each)
     for verb, say in DEBUGGING.items():

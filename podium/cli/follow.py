@@ -181,6 +181,11 @@ def pause_error(run: "RunTree") -> PodiumError:
                 f"run {run.run} is paused: its budget is used up ({run.detail})",
                 hint=f"let it spend more: podium runs extend {run.run} --rounds 4",
             )
+        case "person":
+            return Busy(
+                f"run {run.run} is paused: it waits for a person ({run.detail})",
+                hint=f"see the questions: podium answer   then: podium answer {run.run} ANSWER",
+            )
         case "kills_host":
             return Busy(
                 f"run {run.run} is paused: {run.detail}",

@@ -26,7 +26,7 @@ from podium.config import Config
 from podium.poolfile import LoadedPool
 from podium.shelved import shelves_of
 from protocol import subjects
-from protocol.actions import Pool
+from protocol.actions import UNHOSTED, Pool
 from protocol.decisions import PolicySpec
 from protocol.redaction import Redactor
 from protocol.secret_forms import Redaction
@@ -136,7 +136,7 @@ class MemoryDeployments:
         running: list[Worker] = []
         for spec in pool.pool.workers:
             calls.filters.update(consumers_of(spec.name))
-            if spec.kind == "conductor":
+            if spec.kind in UNHOSTED:
                 continue
             secrets = Secrets.of(spec, Redactor(config.redact), config.secrets.place())
             worker = Worker(

@@ -132,6 +132,10 @@ CASES: Final[list[tuple[str, list[str], int]]] = [
     ("read", ["sim", "--seed", "7", "--faults", "0,1", "--runs", "0"], 0),
     ("error", ["sim", "--faults", "some"], 2),
     ("error", ["runs", "list", "--colour"], 2),
+    ("read", ["answer"], 0),
+    ("error", ["answer", RUN, "Lima"], 1),
+    ("error", ["answer", PAUSED], 2),
+    ("error", ["answer", "zzzz", "Lima"], 4),
     ("error", ["sing"], 2),
 ]
 """Shape, command, exit code. Every command of the tree is here; a test below sees to it."""
@@ -175,7 +179,11 @@ def test_text(shell: Shell, shape: str, arguments: list[str], code: int) -> None
         assert said.err.startswith("error: ")
         assert len(said.err.splitlines()) <= 24, "an error fits on one screen"
     else:
-        assert said.out or arguments in (["runs"], ["verify", "--all"]), "results are on stdout"
+        assert said.out or arguments in (
+            ["runs"],
+            ["verify", "--all"],
+            ["answer"],
+        ), "results are on stdout"
     assert "\x1b" not in said.out + said.err, "no colours where there is no terminal"
 
 

@@ -8,7 +8,7 @@ finds them at work.
 import asyncio
 from typing import Final
 
-from podium.poolfile import CONDUCTOR, CONDUCTOR_PARAMETERS
+from podium.unhosted import CONDUCTOR, CONDUCTOR_PARAMETERS
 from protocol.actions import Pool, WorkerSpec
 from protocol.decisions import Decision, Observation, PlannedCall, PolicySpec, Reply, Task, View
 

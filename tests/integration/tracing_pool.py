@@ -11,7 +11,7 @@ from typing import Final
 from opentelemetry import propagate, trace
 
 from actors.workers.function import spec_of, tool
-from podium.poolfile import CONDUCTOR, CONDUCTOR_PARAMETERS
+from podium.unhosted import CONDUCTOR, CONDUCTOR_PARAMETERS
 from protocol.actions import Pool, WorkerSpec
 
 SERVER: Final = "TRACING_TEST_SERVER"

@@ -132,14 +132,14 @@ def test_every_run_that_was_lived_verifies(start: Any, history: History) -> None
             with_(AttemptStarted, deadline=1_700_000_000_007),
             "AttemptStarted.deadline = 1700000000007",
             "AttemptStarted.deadline = 17000",
-            "protocol.rules._begin",
+            "protocol.rules.begin",
             "waiting times were changed (protocol.limits)",
         ),
         (
             with_(AttemptStarted, attempt=2),
             "AttemptStarted.attempt = 2",
             "AttemptStarted.attempt = 1",
-            "protocol.rules._begin",
+            "protocol.rules.begin",
             "calls are started or settled otherwise",
         ),
         (

@@ -1,0 +1,63 @@
+"""The rules about calls that go on: beside a question, beside a second attempt, with a person."""
+
+from protocol.actions import UNHOSTED
+from protocol.budgets import short_of
+from protocol.events import RoundClosed, RunPaused, RunResumed
+from protocol.rules import ONE_CALL, Draft, begin, full, limit_reached, ready, reservation
+from protocol.state import RunState
+
+
+def hedge(d: Draft, name: str) -> None:
+    """Try a call a second time while the first attempt goes on, if that may be and is affordable.
+
+    Whichever reports first counts. An attempt is hedged once, and only where its worker allows it.
+    """
+    s = d.state
+    call = s.calls.get(name)
+    if call is None or name not in s.open or name in s.hedged or full(s):
+        return
+    spec = s.workers[call.call.worker]
+    reserve = reservation(s, spec)
+    if not spec.hedge or spec.kind in UNHOSTED or s.final or d.at >= s.wall_deadline:
+        return
+    if not short_of(s.budget, s.committed, reserve + ONE_CALL, kept=s.policy.reserve):
+        begin(d, call, reserve)
+
+
+def replans(d: Draft) -> bool:
+    """Whether the policy is to be asked although calls go on.
+
+    Only while it could still plan something: the last question waits for all that was begun.
+    """
+    s = d.state
+    if s.policy.replan_on != "failure" or limit_reached(s, d.at):
+        return False
+    settled = (name for name, report in s.news if not report or report != s.calls[name].late)
+    return any(s.calls[name].status not in (None, "OK") for name in (*s.current, *settled))
+
+
+def asked_people(s: RunState) -> list[str]:
+    """The calls that wait for a person."""
+    return [name for name in s.open if s.workers[s.calls[name].call.worker].kind == "person"]
+
+
+def wait_for_people(d: Draft) -> None:
+    """Pause a run in which only people are waited for, and let it go on when others can."""
+    s = d.state
+    asked = asked_people(s)
+    alone = bool(asked) and len(asked) == len(s.open)
+    in_time = all(d.at < s.calls[name].deadline for name in asked)
+    if s.phase == "working" and alone and in_time:
+        d.emit(RunPaused(reason="person", detail=f"asked in {', '.join(asked)}", at=d.at))
+    elif s.phase == "paused" and s.pause_reason == "person" and not (alone and not ready(s)):
+        d.emit(RunResumed(at=d.at))
+
+
+def close_round(d: Draft) -> None:
+    """Close the round. Calls that have not settled go on."""
+    d.emit(RoundClosed(round=d.state.round, left=left(d.state)))
+
+
+def left(s: RunState) -> tuple[str, ...]:
+    """The calls that have not settled."""
+    return tuple(name for name in s.awaited if s.calls[name].status is None)

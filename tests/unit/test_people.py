@@ -1,0 +1,159 @@
+"""A person is asked: the run waits, holds no place, and goes on with the answer."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from actors.ports import Attempt, Outcome
+from podium.client import Client
+from podium.unhosted import unhosted
+from protocol.actions import Pool, WorkerSpec
+from protocol.decisions import Decision, PlannedCall, View
+from protocol.errors import Conflict, TooLarge, Usage
+from protocol.events import RunPaused, RunResumed
+from protocol.limits import MAX_INLINE_BYTES
+from protocol.run import Make, due
+from protocol.schemas import misfit
+from tests.runs import TOOL, Driver, answer, last, names, planned, settled, started
+from tests.world import World, calls
+
+
+def person(name: str = "ada") -> WorkerSpec:
+    spec = unhosted(name, "person")
+    assert spec is not None
+    return spec
+
+
+POOL = Pool((TOOL, person(), person("ben")))
+ASK = PlannedCall("ada", {"question": "Which one?"})
+DAY_MS = 86_400_000
+
+
+def asked(*more: PlannedCall) -> Driver:
+    return started(ASK, *more, pool=POOL)
+
+
+def test_a_question_has_to_be_one() -> None:
+    assert misfit(person().parameters, {"question": "Which one?", "choices": ["a"]}) == ""
+    assert "question" in misfit(person().parameters, {})
+
+
+def test_while_only_a_person_is_waited_for_the_run_is_paused() -> None:
+    driver = asked()
+    paused = last(driver, RunPaused)
+    assert (paused.reason, paused.detail) == ("person", "asked in 1-0")
+    assert due(driver.state) == []
+
+
+def test_time_does_not_count_meanwhile() -> None:
+    driver = asked()
+    before = driver.state.wall_deadline
+    driver.at += DAY_MS
+    driver.report("1-0", value="this one")
+    assert driver.state.wall_deadline == before + DAY_MS
+    assert settled(driver, "1-0") == ("OK", "none")
+    driver.reply(answer())
+    assert driver.state.outcome == "finished"
+
+
+def test_it_is_paused_when_the_others_have_come() -> None:
+    driver = asked(planned())
+    assert driver.state.phase == "working"
+    assert Make("1-1", 1) in due(driver.state)
+    driver.report("1-1")
+    assert last(driver, RunPaused).reason == "person"
+
+
+def test_it_goes_on_as_soon_as_somebody_can() -> None:
+    driver = asked(PlannedCall("ben", {"question": "And you?"}), planned(after=(0,)))
+    assert names(driver.report("1-1", value="no")) == ["CallSettled"], "the other is waited for"
+    driver.report("1-0", value="yes")
+    assert last(driver, RunResumed)
+    assert set(driver.state.open) == {"1-2"}
+
+
+def test_who_resumes_it_without_an_answer_sees_it_paused_again() -> None:
+    driver = asked()
+    assert names(driver.signal("resume")) == ["SignalReceived", "RunResumed", "RunPaused"]
+
+
+def test_who_wants_the_answer_now_does_not_wait_for_a_person() -> None:
+    driver = asked()
+    driver.signal("answer")
+    assert settled(driver, "1-0") == ("TIMEOUT", "infrastructure")
+    assert driver.state.asked is not None
+
+
+def test_after_thirty_days_it_is_too_late() -> None:
+    driver = asked()
+    driver.at += 31 * DAY_MS
+    driver.signal("resume")
+    driver.wait()
+    assert settled(driver, "1-0") == ("TIMEOUT", "infrastructure")
+
+
+# -------------------------------------------------------------------------- beside a real conductor
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    made = World()
+    yield made
+    await made.close()
+
+
+async def waiting(world: World, **arguments: object) -> tuple[Client, str]:
+    """A run that waits for a person, and nobody hosts it."""
+
+    def decide(view: View) -> Decision:
+        if view.turns:
+            return Decision(answer=f"so be it: {view.turns[0].observations[0].value}")
+        return calls(("ada", {"question": "Which one?", **arguments}))
+
+    async def never(_: Attempt) -> Outcome:
+        raise AssertionError("a person is no actor")
+
+    world.policy(decide)
+    world.pool = Pool((person(),))
+    await world.worker(WorkerSpec(name="tool"), never)
+    await world.conductor()
+    client = Client(world.log, world.tasks, by="ada", look_s=0.1)
+    run = await world.submit(world.start())
+    await world.until(run, lambda log: log.state().phase == "paused")
+    return client, run
+
+
+async def test_an_answer_takes_the_run_up_again(world: World) -> None:
+    client, run = await waiting(world)
+    (question,) = await client.asked()
+    assert (question.run, question.call, question.who) == (run, "1-0", "ada")
+    assert question.arguments == {"question": "Which one?"}
+    await client.answer(run, "1-0", "the first")
+    log = await world.ended(run)
+    assert log.state().answer == "so be it: the first"
+    assert [entry.message.by for entry in log.inbox if hasattr(entry.message, "by")] == ["ada"]
+    assert await client.asked() == []
+    with pytest.raises(Conflict, match="nobody is asked"):
+        await client.answer(run, "1-0", "the second")
+
+
+async def test_only_a_choice_that_there_is_can_be_made(world: World) -> None:
+    client, run = await waiting(world, choices=["this", "that"])
+    with pytest.raises(Usage, match="none of the answers") as caught:
+        await client.answer(run, "1-0", "neither")
+    assert "this, that" in caught.value.hint
+    await client.answer(run, "1-0", "that")
+    assert (await world.ended(run)).state().answer == "so be it: that"
+
+
+async def test_an_answer_has_a_limit(world: World) -> None:
+    client, run = await waiting(world)
+    with pytest.raises(TooLarge, match="bytes"):
+        await client.answer(run, "1-0", "x" * MAX_INLINE_BYTES)
+
+
+async def test_a_call_that_nobody_is_asked_in_takes_no_answer(world: World) -> None:
+    client, run = await waiting(world)
+    with pytest.raises(Conflict, match="nobody is asked in call '1-7'") as caught:
+        await client.answer(run, "1-7", "x")
+    assert caught.value.hint == "answer one of: 1-0"
