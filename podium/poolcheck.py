@@ -201,6 +201,8 @@ async def _tried(spec: WorkerSpec) -> tuple[State, str, str]:
                 f"this host can't isolate code: {offered.reason}",
                 'Accept limits without walls with [worker.options] isolation = "process".',
             )
+        case "shell":
+            return _shell(spec)
         case "openai":
             url, key_env = _address(spec)
             who = f"The worker {spec.name!r}"
@@ -209,6 +211,24 @@ async def _tried(spec: WorkerSpec) -> tuple[State, str, str]:
             return await _endpoint(spec.options["model"], url, key_env)
         case _:
             return "ok", parameters, ""
+
+
+def _shell(spec: WorkerSpec) -> tuple[State, str, str]:
+    """Whether the commands can be run here, and whether the list holds anything back."""
+    from actors.workers.shell import look
+
+    absent, open_ended, no_folder = look(spec)
+    if absent or no_folder:
+        lacks = [f"not installed: {', '.join(absent)}"] if absent else []
+        lacks += [f"no such folder: {no_folder}"] if no_folder else []
+        return "failed", "; ".join(lacks), "Install it where the workers run, or correct the name."
+    if open_ended:
+        return (
+            "warning",
+            f"starts whatever it is told to: {', '.join(open_ended)}",
+            "Allow the beginning of a command line, and a pattern for the rest (docs/workers.md).",
+        )
+    return "ok", "every command is installed", ""
 
 
 async def _try_policy(name: str) -> Finding:

@@ -6,6 +6,7 @@
 ``function:module:name``  a Python function, marked with `tool` or not
 ``openai``                an agent behind an OpenAI-compatible endpoint
 ``python``                Python code in a sandbox
+``shell``                 a command from an allow-list
 ========================  ==========================================================================
 
 `draft` makes a worker from such a text and its options; `host` makes the adapter that works for it.
@@ -22,6 +23,7 @@ from actors.ports import Adapter
 from actors.workers.agent import OpenAIAdapter
 from actors.workers.function import FunctionAdapter, is_tool, spec_of, tool
 from actors.workers.sandbox import Isolation, PythonAdapter, isolation
+from actors.workers.shell import ShellAdapter
 from actors.workers.threads import cancelled
 from protocol.actions import Json, WorkerSpec
 from protocol.errors import InvalidData
@@ -32,6 +34,7 @@ __all__ = [
     "Isolation",
     "OpenAIAdapter",
     "PythonAdapter",
+    "ShellAdapter",
     "cancelled",
     "draft",
     "host",
@@ -55,7 +58,12 @@ class Hosting(Protocol):
 
 
 ADAPTERS: Final[Mapping[str, Hosting]] = MappingProxyType(
-    {"function": FunctionAdapter, "openai": OpenAIAdapter, "python": PythonAdapter}
+    {
+        "function": FunctionAdapter,
+        "openai": OpenAIAdapter,
+        "python": PythonAdapter,
+        "shell": ShellAdapter,
+    }
 )
 """Each kind of adapter."""
 

@@ -207,6 +207,11 @@ def die_with_parent() -> None:
     _prctl(_PR_SET_PDEATHSIG, _SIGKILL)
 
 
+def no_new_privileges() -> None:
+    """Gain nothing from starting a program, in this process and all that it starts."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
 def adopt_orphans() -> None:
     """Become the parent of every descendant whose own parent ends."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)

@@ -1,5 +1,6 @@
 """The adapters that the suite of `tests/contract/test_adapters.py` is run over, one module each."""
 
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import MappingProxyType
@@ -11,6 +12,7 @@ from tests.adapters.agent import AgentCase
 from tests.adapters.case import Case
 from tests.adapters.function import FunctionCase, async_tool, sync_tool
 from tests.adapters.sandbox import SandboxCase
+from tests.adapters.shell import ShellCase
 from tests.endpoint import Endpoint
 
 Hosted = Callable[[pytest.MonkeyPatch], AbstractAsyncContextManager[Case]]
@@ -38,12 +40,19 @@ async def _sandbox(_: pytest.MonkeyPatch) -> AsyncIterator[Case]:
     yield SandboxCase()
 
 
+@asynccontextmanager
+async def _shell(_: pytest.MonkeyPatch) -> AsyncIterator[Case]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield ShellCase(folder)
+
+
 KINDS: Final = MappingProxyType[str, Hosted](
     {
         "function sync": _sync,
         "function async": _async,
         "openai": _agent,
         "python": _sandbox,
+        "shell": _shell,
     }
 )
 """Each adapter by its kind, and a word where a kind has several."""

@@ -1,0 +1,373 @@
+"""A shell command from an allow-list, as a worker. No shell is involved: a program and arguments.
+
+Each attempt is a supervisor (`shell_child`) and the program below it, killed with all that it has
+started when it ends, takes too long or is withdrawn. The program sees nothing of the worker's
+environment but where programs, the home and the language are. There are limits, and no walls: what
+an allowed program can do, a policy can do. Why so: ``docs/decisions/0020-shell-and-openapi.md``.
+"""
+
+import asyncio
+import contextlib
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, TypeGuard
+
+import msgspec
+
+from actors import tracing
+from actors.ports import Attempt, Outcome
+from actors.workers.allowed import Allowed, Entry
+from actors.workers.outcomes import clean, failure
+from protocol.actions import Json, WorkerSpec
+from protocol.errors import InvalidData
+
+KIND: Final = "shell"
+"""The adapter's kind: what stands before the first colon of ``WorkerSpec.adapter``."""
+
+MEBIBYTE: Final = 1 << 20
+
+CONCURRENCY: Final = 4
+"""Attempts at a time unless the pool says otherwise: each is a process that may want a core."""
+
+MARGIN_S: Final = 0.25
+"""Seconds before the attempt's deadline at which a program is stopped: time to tell its output."""
+
+STOP_S: Final = 5.0
+"""Seconds that the supervisor may take to kill and bury everything before it is killed itself."""
+
+CHUNK: Final = 65_536
+"""Bytes of one read: what a pipe holds."""
+
+MAX_OUTPUT_BYTES: Final = MEBIBYTE
+"""Bytes: the most that ``output_bytes`` can be set to; more belongs in no prompt."""
+
+MAX_ANSWER_BYTES: Final = 16 * MEBIBYTE
+"""Bytes of the supervisor's answer: both streams at their limit, each character escaped."""
+
+PASSED: Final = ("PATH", "HOME", "LANG")
+"""All that a program sees of the worker's environment, which holds its secrets."""
+
+SHELLS: Final = frozenset(
+    {"sh", "bash", "dash", "zsh", "fish", "ksh", "busybox", "env", "xargs", "find", "awk", "gawk"}
+    | {"python", "python3", "perl", "ruby", "node", "sudo", "ssh", "tar", "vi", "vim", "less"}
+    | {"make", "nice", "nohup", "timeout", "time", "strace", "git", "docker", "systemd-run", "at"}
+)
+"""Well-known programs that start whatever their arguments say. Allowed with any arguments they
+allow everything; the list warns, and cannot be complete."""
+
+_CHILD: Final = Path(__file__).with_name("shell_child.py")
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What may be set in the pool for a worker of this kind. Each limit is of one attempt."""
+
+    allow: tuple[Entry, ...]
+    """What may be started: programs, beginnings of command lines, or `allowed.Rule` tables."""
+    folder: str = ""
+    """Where commands run, a full path; empty for a fresh folder each time, removed afterwards."""
+    env: dict[str, str] = {}
+    """Further variables, and others in place of those that are passed on."""
+    wall_s: float = 30.0
+    """Seconds; the worker's time-out applies as well."""
+    cpu_s: int = 20
+    """Seconds of CPU of each process."""
+    memory_mb: int = 1_024
+    """MiB of all processes together, and of the data of each."""
+    processes: int = 64
+    """Processes at a time."""
+    file_mb: int = 64
+    """MiB of each file that is written."""
+    output_bytes: int = 65_536
+    """Bytes kept of what is printed, for each stream."""
+
+    def __post_init__(self) -> None:
+        """Refuse what would make a limit no limit, and what can't be meant."""
+        for name in ("wall_s", "cpu_s", "memory_mb", "processes", "file_mb", "output_bytes"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0")
+        if self.output_bytes > MAX_OUTPUT_BYTES:
+            raise ValueError(f"output_bytes can be at most {MAX_OUTPUT_BYTES}")
+        if self.folder and not os.path.isabs(os.path.expanduser(self.folder)):
+            raise ValueError(f"folder must be a full path, not {self.folder!r}")
+        for name, value in self.env.items():
+            if not name or "=" in name or "\0" in name + value:
+                raise ValueError(f"env has a variable {name!r}, which none can be called")
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    """What the supervisor says; see `shell_child.report`."""
+
+    end: Literal["ended", "wall", "memory", "processes", "withdrawn", "refused"]
+    status: int = 0
+    stdout: str = ""
+    stderr: str = ""
+    stdout_bytes: int = 0
+    stderr_bytes: int = 0
+    stdout_tail: str = ""
+    stderr_tail: str = ""
+    error: str = ""
+
+
+class ShellAdapter:
+    """Hosts allowed commands.
+
+    Args:
+        spec: Its worker; ``spec.options`` are `Options`.
+
+    Raises:
+        InvalidData: An option is missing, unknown or out of range.
+    """
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self.spec = spec
+        self.options, self.allowed = _options(spec.options, spec.name)
+
+    @staticmethod
+    def draft(adapter: str, options: Mapping[str, Json]) -> WorkerSpec:
+        """A worker with these options; its description and parameters say what is allowed."""
+        made, allowed = _options(options, adapter)
+        return WorkerSpec(
+            name="shell",
+            description="Runs one command, without a shell: no pipes, no redirection, no globs, "
+            f"no variables. Programs: {', '.join(allowed.programs)}.",
+            parameters=_parameters(allowed),
+            adapter=adapter,
+            options=dict(options),
+            concurrency=CONCURRENCY,
+            timeout_ms=math.ceil((made.wall_s + MARGIN_S) * 1_000),
+        )
+
+    async def run(self, attempt: Attempt) -> Outcome:
+        """Run ``argv``. An exit status that is not 0 is an ``EXEC_ERR``."""
+        argv, stdin = attempt.arguments.get("argv"), attempt.arguments.get("stdin")
+        if not _is_command(argv) or not isinstance(stdin, str | None):
+            text = "Give the command as `argv`, a list of texts without NUL, its program first."
+            return failure("PARSE_ERR", "policy", text)
+        argv = [clean(part) for part in argv]
+        if not self.allowed.allows(argv):
+            text = f"{argv!r} is not allowed. Allowed: {self.allowed.text()}."
+            return failure("PARSE_ERR", "policy", text)
+        environment = self._environment()
+        program = located(argv[0], environment.get("PATH", ""))
+        if program is None:
+            text = f"{argv[0]} is allowed, but not installed where the worker runs (PATH)."
+            return failure("EXEC_ERR", "infrastructure", text)
+        wall_s = min(self.options.wall_s, max(MARGIN_S, attempt.timeout_s - MARGIN_S))
+        request = _request(program, argv, stdin, environment, self.options, wall_s)
+        try:
+            answer = msgspec.json.decode(await _supervised(request), type=_Answer)
+        except OSError as error:
+            text = f"The command can't be started: {error}."
+            return failure("EXEC_ERR", "infrastructure", text)
+        except msgspec.MsgspecError as error:
+            text = f"The command's supervisor ended without a word that can be read: {error}."
+            return failure("EXEC_ERR", "infrastructure", text)
+        return self._outcome(argv[0], answer, wall_s)
+
+    async def close(self) -> None:
+        """Nothing is held between attempts."""
+
+    def _environment(self) -> dict[str, str]:
+        """All that the program sees of an environment."""
+        passed = {name: clean(os.environ[name]) for name in PASSED if name in os.environ}
+        return passed | tracing.passed_on("TRACEPARENT") | self.options.env
+
+    def _outcome(self, name: str, answer: _Answer, wall_s: float) -> Outcome:
+        options = self.options
+        match answer.end:
+            case "refused":
+                text = f"The command was not run: {answer.error}."
+                return failure("EXEC_ERR", "infrastructure", text)
+            case "withdrawn":
+                return failure("EXEC_ERR", "infrastructure", f"{name} was stopped from outside.")
+            case "wall":
+                text = f"{name} was stopped after {wall_s:g} seconds."
+                return failure("TIMEOUT", "worker", text + _printed(answer))
+            case "memory":
+                text = f"{name} was stopped: it had used more than {options.memory_mb} MiB."
+                return failure("EXEC_ERR", "worker", text + _printed(answer))
+            case "processes":
+                text = f"{name} was stopped: it had more than {options.processes} processes."
+                return failure("EXEC_ERR", "worker", text + _printed(answer))
+            case "ended":
+                return self._ended(name, answer)
+
+    def _ended(self, name: str, answer: _Answer) -> Outcome:
+        if answer.status == -signal.SIGXCPU:
+            text = f"{name} was stopped: it had used {self.options.cpu_s} seconds of CPU."
+            return failure("TIMEOUT", "worker", text + _printed(answer))
+        if answer.status == -signal.SIGXFSZ:
+            text = f"{name} was stopped: it wrote a file of more than {self.options.file_mb} MiB."
+            return failure("EXEC_ERR", "worker", text + _printed(answer))
+        if answer.status != 0:
+            text = f"{name} ended with {_exit(answer.status)}."
+            return failure("EXEC_ERR", "worker", text + _printed(answer))
+        return Outcome(value=_value(answer, self.options.output_bytes))
+
+
+def located(program: str, path: str) -> str | None:
+    """Where a program is; None if it is not installed.
+
+    Folders on the path that are relative are passed over: they would be the command's own.
+    """
+    folders = [folder for folder in path.split(os.pathsep) if os.path.isabs(folder)]
+    return (
+        shutil.which(program, path=os.pathsep.join(folders)) if folders or "/" in program else None
+    )
+
+
+def look(spec: WorkerSpec) -> tuple[list[str], list[str], str]:
+    """What a host lacks for a worker, and what its list can't hold back.
+
+    Returns:
+        Programs that are not installed; programs allowed with any arguments that start whatever
+        those say; the folder if it is missing, else "".
+    """
+    options, allowed = _options(spec.options, spec.name)
+    path = options.env.get("PATH", os.environ.get("PATH", ""))
+    absent = [program for program in allowed.programs if located(program, path) is None]
+    open_ended = [name for name in allowed.free() if os.path.basename(name) in SHELLS]
+    folder = os.path.expanduser(options.folder)
+    return absent, open_ended, folder if folder and not os.path.isdir(folder) else ""
+
+
+def _parameters(allowed: Allowed) -> dict[str, Json]:
+    return {
+        "type": "object",
+        "properties": {
+            "argv": {
+                "type": "array",
+                "items": {"type": "string"},
+                "minItems": 1,
+                "description": "The program and its arguments, each a text of its own; nothing is "
+                f"expanded. Allowed: {allowed.text()}.",
+            },
+            "stdin": {"type": "string", "description": "What the program reads as its input."},
+        },
+        "required": ["argv"],
+        "additionalProperties": False,
+    }
+
+
+def _is_command(argv: object) -> TypeGuard[list[str]]:
+    return (
+        isinstance(argv, list)
+        and len(argv) > 0
+        and all(isinstance(part, str) and "\0" not in part for part in argv)
+    )
+
+
+def _options(options: Mapping[str, Json], whose: str) -> tuple[Options, Allowed]:
+    try:
+        made = msgspec.convert(options, Options)
+        return made, Allowed(made.allow)
+    except msgspec.ValidationError as error:
+        raise InvalidData(
+            f"The options of the worker {whose!r} are wrong: {error}.",
+            hint=f"Options of a {KIND} worker: {', '.join(Options.__struct_fields__)}.",
+        ) from error
+
+
+def _request(
+    program: str,
+    argv: list[str],
+    stdin: str | None,
+    environment: dict[str, str],
+    options: Options,
+    wall_s: float,
+) -> bytes:
+    request: dict[str, Any] = {
+        "program": program,
+        "argv": argv,
+        "stdin": stdin if stdin is None else clean(stdin),
+        "folder": os.path.expanduser(options.folder),
+        "env": environment,
+        "wall_s": wall_s,
+        "cpu_s": options.cpu_s,
+        "memory_bytes": options.memory_mb * MEBIBYTE,
+        "processes": options.processes,
+        "file_bytes": options.file_mb * MEBIBYTE,
+        "output_bytes": options.output_bytes,
+    }
+    return msgspec.json.encode(request) + b"\n"
+
+
+async def _supervised(request: bytes) -> bytes:
+    """Run the supervisor to its end. However this is left, nothing of the program is left behind.
+
+    The request goes by its input: what stands there, variables too, is in no list of processes.
+    """
+    python = getattr(sys, "_base_executable", None) or sys.executable
+    process = await asyncio.create_subprocess_exec(
+        *(python, "-I", "-S", "-B", "-X", "utf8", str(_CHILD)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={},
+        cwd="/",
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(request)
+        with contextlib.suppress(ConnectionError):  # it has refused already, and says so
+            await process.stdin.drain()
+        return await _read(process.stdout)
+    finally:
+        await _stop(process, process.stdin)
+
+
+async def _read(stream: asyncio.StreamReader) -> bytes:
+    answer = bytearray()
+    while data := await stream.read(CHUNK):
+        answer += data
+        if len(answer) > MAX_ANSWER_BYTES:
+            raise OSError(f"its supervisor's answer has more than {MAX_ANSWER_BYTES} bytes")
+    return bytes(answer)
+
+
+async def _stop(process: asyncio.subprocess.Process, lifeline: asyncio.StreamWriter) -> None:
+    """Let go of the lifeline, on which the supervisor kills all, and see it end."""
+    lifeline.close()
+    try:
+        async with asyncio.timeout(STOP_S):
+            await process.wait()
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+
+
+def _value(answer: _Answer, limit: int) -> dict[str, Json]:
+    value: dict[str, Json] = {
+        "stdout": clean(answer.stdout),
+        "stderr": clean(answer.stderr),
+        "exit": answer.status,
+    }
+    sizes = {"stdout": answer.stdout_bytes, "stderr": answer.stderr_bytes}
+    cut = [
+        f"{name}: the first {limit} of {size} bytes" for name, size in sizes.items() if size > limit
+    ]
+    if cut:
+        value["cut"] = "; ".join(cut)
+    return value
+
+
+def _printed(answer: _Answer) -> str:
+    """The end of what the program had printed, for a text that says how it failed."""
+    tails = (("stdout", answer.stdout_tail), ("stderr", answer.stderr_tail))
+    return "".join(f"\n{name}: {text[-700:]}" for name, text in tails if text)
+
+
+def _exit(status: int) -> str:
+    if status < 0:
+        with contextlib.suppress(ValueError):
+            return f"signal {signal.Signals(-status).name}"
+    return f"exit status {status}"
