@@ -115,7 +115,7 @@ def need_key(who: str, key_env: str) -> None:
         )
 
 
-async def listens(who: str, url: str | None) -> None:
+async def listens(who: str, url: str | None, what: str = "endpoint") -> None:
     """Raise `Unreachable` if nothing accepts a connection at an endpoint's address."""
     from actors.workers.chat import OPENAI_HOST, URL_ENV
 
@@ -129,8 +129,9 @@ async def listens(who: str, url: str | None) -> None:
         why = os.strerror(number) if number and number > 0 else str(error)
         why = why or f"no connection within {CONNECT_LIMIT_S:g} s"
         raise Unreachable(
-            f"{who} uses the endpoint {shown(where.geturl())}, which refuses: {why}.",
-            hint=f"Start the server, or correct base_url in the pool file ({URL_ENV} otherwise).",
+            f"{who} uses the {what} {shown(where.geturl())}, which refuses: {why}.",
+            hint="Start the server, or correct base_url in the pool file"
+            + (f" ({URL_ENV} otherwise)." if what == "endpoint" else "."),
         ) from None
     writer.close()
     with contextlib.suppress(OSError):
@@ -203,6 +204,12 @@ async def _tried(spec: WorkerSpec) -> tuple[State, str, str]:
             )
         case "shell":
             return _shell(spec)
+        case "openapi":
+            from actors.workers.openapi import whereabouts
+
+            place, server = await asyncio.to_thread(whereabouts, spec)
+            await listens(f"The worker {spec.name!r}", server, "service")
+            return "ok", f"{place} at {shown(server)}", ""
         case "openai":
             url, key_env = _address(spec)
             who = f"The worker {spec.name!r}"

@@ -5,6 +5,7 @@
 ========================  ==========================================================================
 ``function:module:name``  a Python function, marked with `tool` or not
 ``openai``                an agent behind an OpenAI-compatible endpoint
+``openapi:operation``     an operation of an HTTP service, as an OpenAPI document describes it
 ``python``                Python code in a sandbox
 ``shell``                 a command from an allow-list
 ========================  ==========================================================================
@@ -22,6 +23,7 @@ from typing import Any, Final, Protocol
 from actors.ports import Adapter
 from actors.workers.agent import OpenAIAdapter
 from actors.workers.function import FunctionAdapter, is_tool, spec_of, tool
+from actors.workers.openapi import OperationAdapter
 from actors.workers.sandbox import Isolation, PythonAdapter, isolation
 from actors.workers.shell import ShellAdapter
 from actors.workers.threads import cancelled
@@ -33,6 +35,7 @@ __all__ = [
     "FunctionAdapter",
     "Isolation",
     "OpenAIAdapter",
+    "OperationAdapter",
     "PythonAdapter",
     "ShellAdapter",
     "cancelled",
@@ -61,6 +64,7 @@ ADAPTERS: Final[Mapping[str, Hosting]] = MappingProxyType(
     {
         "function": FunctionAdapter,
         "openai": OpenAIAdapter,
+        "openapi": OperationAdapter,
         "python": PythonAdapter,
         "shell": ShellAdapter,
     }

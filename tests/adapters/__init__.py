@@ -11,6 +11,7 @@ import pytest
 from tests.adapters.agent import AgentCase
 from tests.adapters.case import Case
 from tests.adapters.function import FunctionCase, async_tool, sync_tool
+from tests.adapters.openapi import OperationCase
 from tests.adapters.sandbox import SandboxCase
 from tests.adapters.shell import ShellCase
 from tests.endpoint import Endpoint
@@ -36,6 +37,14 @@ async def _agent(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Case]:
 
 
 @asynccontextmanager
+async def _operation(_: pytest.MonkeyPatch) -> AsyncIterator[Case]:
+    case = OperationCase()
+    with case.service:
+        case.host()
+        yield case
+
+
+@asynccontextmanager
 async def _sandbox(_: pytest.MonkeyPatch) -> AsyncIterator[Case]:
     yield SandboxCase()
 
@@ -51,6 +60,7 @@ KINDS: Final = MappingProxyType[str, Hosted](
         "function sync": _sync,
         "function async": _async,
         "openai": _agent,
+        "openapi": _operation,
         "python": _sandbox,
         "shell": _shell,
     }
