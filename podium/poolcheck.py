@@ -210,6 +210,8 @@ async def _tried(spec: WorkerSpec) -> tuple[State, str, str]:
             place, server = await asyncio.to_thread(whereabouts, spec)
             await listens(f"The worker {spec.name!r}", server, "service")
             return "ok", f"{place} at {shown(server)}", ""
+        case "a2a":
+            return await _agent(spec)
         case "openai":
             url, key_env = _address(spec)
             who = f"The worker {spec.name!r}"
@@ -236,6 +238,17 @@ def _shell(spec: WorkerSpec) -> tuple[State, str, str]:
             "Allow the beginning of a command line, and a pattern for the rest (docs/workers.md).",
         )
     return "ok", "every command is installed", ""
+
+
+async def _agent(spec: WorkerSpec) -> tuple[State, str, str]:
+    """Ask an A2A agent for its card."""
+    from actors.workers.a2a import A2AAdapter
+
+    adapter = A2AAdapter(spec)
+    try:
+        return "ok", await adapter.check(), ""
+    finally:
+        await adapter.close()
 
 
 async def _try_policy(name: str) -> Finding:

@@ -82,8 +82,8 @@ class WorkerTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     name: str
     adapter: str = ""
-    """``function:module:name``, ``openai``, ``python``, ``conductor``, ``person``; empty for a
-    function of that name in the pool's modules."""
+    """``function:module:name``, ``openai``, ``python``, ``conductor``, ``person`` and others; empty
+    for a function of that name in the pool's modules."""
     description: str | None = None
     parameters: dict[str, Json] | None = None
     """JSON Schema, in place of the one made from the signature."""
@@ -304,7 +304,9 @@ def _base(table: WorkerTable, folder: Path) -> WorkerSpec:
         raise Usage(f"there is no adapter {table.adapter!r}", hint=f"Known are: {known}.")
     if kind == "function":
         _own(table.adapter.split(":")[1] if ":" in table.adapter else "", folder)
-    spec = draft(table.adapter, table.options)
+    # Who is described here need not be asked what it is.
+    given = {"description": table.description} if table.description else {}
+    spec = draft(table.adapter, table.options, **given)
     # The address as it was written: a function may be reached by several.
     return msgspec.structs.replace(spec, adapter=table.adapter)
 

@@ -15,6 +15,7 @@ from actors.attempts import attempt_of, call_message
 from actors.ports import Adapter, Attempt, Outcome
 from actors.secrets import Secrets
 from actors.work import presentable, work_on
+from actors.workers.a2a import A2AAdapter
 from actors.workers.agent import OpenAIAdapter
 from actors.workers.exchanges import Replay, exchanges
 from actors.workers.function import FunctionAdapter, Here, find, is_tool
@@ -124,7 +125,11 @@ def untrusted(spec: WorkerSpec, own: tuple[WorkerSpec, ...], *, live: bool) -> s
         if alike or is_tool(find(spec.adapter)):
             return ""
         return f"{spec.adapter} is no @podium.tool"
-    names = {"python": ("isolation",), "openai": ("base_url", "api_key_env") if live else ()}
+    names = {
+        "a2a": ("url", "headers", "hosts"),
+        "python": ("isolation",),
+        "openai": ("base_url", "api_key_env") if live else (),
+    }
     asked = [spec.options.get(name) for name in names.get(kind, ())]
     if any(asked) and asked not in ([each.options.get(n) for n in names[kind]] for each in alike):
         return f"{spec.name} was recorded with options of its own ({', '.join(names[kind])})"
@@ -169,10 +174,10 @@ class Hosting:
         except NotFound as error:
             raise NotFound(error.message, hint=again) from None
         self.replay: Replay | None = None
-        if isinstance(self.adapter, OpenAIAdapter) and not live:
-            if prepared.record is None:
+        if isinstance(self.adapter, A2AAdapter | OpenAIAdapter) and not live:
+            if prepared.record is None or not isinstance(self.adapter, OpenAIAdapter):
                 raise Conflict(
-                    f"no reply of the model is recorded for {place}",
+                    f"no reply of the agent is recorded for {place}",
                     hint=f"ask it anew: podium reproduce {place} --live",
                 )
             model = self.adapter.endpoint.model

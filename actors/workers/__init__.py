@@ -3,6 +3,7 @@
 ``WorkerSpec.adapter`` begins with the kind:
 
 ========================  ==========================================================================
+``a2a``                   an agent that speaks A2A, the protocol between agents
 ``function:module:name``  a Python function, marked with `tool` or not
 ``openai``                an agent behind an OpenAI-compatible endpoint
 ``openapi:operation``     an operation of an HTTP service, as an OpenAPI document describes it
@@ -18,9 +19,10 @@ its own limits of time and size where it can stop what it started; the limit on 
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 from actors.ports import Adapter
+from actors.workers.a2a import A2AAdapter
 from actors.workers.agent import OpenAIAdapter
 from actors.workers.function import FunctionAdapter, is_tool, spec_of, tool
 from actors.workers.openapi import OperationAdapter
@@ -32,6 +34,7 @@ from protocol.errors import InvalidData
 
 __all__ = [
     "ADAPTERS",
+    "A2AAdapter",
     "FunctionAdapter",
     "Isolation",
     "OpenAIAdapter",
@@ -60,8 +63,18 @@ class Hosting(Protocol):
         ...
 
 
+@runtime_checkable
+class Described(Protocol):
+    """A kind whose workers describe themselves, to whoever asks them over the network."""
+
+    def described(self, spec: WorkerSpec) -> WorkerSpec:
+        """The worker with what it says of itself. Asks it; raises what keeps it from answering."""
+        ...
+
+
 ADAPTERS: Final[Mapping[str, Hosting]] = MappingProxyType(
     {
+        "a2a": A2AAdapter,
         "function": FunctionAdapter,
         "openai": OpenAIAdapter,
         "openapi": OperationAdapter,
@@ -75,6 +88,8 @@ ADAPTERS: Final[Mapping[str, Hosting]] = MappingProxyType(
 def draft(adapter: str, options: Mapping[str, Json] | None = None, **fields: Any) -> WorkerSpec:
     """The worker that ``adapter`` and ``options`` describe.
 
+    One that describes itself is asked over the network, unless a description is given.
+
     Args:
         adapter: Its address, such as ``function:my_module:my_tool`` or ``python``.
         options: What its kind takes besides.
@@ -82,11 +97,16 @@ def draft(adapter: str, options: Mapping[str, Json] | None = None, **fields: Any
 
     Raises:
         InvalidData: An unknown kind, a wrong option, a function that can't be described.
-        NotFound: A function that isn't there.
+        NotFound: A function, or a skill, that isn't there.
+        Unreachable, Denied: A worker that describes itself doesn't answer.
     """
-    made = _kind(adapter).draft(adapter, options or {})
+    kind = _kind(adapter)
+    made = kind.draft(adapter, options or {})
     known = {name: getattr(made, name) for name in WorkerSpec.__struct_fields__}
-    return WorkerSpec(**(known | fields))
+    spec = WorkerSpec(**(known | fields))
+    if not spec.description and isinstance(kind, Described):
+        return kind.described(spec)
+    return spec
 
 
 def host(spec: WorkerSpec) -> Adapter:

@@ -8,6 +8,8 @@ from typing import Final
 
 import pytest
 
+from tests.a2a_agent import A2AServer
+from tests.adapters.a2a import A2ACase
 from tests.adapters.agent import AgentCase
 from tests.adapters.case import Case
 from tests.adapters.function import FunctionCase, async_tool, sync_tool
@@ -55,8 +57,22 @@ async def _shell(_: pytest.MonkeyPatch) -> AsyncIterator[Case]:
         yield ShellCase(folder)
 
 
+@asynccontextmanager
+async def _a2a_streaming(_: pytest.MonkeyPatch) -> AsyncIterator[Case]:
+    with A2AServer() as server:
+        yield A2ACase(server, "streaming")
+
+
+@asynccontextmanager
+async def _a2a_polling(_: pytest.MonkeyPatch) -> AsyncIterator[Case]:
+    with A2AServer(streaming=False) as server:
+        yield A2ACase(server, "streaming")
+
+
 KINDS: Final = MappingProxyType[str, Hosted](
     {
+        "a2a streaming": _a2a_streaming,
+        "a2a polling": _a2a_polling,
         "function sync": _sync,
         "function async": _async,
         "openai": _agent,
