@@ -34,6 +34,7 @@ INPUT: Final = frozenset({"inputtokens", "prompttokens", "prompttokencount", "in
 OUTPUT: Final = frozenset(
     {"outputtokens", "completiontokens", "candidatestokencount", "outputtokencount"}
 )
+TOTAL: Final = frozenset({"totaltokens", "totaltokencount"})
 COST: Final = frozenset({"costusd", "totalcostusd"})
 """What agents call these, letters only: A2A itself has no name for them."""
 
@@ -55,6 +56,8 @@ class Told(msgspec.Struct, frozen=True):
     usage: Usage = UNKNOWN_USAGE
     cost: int | None = None
     """Micro-dollars."""
+    total: int = 0
+    """Tokens, where they are told, or also told, in one sum."""
 
 
 class Heard:
@@ -149,6 +152,7 @@ class Heard:
                 self.told = Told(
                     found.usage if found.usage != UNKNOWN_USAGE else self.told.usage,
                     self.told.cost if found.cost is None else found.cost,
+                    found.total or self.told.total,
                 )
 
 
@@ -204,7 +208,7 @@ def spend(heard: Heard, prices: Prices) -> Spend:
     if cost is None:
         tokens = usage.input * prices.read + usage.output * prices.written
         cost = round(prices.attempt * MICRO + tokens)
-    return Spend(tokens=usage.input + usage.output, cost=cost)
+    return Spend(tokens=max(heard.told.total, usage.input + usage.output), cost=cost)
 
 
 def told(metadata: Mapping[str, Json]) -> Told:
@@ -218,6 +222,7 @@ def told(metadata: Mapping[str, Json]) -> Told:
             found = Told(
                 found.usage if usage == UNKNOWN_USAGE else usage,
                 found.cost if cost is None else round(min(cost, MAX_COST_USD) * MICRO),
+                _count(place, TOTAL) or found.total,
             )
     return found
 

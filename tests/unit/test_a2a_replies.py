@@ -159,6 +159,13 @@ def test_whatever_an_agent_tells_is_a_count_or_nothing(metadata: dict[str, Json]
     assert msgspec.convert(msgspec.to_builtins(made), Spend) == made
 
 
+def test_a_sum_of_tokens_is_billed_where_they_are_not_told_apart() -> None:
+    heard = Heard()
+    heard.hear(status(TaskState.TASK_STATE_COMPLETED, usage={"total_tokens": 12}))
+    made = outcome(heard, Prices())
+    assert (made.usage, made.spend) == (Usage(), Spend(tokens=12))
+
+
 def test_the_last_that_is_told_counts_and_silence_takes_nothing_back() -> None:
     heard = Heard()
     heard.hear(status(TaskState.TASK_STATE_WORKING, usage={"input_tokens": 5, "cost_usd": 0.1}))
