@@ -22,7 +22,7 @@ from actors.workers.a2a_errors import blamed, passing, unfinished
 from actors.workers.a2a_replies import MICRO, Heard, Prices, outcome, spend
 from actors.workers.agent import PARAMETERS as AGENT_PARAMETERS
 from actors.workers.agent import messages
-from actors.workers.outcomes import failure
+from actors.workers.outcomes import failure, redacted
 from protocol.actions import Json, Spend, WorkerSpec
 from protocol.errors import InvalidData, PodiumError
 from replay.address import shown
@@ -154,7 +154,6 @@ class A2AAdapter:
             except PodiumError as error:
                 return failure("EXEC_ERR", "infrastructure", f"{error.message} {error.hint}")
             except Exception as error:
-                self._agent = None  # the card may have changed
                 return self._failed(error, attempt, heard)
         return outcome(heard, self._prices)
 
@@ -236,9 +235,8 @@ class A2AAdapter:
         except Exception as error:
             if not (heard.task and passing(error)):
                 raise
-            logger.info(
-                "the task %s of %s is taken up again: %s", heard.task, self.spec.name, error
-            )
+            text = "the task %s of %s is taken up again: %s"
+            logger.info(text, heard.task, self.spec.name, redacted(str(error)))
         if not heard.settled:
             await self._follow(agent, heard)
 
@@ -280,11 +278,13 @@ class A2AAdapter:
             await agent.cancel_task(CancelTaskRequest(id=heard.task), context=_context())
         except Exception as error:  # it ended just so, can't be cancelled, or is gone
             text = "the task %s of %s was not cancelled: %s: %s"
-            logger.info(text, heard.task, self.spec.name, type(error).__name__, error)
+            said = redacted(str(error))
+            logger.info(text, heard.task, self.spec.name, type(error).__name__, said)
 
     def _failed(self, error: Exception, attempt: Attempt, heard: Heard) -> Outcome:
-        named = attempt.arguments.get("task")
-        status, fault, text = blamed(error, str(named or ""))
+        status, fault, text = blamed(error, _answers(attempt))
+        if fault == "infrastructure":
+            self._agent = None  # the card may have changed
         where = f"The A2A agent at {shown(self.options.url)}"
         if heard.task:
             where += f" (task {heard.task})"
@@ -324,18 +324,25 @@ def _request(attempt: Attempt, options: Options) -> "SendMessageRequest":
     """The subtask as a message. Its id is the attempt's: the agent can tell one sent again."""
     from a2a.types import Message, Part, Role, SendMessageRequest
 
-    named = attempt.arguments.get("task")
-    said = {name: value for name, value in attempt.arguments.items() if name != "task"}
-    prompt = messages("", msgspec.structs.replace(attempt, arguments=said))[-1]["content"]
+    prompt = messages("", attempt)[-1]["content"]
     return SendMessageRequest(
         message=Message(
             message_id=f"{attempt.run}/{attempt.call}/{attempt.attempt}",
             context_id=attempt.run if options.conversation == "run" else "",
-            task_id=named if isinstance(named, str) else "",
+            task_id=_answers(attempt),
             role=Role.ROLE_USER,
             parts=[Part(text=prompt)],
         )
     )
+
+
+def _answers(attempt: Attempt) -> str:
+    """The task whose question an attempt answers; "" if it answers none.
+
+    A pool may give an agent a schema of its own, in which ``task`` is something else.
+    """
+    named = attempt.arguments.get("task") if "subtask" in attempt.arguments else None
+    return named if isinstance(named, str) else ""
 
 
 def _context() -> "ClientCallContext":

@@ -157,14 +157,20 @@ def usable(
     from a2a.types import AgentCard
 
     chosen = interface(card)
-    ours, theirs = urlsplit(url), urlsplit(chosen.url)
+    try:
+        ours, theirs = urlsplit(url), urlsplit(chosen.url)
+    except ValueError as error:
+        raise InvalidData(
+            f"The card at {shown(url)} names an address that is none: {error}.",
+            hint="Whoever runs the agent has to correct it.",
+        ) from None
     where = (
         f"The card at {shown(url)} sends its callers to {shown(chosen.url)}, and the headers "
         f"({', '.join(headers)}) would go there"
     )
     if headers and ours.scheme == "https" != theirs.scheme:
         raise InvalidData(f"{where} without encryption.", hint="The card has to name https.")
-    if headers and theirs.hostname not in (ours.hostname, *hosts):
+    if headers and theirs.hostname not in (ours.hostname, *(each.lower() for each in hosts)):
         raise InvalidData(
             f"{where} too.",
             hint=f'If that is right, add hosts = ["{theirs.hostname}"] to the worker\'s options.',

@@ -166,6 +166,14 @@ def test_the_prompt_is_that_of_any_agent(server: A2AServer) -> None:
     assert part["text"].endswith("Your subtask:\nmessage it")
 
 
+def test_a_schema_of_the_pools_own_goes_to_the_agent_as_json(server: A2AServer) -> None:
+    work = msgspec.structs.replace(attempt(""), arguments={"task": "message", "depth": 2})
+    told(server, work)
+    (sent,) = (each for each in server.asked if each.method == "SendStreamingMessage")
+    assert "taskId" not in sent.body["params"]["message"]
+    assert sent.body["params"]["message"]["parts"][0]["text"] == '{"depth":2,"task":"message"}'
+
+
 # --------------------------------------------------------------------------------------- the bill
 
 
