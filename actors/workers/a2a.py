@@ -188,6 +188,7 @@ class A2AAdapter:
                 headers=options.headers,
                 timeout=httpx.Timeout(None, connect=CONNECT_S),
                 limits=httpx.Limits(max_connections=None),
+                verify=a2a_card.trusted(),
             )
         card = await a2a_card.fetch(self._http, options.url)
         card = a2a_card.usable(card, options.url, tuple(options.headers), options.hosts)

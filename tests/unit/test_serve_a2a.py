@@ -127,7 +127,9 @@ async def desk(budget: Budget | None = None, *, conductor: bool = True) -> Async
 @contextlib.asynccontextmanager
 async def client_of(made: Desk, *, user: str = "", **config: Any) -> AsyncIterator[A2AClient]:
     headers = {"X-User": user} if user else {}
-    async with httpx.AsyncClient(headers=headers, timeout=WAIT_S, trust_env=False) as http:
+    async with httpx.AsyncClient(
+        headers=headers, timeout=WAIT_S, trust_env=False, verify=False
+    ) as http:
         yield await create_client(made.url, ClientConfig(httpx_client=http, **config))
 
 
