@@ -42,7 +42,7 @@ PERCENTILE: Final = 0.95
 """Of a worker's past calls are faster than one that is a straggler. A twentieth of the calls is
 tried twice, then: what Dean and Barroso ("The Tail at Scale", 2013) call a hedged request."""
 
-TIMES_MEDIAN: Final = 3
+TIMES_MEDIAN: Final = 2.5
 """Times the median beyond which a call is a straggler, too: where a twentieth of all calls is slow,
 the percentile is one of the slow ones or of the others by chance."""
 
@@ -76,7 +76,7 @@ class Past:
         if self._limit is None:
             took = sorted(self._took)
             slow = took[min(len(took) - 1, int(len(took) * PERCENTILE))]
-            self._limit = max(LEAST_MS, min(slow, TIMES_MEDIAN * took[len(took) // 2]))
+            self._limit = max(LEAST_MS, min(slow, round(TIMES_MEDIAN * took[len(took) // 2])))
         return self._limit
 
 

@@ -27,6 +27,7 @@ NAMES: Final = {
     "inflight": "memory and makespan of 10,000 runs in flight",
     "tracing": "Podium with and without its exporter of traces, in turns",
     "replay": "reading and folding runs: from memory, from JetStream, from the archive",
+    "parallel": "wide and chained runs in parallel and serially; slow calls hedged and not",
     "recovery": "time until 1,000 runs of a killed conductor go on, beside the lease",
 }
 
