@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from actors.ports import Attempt
-from protocol.actions import Json
+from protocol.actions import Json, Status
 from protocol.codec import CallMessage, encode
 from protocol.errors import TooLarge
 from protocol.state import RunState
@@ -41,6 +41,7 @@ def call_message(
         arguments=known.arguments,
         timeout_ms=spec.timeout_ms,
         sees=_seen(state, values, known.sees),
+        failed=_failed(state, known.sees),
         task=state.task.text if spec.kind == "agent" else "",
         again=again,
         redact=state.redact,
@@ -54,6 +55,11 @@ def _seen(state: RunState, values: Mapping[str, Json], calls: tuple[str, ...]) -
         call: values.get(report) if (report := item.late or item.report) else item.value
         for call, item in known.items()
     }
+
+
+def _failed(state: RunState, calls: tuple[str, ...]) -> dict[str, Status]:
+    ended = {call: state.calls[call].status for call in calls}
+    return {call: status for call, status in ended.items() if status not in (None, "OK")}
 
 
 def fitting(*, sees: dict[str, Json], **fields: Any) -> bytes:
@@ -75,5 +81,6 @@ def attempt_of(message: CallMessage) -> Attempt:
         arguments=message.arguments,
         timeout_s=message.timeout_ms / 1_000,
         sees=message.sees,
+        failed=message.failed,
         task=message.task,
     )

@@ -48,6 +48,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds left; the worker's loop cancels the adapter when they are over."""
     sees: Mapping[str, Json] = {}
     """Outputs of the calls that this one may see, by call id."""
+    failed: Mapping[str, Status] = {}
+    """Of those calls the ones that are not OK: their output says why."""
     task: str = ""
     """The text of the run's task, for agents."""
 
@@ -61,8 +63,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """The result (JSON only), or the text of the error."""
     spend: Spend = NOTHING
     record: Json = None
-    """What was exchanged with a model, `exchanges.Exchange` by exchange: kept beside the report, so
-    that the attempt can be reproduced."""
+    """What was exchanged with a model, `exchanges.Exchange` by exchange, with the tools used in
+    between: kept beside the report, so that the attempt can be reproduced."""
     usage: Usage = UNKNOWN_USAGE
     """The tokens in ``spend``, told apart, where they are known."""
 

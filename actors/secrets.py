@@ -175,14 +175,17 @@ def usable(name: str, value: str) -> str:
 
 
 def endpoint_keys(spec: WorkerSpec) -> dict[str, str]:
-    """The key of an agent's endpoint, by what is said in its place."""
+    """The key of an agent's endpoint, by what is said in its place, and of its tools' endpoints."""
     from actors.workers.agent import KIND
     from actors.workers.chat import KEY_ENV, key_from
+    from actors.workers.toolbox import within
 
-    if spec.adapter.partition(":")[0] != KIND:
-        return {}
-    variable = spec.options.get("api_key_env", KEY_ENV)
-    return named_keys(variable, key_from(variable)) if isinstance(variable, str) else {}
+    keys: dict[str, str] = {}
+    for each in (spec, *within(spec)):
+        variable = each.options.get("api_key_env", KEY_ENV)
+        if each.adapter.partition(":")[0] == KIND and isinstance(variable, str):
+            keys |= named_keys(variable, key_from(variable))
+    return keys
 
 
 def named_keys(variable: str, value: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ import msgspec
 
 from actors.ports import Adapter, Attempt, Outcome
 from actors.secrets import Secrets
-from actors.workers.exchanges import exchanges, hashed
+from actors.workers.exchanges import kept
 from actors.workers.outcomes import failure, leaving
 from protocol.actions import WorkerSpec
 from protocol.codec import deeper_than
@@ -74,10 +74,7 @@ def record_of(outcome: Outcome, redactor: Redactor) -> bytes:
     record = outcome.record
     if redactor.suspects(msgspec.json.encode(record)):
         record = redactor.value(record)
-    kept = [
-        msgspec.structs.replace(each, request=hashed(each.request)) for each in exchanges(record)
-    ]
-    return msgspec.json.encode(kept)
+    return msgspec.json.encode(kept(record))
 
 
 def _failed(outcome: Outcome, redactor: Redactor, text: str) -> tuple[Outcome, bytes]:

@@ -28,6 +28,9 @@ CONNECT_LIMIT_S: Final = 3.0
 
 State: TypeAlias = Literal["ok", "warning", "failed"]
 
+Tried: TypeAlias = tuple[State, str, str]
+"""A state, what was found, and a hint."""
+
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """What was found of one worker, or of the policy."""
@@ -88,10 +91,13 @@ async def preflight(loaded: LoadedPool, policy: str, secrets: str = "") -> None:
     """
     for spec in loaded.pool.workers:
         need_secrets(spec, secrets)
+    from actors.workers.toolbox import within
+
     endpoints = [
-        (f"The worker {spec.name!r}", *_address(spec))
+        (f"The worker {spec.name!r}", *_address(each))
         for spec in loaded.pool.workers
-        if spec.adapter == "openai"
+        for each in (spec, *within(spec))
+        if each.adapter == "openai"
     ]
     if policy.startswith("openai:"):
         from actors.workers.chat import KEY_ENV, url_from_environment
@@ -176,7 +182,7 @@ def need_secrets(spec: WorkerSpec, path: str) -> None:
         usable(name, value)
 
 
-async def _tried(spec: WorkerSpec) -> tuple[State, str, str]:
+async def _tried(spec: WorkerSpec) -> Tried:
     count = len(spec.parameters.get("properties", ()))
     parameters = f"{count} parameter{'' if count == 1 else 's'}"
     match spec.adapter.partition(":")[0]:
@@ -217,12 +223,13 @@ async def _tried(spec: WorkerSpec) -> tuple[State, str, str]:
             who = f"The worker {spec.name!r}"
             need_key(who, key_env)
             await listens(who, url)
-            return await _endpoint(spec.options["model"], url, key_env)
+            answers = await _endpoint(spec.options["model"], url, key_env)
+            return await _with_tools(spec, answers)
         case _:
             return "ok", parameters, ""
 
 
-def _shell(spec: WorkerSpec) -> tuple[State, str, str]:
+def _shell(spec: WorkerSpec) -> Tried:
     """Whether the commands can be run here, and whether the list holds anything back."""
     from actors.workers.shell import look
 
@@ -240,7 +247,7 @@ def _shell(spec: WorkerSpec) -> tuple[State, str, str]:
     return "ok", "every command is installed", ""
 
 
-async def _agent(spec: WorkerSpec) -> tuple[State, str, str]:
+async def _agent(spec: WorkerSpec) -> Tried:
     """Ask an A2A agent for its card."""
     from actors.workers.a2a import A2AAdapter
 
@@ -249,6 +256,20 @@ async def _agent(spec: WorkerSpec) -> tuple[State, str, str]:
         return "ok", await adapter.check(), ""
     finally:
         await adapter.close()
+
+
+async def _with_tools(spec: WorkerSpec, own: Tried) -> Tried:
+    """An agent, and each tool of its own."""
+    from actors.workers.agent import OpenAIAdapter
+
+    state, found, hint = own
+    tools = OpenAIAdapter(spec).tools.workers
+    for tool in tools:
+        state_of, found_of, hint_of = await _tried(tool)
+        if state_of != "ok":
+            return state_of, f"its tool {tool.name!r}: {found_of}", hint_of
+    names = ", ".join(tool.name for tool in tools)
+    return state, f"{found}; tools: {names}" if names and state == "ok" else found, hint
 
 
 async def _try_policy(name: str) -> Finding:
@@ -269,7 +290,7 @@ async def _try_policy(name: str) -> Finding:
     return Finding(worker="(policy)", adapter=name, state=state, found=found, hint=hint)
 
 
-async def _endpoint(model: str, url: str | None, key_env: str) -> tuple[State, str, str]:
+async def _endpoint(model: str, url: str | None, key_env: str) -> Tried:
     """Ask for one word."""
     from actors.workers.chat import Endpoint, Failed, key_from
 

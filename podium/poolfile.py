@@ -246,7 +246,9 @@ def worker(table: WorkerTable, function: WorkerSpec | None, folder: Path) -> Wor
             tokens=table.reserve_tokens or 0,
             cost=base.reserve.cost if cost is None else round(cost * MICRO),
         )
-    spec = msgspec.structs.replace(base, name=table.name, options=table.options, **given)
+    # An adapter's draft may say its options more exactly than the file does.
+    options = base.options or table.options
+    spec = msgspec.structs.replace(base, name=table.name, options=options, **given)
     check_schema(spec.parameters, f"the worker {spec.name!r}")
     check_secrets(spec)
     return spec

@@ -19,6 +19,7 @@ from actors.workers.a2a import A2AAdapter
 from actors.workers.agent import OpenAIAdapter
 from actors.workers.exchanges import Replay, exchanges
 from actors.workers.function import FunctionAdapter, Here, find, is_tool
+from actors.workers.toolbox import ToolTable, within
 from protocol.actions import BlobRef, Json, Report, WorkerSpec
 from protocol.codec import decode_call, decode_value
 from protocol.errors import Conflict, Denied, NotFound, Usage
@@ -108,7 +109,9 @@ async def value_of(report: Report, fetch: Fetch) -> Json:
     return report.value if report.blob is None else decode_value(await fetch(report.blob))
 
 
-def untrusted(spec: WorkerSpec, own: tuple[WorkerSpec, ...], *, live: bool) -> str:
+def untrusted(
+    spec: WorkerSpec, own: tuple[WorkerSpec, ...], *, live: bool, tools: bool = False
+) -> str:
     """Why a worker that a log names is not hosted here; "" if it may be.
 
     A log may have come from anywhere: what it names must not have any function called, code run
@@ -118,7 +121,18 @@ def untrusted(spec: WorkerSpec, own: tuple[WorkerSpec, ...], *, live: bool) -> s
         spec: The worker, as the log has it.
         own: The workers of a pool of this user's.
         live: Whether its model is to be asked.
+        tools: Whether the tools of its own are to be used.
     """
+    known = [each for worker in own for each in (worker, *within(worker))]
+    hosted = within(spec) if tools else []
+    reasons = [
+        _untrusted(spec, known, live=live),
+        *(_untrusted(each, known, live=True) for each in hosted),
+    ]
+    return next(filter(None, reasons), "")
+
+
+def _untrusted(spec: WorkerSpec, own: list[WorkerSpec], *, live: bool) -> str:
     kind = spec.adapter.partition(":")[0]
     alike = [each for each in own if each.adapter == spec.adapter]
     if kind == "function":
@@ -136,6 +150,15 @@ def untrusted(spec: WorkerSpec, own: tuple[WorkerSpec, ...], *, live: bool) -> s
     return ""
 
 
+def _whole(spec: WorkerSpec) -> bool:
+    """Whether no tool has to be asked what it is: hosting its agent imports nothing then."""
+    named = spec.options.get("tools", ())
+    try:
+        return all(table.whole for table in msgspec.convert(named, tuple[ToolTable, ...]))
+    except msgspec.ValidationError:
+        return False
+
+
 class Hosting:
     """The worker of an attempt, in this process.
 
@@ -144,7 +167,8 @@ class Hosting:
         redactor: What is taken for a secret, besides what the run recorded to be one.
         secrets: Where secrets are, besides the environment.
         own: The workers of a pool of this user's.
-        live: Whether an agent's model is asked anew.
+        live: Whether an agent's model is asked anew; then its tools are used anew, too.
+        tools: Whether an agent's tools are used anew, for the recorded replies of its model.
 
     Raises:
         NotFound, InvalidData: The worker can't be hosted here; the hint says what to do.
@@ -161,12 +185,13 @@ class Hosting:
         own: tuple[WorkerSpec, ...] = (),
         *,
         live: bool = False,
+        tools: bool = False,
     ) -> None:
         self.prepared = prepared
         place, spec = prepared.tried.place, prepared.spec
         again = f"name the file of its pool: podium reproduce {place} --pool FILE"
         try:
-            if why := untrusted(spec, own, live=live):
+            if why := untrusted(spec, own, live=live, tools=live or tools or not _whole(spec)):
                 raise Denied(f"the worker of {place} is not hosted here: {why}", hint=again)
             own_too = redactor.also(prepared.tried.state.redact, prepared.tried.state.run)
             self.secrets = Secrets.of(spec, own_too, secrets)
@@ -184,6 +209,8 @@ class Hosting:
             recorded = exchanges(prepared.record)
             self.replay = Replay(model, recorded, self.secrets.redactor)
             self.adapter.endpoint = self.replay
+            if not tools:
+                self.adapter.toolbox = self.replay
 
     async def run(self) -> Reproduced:
         """Make the attempt as a worker does."""

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
-from protocol.actions import BlobRef, Count, Json
+from protocol.actions import BlobRef, Count, Json, Status
 from protocol.commands import TaskMessage
 from protocol.errors import InvalidData, TooLarge
 from protocol.events import AnyEvent, UnknownEvent
@@ -57,6 +57,8 @@ class CallMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     timeout_ms: int
     sees: dict[str, Json] = {}
     """Outputs of the calls that it may see."""
+    failed: dict[str, Status] = {}
+    """Of those calls the ones that are not OK."""
     task: str = ""
     again: bool = False
     """True when it may have been made before: look for its report first."""

@@ -1,20 +1,25 @@
 """An agent behind an OpenAI-compatible endpoint, as a worker: a role and a subtask, an answer.
 
 The agent sees its role, the text of the run's task, the outputs that its call may see, and its
-subtask; nothing else of the run. The key is named in the options, and read from the worker's
-environment when it is used: it is never in the pool, the log or an error.
+subtask; nothing else of the run. It may have tools of its own, which it uses in a bounded loop
+within its attempt: whoever called it sees the answer, and the record beside the report has every
+turn. The key is named in the options, and read from the worker's environment when it is used: it is
+never in the pool, the log or an error.
 """
 
 import math
 from collections.abc import Mapping
-from typing import Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 
 from actors.ports import Attempt, Outcome
+from actors.workers import judging, roles
 from actors.workers.chat import KEY_ENV, Endpoint, Failed, Said, key_from, url_from_environment
-from actors.workers.exchanges import Asks, Exchange, parts
+from actors.workers.exchanges import Asks, Uses, recorded
 from actors.workers.outcomes import failure
+from actors.workers.toolbox import Toolbox, ToolTable, drafted, pool_of
+from actors.workers.turns import Turns
 from protocol.actions import Json, Spend, WorkerSpec
 from protocol.dialects.openai import Message, cut
 from protocol.errors import InvalidData
@@ -22,18 +27,33 @@ from protocol.errors import InvalidData
 KIND: Final = "openai"
 """The adapter's kind: what stands before the first colon of ``WorkerSpec.adapter``."""
 
+_SUBTASK: Final = "What to do, completely: the agent does not see this conversation."
+
 PARAMETERS: Final[dict[str, Json]] = {
     "type": "object",
-    "properties": {
-        "subtask": {
-            "type": "string",
-            "description": "What to do, completely: the agent does not see this conversation.",
-        }
-    },
+    "properties": {"subtask": {"type": "string", "description": _SUBTASK}},
     "required": ["subtask"],
     "additionalProperties": False,
 }
 """What a call of this worker takes."""
+
+JUDGE_PARAMETERS: Final[dict[str, Json]] = {
+    "type": "object",
+    "properties": {
+        "subtask": {
+            "type": "string",
+            "description": "The question, completely, and by what to judge answers to it.",
+        },
+        "answers": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "The answers, word for word, as far as the call does not see them.",
+        },
+    },
+    "required": ["subtask"],
+    "additionalProperties": False,
+}
+"""What a call of a worker takes that gives the best answer."""
 
 DESCRIPTION: Final = "A general agent: answers a question or does a subtask given as text."
 
@@ -46,7 +66,6 @@ ROLE: Final = (
 SEEN_CHARS: Final = 48_000
 """Characters of other calls' outputs in one prompt, shared by them: about 12,000 tokens."""
 
-
 PROMPT_TOKENS: Final = 24_000
 """Tokens reserved for a prompt: outputs it sees, a subtask at its limit, a task, a role."""
 
@@ -55,6 +74,19 @@ REPLY_TOKENS: Final = 8_192
 
 TIMEOUT_MS: Final = 120_000
 """Milliseconds that an agent has unless the pool says otherwise: long reasoning."""
+
+TOOLS_TIMEOUT_MS: Final = 300_000
+"""Milliseconds that an agent with tools has: several turns."""
+
+MAX_TURNS: Final = 8
+"""Requests in which an agent may call tools, unless its options say otherwise: most subtasks need
+two or three, and what needs more is better planned by the conductor, in the open."""
+
+MOST_TURNS: Final = 100
+"""The most that options may allow: every turn's prompt holds all turns before it."""
+
+PARALLEL: Final = 8
+"""Tools at work at a time for one attempt, unless its options say otherwise."""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -67,7 +99,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     api_key_env: str = KEY_ENV
     """The environment variable that has the key, where the worker runs. Never the key itself."""
     role: str = ROLE
-    """The system prompt."""
+    """The system prompt; or the name of one of ours, such as ``@critical-reviewer``."""
     temperature: float | None = None
     max_tokens: int | None = None
     """The most that one reply may have."""
@@ -75,6 +107,15 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """US dollars per million tokens read."""
     price_out: float = 0.0
     """US dollars per million tokens written."""
+    tools: tuple[str | ToolTable, ...] = ()
+    """Tools of its own, by address or as tables."""
+    max_turns: Annotated[int, msgspec.Meta(ge=1, le=MOST_TURNS)] = MAX_TURNS
+    """Requests in which it may call them; one more asks for the answer."""
+    parallel: Annotated[int, msgspec.Meta(ge=1, le=MOST_TURNS)] = PARALLEL
+    """Tools at work at a time for one attempt."""
+    gives: Literal["text", "best"] = "text"
+    """What the value of a call is: the text of its answer; or the best of the answers that it was
+    shown, by the scores in its text."""
 
 
 class OpenAIAdapter:
@@ -90,6 +131,8 @@ class OpenAIAdapter:
     def __init__(self, spec: WorkerSpec) -> None:
         self.spec = spec
         self.options = _options(spec.options, spec.name)
+        self.tools = pool_of(self.options.tools, f"the worker {spec.name!r}")
+        self.toolbox: Uses = Toolbox(self.tools, self.options.parallel)
         self.endpoint: Asks = Endpoint(
             self.options.model,
             base_url=self.options.base_url or url_from_environment(),
@@ -101,41 +144,77 @@ class OpenAIAdapter:
 
     @staticmethod
     def draft(adapter: str, options: Mapping[str, Json]) -> WorkerSpec:
-        """An agent with these options, and what it may spend estimated from them."""
+        """An agent with these options, and what it may spend estimated from them.
+
+        Its options have the text of its role and all that is known of its tools, so that whoever
+        reads them later needs nothing of ours.
+        """
         made = _options(options, adapter)
+        role = roles.named(str(options.get("role", "")))
+        tools = [drafted(tool) for tool in made.tools]
+        pool = pool_of(tuple(tools), adapter)
         written = made.max_tokens or REPLY_TOKENS
+        requests = made.max_turns + 1 if tools else 1
+        reserve = Spend(
+            tokens=requests * (PROMPT_TOKENS + written),
+            cost=math.ceil(requests * (PROMPT_TOKENS * made.price_in + written * made.price_out)),
+        )
+        for tool in pool.workers:  # each of them once a turn
+            tokens, cost = tool.reserve.tokens, tool.reserve.cost
+            reserve += Spend(tokens=made.max_turns * tokens, cost=made.max_turns * cost)
+        known: dict[str, Json] = dict(options) | {"role": made.role}
+        if tools:
+            known["tools"] = msgspec.to_builtins(tools)
+        if made.gives != "text":
+            known["gives"] = made.gives
         return WorkerSpec(
             name="agent",
             kind="agent",
-            description=DESCRIPTION,
-            parameters=PARAMETERS,
+            description=role.description if role is not None else DESCRIPTION,
+            parameters=PARAMETERS if made.gives == "text" else JUDGE_PARAMETERS,
             adapter=adapter,
-            options=dict(options),
-            reserve=Spend(
-                tokens=PROMPT_TOKENS + written,
-                cost=math.ceil(PROMPT_TOKENS * made.price_in + written * made.price_out),
-            ),
-            timeout_ms=TIMEOUT_MS,
+            options=known,
+            reserve=reserve,
+            timeout_ms=TOOLS_TIMEOUT_MS if tools else TIMEOUT_MS,
         )
 
     async def run(self, attempt: Attempt) -> Outcome:
-        """Ask the agent once. Its text is the value."""
-        extra: dict[str, Json] = (
-            {} if self.options.temperature is None else {"temperature": self.options.temperature}
+        """Have the agent work until it answers. Its text is the value, or what its text decides."""
+        answers = judging.candidates(attempt)
+        if self.options.gives == "best" and not answers:
+            text = "There is nothing to compare: let the call see calls that are OK, or give it "
+            return msgspec.structs.replace(
+                failure("PARSE_ERR", "policy", f"{text}`answers`."), record=[]
+            )
+        turns = Turns(
+            self.endpoint,
+            self.toolbox,
+            self.tools,
+            attempt,
+            max_turns=self.options.max_turns,
+            max_tokens=self.options.max_tokens,
+            temperature=self.options.temperature,
+            reserve=self.spec.reserve,
         )
-        prompt, most = messages(self.options.role, attempt), self.options.max_tokens
-        said = await self.endpoint.ask(
-            prompt, timeout_s=attempt.timeout_s, max_tokens=most, extra=extra
-        )
+        said = await turns.run(messages(self.options.role, attempt))
         if isinstance(said, Failed):
             outcome = failure(said.status, said.fault, said.text)
+        elif (why := _unanswered(said)) != "":
+            outcome = failure("EXEC_ERR", "worker", f"The agent did not answer: {turns.late}{why}.")
+        elif self.options.gives == "best":
+            outcome = _judged(judging.best(said.text, answers))
         else:
-            outcome = _outcome(said)
-        exchange = Exchange(parts(self.endpoint.model, prompt, most, extra), said)
-        return msgspec.structs.replace(outcome, record=msgspec.to_builtins([exchange]))
+            outcome = Outcome(value=said.text)
+        return msgspec.structs.replace(
+            outcome,
+            spend=turns.spend,
+            usage=turns.usage,
+            record=recorded(turns.exchanges),
+        )
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, and what the tools hold."""
+        await self.toolbox.close()
         await self.endpoint.close()
 
 
@@ -144,10 +223,14 @@ def messages(role: str, attempt: Attempt) -> list[Message]:
     parts = []
     if attempt.task:
         parts.append(f"The task of the whole team, for context only:\n{attempt.task}")
-    limit = SEEN_CHARS // max(1, len(attempt.sees))
-    for call, value in attempt.sees.items():
+    given = attempt.arguments.get("answers")
+    more = given if isinstance(given, list) else []
+    shown = {**attempt.sees, **{f"answer {place}": text for place, text in enumerate(more, 1)}}
+    limit = SEEN_CHARS // max(1, len(shown))
+    for call, value in shown.items():
         text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-        parts.append(f'<output of="{call}">\n{cut(text, limit)}\n</output>')
+        status = f' status="{attempt.failed[call]}"' if call in attempt.failed else ""
+        parts.append(f'<output of="{call}"{status}>\n{cut(text, limit)}\n</output>')
     subtask = attempt.arguments.get("subtask")
     if not isinstance(subtask, str):  # a pool may give an agent a schema of its own
         subtask = msgspec.json.encode(attempt.arguments, order="deterministic").decode()
@@ -160,19 +243,30 @@ def messages(role: str, attempt: Attempt) -> list[Message]:
 
 def _options(options: Mapping[str, Json], whose: str) -> Options:
     try:
-        return msgspec.convert(options, Options)
+        made = msgspec.convert(options, Options)
     except msgspec.ValidationError as error:
         raise InvalidData(
             f"The options of the worker {whose!r} are wrong: {error}.",
             hint=f"Options of an {KIND} worker: {', '.join(Options.__struct_fields__)}.",
         ) from error
+    role = roles.named(made.role)
+    if role is None:
+        return made
+    gives = role.gives if "gives" not in options else made.gives
+    return msgspec.structs.replace(made, role=role.prompt, gives=gives)
 
 
-def _outcome(said: Said) -> Outcome:
+def _judged(judged: judging.Judged | str) -> Outcome:
+    if isinstance(judged, str):
+        text = f"The reviewer's reply decides nothing: {judged}."
+        return failure("EXEC_ERR", "worker", text)
+    return Outcome(value=msgspec.to_builtins(judged))
+
+
+def _unanswered(said: Said) -> str:
+    """Why a reply is no answer; or ""."""
     if said.finish == "content_filter" or (said.refusal and not said.text.strip()):
-        why = said.refusal or "the endpoint's content filter stopped it"
-        return failure("EXEC_ERR", "worker", f"The agent did not answer: {why}.", said.spend)
+        return said.refusal or "the endpoint's content filter stopped it"
     if not said.text.strip():
-        why = "it used up its tokens" if said.finish == "length" else "its reply was empty"
-        return failure("EXEC_ERR", "worker", f"The agent did not answer: {why}.", said.spend)
-    return Outcome(value=said.text, spend=said.spend, usage=said.usage)
+        return "it used up its tokens" if said.finish == "length" else "its reply was empty"
+    return ""

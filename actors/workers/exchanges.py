@@ -1,17 +1,21 @@
-"""What an agent's attempt asked its model and what the model said: recorded, and said again.
+"""What an agent asked its model, what the model said, what tools it used: recorded, and said again.
 
-The reply is kept as it came, the request as a hash for each of its parts: all that a request is
-made of stands in the run's log already, and a hash is enough to say what has changed since.
+Replies and results are kept as they came, a request as a hash for each of its parts: all that a
+request is made of stands in the run's log, or in the record before it, and a hash is enough to say
+what has changed since.
 """
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
 
+from actors.ports import Attempt
 from actors.workers.chat import Failed, Said
-from protocol.actions import Json
+from protocol.actions import NOTHING, UNKNOWN_USAGE, Count, Fault, Json, Spend, Status, Usage
+from protocol.decisions import PlannedCall
 from protocol.errors import InvalidData
 from protocol.redaction import Redactor
 
@@ -24,12 +28,35 @@ Request: TypeAlias = dict[str, Json]
 Reply: TypeAlias = Said | Failed
 
 
-class Exchange(msgspec.Struct, frozen=True):
-    """One request to a model, and its reply."""
+class Used(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One use of a tool of an agent's own, and what came of it."""
+
+    status: Status = "OK"
+    fault: Fault = "none"
+    value: Json = None
+    """As the model is shown it: without secrets, and cut if it is long."""
+    spend: Spend = NOTHING
+    usage: Usage = UNKNOWN_USAGE
+    """Of a tool that is an agent itself."""
+    record: Json = None
+    """Likewise: its own exchanges."""
+    began_ms: Count = 0
+    """Milliseconds from the beginning of the attempt."""
+    took_ms: Count = 0
+
+
+class Exchange(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One request to a model, its reply, and the tools that the reply has called."""
 
     request: Request
     """Part by part: as it was made in the worker, as a hash in a record."""
     reply: Reply
+    tools: tuple[Used, ...] = ()
+    """One for each call of the reply that was made, in its order."""
+    began_ms: Count = 0
+    """Milliseconds from the beginning of the attempt."""
+    took_ms: Count = 0
+    """Milliseconds until the reply was there."""
 
 
 class Asks(Protocol):
@@ -53,6 +80,43 @@ class Asks(Protocol):
         ...
 
 
+class Uses(Protocol):
+    """What an agent's tools are used through: the tools, or the record of them."""
+
+    async def use(
+        self, calls: tuple[PlannedCall, ...], attempt: Attempt, watch: "Watch"
+    ) -> tuple[Used, ...]:
+        """See `toolbox.Toolbox.use`."""
+        ...
+
+    async def close(self) -> None:
+        """Release what the tools hold."""
+        ...
+
+
+class Watch:
+    """The time of one attempt: what has passed, what is left.
+
+    Args:
+        limit_s: Seconds that it may take.
+    """
+
+    def __init__(self, limit_s: float) -> None:
+        self._now = asyncio.get_running_loop().time
+        self._began = self._now()
+        self.limit_s = limit_s
+
+    @property
+    def passed_ms(self) -> int:
+        """Milliseconds since the beginning."""
+        return round((self._now() - self._began) * 1_000)
+
+    @property
+    def left_s(self) -> float:
+        """Seconds; 0 when nothing is left."""
+        return max(0.0, self.limit_s - (self._now() - self._began))
+
+
 def parts(
     model: str,
     messages: list[dict[str, Any]],
@@ -70,6 +134,27 @@ def parts(
 def hashed(request: Request) -> dict[str, str]:
     """A hash for each part of a request."""
     return {name: _hash(part) for name, part in request.items()}
+
+
+def recorded(made: list[Exchange]) -> Json:
+    """Exchanges as a record, which is JSON and nothing else."""
+    return msgspec.json.decode(msgspec.json.encode(made))
+
+
+def kept(record: Json) -> list[Exchange]:
+    """A record as it is stored: with hashes of the requests, those of tools that are agents too."""
+    return [
+        msgspec.structs.replace(
+            each, request=hashed(each.request), tools=tuple(_kept_use(use) for use in each.tools)
+        )
+        for each in exchanges(record)
+    ]
+
+
+def _kept_use(use: Used) -> Used:
+    if use.record is None:
+        return use
+    return msgspec.structs.replace(use, record=msgspec.to_builtins(kept(use.record)))
 
 
 def _hash(part: Json) -> str:
@@ -96,7 +181,7 @@ def exchanges(record: Json) -> list[Exchange]:
 
 
 class Replay:
-    """Says again what a model said, in the order in which it did.
+    """Says again what a model said and what its tools gave, in the order in which they did.
 
     Args:
         model: The model's name.
@@ -110,6 +195,7 @@ class Replay:
         self.model = model
         self._redactor = redactor or Redactor()
         self._left = list(recorded)
+        self._results: tuple[Used, ...] = ()
         self.asked = 0
         """Requests so far."""
         self.changed: list[str] = []
@@ -129,11 +215,25 @@ class Replay:
             text = f"Request {self.asked} was never made before: no reply of it is recorded."
             return Failed(status="EXEC_ERR", fault="infrastructure", text=text)
         exchange = self._left.pop(0)
+        self._results = exchange.tools
         recorded = {name: str(part) for name, part in exchange.request.items()}
         request = parts(self.model, messages, max_tokens, extra)
         for name in changed(recorded, self._redactor.value(request)):
             self.changed.append(f"request {self.asked}, {name}")
         return exchange.reply
+
+    async def use(
+        self, calls: tuple[PlannedCall, ...], attempt: Attempt, watch: Watch
+    ) -> tuple[Used, ...]:
+        """What the tools gave to the calls of the last reply."""
+        del attempt, watch
+        found, self._results = self._results, ()
+        if len(found) != len(calls):
+            self.changed.append(f"request {self.asked}, calls of tools")
+        missing = Used(
+            status="EXEC_ERR", fault="infrastructure", value="No result of it is recorded."
+        )
+        return (found + (missing,) * len(calls))[: len(calls)]
 
     async def close(self) -> None:
         """Nothing to close."""

@@ -38,6 +38,9 @@ def reproduce(
     live: Annotated[
         bool, Parameter(help="Ask an agent's model anew, in place of its recorded replies.")
     ] = False,
+    live_tools: Annotated[
+        bool, Parameter(help="Use an agent's own tools anew, for its model's recorded replies.")
+    ] = False,
     pool: Annotated[
         str | None, Parameter(help="The pool file beside which its function is.")
     ] = None,
@@ -59,7 +62,7 @@ def reproduce(
         raise Usage("a debugger talks on stdout, as --json does", hint="leave out one of them")
     if attempt is not None and name.attempt not in (None, attempt):
         raise Usage(f"{call} is attempt {name.attempt}, not {attempt}", hint="leave out --attempt")
-    command = _Reproduce(output, common, pool, live)
+    command = _Reproduce(output, common, pool, live, live_tools)
     number = attempt if name.attempt is None else name.attempt
     return asyncio.run(command.run(name.run, name.call, number, pdb=pdb, stop=stop))
 
@@ -67,8 +70,10 @@ def reproduce(
 class _Reproduce:
     """One `podium reproduce`, with what it was told."""
 
-    def __init__(self, output: Output, common: Common, pool: str | None, live: bool) -> None:
-        self.output, self.common, self.live = output, common, live
+    def __init__(
+        self, output: Output, common: Common, pool: str | None, live: bool, tools: bool
+    ) -> None:
+        self.output, self.common, self.live, self.tools = output, common, live, tools
         self.config = common.load(pool=pool).config
         self.pool = f" --pool {pool}" if pool else ""
 
@@ -113,7 +118,8 @@ class _Reproduce:
         elif standing is not None:
             own = standing.workers.workers
         secrets = config.secrets.place()
-        return Hosting(prepared, Redactor(redaction(config)), secrets, own, live=self.live)
+        redactor = Redactor(redaction(config))
+        return Hosting(prepared, redactor, secrets, own, live=self.live, tools=self.tools)
 
     def _never_started(self, found: "Tried") -> int:
         """The call was settled before any worker had it: the arguments didn't fit, most often."""
@@ -200,6 +206,7 @@ class _Reproduce:
             "started": True,
             "counts": prepared.tried.counts,
             "live": self.live,
+            "live_tools": self.live or self.tools,
             "recorded": msgspec.to_builtins(recorded) if recorded is not None else None,
             "reproduced": msgspec.to_builtins(made.made),
         }

@@ -97,6 +97,11 @@ def cut(text: str, limit: int = MAX_DETAIL_CHARS) -> str:
     return f"{text[:limit]}… [cut: {limit} of {len(text)} characters]"
 
 
+def value_chars(calls: int) -> int:
+    """Characters that each value of a round of so many calls is shown at most."""
+    return max(VALUE_CHARS, ROUND_CHARS // max(1, calls))
+
+
 def request(view: View) -> dict[str, Json]:
     """The part of a chat completion request that ``view`` decides: messages, tools, tool choice.
 
@@ -130,7 +135,7 @@ def messages(view: View) -> list[Message]:
     """The conversation so far: the conductor's job, the task, and each turn with its results."""
     shown: list[Message] = [{"role": "system", "content": SYSTEM}, _task(view)]
     for turn in view.turns:
-        shown.extend(_turn(turn))
+        shown.extend(told(turn))
     if view.final:
         shown.append({"role": "user", "content": _last_word(view)})
     return shown
@@ -191,7 +196,8 @@ def _task(view: View) -> Message:
     return {"role": "user", "content": text}
 
 
-def _turn(turn: Turn) -> list[Message]:
+def told(turn: Turn) -> list[Message]:
+    """One turn: what the model said, and what came of it."""
     if turn.rejection is not None:
         said = [{"role": "assistant", "content": turn.text}] if turn.text.strip() else []
         refused = f"That reply was refused ({turn.rejection.reason}): {turn.rejection.detail}"
@@ -211,7 +217,7 @@ def _turn(turn: Turn) -> list[Message]:
         }
         for ref, call in zip(ids, asked, strict=True)
     ]
-    limit = max(VALUE_CHARS, ROUND_CHARS // len(calls))
+    limit = value_chars(len(calls))
     contents = [_result(seen, limit) for seen in turn.observations]
     contents += [STILL_OPEN] * len(turn.open)
     results = [
@@ -226,7 +232,7 @@ def _late(turn: Turn) -> list[Message]:
     """What came when the round was over, each result with its call."""
     if not turn.late:
         return []
-    limit = max(VALUE_CHARS, ROUND_CHARS // len(turn.late))
+    limit = value_chars(len(turn.late))
     lines = [
         f"{_function_name(seen.call.worker)}({_compact(seen.call.arguments)}): "
         + _result(seen, limit)

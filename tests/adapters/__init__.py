@@ -10,7 +10,7 @@ import pytest
 
 from tests.a2a_agent import A2AServer
 from tests.adapters.a2a import A2ACase
-from tests.adapters.agent import AgentCase
+from tests.adapters.agent import AgentCase, ToolAgentCase
 from tests.adapters.case import Case
 from tests.adapters.function import FunctionCase, async_tool, sync_tool
 from tests.adapters.openapi import OperationCase
@@ -47,6 +47,13 @@ async def _operation(_: pytest.MonkeyPatch) -> AsyncIterator[Case]:
 
 
 @asynccontextmanager
+async def _agent_with_tools(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Case]:
+    monkeypatch.setenv("PODIUM_TEST_KEY", "sk-test")
+    with Endpoint() as endpoint:
+        yield ToolAgentCase(endpoint)
+
+
+@asynccontextmanager
 async def _sandbox(_: pytest.MonkeyPatch) -> AsyncIterator[Case]:
     yield SandboxCase()
 
@@ -77,6 +84,7 @@ KINDS: Final = MappingProxyType[str, Hosted](
         "function async": _async,
         "openai": _agent,
         "openapi": _operation,
+        "openai with tools": _agent_with_tools,
         "python": _sandbox,
         "shell": _shell,
     }

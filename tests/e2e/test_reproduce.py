@@ -329,6 +329,47 @@ def test_no_debugger_where_there_is_no_function(
     assert desk(CHAIR, "--pdb", "--json").code == 2
 
 
+def with_tools(folder: Path, shell: Shell, endpoint: Endpoint) -> Desk:
+    endpoint.say(calls=[("a", "price", '{"product": "chair"}')])
+    endpoint.say("12.50 euros.")
+    tools = f'tools = ["function:desk_{folder.name.replace("-", "_")}:price"]'
+    return Desk(folder, shell, AGENT.replace("URL", endpoint.url) + tools)
+
+
+def test_an_agent_gets_the_recorded_results_of_its_tools_or_live_ones(
+    tmp_path: Path, shell: Shell, endpoint: Endpoint
+) -> None:
+    desk = with_tools(tmp_path, shell, endpoint)
+    desk.edit('"price": 12.5', '"price": 13')
+    said = desk("1-6")
+    assert said.code == 0, said
+    assert "the same as recorded" in said.err
+    desk.forget()
+    said = desk("1-6", "--live-tools")
+    assert said.code == 1
+    assert "the prompt differs from the recorded one at request 2, messages[3]" in said.out
+    assert len(endpoint.requests) == 2, "the model is asked nothing"
+    endpoint.say(calls=[("a", "price", '{"product": "chair"}')])
+    endpoint.say("13 euros.")
+    desk.forget()
+    said = desk("1-6", "--live")
+    assert '"price":13' in endpoint.requests[-1].body["messages"][-1]["content"]
+    assert "13 euros." in said.out
+
+
+def test_the_tools_that_a_log_names_are_used_only_if_they_are_trusted(
+    tmp_path: Path, shell: Shell, endpoint: Endpoint
+) -> None:
+    endpoint.say("Nothing.")
+    tools = f'tools = ["function:desk_{tmp_path.name.replace("-", "_")}:plain"]'
+    desk = Desk(tmp_path, shell, AGENT.replace("URL", endpoint.url) + tools)
+    assert desk("1-6", pool=False).code == 0, "nothing of it is hosted"
+    said = desk("1-6", "--live-tools", pool=False)
+    assert said.code == 1
+    assert "is no @podium.tool" in said.err
+    assert desk("1-6", "--live-tools").code == 0, "a pool of one's own names it"
+
+
 @pytest.mark.skipif(isolation().level != "namespaces", reason="this host can't isolate code")
 def test_sandboxed_code_runs_again(tmp_path: Path, shell: Shell) -> None:
     desk = Desk(tmp_path, shell, '[[worker]]\nname = "python"\nadapter = "python"\n')
@@ -352,6 +393,13 @@ def test_workers_are_trusted_by_what_they_may_do() -> None:
     assert untrusted(agent, (agent,), live=True) == ""
     other = WorkerSpec(name="a", adapter="openai", options={"model": "m", "base_url": "http://y"})
     assert "base_url" in untrusted(agent, (other,), live=True)
+    tool = {"tools": ["function:os:system"]}
+    deep = {"tools": [{"adapter": "openai", "options": tool}]}
+    for options in (tool, deep):
+        spec = WorkerSpec(name="a", adapter="openai", options={"model": "m", **options})
+        assert untrusted(spec, (), live=False) == ""
+        assert "no @podium.tool" in untrusted(spec, (), live=False, tools=True)
+        assert untrusted(spec, (spec,), live=False, tools=True) == ""
     assert "no @podium.tool" in untrusted(
         WorkerSpec(name="f", adapter="function:os:system"), (agent,), live=False
     )

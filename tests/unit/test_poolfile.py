@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from actors.workers import ADAPTERS
+from actors.workers.roles import ROLES
 from podium import poolcheck, poolfile
 from podium.config import BudgetTable
 from podium.pools import OFFLINE
@@ -327,6 +328,29 @@ def test_the_policy_is_looked_at_too(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def found(path: Path) -> dict[str, poolcheck.Finding]:
     return {each.worker: each for each in asyncio.run(poolcheck.check(path))}
+
+
+def test_the_tools_of_an_agent_are_recorded_and_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DESK_KEY", "sk-test")
+    more = """role = "@critical-reviewer"
+tools = [
+    "function:clerk_tools:price",
+    { adapter = "function:clerk_tools:stock", name = "count", timeout_s = 2 },
+]
+"""
+    with Endpoint() as endpoint:
+        path = write(tmp_path, AGENT.format(url=endpoint.url) + more, clerk_tools=TOOLS)
+        (spec,) = poolfile.load(path).pool.workers
+        assert spec.options["role"] == ROLES["critical-reviewer"].prompt
+        price, count = spec.options["tools"]
+        assert price["parameters"]["required"] == ["product"]
+        assert (count["name"], count["timeout_s"]) == ("count", 2)
+        endpoint.say("ok", model="m-2")
+        assert found(path)["writer"].found == "m-2 answers; tools: price, count"
+    path = write(tmp_path, AGENT.format(url="http://x") + more.replace(":stock", ":gone"))
+    assert "has no function 'gone'" in failure(path).message
 
 
 def test_check_asks_the_endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
