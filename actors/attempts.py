@@ -58,7 +58,8 @@ def _seen(state: RunState, values: Mapping[str, Json], calls: tuple[str, ...]) -
 
 
 def _failed(state: RunState, calls: tuple[str, ...]) -> dict[str, Status]:
-    ended = {call: state.calls[call].status for call in calls}
+    """Those without a result: what came late is one, too."""
+    ended = {call: state.calls[call].status for call in calls if not state.calls[call].late}
     return {call: status for call, status in ended.items() if status not in (None, "OK")}
 
 

@@ -21,7 +21,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from actors.workers import cancelled, tool
+    from actors.workers import Seen, cancelled, tool
     from podium.client import Client
     from podium.config import Config
     from podium.host import Host
@@ -73,6 +73,7 @@ _HOMES: Final[dict[str, str]] = {
     "Reply": "protocol.decisions",
     "Result": "podium.rows",
     "RunRow": "podium.rows",
+    "Seen": "actors.workers",
     "Spend": "protocol.actions",
     "Task": "protocol.decisions",
     "TimedOut": "protocol.errors",
@@ -114,6 +115,7 @@ __all__ = [
     "Reply",
     "Result",
     "RunRow",
+    "Seen",
     "Spend",
     "Task",
     "TimedOut",

@@ -28,6 +28,7 @@ from actors.workers.function import FunctionAdapter, is_tool, spec_of, tool
 from actors.workers.openapi import OperationAdapter
 from actors.workers.sandbox import Isolation, PythonAdapter, isolation
 from actors.workers.shell import ShellAdapter
+from actors.workers.signature import Seen
 from actors.workers.threads import cancelled
 from protocol.actions import Json, WorkerSpec
 from protocol.errors import InvalidData
@@ -40,6 +41,7 @@ __all__ = [
     "OpenAIAdapter",
     "OperationAdapter",
     "PythonAdapter",
+    "Seen",
     "ShellAdapter",
     "cancelled",
     "draft",

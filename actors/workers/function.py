@@ -5,6 +5,7 @@ as many as the worker's concurrency; async ones on the actor's loop, where they 
 """
 
 import asyncio
+import copy
 import functools
 import importlib
 import inspect
@@ -16,7 +17,7 @@ import msgspec
 
 from actors.ports import Attempt, Outcome
 from actors.workers.outcomes import Unrepresentable, describe, failure, json_value
-from actors.workers.signature import Signature, check_shape, first_paragraph
+from actors.workers.signature import Seen, Signature, check_shape, first_paragraph
 from actors.workers.threads import Threads
 from protocol.actions import NOTHING, Json, Spend, WorkerSpec
 from protocol.errors import InvalidData, NotFound
@@ -222,6 +223,8 @@ class FunctionAdapter:
             arguments = self._signature.convert(attempt.arguments)
         except msgspec.ValidationError as error:
             return failure("PARSE_ERR", "policy", f"The arguments don't fit: {error}.")
+        if self._signature.seen:
+            arguments[self._signature.seen] = _seen(attempt)
         try:
             value = await self._called(arguments)
         except asyncio.CancelledError:
@@ -247,6 +250,13 @@ class FunctionAdapter:
         call = functools.partial(self._function, **arguments)
         value = call() if self._is_async else await self._threads.run(call)
         return await value if inspect.isawaitable(value) else value
+
+
+def _seen(attempt: Attempt) -> Seen:
+    """Values of its own: what a function changes in them is nobody else's."""
+    values = copy.deepcopy(dict(attempt.sees))
+    failed = {call: values.pop(call) for call in attempt.failed if call in values}
+    return Seen(values, failed)
 
 
 def _being_cancelled() -> bool:

@@ -18,6 +18,21 @@ from protocol.errors import InvalidData
 _MUTABLE: Final = (list, dict, set, bytearray)
 
 
+class Seen(dict[str, Json]):
+    """What a call may see of others: the values of those that are OK, by the id of their call.
+
+    A tool has a parameter of this type to be given it. It is no part of the tool's schema: whoever
+    makes the call names the others in its ``sees``.
+    """
+
+    def __init__(
+        self, values: Mapping[str, Json] | None = None, failed: Mapping[str, Json] | None = None
+    ) -> None:
+        super().__init__(values or {})
+        self.failed = dict(failed or {})
+        """What those say that are not OK, by call."""
+
+
 class Signature:
     """The parameters of one function.
 
@@ -38,7 +53,16 @@ class Signature:
                 f"An annotation of {self._name} can't be resolved: {error}.",
                 hint="Import the type at the top of the module, outside `if TYPE_CHECKING`.",
             ) from error
-        self._parameters = list(inspect.signature(function).parameters.values())
+        every = inspect.signature(function).parameters.values()
+        seen = [parameter.name for parameter in every if hints[parameter.name] is Seen]
+        if len(seen) > 1:
+            raise InvalidData(
+                f"{self._name} has several parameters for what a call sees: {', '.join(seen)}.",
+                hint="Keep one of them.",
+            )
+        self.seen = next(iter(seen), "")
+        """The parameter that is given what the call sees; "" if there is none."""
+        self._parameters = [parameter for parameter in every if parameter.name != self.seen]
         for parameter in self._parameters:
             self._check(parameter, hints[parameter.name])
         self._type = msgspec.defstruct(

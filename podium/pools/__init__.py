@@ -1,7 +1,8 @@
 """Pools that are shipped.
 
 `offline` needs no key and no network; it is what `podium run` uses by default. A pool is a TOML
-file that names its workers; `OFFLINE` is the path of the shipped one.
+file that names its workers; `OFFLINE` is the path of the shipped one. `consolidation` has workers
+for any pool, which make one of several answers.
 """
 
 from pathlib import Path
