@@ -22,7 +22,7 @@ from actors.worker import Worker, WorkerOptions
 from actors.workers.chat import KEY_ENV, key_from
 from protocol import subjects
 from protocol.actions import WorkerSpec
-from protocol.decisions import PolicySpec
+from protocol.decisions import PolicySpec, asked
 from protocol.errors import Denied, PodiumError
 from protocol.redaction import Redactor
 from protocol.secret_forms import EVERYTHING, Redaction
@@ -170,7 +170,8 @@ async def _conductor(declared: Declared) -> Program:
     cache: dict[str, Policy] = {}
 
     def policy(spec: PolicySpec) -> Policy:
-        if spec.name.startswith("python:") and spec.name not in declared.policies:
+        inner = asked(spec.name)
+        if inner.startswith("python:") and not {spec.name, inner} & set(declared.policies):
             raise Denied(
                 f"this deployment does not host policy {spec.name!r}",
                 hint="name it in the pool's file or in podium.toml, and start the deployment again",

@@ -16,6 +16,7 @@ import msgspec
 
 from podium.poolfile import LoadedPool, PoolFile, build, policy_spec, read
 from protocol.actions import WorkerSpec
+from protocol.decisions import asked
 from protocol.errors import Denied, PodiumError, Unreachable, Usage
 from protocol.redaction import Redactor
 from replay.address import shown
@@ -99,7 +100,7 @@ async def preflight(loaded: LoadedPool, policy: str, secrets: str = "") -> None:
         for each in (spec, *within(spec))
         if each.adapter == "openai"
     ]
-    if policy.startswith("openai:"):
+    if asked(policy).startswith("openai:"):
         from actors.workers.chat import KEY_ENV, url_from_environment
 
         endpoints.append((f"The policy {policy}", url_from_environment(), KEY_ENV))
@@ -277,12 +278,12 @@ async def _try_policy(name: str) -> Finding:
         policy_spec(name)
         state: State = "ok"
         found, hint = "needs no model", ""
-        if name.startswith("openai:"):
+        if asked(name).startswith("openai:"):
             from actors.workers.chat import KEY_ENV, url_from_environment
 
             need_key(f"The policy {name}", KEY_ENV)
             await listens(f"The policy {name}", url_from_environment())
-            model = name.partition(":")[2]
+            model = asked(name).partition(":")[2]
             state, found, hint = await _endpoint(model, url_from_environment(), KEY_ENV)
     except PodiumError as error:
         found = error.message.removeprefix(f"The policy {name} ")

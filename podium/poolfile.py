@@ -36,12 +36,12 @@ import msgspec
 from podium.config import MICRO, BudgetTable, Positive, RedactTable, Whole, cure
 from podium.unhosted import CONDUCTOR, PERSON, unhosted
 from protocol.actions import Json, Pool, Spend, WorkerSpec
-from protocol.decisions import PolicySpec
+from protocol.decisions import WRITTEN, PolicySpec, asked
 from protocol.errors import InvalidData, NotFound, PodiumError, Usage
 from protocol.limits import MAX_POOL_BYTES, MAX_WORKERS
 from protocol.redaction import Redactor
 from protocol.references import is_name, referred
-from protocol.schemas import check_schema
+from protocol.schemas import check_schema, misfit
 from protocol.secret_forms import Redaction
 from protocol.subjects import check_name
 
@@ -121,7 +121,7 @@ class LoadedPool(msgspec.Struct, frozen=True):
     name: str
     pool: Pool
     policy: str
-    """``rules``, ``openai:MODEL``."""
+    """``rules``, ``openai:MODEL``, ``written:WORKER:POLICY``."""
     budget: BudgetTable
     redact: Redaction = Redaction()
 
@@ -183,6 +183,7 @@ def load(path: str | Path) -> LoadedPool:
             f"{path}: the pool has no workers.",
             hint="Add a [[worker]] table, or a module with @podium.tool functions to [pool].",
         )
+    check_writer(file.pool.policy, workers, path)
     if len(workers) > MAX_WORKERS:
         raise Usage(f"{path}: {len(workers)} workers; a pool has at most {MAX_WORKERS}.")
     return LoadedPool(
@@ -252,6 +253,26 @@ def worker(table: WorkerTable, function: WorkerSpec | None, folder: Path) -> Wor
     check_schema(spec.parameters, f"the worker {spec.name!r}")
     check_secrets(spec)
     return spec
+
+
+def check_writer(policy: str, workers: list[WorkerSpec], path: Path) -> None:
+    """Raise `Usage` unless whoever is to write the answers is one of the workers, and able to."""
+    kind, _, rest = policy.partition(":")
+    writer = rest.partition(":")[0]
+    if kind != WRITTEN:
+        return
+    spec = Pool(tuple(workers)).get(writer)
+    if spec is None:
+        raise Usage(
+            f"{path}: {policy!r} has the worker {writer!r} write the answer, which there is not",
+            hint=f"Add a [[worker]] of that name, such as an agent with "
+            f'role = "@answer-writer"; or write policy = "{asked(policy)}".',
+        )
+    if problem := misfit(spec.parameters, {"subtask": ""}):
+        raise Usage(
+            f"{path}: the worker {writer!r} can't write the answer of {policy!r}: {problem}",
+            hint='It has to take {"subtask": text}, as agents do.',
+        )
 
 
 def check_secrets(spec: WorkerSpec) -> None:
@@ -389,12 +410,12 @@ def policy_spec(name: str) -> PolicySpec:
         Usage: There is no such policy.
         NotFound: A policy of the user's own that can't be imported.
     """
-    kind, _, model = name.partition(":")
+    kind, _, model = asked(name).partition(":")
     if kind == "openai" and model:
         # Made without the key: where the run is only queued, there need be none.
         from actors.policies.openai import OpenAIPolicy
 
-        return OpenAIPolicy(model).spec
+        return msgspec.structs.replace(OpenAIPolicy(model).spec, name=name)
     from actors.policies import find
 
     return find(name).spec

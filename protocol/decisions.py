@@ -1,6 +1,6 @@
 """What a policy is shown (`View`), what it says (`Reply`), and what it can decide (`Decision`)."""
 
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
@@ -23,6 +23,16 @@ Dialect: TypeAlias = Literal["decision", "openai"]
 ReplanOn: TypeAlias = Literal["never", "failure", "straggler"]
 """When a policy is asked although calls of its round go on: never, as soon as one has failed, or
 when one takes far longer than its worker's calls do. What goes on is shown when it comes."""
+
+WRITTEN: Final = "written"
+"""What the name of a policy begins with whose answers a worker writes: ``written:WORKER:POLICY``.
+Also the version of replies for which that policy was not asked, and the ``ref`` of that call."""
+
+
+def asked(policy: str) -> str:
+    """The name of the policy that is asked, of one whose answers a worker may write."""
+    kind, _, rest = policy.partition(":")
+    return rest.partition(":")[2] if kind == WRITTEN else policy
 
 
 class PolicySpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

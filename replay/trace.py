@@ -30,6 +30,7 @@ import msgspec
 from protocol import semconv
 from protocol.actions import Report, Spend, Status
 from protocol.codec import Commit
+from protocol.decisions import WRITTEN
 from protocol.events import (
     AnswerGiven,
     AnyEvent,
@@ -274,7 +275,8 @@ class Projector:
         scene, error, content = self._scene, _failed(event.status), self._scene.event(self.number)
         if error:
             self._unanswered = question, Link.to(question.own, semconv.RETRIES)
-        if scene.policy.dialect != "decision" and question.asked.asker == "policy":
+        is_model = scene.policy.dialect != "decision" and event.version != WRITTEN
+        if is_model and question.asked.asker == "policy":
             self._chats += 1
             self._done.append(plan(scene, question, at, error))
             self._done.append(chat(scene, question, event, at, content))

@@ -7,7 +7,7 @@ import msgspec
 
 from protocol import semconv, subjects
 from protocol.actions import Kind, Report, WorkerSpec
-from protocol.decisions import Decision
+from protocol.decisions import Decision, asked
 from protocol.events import CallSettled, PolicyAsked, PolicyReplied
 from protocol.traces import Context, span_id
 from replay.spans import Attributes, Link, Span
@@ -128,14 +128,14 @@ def plan(scene: Scene, question: Question, at: int, error: str, content: str = "
         error: Why it failed; "" if it didn't.
         content: Where what was replied stands, unless another span says it.
     """
-    asked = question.asked
-    agent = semconv.CONDUCTOR if asked.asker == "policy" else asked.asker
+    put = question.asked
+    agent = semconv.CONDUCTOR if put.asker == "policy" else put.asker
     attributes = scene.common(question.number, scene.event(question.number - 1)) | {
         semconv.OPERATION_NAME: semconv.PLAN,
         semconv.AGENT_NAME: agent,
-        semconv.TURN: asked.turn,
+        semconv.TURN: put.turn,
         semconv.ATTEMPT: question.attempt,
-        semconv.LIMITED_BY: asked.limited_by,
+        semconv.LIMITED_BY: put.limited_by,
         semconv.CONTENT_REF: content,
     }
     return scene.span(
@@ -151,7 +151,7 @@ def plan(scene: Scene, question: Question, at: int, error: str, content: str = "
 
 def chat(scene: Scene, question: Question, reply: PolicyReplied, at: int, content: str) -> Span:
     """The model's part of a question; ``content`` says where what it said stands."""
-    provider, _, model = scene.policy.name.partition(":")
+    provider, _, model = asked(scene.policy.name).partition(":")
     model = model or provider
     asked_by = scene.event(question.number)
     attributes = scene.common(question.number, asked_by) | {

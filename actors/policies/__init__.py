@@ -6,12 +6,14 @@ name                      policy
 ``rules``                 plans questions of a few families by hand-written rules; needs no model
 ``openai:MODEL``          a model behind an OpenAI-compatible endpoint, by native tool calls
 ``python:module:name``    a class or function of your own that gives an instant policy
+``written:WORKER:NAME``   the policy of that name; but the worker writes the answer
 ========================  ==========================================================================
 """
 
 import importlib
 
 from actors.ports import Policy
+from protocol.decisions import WRITTEN, asked
 from protocol.errors import NotFound, PodiumError, Usage
 
 __all__ = ["find"]
@@ -34,11 +36,16 @@ def find(name: str) -> Policy:
         from actors.policies.openai import from_env
 
         return from_env(rest)
+    writer, inner = rest.partition(":")[0], asked(name)
+    if kind == WRITTEN and writer and not inner.startswith(f"{WRITTEN}:"):
+        from actors.policies import written
+
+        return written.over(writer, find(inner))
     if kind == "python" and ":" in rest:
         return _own(name, *rest.rsplit(":", 1))
     raise Usage(
         f"there is no policy {name!r}",
-        hint="use 'rules', 'openai:MODEL' or 'python:module:name'",
+        hint="use 'rules', 'openai:MODEL', 'python:module:name' or 'written:WORKER:' before one",
     )
 
 

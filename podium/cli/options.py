@@ -62,9 +62,10 @@ class Hosting(Common):
         ),
     ] = None
     pool: Annotated[str | None, Parameter(help="A pool file (TOML).")] = None
-    policy: Annotated[str | None, Parameter(help="rules, openai:MODEL or python:MODULE:NAME.")] = (
-        None
-    )
+    policy: Annotated[
+        str | None,
+        Parameter(help="rules, openai:MODEL, python:MODULE:NAME, or written:WORKER:POLICY."),
+    ] = None
 
     def flags(self) -> dict[str, Any]:
         """The flags, by their path in the configuration."""
