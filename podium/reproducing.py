@@ -17,7 +17,8 @@ from actors.secrets import Secrets
 from actors.work import presentable, work_on
 from actors.workers.a2a import A2AAdapter
 from actors.workers.agent import OpenAIAdapter
-from actors.workers.exchanges import Replay, exchanges
+from actors.workers.chat import Said
+from actors.workers.exchanges import Replay, Used, exchanges
 from actors.workers.function import FunctionAdapter, Here, find, is_tool
 from actors.workers.toolbox import ToolTable, within
 from protocol.actions import BlobRef, Json, Report, WorkerSpec
@@ -107,6 +108,35 @@ async def prepare(log: RunLog, tried: Tried, fetch: Fetch) -> Prepared:
 async def value_of(report: Report, fetch: Fetch) -> Json:
     """The value of a report, wherever it stands."""
     return report.value if report.blob is None else decode_value(await fetch(report.blob))
+
+
+def turns(record: Json) -> list[dict[str, Json]]:
+    """What an agent did within its attempt, a row for each request to its model.
+
+    Raises:
+        InvalidData: The record can't be read.
+    """
+    rows: list[dict[str, Json]] = []
+    for each in exchanges(record) if record is not None else ():
+        reply = each.reply
+        row: dict[str, Json] = {"began_ms": each.began_ms, "took_ms": each.took_ms}
+        if isinstance(reply, Said):
+            calls = [
+                {"tool": call.name, "arguments": call.arguments, **_use(used)}
+                for call, used in zip(reply.tool_calls, each.tools, strict=False)
+            ]
+            row |= {"status": "OK", "text": reply.text, "calls": calls}
+            row |= {"tokens": reply.spend.tokens}
+        else:
+            row |= {"status": reply.status, "text": reply.text, "calls": []}
+        rows.append(row)
+    return rows
+
+
+def _use(used: Used) -> dict[str, Json]:
+    row: dict[str, Json] = {"status": used.status, "value": used.value}
+    row |= {"began_ms": used.began_ms, "took_ms": used.took_ms}
+    return row | ({"turns": turns(used.record)} if used.record is not None else {})
 
 
 def untrusted(

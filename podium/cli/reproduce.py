@@ -197,6 +197,8 @@ class _Reproduce:
             self.output.hint(f"look around where it raised: {again}")
 
     def _row(self, prepared: "Prepared", made: "Reproduced") -> dict[str, Any]:
+        from podium.reproducing import turns
+
         recorded = prepared.recorded
         return {
             "call": prepared.tried.place,
@@ -208,6 +210,7 @@ class _Reproduce:
             "live": self.live,
             "live_tools": self.live or self.tools,
             "recorded": msgspec.to_builtins(recorded) if recorded is not None else None,
+            "turns": turns(prepared.record),
             "reproduced": msgspec.to_builtins(made.made),
         }
 
@@ -217,9 +220,20 @@ class _Reproduce:
         output.text(f"arguments   {_json(prepared.attempt.arguments)}")
         for call, value in prepared.attempt.sees.items():
             output.text(f"sees {call:<6} {one_line(_json(value))}")
+        self._turns(prepared)
         if prepared.recorded is not None:
             output.text(f"recorded    {_result(prepared.recorded)}")
         output.text(f"reproduced  {_result(made.made)}")
+
+    def _turns(self, prepared: "Prepared") -> None:
+        """What an agent did with tools of its own, as recorded."""
+        from podium.reproducing import turns
+
+        for number, turn in enumerate(turns(prepared.record), 1):
+            for call in turn["calls"]:
+                said = f"{call['status']}: {one_line(_json(call['value']))}"
+                asked = one_line(call["arguments"])
+                self.output.text(f"turn {number:<6} {one_line(call['tool'])} {asked} -> {said}")
 
 
 def _result(result: "Result") -> str:

@@ -344,6 +344,9 @@ def test_an_agent_gets_the_recorded_results_of_its_tools_or_live_ones(
     said = desk("1-6")
     assert said.code == 0, said
     assert "the same as recorded" in said.err
+    assert 'turn 1      price {"product": "chair"} -> OK: {' in said.out
+    first, last = desk.row("1-6")["turns"]
+    assert (first["calls"][0]["value"]["price"], last["text"]) == (12.5, "12.50 euros.")
     desk.forget()
     said = desk("1-6", "--live-tools")
     assert said.code == 1
