@@ -49,7 +49,8 @@ class Exchange(msgspec.Struct, frozen=True, omit_defaults=True):
     """One request to a model, its reply, and the tools that the reply has called."""
 
     request: Request
-    """Part by part: as it was made in the worker, as a hash in a record."""
+    """Part by part, without the parts that the request before it had, too: as it was made in the
+    worker, as a hash in a record."""
     reply: Reply
     tools: tuple[Used, ...] = ()
     """One for each call of the reply that was made, in its order."""
@@ -131,6 +132,15 @@ def parts(
     return made | dict(extra or {})
 
 
+def added(request: Request, before: Request) -> Request:
+    """The parts of a request that the one before it had not: a conversation only grows."""
+    return {
+        name: part
+        for name, part in request.items()
+        if name not in before or (before[name] is not part and before[name] != part)
+    }
+
+
 def hashed(request: Request) -> dict[str, str]:
     """A hash for each part of a request."""
     return {name: _hash(part) for name, part in request.items()}
@@ -195,6 +205,10 @@ class Replay:
         self.model = model
         self._redactor = redactor or Redactor()
         self._left = list(recorded)
+        self._known: dict[str, str] = {}
+        """The recorded request so far, whose parts each exchange adds to."""
+        self._told: dict[str, str | None] = {}
+        """Of parts that were told to differ the hashes that they have."""
         self._results: tuple[Used, ...] = ()
         self.asked = 0
         """Requests so far."""
@@ -216,10 +230,14 @@ class Replay:
             return Failed(status="EXEC_ERR", fault="infrastructure", text=text)
         exchange = self._left.pop(0)
         self._results = exchange.tools
-        recorded = {name: str(part) for name, part in exchange.request.items()}
+        self._known |= {name: str(part) for name, part in exchange.request.items()}
         request = parts(self.model, messages, max_tokens, extra)
-        for name in changed(recorded, self._redactor.value(request)):
-            self.changed.append(f"request {self.asked}, {name}")
+        today = self._redactor.value(request)
+        hashes = hashed(today)
+        for name in changed(self._known, today):
+            if name not in self._told or self._told[name] != hashes.get(name):
+                self._told[name] = hashes.get(name)
+                self.changed.append(f"request {self.asked}, {name}")
         return exchange.reply
 
     async def use(

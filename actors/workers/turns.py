@@ -12,7 +12,17 @@ import msgspec
 
 from actors.ports import Attempt
 from actors.workers.chat import Failed, Said
-from actors.workers.exchanges import Asks, Exchange, Reply, Used, Uses, Watch, parts
+from actors.workers.exchanges import (
+    Asks,
+    Exchange,
+    Reply,
+    Request,
+    Used,
+    Uses,
+    Watch,
+    added,
+    parts,
+)
 from protocol.actions import NOTHING, Call, Json, Pool, Spend, Usage
 from protocol.decisions import Observation, PlannedCall, Rejection, Turn
 from protocol.decisions import Reply as Spoken
@@ -66,6 +76,7 @@ class Turns:
         self._share = Spend(tokens=reserve.tokens // requests, cost=reserve.cost // requests)
         seconds = attempt.timeout_s
         self._watch = Watch(seconds - min(MAX_SPARE_S, SPARE * seconds))
+        self._before: Request = {}
         self.exchanges: list[Exchange] = []
         """All that was asked, said and used so far."""
         self.late = ""
@@ -128,8 +139,9 @@ class Turns:
             text = f"The agent's time was used up by {len(self.exchanges)} turns and their tools."
             reply = Failed(status="TIMEOUT", fault="worker", text=text)
         request = parts(self._endpoint.model, conversation, self._max_tokens, extra)
+        new, self._before = added(request, self._before), request
         took_ms = self._watch.passed_ms - began_ms
-        self.exchanges.append(Exchange(request, reply, began_ms=began_ms, took_ms=took_ms))
+        self.exchanges.append(Exchange(new, reply, began_ms=began_ms, took_ms=took_ms))
         return reply
 
     async def _used(self, turn: int, said: Said) -> list[Message]:

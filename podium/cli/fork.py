@@ -367,7 +367,9 @@ def _edits(state: "RunState", texts: list[str]) -> "tuple[Edit, ...]":
 
     Raises:
         Usage: It has no path and value.
+        InvalidData: It names a role that there is not.
     """
+    from actors.workers import roles
     from protocol import edits
     from protocol.events import Edit
 
@@ -382,6 +384,10 @@ def _edits(state: "RunState", texts: list[str]) -> "tuple[Edit, ...]":
         as_text = Edit(path, value)
         if edits.problem(state, edit) and not edits.problem(state, as_text):
             edit = as_text
+        if path.startswith("workers.") and path.endswith(".options.role"):
+            # As in a pool file: what is recorded is the text.
+            role = roles.named(value)
+            edit = edit if role is None else Edit(path, role.prompt)
         made.append(edit)
         state = state.copy()
         edits.apply(state, edit)

@@ -366,6 +366,7 @@ def test_it_is_played_again_with_its_recorded_results_or_live_ones(
     spec = agent(endpoint, "price")
     outcome = asked(spec)
     kept = msgspec.json.decode(record_of(outcome, Redactor()))
+    assert set(kept[1]["request"]) == {"messages[2]", "messages[3]", "messages[4]"}, "what is added"
     for tools in (True, False):
         again, replay = replayed(spec, kept, tools=tools)
         assert (again.value, again.spend, replay.changed) == ("12.50", outcome.spend, [])

@@ -12,8 +12,10 @@ from actors.workers import draft, roles
 from actors.workers.agent import DESCRIPTION, JUDGE_PARAMETERS, PARAMETERS
 from actors.workers.judging import Judged, best
 from actors.workers.roles import ROLES
+from protocol.actions import Pool
 from protocol.errors import InvalidData
 from tests.endpoint import Endpoint
+from tests.runs import Driver, begin
 from tests.unit.test_agent_worker import _keys, asked, attempt, endpoint
 
 __all__ = ["_keys", "endpoint"]
@@ -31,6 +33,17 @@ def test_a_role_is_asked_for_by_name_and_recorded_as_text(name: str) -> None:
 def test_a_role_of_ones_own_stays_what_it_is() -> None:
     for role in ("You write.", "@home, you write."):
         assert draft("openai", {"model": "m", "role": role}).options["role"] == role
+
+
+def test_a_fork_records_the_text_of_a_role_too() -> None:
+    from podium.cli.fork import _edits
+
+    agent = draft("openai", {"model": "m"}, name="agent")
+    state = Driver(begin(pool=Pool((agent,)))).state
+    (edit,) = _edits(state, ["workers.agent.options.role=@critical-reviewer"])
+    assert edit.value == ROLES["critical-reviewer"].prompt
+    (edit,) = _edits(state, ["workers.agent.options.role=Be kind."])
+    assert edit.value == "Be kind."
 
 
 def test_a_role_that_there_is_not_is_refused_with_those_there_are() -> None:
