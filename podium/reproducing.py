@@ -174,9 +174,12 @@ def _untrusted(spec: WorkerSpec, own: list[WorkerSpec], *, live: bool) -> str:
         "python": ("isolation",),
         "openai": ("base_url", "api_key_env") if live else (),
     }
-    asked = [spec.options.get(name) for name in names.get(kind, ())]
-    if any(asked) and asked not in ([each.options.get(n) for n in names[kind]] for each in alike):
-        return f"{spec.name} was recorded with options of its own ({', '.join(names[kind])})"
+    # Of any other kind all that its options say may do harm: a command, an address.
+    judged = names.get(kind, tuple(spec.options))
+    asked = [spec.options.get(name) for name in judged]
+    needed = any(asked) or kind not in names
+    if needed and asked not in ([each.options.get(n) for n in judged] for each in alike):
+        return f"{spec.name} was recorded with options of its own ({', '.join(judged) or kind})"
     return ""
 
 

@@ -74,7 +74,8 @@ def drafted(tool: str | ToolTable) -> ToolTable:
         return table
     from actors.workers import draft
 
-    made = draft(table.adapter, table.options)
+    told = {} if table.description is None else {"description": table.description}
+    made = draft(table.adapter, table.options, **told)
     given: dict[str, Any] = {
         name: value
         for name in ToolTable.__struct_fields__

@@ -396,6 +396,11 @@ def test_workers_are_trusted_by_what_they_may_do() -> None:
     assert untrusted(agent, (agent,), live=True) == ""
     other = WorkerSpec(name="a", adapter="openai", options={"model": "m", "base_url": "http://y"})
     assert "base_url" in untrusted(agent, (other,), live=True)
+    command = WorkerSpec(name="c", adapter="shell", options={"commands": [["rm"]]})
+    assert "commands" in untrusted(command, (agent,), live=False)
+    assert untrusted(command, (command,), live=False) == ""
+    bare = WorkerSpec(name="b", adapter="unheard-of")
+    assert "options of its own" in untrusted(bare, (agent,), live=False)
     tool = {"tools": ["function:os:system"]}
     deep = {"tools": [{"adapter": "openai", "options": tool}]}
     for options in (tool, deep):
