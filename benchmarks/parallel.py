@@ -1,6 +1,6 @@
 """What it brings to work at the same time: the same policy in parallel and serially, and hedged.
 
-A *wide* run asks eight calls of 200 ms at once; in a *chain* each of eight waits for the one before.
+A *wide* run asks eight calls of 200 ms at once; in a *chain*, each of eight waits for the last.
 The serial variant is the same policy under a budget of one call at a time. *Critical steps* are the
 calls that had to wait for each other (`replay.critical`).
 
