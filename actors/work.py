@@ -17,6 +17,8 @@ from protocol.actions import WorkerSpec
 from protocol.codec import deeper_than
 from protocol.limits import MAX_NESTING, MAX_VALUE_BYTES
 from protocol.redaction import Redactor
+from protocol.schemas import misfit
+from protocol.views import short
 
 THREAD_BYTES: Final = 1_048_576
 """Bytes of a value above which secrets are looked for beside the event loop: a worker that gives no
@@ -54,6 +56,11 @@ async def presentable(
     if len(data) > MAX_VALUE_BYTES:
         text = f"{spec.name} returned {len(data)} bytes of {MAX_VALUE_BYTES} at most"
         return _failed(outcome, redactor, text)
+    if spec.returns and outcome.status == "OK":
+        problem = misfit(spec.returns, outcome.value, "the result")
+        if problem:
+            text = f"{spec.name} returned what it does not declare: {problem}. It returned "
+            return _failed(outcome, redactor, text + short(outcome.value))
     if redactor.suspects(data):
         if len(data) > THREAD_BYTES:
             value = await asyncio.to_thread(redactor.value, outcome.value)

@@ -41,7 +41,7 @@ from protocol.errors import InvalidData, NotFound, PodiumError, Usage
 from protocol.limits import MAX_POOL_BYTES, MAX_WORKERS
 from protocol.redaction import Redactor
 from protocol.references import is_name, referred
-from protocol.schemas import check_schema, misfit
+from protocol.schemas import check_schema, check_value_schema, misfit
 from protocol.secret_forms import Redaction
 from protocol.subjects import check_name
 
@@ -54,6 +54,7 @@ MAX_FILE_BYTES: Final = 4 * MAX_POOL_BYTES
 FIELDS: Final = (
     "description",
     "parameters",
+    "returns",
     "concurrency",
     "replicas",
     "attempts",
@@ -87,6 +88,8 @@ class WorkerTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     description: str | None = None
     parameters: dict[str, Json] | None = None
     """JSON Schema, in place of the one made from the signature."""
+    returns: dict[str, Json] | None = None
+    """JSON Schema of the results: one that doesn't fit is a failure."""
     options: dict[str, Json] = {}
     """Of the adapter. A secret is named here, never given: ``api_key_env = "MY_KEY"``."""
     timeout_s: Positive | None = None
@@ -251,6 +254,7 @@ def worker(table: WorkerTable, function: WorkerSpec | None, folder: Path) -> Wor
     options = base.options or table.options
     spec = msgspec.structs.replace(base, name=table.name, options=options, **given)
     check_schema(spec.parameters, f"the worker {spec.name!r}")
+    check_value_schema(spec.returns, f"what the worker {spec.name!r} returns")
     check_secrets(spec)
     return spec
 

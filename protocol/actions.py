@@ -81,6 +81,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What it does, as the policy reads it."""
     parameters: dict[str, Json] = msgspec.field(default_factory=lambda: dict(ANY_OBJECT))
     """JSON Schema (draft 2020-12) of the arguments; always of type object."""
+    returns: dict[str, Json] = {}
+    """JSON Schema of its results; {} for any. A result that does not fit is a failure of it."""
     adapter: str = ""
     """How it is hosted, such as ``function:my_module:my_tool``; for the host, not for the
     policy."""

@@ -21,6 +21,10 @@ _SHOWN_ERRORS = 3
 """What is told at once of what doesn't fit; a policy mends no more in one go."""
 
 
+ARGUMENTS = "the arguments"
+"""What is looked at, unless something else is said."""
+
+
 def _refuse(uri: str) -> Json:
     raise ValueError(f"a schema must be self-contained, but refers to {uri}")
 
@@ -63,37 +67,53 @@ def check_schema(schema: Json, of: str) -> None:
             f"the parameters of {of} are no JSON Schema of an object",
             hint='give {"type": "object", "properties": {...}, "required": [...]}',
         )
+    _check(schema, f"the parameters of {of} are")
+
+
+def check_value_schema(schema: Json, of: str) -> None:
+    """Raise `InvalidData` unless ``schema`` is a JSON Schema; of anything, not only an object."""
+    _check(schema, f"{of} is")
+
+
+def _check(schema: Json, what_is: str) -> None:
     try:
+        if not isinstance(schema, dict):
+            raise ValueError("it is no object")
         _validator(msgspec.json.encode(schema))
     except (ValueError, jsonschema_rs.ValidationError) as error:
         raise InvalidData(
-            f"the parameters of {of} are no JSON Schema: {_first_line(error)}",
+            f"{what_is} no JSON Schema: {_first_line(error)}",
             hint="see https://json-schema.org/understanding-json-schema",
         ) from None
 
 
-def misfit(schema: dict[str, Json], arguments: Json) -> str:
-    """What is wrong with the arguments and how to mend it, or "" if they fit. Never raises."""
+def misfit(schema: dict[str, Json], value: Json, what: str = ARGUMENTS) -> str:
+    """What is wrong with a value and how to mend it, or "" if it fits. Never raises.
+
+    What is said of arguments is recorded, and decided again by `podium verify`: it must not change.
+    """
     try:
         validator = _validator(msgspec.json.encode(schema))
-        if validator.is_valid(arguments):
+        if validator.is_valid(value):
             return ""
-        texts = sorted({_text(error) for error in validator.iter_errors(arguments)})
+        texts = sorted({_text(error, what) for error in validator.iter_errors(value)})
     except (ValueError, TypeError, RecursionError) as error:
-        return f"what the worker declares of its parameters can't be used: {_first_line(error)}"
+        of = "its parameters" if what == ARGUMENTS else what
+        return f"what the worker declares of {of} can't be used: {_first_line(error)}"
     more = f"; and {len(texts) - _SHOWN_ERRORS} more" if len(texts) > _SHOWN_ERRORS else ""
     return "; ".join(texts[:_SHOWN_ERRORS]) + more
 
 
-def _text(error: jsonschema_rs.ValidationError) -> str:
-    place = "".join(f"[{part!r}]" for part in error.instance_path) or "the arguments"
+def _text(error: jsonschema_rs.ValidationError, what: str) -> str:
+    place = "".join(f"[{part!r}]" for part in error.instance_path) or what
     keyword = str(error.schema_path[-1]) if error.schema_path else "schema"
     match keyword:
         case "required":
             return f"{place}: {getattr(error.kind, 'property', '?')!r} is required"
         case "additionalProperties" | "unevaluatedProperties":
             unexpected = ", ".join(map(repr, getattr(error.kind, "unexpected", ())))
-            return f"{place}: {unexpected or 'something'} is not among the parameters"
+            among = "among the parameters" if what == ARGUMENTS else "declared"
+            return f"{place}: {unexpected or 'something'} is not {among}"
         case "type":
             types = getattr(error.kind, "types", None) or getattr(
                 error.kind, "type", "another type"
