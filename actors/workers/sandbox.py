@@ -1,54 +1,54 @@
 """Python code as a worker, locked in: no network, no files, bounded in all that it uses.
 
-Each attempt is a process of its own, in namespaces of its own, killed with all that it has started
-when it ends, takes too long or is withdrawn. If the host can't isolate code that way, attempts are
+Each call gets a sandbox that nobody has used (``ephemeral``), a warm one if there is any, or all
+calls of a run share one (``persistent``). A sandbox is killed with all that it has started when it
+is over, takes too long or is withdrawn. If the host can't isolate code that way, attempts are
 refused with the reason; ``isolation = "process"`` in the worker's options accepts limits without
-walls, for code that is trusted. Why it is built like this: ``docs/decisions/0005-sandbox.md``.
+walls, for code that is trusted. Why it is built like this: ``docs/decisions/0005-sandbox.md`` and
+``0025-sessions-and-warm-sandboxes.md``.
 """
 
 import asyncio
 import contextlib
-import functools
-import json
 import math
 import signal
-import subprocess
-import sys
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final
 
 import msgspec
 
-from actors import tracing
 from actors.ports import Attempt, Outcome
 from actors.workers.outcomes import clean, failure
+from actors.workers.sandbox_process import (
+    MEBIBYTE,
+    Answer,
+    Isolation,
+    Level,
+    Mode,
+    Refused,
+    Request,
+    isolation,
+)
+from actors.workers.sandbox_sessions import LOST, Full, Late, Sessions
+from actors.workers.sandbox_warm import WarmSandboxes
 from protocol.actions import Json, WorkerSpec
 from protocol.errors import InvalidData
+
+__all__ = ["Isolation", "Options", "PythonAdapter", "isolation"]
 
 KIND: Final = "python"
 """The adapter's kind: what stands before the first colon of ``WorkerSpec.adapter``."""
 
-PARAMETERS: Final[dict[str, Json]] = {
-    "type": "object",
-    "properties": {
-        "code": {
-            "type": "string",
-            "description": "Python code, standard library only. The value of the last expression "
-            "and what is printed are the result. Nothing is kept between calls.",
-        }
-    },
-    "required": ["code"],
-    "additionalProperties": False,
+KEPT: Final[Mapping[Mode, str]] = {
+    "ephemeral": "Nothing is kept between calls.",
+    "persistent": "Variables, functions and files in /tmp are kept for the next call of this run.",
 }
-"""What a call of this worker takes."""
+"""What a policy is told of one call and the next."""
 
 DESCRIPTION: Final = (
     "Runs Python code in a sandbox without network and files, and gives what it prints and the "
     "value of its last expression."
 )
-
-MEBIBYTE: Final = 1 << 20
 
 CONCURRENCY: Final = 4
 """Attempts at a time unless the pool says otherwise: each is a process that may want a core."""
@@ -56,45 +56,26 @@ CONCURRENCY: Final = 4
 MARGIN_S: Final = 0.25
 """Seconds before the attempt's deadline at which code is stopped: time to hand in its output."""
 
-STOP_S: Final = 5.0
-"""Seconds that the supervisor may take to kill and bury everything before it is killed itself."""
-
-PROBE_S: Final = 20.0
-"""Seconds that the trial of `isolation` may take on a busy machine; it needs a tenth of one."""
-
-CHUNK: Final = 65_536
-"""Bytes of one read: what a pipe holds."""
-
-MAX_ANSWER_BYTES: Final = 20 * MEBIBYTE
-"""Bytes of the supervisor's answer: all streams at their limit, each character escaped."""
-
 MAX_OUTPUT_BYTES: Final = MEBIBYTE
 """Bytes: the most that ``output_bytes`` can be set to; more belongs in no prompt."""
 
-_CHILD: Final = Path(__file__).with_name("sandbox_child.py")
+MAX_WARM: Final = 64
+"""Sandboxes: the most that ``warm`` can be set to; each holds some 15 MiB."""
 
 _SIGXCPU_STATUS: Final = 128 + signal.SIGXCPU
 
-_ENVIRONMENT: Final = {
-    "PATH": "/usr/local/bin:/usr/bin:/bin",
-    "HOME": "/tmp",
-    "LANG": "C.UTF-8",
-    "MALLOC_ARENA_MAX": "2",  # else each thread reserves 64 MiB of the limit on addresses
-}
-"""All that the code sees of an environment: nothing of the worker's, which holds its secrets."""
-
-Level = Literal["namespaces", "process"]
-
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What may be set in the pool for a worker of this kind. Each limit is of one attempt."""
+    """What may be set in the pool for a worker of this kind. Each limit is of one sandbox."""
 
+    mode: Mode = "ephemeral"
+    """``persistent``: all calls of a run share an interpreter and its ``/tmp``, one at a time."""
     isolation: Level = "namespaces"
     """``process`` gives up the walls and keeps the limits: only for code that is trusted."""
     wall_s: float = 30.0
-    """Seconds; the worker's time-out applies as well."""
+    """Seconds of one call; the worker's time-out applies as well."""
     cpu_s: int = 20
-    """Seconds of CPU of each process."""
+    """Seconds of CPU of each process in one call."""
     memory_mb: int = 512
     """MiB of all processes together, and of the address space of each."""
     processes: int = 16
@@ -104,44 +85,31 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     tmp_mb: int = 64
     """MiB of ``/tmp``, and of each file in it."""
     output_bytes: int = 65_536
-    """Bytes kept of what is printed, for each stream, and characters of the result."""
+    """Bytes kept of what a call prints, for each stream, and characters of the result."""
+    warm: int = 2
+    """Sandboxes that wait for a call, made once the first has come; 0 for none."""
+    sessions: int = 16
+    """Runs that have a session at a time, if ``mode`` is ``persistent``: each may hold its memory
+    and its ``/tmp``. For another run, the session that was idle for longest is ended."""
+    idle_s: float = 600.0
+    """Seconds without a call after which a session is ended."""
 
     def __post_init__(self) -> None:
         """Refuse what would make a limit no limit."""
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            if not isinstance(value, str) and not value > 0:
+            if name != "warm" and not isinstance(value, str) and not value > 0:
                 raise ValueError(f"{name} must be above 0")
+        if not 0 <= self.warm <= MAX_WARM:
+            raise ValueError(f"warm must be from 0 to {MAX_WARM}")
         if self.output_bytes > MAX_OUTPUT_BYTES:
             raise ValueError(f"output_bytes can be at most {MAX_OUTPUT_BYTES}")
-
-
-class Isolation(msgspec.Struct, frozen=True, kw_only=True):
-    """What the host offers, as ``podium doctor`` shows it."""
-
-    level: Level
-    """The strongest that works."""
-    reason: str = ""
-    """Why it is no better than ``process``: the layer that is missing, and the kernel's words."""
 
 
 class _Result(msgspec.Struct, frozen=True):
     result: str | None = None
     result_chars: int = 0
     error: str | None = None
-
-
-class _Answer(msgspec.Struct, frozen=True):
-    """What the supervisor says; see `sandbox_child.report`."""
-
-    end: Literal["ended", "wall", "memory", "withdrawn", "refused"]
-    status: int = 0
-    stdout: str = ""
-    stderr: str = ""
-    stdout_bytes: int = 0
-    stderr_bytes: int = 0
-    result: dict[str, Any] = {}
-    error: str = ""
 
 
 class PythonAdapter:
@@ -151,12 +119,20 @@ class PythonAdapter:
         spec: Its worker; ``spec.options`` are `Options`.
 
     Raises:
-        InvalidData: An option is unknown or out of range.
+        InvalidData: An option is unknown or out of range, or there are fewer sessions than calls.
     """
 
     def __init__(self, spec: WorkerSpec) -> None:
         self.spec = spec
-        self.options = _options(spec.options, spec.name)
+        self.options = options = _options(spec.options, spec.name)
+        if options.mode == "persistent" and options.sessions < spec.concurrency:
+            raise InvalidData(
+                f"The worker {spec.name!r} works on {spec.concurrency} calls at a time and keeps "
+                f"only {options.sessions} sessions.",
+                hint=f"Set sessions to {spec.concurrency} or more, or concurrency to less.",
+            )
+        self.warm = WarmSandboxes(_request(options), options.warm)
+        self._sessions = Sessions(self.warm.take, options.sessions, options.idle_s)
 
     @staticmethod
     def draft(adapter: str, options: Mapping[str, Json]) -> WorkerSpec:
@@ -165,7 +141,7 @@ class PythonAdapter:
         return WorkerSpec(
             name="python",
             description=DESCRIPTION,
-            parameters=PARAMETERS,
+            parameters=_parameters(made.mode),
             adapter=adapter,
             options=dict(options),
             concurrency=CONCURRENCY,
@@ -177,91 +153,109 @@ class PythonAdapter:
         code = attempt.arguments.get("code")
         if not isinstance(code, str):
             return failure("PARSE_ERR", "policy", "Give the Python code as the text `code`.")
-        wall_s = min(self.options.wall_s, max(MARGIN_S, attempt.timeout_s - MARGIN_S))
+        latest = asyncio.get_running_loop().time() + attempt.timeout_s - MARGIN_S
         try:
-            raw = await _supervised(_request(clean(code), self.options, wall_s))
-            answer = msgspec.json.decode(raw, type=_Answer)
+            if self.options.mode == "persistent":
+                answer, session = await self._sessions.call(
+                    attempt.run, clean(code), lambda: self._wall_s(latest), latest
+                )
+                return self._outcome(answer, session)
+            return self._outcome(await self._once(clean(code), latest))
+        except Refused as error:
+            return failure("EXEC_ERR", "infrastructure", _refusal(str(error)))
+        except Late:
+            text = "The code was not run: earlier calls of its run took all of the call's time."
+            return failure("TIMEOUT", "worker", text)
+        except Full:
+            text = f"All {self.options.sessions} sessions are at work for other runs."
+            return failure("EXEC_ERR", "infrastructure", text)
         except OSError as error:
-            text = f"The sandbox can't be started: {error}."
-            return failure("EXEC_ERR", "infrastructure", text)
-        except msgspec.MsgspecError as error:
-            text = f"The sandbox's supervisor ended without a word that can be read: {error}."
-            return failure("EXEC_ERR", "infrastructure", text)
-        return self._outcome(answer, wall_s)
+            return failure("EXEC_ERR", "infrastructure", f"The sandbox failed: {error}.")
 
     async def close(self) -> None:
-        """Nothing is held between attempts."""
+        """End every session, and what waits for calls."""
+        await self._sessions.close()
+        await self.warm.close()
 
-    def _outcome(self, answer: _Answer, wall_s: float) -> Outcome:
+    async def _once(self, code: str, latest: float) -> Answer:
+        sandbox = await self.warm.take()
+        try:
+            return await sandbox.run(code, self._wall_s(latest))
+        finally:
+            await sandbox.close()
+
+    def _wall_s(self, latest: float) -> float:
+        left = latest - asyncio.get_running_loop().time()
+        return min(self.options.wall_s, max(MARGIN_S, left))
+
+    def _outcome(self, answer: Answer, session: str = "") -> Outcome:
+        """The outcome of a call.
+
+        Args:
+            answer: How it ended.
+            session: What it began with, if there are sessions.
+        """
         options = self.options
-        if answer.end == "refused":
-            return failure("EXEC_ERR", "infrastructure", _refusal(answer.error))
+        printed = _printed(answer)
+        if session:
+            if answer.end in LOST:
+                session += "; it is gone, with its variables and files: the next call has none"
+            printed += f"\nsession: {session}"
         if answer.end == "withdrawn":
             return failure("EXEC_ERR", "infrastructure", "The code was stopped from outside.")
         if answer.end == "wall":
-            text = f"The code was stopped after {wall_s:g} seconds."
-            return failure("TIMEOUT", "worker", text + _printed(answer))
-        if answer.status == _SIGXCPU_STATUS:
+            text = f"The code was stopped after {answer.wall_s:g} seconds."
+            return failure("TIMEOUT", "worker", text + printed)
+        if answer.end == "cpu" or answer.status == _SIGXCPU_STATUS:
             text = f"The code was stopped: it had used {options.cpu_s} seconds of CPU."
-            return failure("TIMEOUT", "worker", text + _printed(answer))
+            return failure("TIMEOUT", "worker", text + printed)
         if answer.end == "memory":
             text = f"The code was stopped: it had used more than {options.memory_mb} MiB."
-            return failure("EXEC_ERR", "worker", text + _printed(answer))
-        try:
-            result = msgspec.convert(answer.result, _Result)
-        except msgspec.ValidationError:
-            result = _Result(error="The code wrote over its own result.")
+            return failure("EXEC_ERR", "worker", text + printed)
+        result = _result(answer)
         if result.error is not None:
-            return failure("EXEC_ERR", "worker", result.error + _printed(answer))
+            return failure("EXEC_ERR", "worker", result.error + printed)
         if answer.status != 0:
             text = f"The code ended with {_exit(answer.status)}."
-            return failure("EXEC_ERR", "worker", text + _printed(answer))
-        return Outcome(value=_value(answer, result, options.output_bytes))
+            return failure("EXEC_ERR", "worker", text + printed)
+        value = _value(answer, result, options.output_bytes)
+        return Outcome(value=value | ({"session": session} if session else {}))
 
 
-@functools.cache
-def isolation() -> Isolation:
-    """The strongest isolation that this host offers, tried out once. Blocks for a moment."""
-    try:
-        with subprocess.Popen(
-            _command(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=_ENVIRONMENT,
-            cwd="/",
-        ) as trial:
-            assert trial.stdin is not None
-            assert trial.stdout is not None
-            trial.stdin.write(_request("1", Options(), PROBE_S))
-            trial.stdin.flush()
-            answer = msgspec.json.decode(trial.stdout.read(), type=_Answer)
-    except (OSError, msgspec.MsgspecError) as error:
-        return Isolation(level="process", reason=f"The trial failed: {error}")
-    if answer.end == "ended" and answer.result.get("result") == "1":
-        return Isolation(level="namespaces")
-    return Isolation(level="process", reason=answer.error or f"The trial ended with {answer.end}.")
+def _result(answer: Answer) -> _Result:
+    with contextlib.suppress(msgspec.ValidationError):
+        if answer.end != "forged":
+            return msgspec.convert(answer.result, _Result)
+    return _Result(error="The code wrote over its own result.")
 
 
-def _command() -> list[str]:
-    """The supervisor, by the interpreter itself: a virtual environment's packages stay outside."""
-    python = getattr(sys, "_base_executable", None) or sys.executable
-    return [python, "-I", "-S", "-B", "-X", "utf8", str(_CHILD)]
-
-
-def _request(code: str, options: Options, wall_s: float) -> bytes:
-    request = {
-        "code": code,
-        "isolation": options.isolation,
-        "wall_s": wall_s,
-        "cpu_s": options.cpu_s,
-        "memory_bytes": options.memory_mb * MEBIBYTE,
-        "processes": options.processes,
-        "files": options.files,
-        "tmp_bytes": options.tmp_mb * MEBIBYTE,
-        "output_bytes": options.output_bytes,
+def _parameters(mode: Mode) -> dict[str, Json]:
+    """What a call of this worker takes."""
+    return {
+        "type": "object",
+        "properties": {
+            "code": {
+                "type": "string",
+                "description": "Python code, standard library only. The value of the last "
+                f"expression and what is printed are the result. {KEPT[mode]}",
+            }
+        },
+        "required": ["code"],
+        "additionalProperties": False,
     }
-    return json.dumps(request).encode() + b"\n"
+
+
+def _request(options: Options) -> Request:
+    return Request(
+        isolation=options.isolation,
+        persistent=options.mode == "persistent",
+        cpu_s=options.cpu_s,
+        memory_bytes=options.memory_mb * MEBIBYTE,
+        processes=options.processes,
+        files=options.files,
+        tmp_bytes=options.tmp_mb * MEBIBYTE,
+        output_bytes=options.output_bytes,
+    )
 
 
 def _options(options: Mapping[str, Json], whose: str) -> Options:
@@ -274,50 +268,7 @@ def _options(options: Mapping[str, Json], whose: str) -> Options:
         ) from error
 
 
-async def _supervised(request: bytes) -> bytes:
-    """Run the supervisor to its end. However this is left, nothing of the code is left behind."""
-    process = await asyncio.create_subprocess_exec(
-        *_command(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=_ENVIRONMENT | tracing.passed_on("TRACEPARENT"),
-        cwd="/",
-        start_new_session=True,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        process.stdin.write(request)
-        with contextlib.suppress(ConnectionError):  # it has refused already, and says so
-            await process.stdin.drain()
-        return await _read(process.stdout)
-    finally:
-        await _stop(process, process.stdin)
-
-
-async def _read(stream: asyncio.StreamReader) -> bytes:
-    answer = bytearray()
-    while data := await stream.read(CHUNK):
-        answer += data
-        if len(answer) > MAX_ANSWER_BYTES:
-            raise OSError(f"its answer has more than {MAX_ANSWER_BYTES} bytes")
-    return bytes(answer)
-
-
-async def _stop(process: asyncio.subprocess.Process, lifeline: asyncio.StreamWriter) -> None:
-    """Let go of the lifeline, on which the supervisor kills all, and see it end."""
-    lifeline.close()
-    try:
-        async with asyncio.timeout(STOP_S):
-            await process.wait()
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-
-
-def _value(answer: _Answer, result: _Result, limit: int) -> dict[str, Json]:
+def _value(answer: Answer, result: _Result, limit: int) -> dict[str, Json]:
     value: dict[str, Json] = {
         "stdout": clean(answer.stdout),
         "stderr": clean(answer.stderr),
@@ -338,7 +289,7 @@ def _value(answer: _Answer, result: _Result, limit: int) -> dict[str, Json]:
     return value
 
 
-def _printed(answer: _Answer) -> str:
+def _printed(answer: Answer) -> str:
     """The end of what the code had printed, for a text that says how it failed."""
     parts = [
         f"\n{name}: {text[-500:]}"

@@ -1,75 +1,92 @@
-"""The sandbox's own process: starts the code, watches it, and says how it ended.
+"""The sandbox's own process: starts the code, watches it, and says how each call ended.
 
 Run by an isolated interpreter (``python -I -S sandbox_child.py``) with the standard library only,
-and a clean environment. It reads one line of JSON from its input (`Request`), and writes one
-JSON object to its output when the code has ended. Its input stays open as a lifeline: when that
-ends, the worker has withdrawn the call or is dead, and the code is killed.
+and a clean environment. It reads lines of JSON from its input: first what it must hold to
+(`Request`), which it answers when the code is locked in and waits, then one line for each call.
+An ephemeral sandbox has one call and ends with it, a persistent one goes on. Its input is a
+lifeline: when that ends, or the worker does, all is over and everything is killed.
 
 ::
 
     supervisor   this process; outside of the pid namespace, so that it can end everything in it
       init       first process of the namespaces; reaps; when it ends the kernel kills all others
-        code     limits set, then the user's code
+        code     limits set, waits for a call, then is the user's code
 
 With ``isolation`` set to ``process`` there are no namespaces and no init: only limits, a scratch
-folder, and a search for descendants when it is over.
+folder, and a search for descendants when it is over. Between two calls of a persistent sandbox
+all of its processes are stopped: nothing of it works while nobody watches.
 """
 
-import ast
 import contextlib
 import importlib.util
-import io
 import json
-import linecache
 import os
-import resource
 import select
 import shutil
 import signal
-import sys
 import tempfile
-import threading
 import time
 import traceback
 import types
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final, NoReturn, TypedDict
+from typing import TYPE_CHECKING, Final, NoReturn
 
 if TYPE_CHECKING:
+    from actors.workers import sandbox_code as inside
+    from actors.workers import sandbox_family as family
     from actors.workers import sandbox_kernel as kernel
-
-NAME: Final = "<code>"
-"""The code's file name in tracebacks."""
 
 LOOK_S: Final = 0.02
 """Seconds between looks at the memory of all processes together."""
 
+IDLE_LOOK_S: Final = 1.0
+"""Seconds between looks while no call is worked on: is the worker there, are all stopped."""
+
+READY_S: Final = 20.0
+"""Seconds until the code must be locked in; it needs a tenth of one."""
+
 CHUNK: Final = 65_536
 """Bytes of one read: what a pipe holds."""
 
-MAX_REQUEST_BYTES: Final = 4_194_304
+MAX_LINE_BYTES: Final = 4_194_304
 """Bytes. Code comes inside a call's arguments, which are far smaller."""
-
-TRACEBACK_LINES: Final = 20
-"""Lines kept of a traceback: its end says what went wrong."""
 
 UNREADY: Final = 125
 """Exit status of an init that could not isolate itself."""
 
+if TYPE_CHECKING:
 
-class Request(TypedDict):
-    """What the worker asks for."""
+    class Request(inside.Limits):
+        """What the worker asks for, beside the limits that `sandbox_code` holds."""
 
-    code: str
-    isolation: str
-    wall_s: float
-    cpu_s: int
-    memory_bytes: int
-    processes: int
-    files: int
-    tmp_bytes: int
-    output_bytes: int
-    """Of each stream; the result's text has the same limit in characters."""
+        isolation: str
+        processes: int
+
+
+class Lifeline:
+    """The supervisor's input: lines, and whether the worker still holds it."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.worker = os.getppid()
+        self.closed = False
+
+    def take(self) -> None:
+        """Read once; blocks when nothing is there."""
+        data = os.read(0, CHUNK)
+        self.data += data
+        self.closed = not data or len(self.data) > MAX_LINE_BYTES
+
+    def held(self) -> bool:
+        """Whether there is a worker. A process that it has forked may hold its end for it."""
+        return not self.closed and os.getppid() == self.worker
+
+    def line(self) -> bytes:
+        """The next line, if it is whole; else nothing."""
+        end = self.data.find(b"\n") + 1
+        line = bytes(self.data[:end])
+        del self.data[:end]
+        return line
 
 
 class Streams:
@@ -81,76 +98,230 @@ class Streams:
         self.write: dict[str, int] = {}
         self.kept: dict[str, bytearray] = {}
         self.total: dict[str, int] = {}
+        self.calls, self.ask = os.pipe()
+        """The other way round: where the code reads its calls, and where they are written."""
+        os.set_blocking(self.ask, False)
         for name in ("stdout", "stderr", "result", "unready"):
             self.read[name], self.write[name] = os.pipe()
             os.set_blocking(self.read[name], False)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what came out, for the next call."""
+        for name in self.read:
             self.kept[name], self.total[name] = bytearray(), 0
 
-    def take(self, name: str) -> bool:
-        """Read once from a stream; false when nothing is there, or nothing will ever be."""
+    def take(self, name: str) -> bytes:
+        """Read once from a stream; empty when nothing is there, or nothing will ever be."""
         try:
             data = os.read(self.read[name], CHUNK)
         except BlockingIOError:
-            return False
+            return b""
         # JSON may write a character in six bytes, and the result has some words around it.
         limit = self.limit if name.startswith("std") else self.limit * 6 + CHUNK
         self.total[name] += len(data)
         self.kept[name] += data[: max(0, limit - len(self.kept[name]))]
-        return bool(data)
+        return data
 
     def drain(self) -> None:
-        """Take what is left once everything that could write has been killed."""
+        """Take what is left once everything that could write is dead or stopped."""
         for name in self.read:
             while self.take(name):
                 pass
 
-    def keep(self, *names: str) -> None:
-        """Close, in a child, every file of the supervisor's but the named streams' write ends."""
-        kept = sorted(self.write[name] for name in names)
+    def keep(self, *wanted: int) -> None:
+        """Close, in a child, every file of the supervisor's but the standard ones and these."""
+        kept = sorted(wanted)
         for low, high in zip([3, *(fd + 1 for fd in kept)], [*kept, 65_536], strict=True):
             os.closerange(low, high)
 
+    def leave(self) -> None:
+        """Close, in the supervisor, the ends that belong to the code."""
+        for fd in (self.calls, *self.write.values()):
+            os.close(fd)
+
+
+class Watch:
+    """Looks after the code: `ready`, then `call` by call, until it says that it is over."""
+
+    def __init__(self, first: int, request: "Request", streams: Streams, line: Lifeline) -> None:
+        self.first, self.request, self.streams, self.line = first, request, streams, line
+        self.spared = first if request["isolation"] == "namespaces" else 0
+        """Init is never stopped: it only buries."""
+        self.n = 0
+        self.end = ""
+        self.unsent = b""
+        self.used: dict[tuple[int, int], float] = {}
+        """Seconds of CPU that each process had used before the call, by pid and time of birth."""
+        self.pidfd = os.pidfd_open(first)
+        self.names = {fd: name for name, fd in streams.read.items()}
+        self.poll = select.poll()
+        for fd in (0, self.pidfd, *self.names):
+            self.poll.register(fd, select.POLLIN)
+
+    def ready(self) -> dict[str, object]:
+        """Wait until the code is locked in: ``ready``, or ``refused`` with the reason."""
+        self.watch(READY_S)
+        if self.end == "done" and self.result():
+            return {"end": "ready"}
+        family.bury(self.first)
+        self.streams.drain()
+        why = self.streams.kept["unready"] or self.streams.kept["stderr"]
+        text = why.decode(errors="replace") or f"it was not ready: {self.end}"
+        return {"end": "refused", "error": text}
+
+    def asked(self) -> "inside.Call | None":
+        """Wait for a call; None if there will be none."""
+        while not (line := self.line.line()):
+            if self.n:
+                family.stop(self.spared)
+            self.watch(None)
+            if self.end:
+                return None
+        call: inside.Call = json.loads(line)
+        return call
+
+    def call(self, call: "inside.Call") -> dict[str, object]:
+        """Have a call run, and see how it ends."""
+        self.n += 1
+        self.streams.clear()
+        self.unsent = json.dumps({**call, "n": self.n}).encode() + b"\n"
+        self.poll.register(self.streams.ask, select.POLLOUT)
+        self.used = {key: cpu for key, (cpu, _) in family.usage().items()}
+        if self.n > 1:
+            family.send(signal.SIGCONT)
+        self.watch(call["wall_s"])
+        result = self.result() if self.end == "done" else {}
+        if self.end == "done" and not result:
+            self.end = "forged"
+        if self.end == "done" and self.request["persistent"]:
+            family.stop(self.spared)
+            status = 0
+        else:
+            status = family.bury(self.first)
+        self.streams.drain()
+        made = report(self.end, status if self.end == "ended" else 0, result, self.streams)
+        return {**made, "wall_s": call["wall_s"]}
+
+    def result(self) -> dict[str, object]:
+        """What the code handed in for this call; empty if it is none. It may be made up."""
+        try:
+            result = json.loads(self.streams.kept["result"])
+        except (ValueError, RecursionError):
+            return {}
+        if not isinstance(result, dict) or result.get("n") != self.n:
+            return {}
+        return result
+
+    def watch(self, wall_s: float | None) -> None:
+        """Look until there is an ``end``: a result, an end, a limit; or no time given, a line."""
+        self.end = ""
+        deadline = None if wall_s is None else time.monotonic() + wall_s
+        while not self.end:
+            left = IDLE_LOOK_S if deadline is None else min(LOOK_S, deadline - time.monotonic())
+            ready = {fd for fd, _ in self.poll.poll(max(0, left) * 1_000)}
+            self.end = self.attend(ready)
+            if not self.end and not self.line.held():
+                self.end = "withdrawn"
+            if deadline is None:
+                if self.line.data or not ready:
+                    return
+            elif not self.end:
+                self.end = "wall" if time.monotonic() >= deadline else self.excess()
+
+    def attend(self, ready: set[int]) -> str:
+        """Read and write what is ready; the end, if that is one."""
+        done = False
+        for fd in ready & set(self.names):
+            data = self.streams.take(self.names[fd])
+            done = done or (self.names[fd] == "result" and b"\n" in data)
+            if not data:
+                self.poll.unregister(fd)
+                del self.names[fd]
+        if 0 in ready:
+            self.line.take()
+        if self.streams.ask in ready:
+            try:
+                self.unsent = self.unsent[os.write(self.streams.ask, self.unsent) :]
+            except BrokenPipeError:  # the code has closed what it was to read
+                self.unsent = b""
+            if not self.unsent:
+                self.poll.unregister(self.streams.ask)
+        return "done" if done else "ended" if self.pidfd in ready else ""
+
+    def excess(self) -> str:
+        """The limit that the code has gone over, if it has."""
+        usage = family.usage()
+        if sum(memory for _, memory in usage.values()) > self.request["memory_bytes"]:
+            return "memory"
+        if self.request["persistent"]:  # in others the kernel counts it, for each process
+            for key, (cpu, _) in usage.items():
+                if cpu - self.used.get(key, 0) > self.request["cpu_s"]:
+                    return "cpu"
+        return ""
+
 
 def main() -> None:
-    """Read the request, run it, print what became of it."""
-    line = sys.stdin.buffer.readline(MAX_REQUEST_BYTES)
-    request: Request = json.loads(line)
-    streams = Streams(request["output_bytes"])
+    """Lock the code in, say so, have it run each call, and say what became of it."""
+    line = Lifeline()
+    while not (first := line.line()):
+        line.take()
+        if line.closed:
+            return
+    request: Request = json.loads(first)
     scratch = ""
     try:
         if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
             raise kernel.Refused("a list of descendants: /proc/PID/task/PID/children is missing")
         kernel.adopt_orphans()
+        streams = Streams(request["output_bytes"])
         if request["isolation"] == "namespaces":
-            first = start_isolated(request, streams)
+            code = start_isolated(request, streams)
         else:
             scratch = tempfile.mkdtemp(prefix="podium-sandbox-")
-            first = start_limited(request, streams, scratch)
-        for fd in streams.write.values():
-            os.close(fd)
-        end, status = watch(first, request, streams)
-        answer = report(end, status, streams)
+            code = start_limited(request, streams, scratch)
+        streams.leave()
+        serve(Watch(code, request, streams, line))
     except kernel.Refused as error:
-        answer = {"end": "refused", "error": str(error)}
+        say({"end": "refused", "error": str(error)})
     finally:
+        family.bury(0)
         if scratch:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def serve(watch: Watch) -> None:
+    """One call after another, until the code or the worker is gone."""
+    said = watch.ready()
+    say(said)
+    while said["end"] == "ready" or (said["end"] == "done" and watch.request["persistent"]):
+        call = watch.asked()
+        if call is None:
+            return
+        said = watch.call(call)
+        say(said)
+
+
+def say(answer: dict[str, object]) -> None:
+    """Write one answer. Nobody may be there to read it."""
+    data = json.dumps(answer).encode() + b"\n"
     with contextlib.suppress(BrokenPipeError):
-        sys.stdout.write(json.dumps(answer))
-        sys.stdout.flush()
+        while data:
+            data = data[os.write(1, data) :]
 
 
-def start_isolated(request: Request, streams: Streams) -> int:
+def start_isolated(request: "Request", streams: Streams) -> int:
     """Start init in namespaces of its own, and the code below it; init's pid."""
     to_nobody = kernel.new_namespaces()
     with child_of_mine() as pid:
         if pid:
             return pid
         try:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # so that init can't be sent any
             kernel.new_root(request["tmp_bytes"], request["files"] * 64)
             kernel.drop_privileges(to_nobody=to_nobody)
             silence("stdin", "stdout", "stderr")
-            streams.keep("stdout", "stderr", "result", "unready")
+            streams.keep(streams.calls, *streams.write.values())
             kernel.die_with_parent()
             if orphaned(streams):
                 os._exit(UNREADY)
@@ -159,12 +330,14 @@ def start_isolated(request: Request, streams: Streams) -> int:
             os._exit(UNREADY)
         with child_of_mine() as code:
             if code == 0:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
                 run(request, streams, "/tmp", processes=request["processes"] + 2)
+        streams.keep(streams.write["unready"])
         os._exit(reap(code))
     raise AssertionError("unreachable: a child never leaves the block above")
 
 
-def start_limited(request: Request, streams: Streams, scratch: str) -> int:
+def start_limited(request: "Request", streams: Streams, scratch: str) -> int:
     """Start the code as a plain child with limits; its pid.
 
     Processes are not counted: without namespaces the kernel counts all of the user's.
@@ -223,78 +396,8 @@ def reap(code: int) -> int:
             return 128 - number if number < 0 else number
 
 
-def watch(first: int, request: Request, streams: Streams) -> tuple[str, int]:
-    """Look after the code until it ends or must end: why, and its exit status."""
-    deadline = time.monotonic() + request["wall_s"]
-    pidfd = os.pidfd_open(first)
-    poll = select.poll()
-    names = {fd: name for name, fd in streams.read.items()}
-    for fd in (0, pidfd, *names):
-        poll.register(fd, select.POLLIN)
-    end = ""
-    while not end:
-        left = deadline - time.monotonic()
-        for fd, _ in poll.poll(max(0, min(LOOK_S, left)) * 1_000):
-            if fd == pidfd:
-                end = "ended"
-            elif fd == 0:
-                end = end or ("" if os.read(0, CHUNK) else "withdrawn")
-            elif not streams.take(names[fd]):
-                poll.unregister(fd)
-        if not end and time.monotonic() >= deadline:
-            end = "wall"
-        if not end and memory_of(first) > request["memory_bytes"]:
-            end = "memory"
-    status = bury(first)
-    streams.drain()
-    return end, status
-
-
-def bury(first: int) -> int:
-    """Kill all that is left of the code, and wait for it; the first one's exit status."""
-    status = 0
-    while True:
-        for pid in family(os.getpid()):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        try:
-            pid, ended = os.wait()
-        except ChildProcessError:
-            return status
-        if pid == first:
-            number = os.waitstatus_to_exitcode(ended)
-            status = 128 - number if number < 0 else number
-
-
-def family(pid: int) -> list[int]:
-    """All descendants of a process."""
-    found: list[int] = []
-    with contextlib.suppress(OSError, ValueError):
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/children") as file:
-                for child in file.read().split():
-                    found += [int(child), *family(int(child))]
-    return found
-
-
-def memory_of(first: int) -> int:
-    """Bytes in memory of a process and its descendants."""
-    pages = 0
-    for pid in (first, *family(first)):
-        with contextlib.suppress(OSError, IndexError, ValueError), open(f"/proc/{pid}/statm") as f:
-            pages += int(f.read().split()[1])
-    return pages * resource.getpagesize()
-
-
-def report(end: str, status: int, streams: Streams) -> dict[str, object]:
+def report(end: str, status: int, result: dict[str, object], streams: Streams) -> dict[str, object]:
     """What the worker is told. Nothing in it is trusted: the code may have written the result."""
-    unready = streams.kept["unready"].decode(errors="replace")
-    if unready:
-        return {"end": "refused", "error": unready}
-    try:
-        result = json.loads(streams.kept["result"] or b"{}")
-    except (ValueError, RecursionError):
-        result = {}
     return {
         "end": end,
         "status": status,
@@ -302,104 +405,28 @@ def report(end: str, status: int, streams: Streams) -> dict[str, object]:
         "stderr": streams.kept["stderr"].decode(errors="replace"),
         "stdout_bytes": streams.total["stdout"],
         "stderr_bytes": streams.total["stderr"],
-        "result": result if isinstance(result, dict) else {},
+        "result": result,
     }
 
 
-def run(request: Request, streams: Streams, folder: str, processes: int | None) -> NoReturn:
-    """Become the code: set limits, run it, write what its last expression gave."""
+def run(request: "Request", streams: Streams, folder: str, processes: int | None) -> NoReturn:
+    """Become the code."""
     os.setsid()
     os.nice(5)
     os.dup2(streams.write["stdout"], 1)
     os.dup2(streams.write["stderr"], 2)
-    streams.keep("result")
+    streams.keep(streams.calls, streams.write["result"])
     os.chdir(folder)
     os.environ.update(HOME=folder, TMPDIR=folder)
     tempfile.tempdir = folder
-    limit(request, processes)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what was printed counts, even if time runs out
-            stream.reconfigure(line_buffering=True)
-    pid = os.getpid()
-    result = execute(request["code"], request["output_bytes"])
-    with contextlib.suppress(OSError, ValueError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    if os.getpid() != pid:  # a copy that the code has forked and let fall through
-        os._exit(0)
-    data = json.dumps(result).encode()
-    with contextlib.suppress(OSError):
-        while data:
-            data = data[os.write(streams.write["result"], data) :]
-    os._exit(int("error" in result))
+    inside.limit(request, processes)
+    inside.serve(streams.calls, streams.write["result"], request["output_bytes"])
 
 
-def limit(request: Request, processes: int | None) -> None:
-    """Set the kernel's limits, soft and hard, for good."""
-    limits = {
-        resource.RLIMIT_CPU: request["cpu_s"] + 1,
-        resource.RLIMIT_AS: request["memory_bytes"],
-        resource.RLIMIT_FSIZE: request["tmp_bytes"],
-        resource.RLIMIT_NOFILE: request["files"],
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_MEMLOCK: 0,
-        resource.RLIMIT_MSGQUEUE: 0,
-    }
-    if processes is not None:
-        limits[resource.RLIMIT_NPROC] = processes
-    for kind, value in limits.items():
-        hard = resource.getrlimit(kind)[1]
-        most = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(kind, (most, most))
-    # The soft limit ends code with a signal of its own, the hard one whoever ignores that.
-    cpu = resource.getrlimit(resource.RLIMIT_CPU)[0]
-    resource.setrlimit(resource.RLIMIT_CPU, (max(1, cpu - 1), cpu))
-
-
-def execute(code: str, chars: int) -> dict[str, object]:
-    """Run the code in a fresh ``__main__``: the last expression's repr, or the error's text."""
-    module = types.ModuleType("__main__")
-    sys.modules["__main__"] = module
-    sys.stdin = io.StringIO()
-    linecache.cache[NAME] = (len(code), None, code.splitlines(keepends=True), NAME)
-    result: dict[str, object] = {}
-    try:
-        tree = ast.parse(code, NAME)
-        last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-        exec(compile(tree, NAME, "exec"), module.__dict__)
-        if isinstance(last, ast.Expr):
-            value = eval(compile(ast.Expression(last.value), NAME, "eval"), module.__dict__)
-            if value is not None:
-                text = repr(value)
-                result = {"result": text[:chars], "result_chars": len(text)}
-        for thread in threading.enumerate():
-            if thread is not threading.current_thread() and not thread.daemon:
-                thread.join()
-    except SystemExit as error:
-        if error.code not in (None, 0):
-            return {"error": f"SystemExit: {error.code}"[:chars]}
-    except BaseException as error:
-        return {"error": explained(error)[-chars:]}
-    return result
-
-
-def explained(error: BaseException) -> str:
-    """The last lines of the traceback, without our own frames."""
-    try:
-        own = error.__traceback__
-        while own is not None and own.tb_frame.f_code.co_filename != NAME:
-            own = own.tb_next
-        shown = "".join(traceback.format_exception(type(error), error, own))
-    except BaseException:
-        return f"{type(error).__name__} (its text could not be made)"
-    lines = shown.replace(os.path.dirname(os.__file__), "<python>").splitlines()
-    return "\n".join(lines[-TRACEBACK_LINES:])
-
-
-def load_kernel() -> types.ModuleType:
-    """The module beside this one; an isolated interpreter has no path to import it by."""
-    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sandbox_kernel.py")
-    spec = importlib.util.spec_from_file_location("sandbox_kernel", path)
+def load(name: str) -> types.ModuleType:
+    """A module beside this one; an isolated interpreter has no path to import it by."""
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(path)
     module = importlib.util.module_from_spec(spec)
@@ -409,5 +436,7 @@ def load_kernel() -> types.ModuleType:
 
 if __name__ == "__main__":
     if not TYPE_CHECKING:
-        kernel = load_kernel()
+        kernel, family = load("sandbox_kernel"), load("sandbox_family")
+        inside = load("sandbox_code")
     main()
+    os._exit(0)

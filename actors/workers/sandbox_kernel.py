@@ -29,7 +29,15 @@ SYSTEM_PATHS: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64")
 
 SYSTEM_FILES: Final = ("/etc/ld.so.cache", "/etc/localtime")
 
-DEVICES: Final = ("null", "zero", "full", "random", "urandom")
+DEVICES: Final = {
+    "null": "null",
+    "zero": "full",
+    "full": "full",
+    "random": "random",
+    "urandom": "urandom",
+}
+"""Devices by name, and which of the host's each is. Shared memory can be had from ``zero`` by
+mapping it, and no limit counts that once it is unmapped; ``full`` gives zeros, and can't be."""
 
 _CLONE_NEW: Final = {
     "user": 0x10000000,
@@ -63,6 +71,9 @@ _ARCHITECTURES: Final = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
 """The kernel's mark of each, and its column in `_DENIED`."""
 
 _PIVOT_ROOT: Final = (155, 41)
+
+_ABSENT: Final = 0xFFFFFFFF
+"""The number of a system call that an architecture doesn't have."""
 
 _DENIED: Final = {
     "unshare": (272, 97),
@@ -111,13 +122,28 @@ _DENIED: Final = {
     "acct": (163, 89),
     "quotactl": (179, 60),
     "personality": (135, 92),
+    "modify_ldt": (154, _ABSENT),
+    "iopl": (172, _ABSENT),
+    "ioperm": (173, _ABSENT),
+    "mbind": (237, 235),
+    "set_mempolicy": (238, 237),
+    "migrate_pages": (256, 238),
+    "move_pages": (279, 239),
+    "fanotify_init": (300, 262),
+    "process_madvise": (440, 440),
+    "process_mrelease": (448, 448),
+    "statmount": (457, 457),
+    "listmount": (458, 458),
+    "open_tree_attr": (467, 467),
     "name_to_handle_at": (303, 264),
     "open_by_handle_at": (304, 265),
 }
 """System calls that change namespaces or mounts, look into other processes, hold memory that no
 limit of ours counts, or are doors into the kernel that plain code never needs."""
 
-_CLONE, _CLONE3, _SOCKET = (56, 220), 435, (41, 198)
+_CLONE, _CLONE3, _SOCKET, _SOCKETPAIR = (56, 220), 435, (41, 198), (53, 199)
+_MMAP: Final = (9, 222)
+_MAP_SHARED, _MAP_ANONYMOUS, _MAP_HUGETLB = 0x1, 0x20, 0x40000
 _FAMILIES: Final = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6)
 """Kinds of sockets that may be made. Others, such as AF_VSOCK, reach beyond a net namespace."""
 
@@ -273,9 +299,9 @@ def _furnish(tmp_bytes: int, tmp_files: int) -> None:
     options = f"mode=1777,size={tmp_bytes},nr_inodes={tmp_files}"
     _mount("tmpfs", "/tmp", "tmpfs", _MS_NOSUID | _MS_NODEV, options)
     os.mkdir("/dev")
-    for name in DEVICES:
+    for name, device in DEVICES.items():
         Path(f"/dev/{name}").touch()
-        _mount(f"{OLD_ROOT}/dev/{name}", f"/dev/{name}", None, _MS_BIND)
+        _mount(f"{OLD_ROOT}/dev/{device}", f"/dev/{name}", None, _MS_BIND)
     os.symlink("/tmp", "/dev/shm")
     os.mkdir("/etc")
     Path("/etc/passwd").write_text(f"nobody:x:{NOBODY}:{NOBODY}:nobody:/tmp:/bin/sh\n")
@@ -300,12 +326,12 @@ def _restrict(path: str, *, recursive: bool) -> None:
 
 
 def _filter_calls() -> None:
-    """Install the filter: ``EPERM`` for `_DENIED`, for new namespaces and for odd sockets."""
+    """Install it: ``EPERM`` for `_DENIED`, new namespaces, odd sockets, memory nobody counts."""
     mark, column = _architecture()
     deny, unknown = 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
     load, equal, at_least, any_bit, give = 0x20, 0x15, 0x35, 0x45, 0x06
     allow, kill = 0x7FFF0000, 0x80000000
-    number, architecture, first_argument = 0, 4, 16
+    number, architecture, first_argument, fourth_argument = 0, 4, 16, 40
     program = [(load, 0, 0, architecture), (equal, 1, 0, mark), (give, 0, 0, kill)]
     program += [(load, 0, 0, number)]
     if column == 0:  # the x32 twins of the calls have numbers of their own
@@ -316,7 +342,12 @@ def _filter_calls() -> None:
     program += [(equal, 0, 1, _CLONE3), (give, 0, 0, unknown)]
     program += [(equal, 0, 4, _CLONE[column]), (load, 0, 0, first_argument)]
     program += [(any_bit, 0, 1, _ANY_NEW), (give, 0, 0, deny), (give, 0, 0, allow)]
-    program += [(equal, 0, 5, _SOCKET[column]), (load, 0, 0, first_argument)]
+    # Shared memory without a file, and huge pages: no limit counts them once they are unmapped.
+    program += [(equal, 0, 6, _MMAP[column]), (load, 0, 0, fourth_argument)]
+    program += [(any_bit, 3, 0, _MAP_HUGETLB), (any_bit, 0, 1, _MAP_ANONYMOUS)]
+    program += [(any_bit, 1, 0, _MAP_SHARED), (give, 0, 0, allow), (give, 0, 0, deny)]
+    program += [(equal, 1, 0, _SOCKET[column]), (equal, 0, 5, _SOCKETPAIR[column])]
+    program += [(load, 0, 0, first_argument)]
     program += [(equal, 3 - index, 0, family) for index, family in enumerate(_FAMILIES)]
     program += [(give, 0, 0, deny), (give, 0, 0, allow)]
 

@@ -124,11 +124,12 @@ def _sandbox() -> Check:
 
     offered = isolation()
     if offered.level == "namespaces":
-        return Check("sandbox", "ok", "isolates code: namespaces, no network, no files")
+        found = f"strongest isolation here: {'; '.join(offered.layers)}; limits by process, memory "
+        return Check("sandbox", "ok", found + "and CPU watched (no control groups)")
     return Check(
         "sandbox",
         "warning",
-        f"this host can't isolate code: {offered.reason}",
+        f"strongest isolation here: none, only limits; this host lacks {offered.reason}",
         "the python worker refuses to run here; see docs/your-own-pool.md",
     )
 

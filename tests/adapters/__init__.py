@@ -11,12 +11,13 @@ import pytest
 from tests.a2a_agent import A2AServer
 from tests.adapters.a2a import A2ACase
 from tests.adapters.agent import AgentCase, ToolAgentCase
-from tests.adapters.case import Case
+from tests.adapters.case import Case, attempt
 from tests.adapters.function import FunctionCase, async_tool, sync_tool
 from tests.adapters.openapi import OperationCase
-from tests.adapters.sandbox import SandboxCase
+from tests.adapters.sandbox import SandboxCase, SessionCase
 from tests.adapters.shell import ShellCase
 from tests.endpoint import Endpoint
+from tests.sandboxes import warm
 
 Hosted = Callable[[pytest.MonkeyPatch], AbstractAsyncContextManager[Case]]
 
@@ -55,7 +56,20 @@ async def _agent_with_tools(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Ca
 
 @asynccontextmanager
 async def _sandbox(_: pytest.MonkeyPatch) -> AsyncIterator[Case]:
-    yield SandboxCase()
+    yield SandboxCase(warm=0)
+
+
+@asynccontextmanager
+async def _warm(_: pytest.MonkeyPatch) -> AsyncIterator[Case]:
+    case = SandboxCase(warm=3)
+    await case.adapter.run(attempt(case.ask("ok")))
+    await warm(case.adapter, 3)
+    yield case
+
+
+@asynccontextmanager
+async def _session(_: pytest.MonkeyPatch) -> AsyncIterator[Case]:
+    yield SessionCase()
 
 
 @asynccontextmanager
@@ -85,7 +99,9 @@ KINDS: Final = MappingProxyType[str, Hosted](
         "openai": _agent,
         "openapi": _operation,
         "openai with tools": _agent_with_tools,
-        "python": _sandbox,
+        "python cold": _sandbox,
+        "python warm": _warm,
+        "python session": _session,
         "shell": _shell,
     }
 )

@@ -14,31 +14,15 @@ from typing import Any, Final
 import psutil
 import pytest
 
-from actors.ports import Attempt, Outcome
+from actors.ports import Attempt
 from actors.workers import PythonAdapter, draft, isolation
-from actors.workers.sandbox import MAX_OUTPUT_BYTES
+from actors.workers.sandbox import MAX_OUTPUT_BYTES, MAX_WARM
 from protocol.errors import InvalidData
 from protocol.limits import MAX_DETAIL_CHARS
 from tests.endpoint import Endpoint
-
-LIMIT_S: Final = 20.0
-"""Seconds after which a test that waits for something gives up."""
+from tests.sandboxes import LIMIT_S, attempt, ran, walls
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-
-walls = pytest.mark.skipif(
-    isolation().level != "namespaces", reason=f"no isolation here: {isolation().reason}"
-)
-"""Marks what only namespaces keep."""
-
-
-def attempt(code: str, timeout_s: float = LIMIT_S) -> Attempt:
-    return Attempt(run="r", call="1-0", attempt=1, arguments={"code": code}, timeout_s=timeout_s)
-
-
-def ran(code: str, timeout_s: float = LIMIT_S, **options: Any) -> Outcome:
-    adapter = PythonAdapter(draft("python", {"isolation": isolation().level, **options}))
-    return asyncio.run(adapter.run(attempt(code, timeout_s)))
 
 
 def value(code: str, **options: Any) -> Any:
@@ -309,7 +293,7 @@ async def test_withdrawn_it_takes_its_daemons_along(level: str) -> None:
     if level == "namespaces" and isolation().level == "process":
         pytest.skip(isolation().reason)
     before = set(psutil.Process().children(recursive=True))
-    adapter = PythonAdapter(draft("python", {"isolation": level}))
+    adapter = PythonAdapter(draft("python", {"isolation": level, "warm": 0}))
     working = asyncio.create_task(adapter.run(attempt(DAEMON + "signal.pause()")))
     family: set[psutil.Process] = set()
     async with asyncio.timeout(LIMIT_S):
@@ -334,7 +318,7 @@ import asyncio, sys
 from actors.ports import Attempt
 from actors.workers import draft, host
 code = "import signal\\nwhile True: signal.pause()"
-adapter = host(draft("python", {"isolation": sys.argv[1]}))
+adapter = host(draft("python", {"isolation": sys.argv[1], "warm": 0}))
 made = Attempt(run="r", call="c", attempt=1, arguments={"code": code}, timeout_s=60)
 asyncio.run(adapter.run(made))
 """
@@ -362,7 +346,7 @@ from actors.ports import Attempt
 from actors.workers import draft, host, isolation
 print(isolation().level, isolation().reason)
 for level in ("namespaces", "process"):
-    adapter = host(draft("python", {"isolation": level}))
+    adapter = host(draft("python", {"isolation": level, "warm": 0}))
     made = Attempt(run="r", call="c", attempt=1, arguments={"code": "6 * 7"}, timeout_s=20)
     print(asyncio.run(adapter.run(made)))
 """
@@ -397,6 +381,8 @@ def test_a_host_that_can_not_isolate_is_refused_with_the_reason_and_the_way_out(
         {"isolation": "none"},
         {"cpu_s": "many"},
         {"output_bytes": MAX_OUTPUT_BYTES + 1},
+        {"warm": MAX_WARM + 1},
+        {"mode": "shared"},
     ],
 )
 def test_wrong_options_are_refused_with_those_there_are(options: dict[str, Any]) -> None:

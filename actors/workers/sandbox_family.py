@@ -1,0 +1,82 @@
+"""All processes of a sandbox, as the supervisor sees them: what they use, and how they are ended.
+
+Loaded by `sandbox_child`, the standard library only. The supervisor adopts whoever has lost its
+parent, so that all that the code has ever started are its own descendants.
+"""
+
+import contextlib
+import os
+import signal
+from typing import Final
+
+STOP_LOOKS: Final = 100
+"""Looks for processes that are not stopped yet; what forks meanwhile is found by the next."""
+
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+def descendants(pid: int) -> list[int]:
+    """All descendants of a process."""
+    found: list[int] = []
+    with contextlib.suppress(OSError, ValueError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children") as file:
+                for child in file.read().split():
+                    found += [int(child), *descendants(int(child))]
+    return found
+
+
+def usage() -> dict[tuple[int, int], tuple[float, int]]:
+    """Seconds of CPU and bytes in memory of each process, by pid and time of birth."""
+    found = {}
+    for pid in descendants(os.getpid()):
+        if fields := _stat(pid):
+            cpu = (int(fields[11]) + int(fields[12])) / _TICKS
+            found[pid, int(fields[19])] = (cpu, int(fields[21]) * _PAGE)
+    return found
+
+
+def stop(spared: int) -> None:
+    """Stop every process but one, until they are told to go on."""
+    for _ in range(STOP_LOOKS):
+        if not send(signal.SIGSTOP, spared):
+            return
+
+
+def send(number: signal.Signals, spared: int = 0) -> int:
+    """Send a signal to all, but `SIGSTOP` only to those that go on; how many it was sent to."""
+    sent = 0
+    for pid in descendants(os.getpid()):
+        fields = _stat(pid)
+        if not fields or pid == spared or (number == signal.SIGSTOP and fields[0] in "TtZX"):
+            continue
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+            sent += 1
+    return sent
+
+
+def bury(first: int) -> int:
+    """Kill all, and wait for them; the exit status of ``first`` as a shell says it."""
+    status = 0
+    while True:
+        for pid in descendants(os.getpid()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        try:
+            pid, ended = os.wait()
+        except ChildProcessError:
+            return status
+        if pid == first:
+            number = os.waitstatus_to_exitcode(ended)
+            status = 128 - number if number < 0 else number
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of ``/proc/PID/stat`` after the name, the state first; empty if it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()
+    except (OSError, ValueError):
+        return []
