@@ -15,6 +15,9 @@ from actors.workers import PythonAdapter, draft, isolation
 LIMIT_S: Final = 20.0
 """Seconds after which a test that waits for something gives up."""
 
+WHOLE: Final = 3 if isolation().level == "namespaces" else 2
+"""Processes of a sandbox whose code has started none: the supervisor, init if there is one, it."""
+
 walls = pytest.mark.skipif(
     isolation().level != "namespaces", reason=f"no isolation here: {isolation().reason}"
 )
@@ -31,12 +34,11 @@ def families(before: set[psutil.Process]) -> list[list[psutil.Process]]:
     Args:
         before: Children of ours that are none.
     """
-    whole = 3 if isolation().level == "namespaces" else 2
     found = []
     for supervisor in set(psutil.Process().children()) - before:
         with contextlib.suppress(psutil.NoSuchProcess):
             found.append([supervisor, *supervisor.children(recursive=True)])
-    return [family for family in found if len(family) >= whole]
+    return [family for family in found if len(family) >= WHOLE]
 
 
 async def locked_in(number: int, before: set[psutil.Process]) -> list[list[psutil.Process]]:

@@ -173,8 +173,8 @@ class Watch:
     def asked(self) -> "inside.Call | None":
         """Wait for a call; None if there will be none."""
         while not (line := self.line.line()):
-            if self.n:
-                family.stop(self.spared)
+            if self.n and not family.stop(self.spared):
+                return None
             self.watch(None)
             if self.end:
                 return None
@@ -194,10 +194,10 @@ class Watch:
         result = self.result() if self.end == "done" else {}
         if self.end == "done" and not result:
             self.end = "forged"
+        status = 0
         if self.end == "done" and self.request["persistent"]:
-            family.stop(self.spared)
-            status = 0
-        else:
+            self.end = "done" if family.stop(self.spared) else "restless"
+        if self.end != "done" or not self.request["persistent"]:
             status = family.bury(self.first)
         self.streams.drain()
         made = report(self.end, status if self.end == "ended" else 0, result, self.streams)

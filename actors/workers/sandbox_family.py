@@ -7,10 +7,11 @@ parent, so that all that the code has ever started are its own descendants.
 import contextlib
 import os
 import signal
+import time
 from typing import Final
 
-STOP_LOOKS: Final = 100
-"""Looks for processes that are not stopped yet; what forks meanwhile is found by the next."""
+STOP_S: Final = 1.0
+"""Seconds until all must be stopped; they need a thousandth, unless they wake each other."""
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
@@ -37,11 +38,13 @@ def usage() -> dict[tuple[int, int], tuple[float, int]]:
     return found
 
 
-def stop(spared: int) -> None:
-    """Stop every process but one, until they are told to go on."""
-    for _ in range(STOP_LOOKS):
-        if not send(signal.SIGSTOP, spared):
-            return
+def stop(spared: int) -> bool:
+    """Stop every process but one, until they are told to go on; whether all are."""
+    latest = time.monotonic() + STOP_S
+    while send(signal.SIGSTOP, spared):  # what forks meanwhile is found by the next look
+        if time.monotonic() >= latest:
+            return False
+    return True
 
 
 def send(number: signal.Signals, spared: int = 0) -> int:

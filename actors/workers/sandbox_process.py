@@ -63,7 +63,16 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """What the supervisor says; see `sandbox_child.report`."""
 
     end: Literal[
-        "ready", "done", "ended", "wall", "cpu", "memory", "forged", "withdrawn", "refused"
+        "ready",
+        "done",
+        "ended",
+        "wall",
+        "cpu",
+        "memory",
+        "forged",
+        "restless",
+        "withdrawn",
+        "refused",
     ]
     status: int = 0
     wall_s: float = 0

@@ -21,6 +21,7 @@ LOST: Final = {
     "cpu": "a call used too much CPU",
     "memory": "a call used too much memory",
     "forged": "a call wrote over its own result",
+    "restless": "a call left processes that could not be stopped",
 }
 """Why a session is gone, by how its last call ended."""
 

@@ -63,7 +63,7 @@ async def _sandbox(_: pytest.MonkeyPatch) -> AsyncIterator[Case]:
 async def _warm(_: pytest.MonkeyPatch) -> AsyncIterator[Case]:
     case = SandboxCase(warm=3)
     await case.adapter.run(attempt(case.ask("ok")))
-    await warm(case.adapter, 3)
+    await warm(case.python, 3)
     yield case
 
 

@@ -6,11 +6,11 @@ from typing import Final
 import msgspec
 import psutil
 
-from actors.ports import Outcome
+from actors.ports import Adapter, Outcome
 from actors.workers import PythonAdapter, draft, isolation
 from protocol.actions import Json, Spend
 from tests.adapters.case import LARGE, LIMIT_S, attempt
-from tests.sandboxes import families
+from tests.sandboxes import WHOLE, families
 
 WAIT: Final = "import os, signal\nos.fork()\nwhile True: signal.pause()"
 """Code that is seen to work from outside: it has a child."""
@@ -34,7 +34,9 @@ class SandboxCase:
 
     def __init__(self, **options: Json) -> None:
         self.value: Json = {"stdout": "", "stderr": "", "result": "'ok'"}
-        self.adapter = PythonAdapter(draft("python", {"isolation": isolation().level, **options}))
+        spec = draft("python", {"isolation": isolation().level, **options})
+        self.python = PythonAdapter(spec)
+        self.adapter: Adapter = self.python
         self.before = set(psutil.Process().children())
         self.seen: list[psutil.Process] = []
 
@@ -69,7 +71,7 @@ class SandboxCase:
 
         A warm one has no child yet.
         """
-        whole = 4 if isolation().level == "namespaces" else 3
+        whole = WHOLE + 1
         async with asyncio.timeout(LIMIT_S):
             while len(self.seen) < attempts * whole:
                 await asyncio.sleep(0)

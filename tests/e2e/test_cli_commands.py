@@ -218,6 +218,17 @@ def test_flags_environment_and_file_configure(shell: Shell, tmp_path: Path) -> N
     assert "unknown field `lease`" in shell("runs").err
 
 
+def test_doctor_names_the_strongest_isolation_of_code(shell: Shell) -> None:
+    from actors.workers import isolation
+
+    offered = isolation()
+    (row,) = [row for row in shell("doctor", "--json").json()["rows"] if row["check"] == "sandbox"]
+    assert row["found"].startswith("strongest isolation here: ")
+    for layer in offered.layers or (offered.reason,):
+        assert layer in row["found"]
+    assert (row["state"] == "ok") == (offered.level == "namespaces")
+
+
 def test_doctor_shows_what_was_set_aside(shell: Shell) -> None:
     run = shell.begin()
     before = shell("doctor", "--json").json()

@@ -13,7 +13,7 @@ from actors.ports import Outcome
 from actors.workers import PythonAdapter, draft
 from protocol.errors import InvalidData
 from protocol.traces import Context
-from tests.sandboxes import LIMIT_S, attempt, families, locked_in, sandbox, walls
+from tests.sandboxes import LIMIT_S, WHOLE, attempt, families, locked_in, sandbox, walls
 
 NEW: Final = "new: this call began without variables and files of any before"
 
@@ -130,7 +130,7 @@ async def test_withdrawn_a_call_takes_the_session_along() -> None:
         await value(adapter, "x = 1")
         working = asyncio.create_task(told(adapter, "import os, signal\nos.fork()\nsignal.pause()"))
         async with asyncio.timeout(LIMIT_S):
-            while not any(len(family) > 3 for family in families(before)):
+            while not any(len(family) > WHOLE for family in families(before)):
                 await asyncio.sleep(0)
                 assert not working.done()
         working.cancel()
@@ -223,6 +223,25 @@ async def test_between_calls_nothing_of_it_works(level: str) -> None:
         assert set(states.values()) == {psutil.STATUS_STOPPED}, states
         code = "first = counted\nwhile counted == first: time.sleep(0)\ncounted > first"
         assert await result(adapter, code) == "True", "its thread goes on with the next call"
+
+
+RESTLESS: Final = """
+import os, signal
+for _ in range(4):
+    if os.fork() == 0:
+        while True: os.kill(-1, signal.SIGCONT)
+"""
+
+
+@walls
+async def test_processes_that_wake_each_other_are_stopped_or_ended() -> None:
+    before = set(psutil.Process().children())
+    async with sessions() as adapter:
+        outcome = await value(adapter, RESTLESS)
+        for family in families(before):
+            states = {process.status() for process in family[2:]}
+            assert states == {psutil.STATUS_STOPPED}, outcome
+        assert (await value(adapter, "6 * 7"))["result"] == "42"
 
 
 async def test_another_worker_knows_nothing_of_it_and_says_so() -> None:
