@@ -256,6 +256,10 @@ def worker(table: WorkerTable, function: WorkerSpec | None, folder: Path) -> Wor
     check_schema(spec.parameters, f"the worker {spec.name!r}")
     check_value_schema(spec.returns, f"what the worker {spec.name!r} returns")
     check_secrets(spec)
+    if spec.adapter == "python":  # it knows which settings don't go together, and starts nothing
+        from actors.workers import host
+
+        host(spec)
     return spec
 
 

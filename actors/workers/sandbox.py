@@ -119,18 +119,14 @@ class PythonAdapter:
         spec: Its worker; ``spec.options`` are `Options`.
 
     Raises:
-        InvalidData: An option is unknown or out of range, or there are fewer sessions than calls.
+        InvalidData: An option is unknown or out of range, or does not go with the worker's own.
     """
 
     def __init__(self, spec: WorkerSpec) -> None:
         self.spec = spec
         self.options = options = _options(spec.options, spec.name)
-        if options.mode == "persistent" and options.sessions < spec.concurrency:
-            raise InvalidData(
-                f"The worker {spec.name!r} works on {spec.concurrency} calls at a time and keeps "
-                f"only {options.sessions} sessions.",
-                hint=f"Set sessions to {spec.concurrency} or more, or concurrency to less.",
-            )
+        if options.mode == "persistent":
+            _check_sessions(spec, options)
         self.warm = WarmSandboxes(_request(options), options.warm)
         self._sessions = Sessions(self.warm.take, options.sessions, options.idle_s)
 
@@ -243,6 +239,20 @@ def _parameters(mode: Mode) -> dict[str, Json]:
         "required": ["code"],
         "additionalProperties": False,
     }
+
+
+def _check_sessions(spec: WorkerSpec, options: Options) -> None:
+    if options.sessions < spec.concurrency:
+        raise InvalidData(
+            f"The worker {spec.name!r} works on {spec.concurrency} calls at a time and keeps "
+            f"only {options.sessions} sessions.",
+            hint=f"Set sessions to {spec.concurrency} or more, or concurrency to less.",
+        )
+    if spec.hedge:
+        raise InvalidData(
+            f"The worker {spec.name!r} keeps state, which a hedged call would change twice.",
+            hint='Remove hedge = true, or mode = "persistent".',
+        )
 
 
 def _request(options: Options) -> Request:

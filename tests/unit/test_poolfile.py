@@ -251,6 +251,13 @@ def test_a_worker_name_used_twice(tmp_path: Path) -> None:
     assert "its own" in error.hint
 
 
+def test_settings_of_a_sandbox_that_do_not_go_together(tmp_path: Path) -> None:
+    table = '[[worker]]\nname = "a"\nadapter = "python"\nconcurrency = 8\n[worker.options]\n'
+    error = failure(write(tmp_path, table + 'mode = "persistent"\nsessions = 4\n'))
+    assert "worker 'a'" in error.message
+    assert "keeps only 4 sessions" in error.message
+
+
 def test_two_functions_of_one_name(tmp_path: Path) -> None:
     path = write(tmp_path, '[pool]\nmodules = ["one", "two"]', one=TOOLS, two=TOOLS)
     error = failure(path)

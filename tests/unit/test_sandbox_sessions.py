@@ -185,9 +185,18 @@ async def test_with_all_of_them_at_work_another_run_is_refused_for_now() -> None
         await asyncio.gather(*working, return_exceptions=True)
 
 
-def test_fewer_sessions_than_calls_at_a_time_are_refused() -> None:
-    with pytest.raises(InvalidData, match="works on 4 calls at a time and keeps only 3 sessions"):
-        PythonAdapter(draft("python", {"mode": "persistent", "sessions": 3}))
+@pytest.mark.parametrize(
+    ("sessions", "fields", "said"),
+    [
+        (3, {}, "works on 4 calls at a time and keeps only 3 sessions"),
+        (16, {"hedge": True}, "which a hedged call would change twice"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(
+    sessions: int, fields: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InvalidData, match=said):
+        PythonAdapter(draft("python", {"mode": "persistent", "sessions": sessions}, **fields))
 
 
 async def test_a_call_that_never_gets_its_turn_harms_nothing() -> None:
