@@ -42,6 +42,9 @@ from protocol.transitions import LEGAL, apply
 LATE_IS_SHOWN: Final = 2
 """The version of the rules from which on a policy is shown what came too late for its round."""
 
+SELF_CALLS_END: Final = 2
+"""The version of the rules from which on a run may not begin one of its own task again."""
+
 NOT_WAITED_FOR: Final = "Not waited for: only an answer is possible."
 """Of a call that goes on when the run's last question is asked."""
 
@@ -253,7 +256,18 @@ def _problem(s: RunState, call: CallState) -> str:
         return f"The arguments have {size} bytes; at most {MAX_ARGUMENTS_BYTES} are possible."
     if spec.kind == "conductor" and (s.budget.depth <= 0 or s.depth >= MAX_DEPTH):
         return f"{spec.name} would start a run below this one, and no further level is allowed."
+    if spec.kind == "conductor" and s.rules >= SELF_CALLS_END and _asks_itself(s, call):
+        return (
+            f"{spec.name} would start a run of this very task, which would do so again. Give it a "
+            "part of the task, or inputs that say what is known by now."
+        )
     return misfit(spec.parameters, call.call.arguments)
+
+
+def _asks_itself(s: RunState, call: CallState) -> bool:
+    arguments = call.call.arguments
+    inputs = arguments.get("inputs") or {}
+    return bool(arguments.get("task") == s.task.text and inputs == s.task.inputs)
 
 
 def ready(s: RunState) -> list[CallState]:
