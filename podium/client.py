@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from hashlib import sha256
 from typing import Final, NamedTuple, TypeVar
 
 from actors import tracing
@@ -33,7 +34,7 @@ from protocol.commands import Fork, Start
 from protocol.decisions import PolicySpec, Task
 from protocol.errors import Ambiguous, Conflict, NotFound, TooLarge, Usage
 from protocol.events import Edit
-from protocol.inbox import Signal, SignalKind
+from protocol.inbox import Label, Signal, SignalKind
 from protocol.limits import MAX_INLINE_BYTES
 from protocol.redaction import Redactor
 from protocol.rules import begun_at
@@ -133,6 +134,32 @@ class Client:
             TooLarge: Task or pool are too large.
             Unreachable, Busy: The queue does not take it.
         """
+        return await self.queue(self.start(task, pool, policy, budget, priority, run))
+
+    def start(
+        self,
+        task: Task | str,
+        pool: Pool,
+        policy: PolicySpec,
+        budget: Budget | None = None,
+        priority: Priority = "normal",
+        run: str | None = None,
+        traceparent: str = "",
+    ) -> Start:
+        """The run that `submit` queues, checked, as it will be recorded: without secrets.
+
+        Args:
+            task: What is asked.
+            pool: The workers that it may use.
+            policy: Who decides.
+            budget: What it may spend.
+            priority: In the queue of tasks.
+            run: Its id; None for a new one.
+            traceparent: The span that it hangs under where none is current here.
+
+        Raises:
+            Usage, InvalidData, TooLarge: See `submit`.
+        """
         start = Start(
             run=self.new_run() if run is None else run,
             task=self._redactor.task(Task(text=task) if isinstance(task, str) else task),
@@ -141,13 +168,17 @@ class Client:
             budget=Budget() if budget is None else budget,
             by=self.by,
             priority=priority,
-            traceparent=tracing.caller(),
+            traceparent=tracing.caller() or traceparent,
             redact=self._redactor.redaction,
         )
         check_start(start)
         if priority not in subjects.PRIORITIES:
             raise Usage(f"There is no priority {priority!r}.", hint="Use 'normal' or 'high'.")
-        await self._tasks.put(subjects.task(priority, start.run), encode(start))
+        return start
+
+    async def queue(self, start: Start) -> str:
+        """Queue a run that `start` made. Raises `Unreachable` and `Busy`."""
+        await self._tasks.put(subjects.task(start.priority, start.run), encode(start))
         return start.run
 
     async def fork(
@@ -218,6 +249,22 @@ class Client:
         """An id for a run that is about to be submitted."""
         shard = self._randomness(1)[0] % self._shards
         return subjects.run_id(self._randomness(8), shard)
+
+    def run_of(self, key: str) -> str:
+        """An id for a run that is to be the same one whenever the same key is given."""
+        digest = sha256(key.encode()).digest()
+        return subjects.run_id(digest[:8], digest[8] % self._shards)
+
+    async def label(self, run: str, key: str, value: Json) -> None:
+        """Say something of a run, for those who look at it or learn from it; no rule does.
+
+        Raises:
+            InvalidData: ``run`` is no id.
+            Unreachable, Busy: It may or may not be said; saying it again does no harm.
+        """
+        check_run(run)
+        said = Label(run=run, key=key, value=value, by=self.by)
+        await self._log.post(run, encode(self._redactor.message(said)))
 
     async def signal(
         self,

@@ -27,7 +27,7 @@ PREFIX: Final = "PODIUM_"
 FILE_VARIABLE: Final = "PODIUM_CONFIG"
 """Names another configuration file."""
 
-OTHER_VARIABLES: Final = frozenset({FILE_VARIABLE, "PODIUM_DOCUMENTS"})
+OTHER_VARIABLES: Final = frozenset({FILE_VARIABLE, "PODIUM_DOCUMENTS", "PODIUM_SERVE_TOKENS"})
 """Variables with our prefix that are no fields of the configuration."""
 
 SECRETS: Final = "PODIUM_SECRET_"

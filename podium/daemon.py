@@ -75,6 +75,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     pool: Pool
     policy: str = ""
     """The pool's own, for runs that name none."""
+    policies: tuple[str, ...] = ()
+    """Further ones that its conductors may import."""
     budget: BudgetTable = BudgetTable()
     """The pool's own, likewise."""
     tied: bool
@@ -308,7 +310,9 @@ class Daemon:
             kind="conductor",
             connection=self._connection("conductor"),
             lease_s=lease_s,
-            policies=tuple(sorted({self.asked.policy, self.config.policy} - {""})),
+            policies=tuple(
+                sorted({self.asked.policy, self.config.policy, *self.asked.policies} - {""})
+            ),
             redact=self.config.redact,
             shelves=shelves_of(self.config),
             archive_after_ms=age_ms(after) if (after := self.config.archive.after) else 0,

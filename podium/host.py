@@ -299,6 +299,7 @@ async def _start(config: Config, pool: LoadedPool, *, tied: bool) -> asyncio.sub
         pool_name=pool.name,
         pool=pool.pool,
         policy=pool.policy,
+        policies=pool.policies,
         budget=pool.budget,
         tied=tied,
     )

@@ -127,6 +127,8 @@ class LoadedPool(msgspec.Struct, frozen=True):
     """``rules``, ``openai:MODEL``, ``written:WORKER:POLICY``."""
     budget: BudgetTable
     redact: Redaction = Redaction()
+    policies: tuple[str, ...] = ()
+    """Further ones that a deployment has to host: of pools that share it."""
 
     @property
     def folder(self) -> Path:

@@ -86,6 +86,12 @@ def make() -> App:
     for verb, say in DEPLOYMENT.items():
         app.command(f"podium.cli.deployment:{verb}", name=verb, help=say, group=DEPLOY)
     app.command(
+        "podium.cli.serve:serve",
+        name="serve",
+        help=SERVE,
+        group=DEPLOY,
+    )
+    app.command(
         "podium.cli.doctor:doctor",
         name="doctor",
         help="What works here, what doesn't, and the cure.",
@@ -120,6 +126,19 @@ Try:
   podium run --policy openai:gpt-5 --cost 0.20 "..."     a model decides
   podium run --pool my_pool.toml "..."                   workers of your own
   podium run --json "..." | jq -r '.done.answer // empty'
+"""
+
+SERVE: Final = """\
+Serve pools as models of an OpenAI-compatible endpoint.
+
+Each pool is a model under its name, and each chat completion is a run. Without
+a standing deployment this process hosts one for as long as it serves.
+
+Try:
+
+  podium serve                              the shipped pool, on this machine
+  podium serve --pool a.toml --pool b.toml  two models
+  podium serve --host 0.0.0.0               with tokens in $PODIUM_SERVE_TOKENS
 """
 
 SIGNALS: Final = {

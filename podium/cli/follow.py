@@ -9,8 +9,7 @@ from podium.cli.interrupts import Interrupts
 from podium.cli.output import Output, iso
 from podium.render import tree
 from podium.render_lines import story
-from protocol.errors import Busy, PodiumError, Unreachable
-from protocol.inbox import Signal
+from podium.resting import paused
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -132,16 +131,6 @@ class Follower:
             console.print(picture)
 
 
-def paused(log: "RunLog") -> bool:
-    """Whether the run rests, and nothing in its inbox will wake it."""
-    state = log.state()
-    if state.phase != "paused":
-        return False
-    return not any(
-        isinstance(entry.message, Signal) and entry.hash not in state.signals for entry in log.inbox
-    )
-
-
 def done(run: "RunTree") -> dict[str, Any]:
     """What `{"done": …}` says of a run."""
     return {
@@ -166,36 +155,6 @@ def failure_hints(output: Output, run: "RunTree") -> None:
         output.hint(f"what failed: podium timeline {run.run} --failures")
         again = f"podium reproduce {run.run}/{failed}   or: podium rerun {run.run}"
         output.hint(f"then make it again: {again}")
-
-
-def pause_error(run: "RunTree") -> PodiumError:
-    """What is said of a run that has paused instead of ending."""
-    match run.paused:
-        case "policy_unavailable":
-            return Unreachable(
-                f"run {run.run} is paused: its policy {run.policy} can't be asked: {run.detail}",
-                hint=f"mend that, then: podium runs resume {run.run}",
-            )
-        case "budget":
-            return Busy(
-                f"run {run.run} is paused: its budget is used up ({run.detail})",
-                hint=f"let it spend more: podium runs extend {run.run} --rounds 4",
-            )
-        case "person":
-            return Busy(
-                f"run {run.run} is paused: it waits for a person ({run.detail})",
-                hint=f"see the questions: podium answer   then: podium answer {run.run} ANSWER",
-            )
-        case "kills_host":
-            return Busy(
-                f"run {run.run} is paused: {run.detail}",
-                hint=f"look at its last events: podium runs show {run.run} --events",
-            )
-        case _:
-            return Busy(
-                f"run {run.run} is paused ({run.detail})",
-                hint=f"let it go on: podium runs resume {run.run}",
-            )
 
 
 async def _next(logs: "AsyncIterator[RunLog]") -> "RunLog | None":

@@ -8,12 +8,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from podium.cli.follow import Follower, done, failure_hints, pause_error, paused
+from podium.cli.follow import Follower, done, failure_hints
 from podium.cli.interrupts import EXIT_INTERRUPTED, Interrupts
 from podium.cli.output import Output
 from podium.cli.world import current
 from podium.render import tree
 from podium.render_text import duration, money
+from podium.resting import pause_error, paused
 from protocol.errors import Busy, PodiumError, Usage
 from protocol.traces import trace_id
 

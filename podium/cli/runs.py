@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from podium.cli.follow import Follower, done, failure_hints, pause_error
+from podium.cli.follow import Follower, done, failure_hints
 from podium.cli.interrupts import EXIT_INTERRUPTED, Interrupts
 from podium.cli.options import COMMON, LISTING, PAGE, Common, Listing, Status
 from podium.cli.output import Output, iso
 from podium.cli.source import names_event, names_file, no_file, run_log
 from podium.cli.world import current
 from podium.render_text import ago, duration, money, one_line
+from podium.resting import pause_error
 from protocol.errors import NotFound, Usage
 from protocol.subjects import is_run
 

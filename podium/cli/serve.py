@@ -1,0 +1,193 @@
+"""`podium serve`: pools as models, for whoever speaks to OpenAI's API."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
+from cyclopts import Group, Parameter
+
+from podium.cli.interrupts import Interrupts
+from podium.cli.options import RUN_LIMITS, WHERE, Common, RunLimits, budget_of, load_pool, policy_of
+from podium.cli.output import Output
+from podium.cli.world import current
+from podium.render_text import count
+from podium.serve.server import (
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    TOKEN_ENV,
+    check_open,
+    installed,
+    listen,
+    local,
+    tokens_from,
+    url_of,
+)
+from podium.serve.server import (
+    serve as answer,
+)
+from protocol.errors import Usage
+
+if TYPE_CHECKING:
+    import socket
+
+    from podium.config import Loaded
+    from podium.poolfile import LoadedPool
+    from podium.serve.models import Model
+
+SERVER = Group("Server", sort_key=5)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Serving(Common):
+    """Which pools are served, and on what."""
+
+    pool: Annotated[
+        tuple[str, ...], Parameter(help="A pool file (TOML); once for each model.")
+    ] = ()
+    policy: Annotated[
+        str | None, Parameter(help="rules, openai:MODEL or python:MODULE:NAME, for all pools.")
+    ] = None
+    ray: Annotated[str | None, Parameter(help="Address of a running Ray cluster.", group=WHERE)] = (
+        None
+    )
+    durability: Annotated[
+        Literal["process", "power", "site"] | None,
+        Parameter(help="What stored data survive.", group=WHERE),
+    ] = None
+
+    def flags(self) -> dict[str, Any]:
+        """The flags, by their path in the configuration."""
+        return {
+            **super().flags(),
+            "ray.address": self.ray,
+            "durability": self.durability,
+            "policy": self.policy,
+        }
+
+
+@Parameter(name="*", group=SERVER)
+@dataclass(frozen=True)
+class Listening:
+    """Where the server listens, and to whom."""
+
+    host: Annotated[str, Parameter(help=f"Address to listen on ({DEFAULT_HOST}).")] = DEFAULT_HOST
+    port: Annotated[int, Parameter(help=f"Port ({DEFAULT_PORT}); 0 takes a free one.")] = (
+        DEFAULT_PORT
+    )
+    token_env: Annotated[
+        str, Parameter(help=f"Variable with the tokens that are let in ({TOKEN_ENV}).")
+    ] = ""
+    token_file: Annotated[str, Parameter(help="File with such tokens, one a line.")] = ""
+    timeout: Annotated[
+        float, Parameter(help="Seconds that a request may take (as its run's budget says).")
+    ] = 0.0
+
+
+SERVING = Serving()
+LISTENING = Listening()
+
+
+def serve(
+    *,
+    dry_run: Annotated[bool, Parameter(help="Check everything and begin nothing.")] = False,
+    listening: Listening = LISTENING,
+    serving: Serving = SERVING,
+    limits: RunLimits = RUN_LIMITS,
+) -> int:
+    """Serve pools as models of an OpenAI-compatible endpoint."""
+    installed()
+    output = Output(serving.json)
+    tokens = tokens_from(current().environment, listening.token_env, listening.token_file)
+    check_open(listening.host, tokens)
+    if listening.timeout < 0:
+        raise Usage("--timeout is less than nothing.", hint="0 is as long as a run's budget says")
+    pools = _pools(serving, limits)
+    command = _Serve(output, listening, tokens, pools)
+    with listen(listening.host, listening.port) as there:
+        return asyncio.run(command.run(there, dry_run))
+
+
+def _pools(serving: Serving, limits: RunLimits) -> "list[tuple[Loaded, LoadedPool]]":
+    """Each pool, with the configuration that goes with it; at least one."""
+    found = []
+    for path in serving.pool or ("",):
+        loaded = serving.load(**limits.flags(), pool=path or None)
+        found.append((loaded, load_pool(loaded, current().deployments.standing(loaded.config))))
+    return found
+
+
+class _Serve:
+    """One `podium serve`, with what it was told."""
+
+    def __init__(
+        self,
+        output: Output,
+        listening: Listening,
+        tokens: tuple[str, ...],
+        pools: "Sequence[tuple[Loaded, LoadedPool]]",
+    ) -> None:
+        from podium.serve.models import by_name, together
+
+        self.output, self.listening, self.tokens = output, listening, tokens
+        self.config = pools[0][0].config
+        self.pools = [
+            msgspec.structs.replace(pool, policy=policy_of(loaded, pool)) for loaded, pool in pools
+        ]
+        self.hosted = together(self.pools)
+        self.models = by_name([_model(loaded, pool) for loaded, pool in pools])
+
+    async def run(self, there: "socket.socket", dry_run: bool) -> int:
+        """Serve until interrupted."""
+        from podium.poolcheck import preflight
+
+        deployments = current().deployments
+        with Interrupts(self.output, lambda: "stopping; requests may end") as interrupts:
+            if deployments.standing(self.config) is None and not self.config.ray.address:
+                for pool in self.pools:
+                    await preflight(pool, pool.policy, self.config.secrets.place())
+            if dry_run:
+                what = f"{count(len(self.models), 'model')} served: {', '.join(self.models)}"
+                self.output.mutation(url_of(there), what, dry_run=True)
+                return 0
+            await self._serve(there, interrupts)
+        return 0
+
+    async def _serve(self, there: "socket.socket", interrupts: Interrupts) -> None:
+        from podium.serve.app import make
+        from podium.serve.runs import Runs
+
+        async with current().deployments.open(self.config, self.hosted) as host:
+            runs = Runs(host.client, self.models, timeout_s=self.listening.timeout)
+            app = make(runs, tokens=self.tokens, only_here=local(self.listening.host))
+            self._announce(url_of(there))
+            await answer(app, runs, there, interrupts.asked)
+
+    def _announce(self, url: str) -> None:
+        if self.output.as_json:
+            self.output.json({"serving": {"url": url, "models": list(self.models)}})
+            return
+        self.output.text(f"serving {', '.join(self.models)} at {url}")
+        if not self.tokens:
+            self.output.hint("whoever is on this machine may ask; any api_key will do")
+        self.output.hint("stop it: Ctrl-C")
+
+
+def _model(loaded: "Loaded", pool: "LoadedPool") -> "Model":
+    """The model that a pool is, checked as each of its runs would be."""
+    from podium.checks import check_start
+    from podium.poolfile import policy_spec
+    from podium.serve.models import Model
+    from protocol.commands import Start
+    from protocol.decisions import Task
+    from protocol.subjects import run_id
+
+    policy, budget = policy_spec(policy_of(loaded, pool)), budget_of(loaded, pool)
+    check_start(
+        Start(
+            run=run_id(bytes(8)), task=Task(text="?"), pool=pool.pool, policy=policy, budget=budget
+        )
+    )
+    return Model(pool.name, pool.pool, policy, budget)

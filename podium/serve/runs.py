@@ -1,0 +1,274 @@
+"""A request's run: begun, watched, and cancelled when nobody waits for it any more.
+
+Whoever leaves without an answer, by hanging up, by a time-out or because the server stops, has its
+run cancelled, for nobody would read what it finds. A request with an ``Idempotency-Key`` is the
+exception: it has said that it may come back, and the same key takes the same run up again.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
+from contextlib import aclosing
+from typing import Any, Final
+
+import msgspec
+
+from podium.client import Client
+from podium.resting import paused
+from podium.serve.chat import Asked, lowered
+from podium.serve.completions import told_apart
+from podium.serve.models import Model
+from podium.serve.problems import Problem, of_error
+from protocol.actions import Usage
+from protocol.commands import Start
+from protocol.errors import Conflict, PodiumError
+from protocol.limits import FINAL_GRACE_MS
+from protocol.state import RunState
+from protocol.subjects import child_id
+from replay.chain import RunLog
+
+logger = logging.getLogger("podium.serve")
+
+MAX_RUNS: Final = 256
+"""Runs of one server that are waited for at a time: each holds a connection, two subscriptions and
+its log, about 1 MB. More are told to come again."""
+
+QUEUE_S: Final = 60.0
+"""Seconds that a run may take beyond its own wall-clock budget, to be begun and to be ended: longer
+than that, no conductor is there."""
+
+MAX_KEY_CHARS: Final = 255
+"""Characters of an ``Idempotency-Key``, as others have it."""
+
+KEEP_ALIVE_S: Final = 10.0
+"""Seconds after which a stream says that the run is at work: proxies give up on a silent one after
+30 or 60."""
+
+
+class Held(msgspec.Struct):
+    """The run of one request."""
+
+    start: Start
+    keyed: bool
+    """Whether it may be taken up again, and so is never cancelled for want of a client."""
+    timeout_s: float
+    over: bool = False
+    """Whether it was seen to have ended, or to rest until somebody says something to it."""
+
+    @property
+    def run(self) -> str:
+        """Its id."""
+        return self.start.run
+
+
+class Runs:
+    """All that a server does with runs.
+
+    Args:
+        client: A deployment's.
+        models: By name.
+        max_runs: How many are waited for at a time.
+        timeout_s: Seconds that a request may take; 0 for as long as its run's budget allows.
+        keep_alive_s: Seconds after which a stream says that the run is at work.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        models: Mapping[str, Model],
+        *,
+        max_runs: int = MAX_RUNS,
+        timeout_s: float = 0.0,
+        keep_alive_s: float = KEEP_ALIVE_S,
+    ) -> None:
+        self.client, self.models = client, models
+        self._max_runs, self._timeout_s, self._keep_alive_s = max_runs, timeout_s, keep_alive_s
+        self._waited_for = 0
+        self._stopping = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def stop(self) -> None:
+        """Have every request end now: the server does."""
+        self._stopping.set()
+
+    async def close(self) -> None:
+        """Wait until every run that nobody waits for has been told."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    # ------------------------------------------------------------------ one request
+
+    @contextlib.asynccontextmanager
+    async def held(
+        self, asked: Asked, *, key: str = "", owner: str = "", traceparent: str = ""
+    ) -> AsyncIterator[Held]:
+        """A request's run, begun or taken up; cancelled if the block is left by an exception.
+
+        Args:
+            asked: What the request asks for.
+            key: Its ``Idempotency-Key``, if it has one.
+            owner: Whose key that is: two owners' same keys are two.
+            traceparent: The span that the run is part of.
+
+        Raises:
+            Problem: The run can't be begun.
+        """
+        if self._waited_for >= self._max_runs:
+            text = f"{self._max_runs} runs are at work here, which is the limit; try again"
+            raise Problem(429, "rate_limit_exceeded", text, again=True)
+        self._waited_for += 1
+        try:
+            held = await self._begun(asked, key, owner, traceparent)
+            try:
+                yield held
+            except BaseException as error:
+                if not held.keyed and not held.over:
+                    self._spawn(self._cancel(held.run, _why(error)), f"cancel-{held.run}")
+                raise
+        finally:
+            self._waited_for -= 1
+
+    async def watch(self, held: Held) -> AsyncGenerator[RunLog | None, None]:
+        """The run's log after each change, until it has ended or paused; None for a sign of life.
+
+        Raises:
+            Problem: It takes too long, the server stops, or the log can't be read.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + held.timeout_s
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            async with aclosing(self.client.follow(held.run)) as logs:
+                upcoming = asyncio.create_task(_next(logs))
+                try:
+                    while True:
+                        left = max(0.0, deadline - loop.time())
+                        await asyncio.wait(
+                            {upcoming, stopping},
+                            timeout=min(self._keep_alive_s, left),
+                            return_when=asyncio.FIRST_COMPLETED,
+                        )
+                        if upcoming.done():
+                            log = upcoming.result()
+                            if log is None:
+                                return
+                            held.over = log.state().phase == "ended" or paused(log)
+                            yield log
+                            if held.over:
+                                return
+                            upcoming = asyncio.create_task(_next(logs))
+                        elif stopping.done():
+                            raise _stopped(held)
+                        elif loop.time() >= deadline:
+                            raise _late(held)
+                        else:
+                            yield None
+                finally:
+                    upcoming.cancel()
+                    await asyncio.wait({upcoming})
+        except PodiumError as error:
+            raise of_error(error, held.run) from None
+        finally:
+            stopping.cancel()
+
+    async def usage(self, log: RunLog) -> Usage:
+        """The tokens of a run and of its child runs, as far as they are told apart."""
+        total = told_apart(log)
+        for call, known in log.state().calls.items():
+            spec = log.state().workers.get(known.call.worker)
+            if spec is None or spec.kind != "conductor":
+                continue
+            for attempt in range(1, known.attempt + 1):
+                child = await self.client.log(child_id(log.run, call, attempt))
+                more = await self.usage(child)
+                total = Usage(total.input + more.input, total.output + more.output)
+        return total
+
+    # ------------------------------------------------------------------ how
+
+    async def _begun(self, asked: Asked, key: str, owner: str, traceparent: str) -> Held:
+        model = self.models.get(asked.model)
+        if model is None:
+            raise unknown(asked.model, self.models)
+        if len(key) > MAX_KEY_CHARS:
+            text = f"an Idempotency-Key has at most {MAX_KEY_CHARS} characters"
+            raise Problem(400, "invalid_value", text)
+        budget = lowered(model.budget, asked.budget)
+        run = self.client.run_of(hashlib.sha256(f"{owner}\n{key}".encode()).hexdigest())
+        try:
+            start = self.client.start(
+                asked.task,
+                model.pool,
+                model.policy,
+                budget,
+                run=run if key else None,
+                traceparent=traceparent,
+            )
+            timeout_s = self._timeout_s or (budget.wall_ms + FINAL_GRACE_MS) / 1_000 + QUEUE_S
+            held = Held(start, bool(key), timeout_s)
+            if key:
+                log = await self.client.log(run)
+                if log.commits:
+                    check_same(start, log.state())
+                    return held
+            await self.client.queue(start)
+            for name, value in asked.labels.items():
+                await self.client.label(start.run, name, value)
+        except PodiumError as error:
+            raise of_error(error) from None
+        return held
+
+    async def _cancel(self, run: str, reason: str) -> None:
+        try:
+            await self.client.signal(run, "cancel", reason=reason)
+        except Conflict:
+            pass  # it has ended by itself
+        except PodiumError as error:
+            logger.warning("run %s goes on although nobody waits for it: %s", run, error)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def unknown(model: str, models: Mapping[str, Model]) -> Problem:
+    """There is no such model."""
+    text = f"there is no model {model!r} here; there are: {', '.join(models)}"
+    return Problem(404, "model_not_found", text, param="model")
+
+
+def check_same(start: Start, state: RunState) -> None:
+    """Raise `Problem` if a run was begun by another request than the one that has its key."""
+    if state.phase == "new" or state.archived:
+        return
+    if (start.task, start.policy, start.pool) != (state.task, state.policy, state.pool):
+        text = f"this Idempotency-Key belongs to run {start.run}, which was asked something else"
+        raise Problem(422, "idempotency_key_reused", text, run=start.run)
+
+
+_REASONS: Final = {"timeout": "it took too long", "server_stopping": "its server stopped"}
+
+
+def _why(error: BaseException) -> str:
+    if isinstance(error, Problem):
+        return _REASONS.get(error.code, "its log could not be read")
+    return "its client hung up"
+
+
+def _late(held: Held) -> Problem:
+    end = "goes on: send the same request again" if held.keyed else "is cancelled"
+    text = f"run {held.run} gave no answer within {held.timeout_s:g} s, and {end}"
+    return Problem(504, "timeout", text, run=held.run)
+
+
+def _stopped(held: Held) -> Problem:
+    end = "goes on: send the same request again" if held.keyed else "is cancelled"
+    text = f"the server stops; run {held.run} {end}"
+    return Problem(503, "server_stopping", text, run=held.run, again=True)
+
+
+async def _next(logs: AsyncIterator[RunLog]) -> RunLog | None:
+    return await anext(logs, None)

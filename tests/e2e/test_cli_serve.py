@@ -1,0 +1,111 @@
+"""`podium serve` as a person types it: in memory, and for real."""
+
+import io
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any, Final
+
+import openai
+import pytest
+
+from podium.cli import main
+from podium.cli.world import World
+from podium.pools import OFFLINE
+from tests.e2e.memory_host import MemoryDeployments
+from tests.e2e.test_cli_real import Typist
+
+WITHIN_S: Final = 60
+QUESTION: Final[list[Any]] = [{"role": "user", "content": "How large is Chad?"}]
+TOKEN: Final = "a-token-of-these-tests"
+
+
+class Heard(io.StringIO):
+    """Stdout of a command that goes on after it has said something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said = threading.Event()
+
+    def write(self, text: str) -> int:
+        """See `TextIO`."""
+        done = super().write(text)
+        self.said.set()
+        return done
+
+
+def serving(folder: Path, *arguments: str, **environment: str) -> tuple[dict[str, Any], list[Any]]:
+    """Serve until a visitor has asked each model; what was announced, and the completions."""
+    out, said = Heard(), list[Any]()
+    told: dict[str, Any] = {}
+
+    def visit() -> None:
+        try:
+            assert out.said.wait(WITHIN_S)
+            told.update(json.loads(out.getvalue())["serving"])
+            with openai.OpenAI(base_url=told["url"], api_key=TOKEN) as client:
+                for model in client.models.list():
+                    said.append(client.chat.completions.create(model=model.id, messages=QUESTION))
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    world = World(
+        deployments=MemoryDeployments(),
+        environment={"PODIUM_FOLDER": str(folder / ".podium"), **environment},
+        folder=folder,
+        stdout=out,
+        stderr=io.StringIO(),
+    )
+    visitor = threading.Thread(target=visit)
+    visitor.start()
+    code = main(["serve", "--port", "0", "--json", *arguments], world)
+    visitor.join(WITHIN_S)
+    assert code == 0
+    return told, said
+
+
+def test_the_shipped_pool_is_a_model(tmp_path: Path) -> None:
+    told, (said,) = serving(tmp_path)
+    assert told["models"] == ["offline"]
+    assert said.model == "offline"
+    assert "Chad" in said.choices[0].message.content
+
+
+def test_several_pools_are_several_models(tmp_path: Path) -> None:
+    second = tmp_path / "second.toml"
+    second.write_text(Path(OFFLINE).read_text("utf-8").replace('name = "offline"', 'name = "two"'))
+    told, said = serving(
+        tmp_path, "--pool", str(OFFLINE), "--pool", str(second), PODIUM_SERVE_TOKENS=TOKEN
+    )
+    assert told["models"] == ["offline", "two"]
+    assert [each.model for each in said] == ["offline", "two"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_real_deployment_is_served(tmp_path: Path) -> None:
+    typist = Typist(tmp_path)
+    typist.environment["PODIUM_SERVE_TOKENS"] = TOKEN
+    process = typist.start("serve", "--port", "0", "--json")
+    try:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())["serving"]
+        with openai.OpenAI(base_url=told["url"], api_key=TOKEN) as client:
+            said = client.chat.completions.create(model="offline", messages=QUESTION)
+            stream = client.chat.completions.create(model="offline", messages=QUESTION, stream=True)
+            streamed = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+            assert streamed == said.choices[0].message.content
+            assert "Chad" in streamed
+        with (
+            openai.OpenAI(base_url=told["url"], api_key="wrong") as client,
+            pytest.raises(openai.AuthenticationError),
+        ):
+            client.models.list()
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=WITHIN_S)
+    assert process.returncode == 0, err
+    rows = typist.json("runs")["rows"]
+    assert [row["status"] for row in rows] == ["finished", "finished"]
