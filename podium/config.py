@@ -27,7 +27,10 @@ PREFIX: Final = "PODIUM_"
 FILE_VARIABLE: Final = "PODIUM_CONFIG"
 """Names another configuration file."""
 
-OTHER_VARIABLES: Final = frozenset({FILE_VARIABLE, "PODIUM_DOCUMENTS", "PODIUM_SERVE_TOKENS"})
+SERVE_TOKENS: Final = "PODIUM_SERVE_TOKENS"
+"""Has the tokens that `podium serve` lets in, if no other variable is named."""
+
+OTHER_VARIABLES: Final = frozenset({FILE_VARIABLE, SERVE_TOKENS, "PODIUM_DOCUMENTS"})
 """Variables with our prefix that are no fields of the configuration."""
 
 SECRETS: Final = "PODIUM_SECRET_"

@@ -10,6 +10,7 @@ import openai
 
 from actors.ports import Attempt, Outcome
 from podium.client import Client
+from podium.serve import mcp
 from podium.serve.app import make
 from podium.serve.models import Model
 from podium.serve.runs import Runs
@@ -133,8 +134,11 @@ async def served(
     runs = Runs(client, {"orchestra": model}, **options)
     there = listen("127.0.0.1", 0)
     found = Served(world, client, runs, url_of(there))
-    app = make(runs, tokens=tokens)
-    found.serving = asyncio.create_task(serve(app, runs, there, found.stop, grace_s=grace_s))
+    routes, sessions = mcp.over_http(runs, not tokens)
+    app = make(runs, tokens=tokens, routes=routes)
+    found.serving = asyncio.create_task(
+        serve(app, runs, there, found.stop, beside=[sessions], grace_s=grace_s)
+    )
     try:
         async with asyncio.timeout(4 * WITHIN_S):
             yield found

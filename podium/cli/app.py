@@ -92,6 +92,12 @@ def make() -> App:
         group=DEPLOY,
     )
     app.command(
+        "podium.cli.mcp:mcp",
+        name="mcp",
+        help="Offer pools as tools of an MCP server on stdin and stdout.",
+        group=DEPLOY,
+    )
+    app.command(
         "podium.cli.doctor:doctor",
         name="doctor",
         help="What works here, what doesn't, and the cure.",

@@ -30,7 +30,7 @@ PLAIN_COLUMNS: Final = 200
 
 _COMMAND: Final = (
     r"podium (?:run|runs|up|down|status|doctor|worker|config|replay|state|timeline|causes|effects"
-    r"|reproduce|fork|rerun|diff|verify|export|import|archive|trace|sim|answer|serve)\b"
+    r"|reproduce|fork|rerun|diff|verify|export|import|archive|trace|sim|answer|serve|mcp)\b"
 )
 
 _NEXT: Final = re.compile(

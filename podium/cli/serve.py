@@ -1,7 +1,7 @@
 """`podium serve`: pools as models, for whoever speaks to OpenAI's API."""
 
 import asyncio
-from collections.abc import Sequence
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,6 +16,7 @@ from podium.render_text import count
 from podium.serve.server import (
     DEFAULT_HOST,
     DEFAULT_PORT,
+    GRACE_S,
     TOKEN_ENV,
     check_open,
     installed,
@@ -31,7 +32,11 @@ from protocol.errors import Usage
 
 if TYPE_CHECKING:
     import socket
+    from contextlib import AbstractAsyncContextManager
 
+    from starlette.routing import BaseRoute
+
+    from podium.cli.world import Hosted
     from podium.config import Loaded
     from podium.poolfile import LoadedPool
     from podium.serve.models import Model
@@ -101,22 +106,53 @@ def serve(
     installed()
     output = Output(serving.json)
     tokens = tokens_from(current().environment, listening.token_env, listening.token_file)
+    os.environ.pop(listening.token_env or TOKEN_ENV, None)  # no worker has to know them
     check_open(listening.host, tokens)
     if listening.timeout < 0:
         raise Usage("--timeout is less than nothing.", hint="0 is as long as a run's budget says")
-    pools = _pools(serving, limits)
-    command = _Serve(output, listening, tokens, pools)
+    command = _Serve(output, listening, tokens, Orchestras(serving, limits))
     with listen(listening.host, listening.port) as there:
         return asyncio.run(command.run(there, dry_run))
 
 
-def _pools(serving: Serving, limits: RunLimits) -> "list[tuple[Loaded, LoadedPool]]":
-    """Each pool, with the configuration that goes with it; at least one."""
-    found = []
-    for path in serving.pool or ("",):
-        loaded = serving.load(**limits.flags(), pool=path or None)
-        found.append((loaded, load_pool(loaded, current().deployments.standing(loaded.config))))
-    return found
+class Orchestras:
+    """The pools that are served, as models, and the deployment that hosts them.
+
+    Args:
+        serving: Which pools.
+        limits: What their runs may spend.
+    """
+
+    def __init__(self, serving: Serving, limits: RunLimits) -> None:
+        from podium.serve.models import by_name, together
+
+        pools = []
+        for path in serving.pool or ("",):
+            loaded = serving.load(**limits.flags(), pool=path or None)
+            there = current().deployments.standing(loaded.config)
+            pools.append((loaded, load_pool(loaded, there)))
+        self.config = pools[0][0].config
+        self._pools = [
+            msgspec.structs.replace(pool, policy=policy_of(loaded, pool)) for loaded, pool in pools
+        ]
+        self._hosted = together(self._pools)
+        self.models = by_name([_model(loaded, pool) for loaded, pool in pools])
+
+    async def preflight(self) -> None:
+        """Look for keys and endpoints where the workers will run in processes of this one."""
+        from podium.poolcheck import preflight
+
+        if current().deployments.standing(self.config) is None and not self.config.ray.address:
+            for pool in self._pools:
+                await preflight(pool, pool.policy, self.config.secrets.place())
+
+    def open(self) -> "AbstractAsyncContextManager[Hosted]":
+        """A deployment that works."""
+        return current().deployments.open(self.config, self._hosted)
+
+    def would(self) -> str:
+        """What would be served, in words."""
+        return f"{count(len(self.models), 'model')} served: {', '.join(self.models)}"
 
 
 class _Serve:
@@ -127,49 +163,47 @@ class _Serve:
         output: Output,
         listening: Listening,
         tokens: tuple[str, ...],
-        pools: "Sequence[tuple[Loaded, LoadedPool]]",
+        orchestras: Orchestras,
     ) -> None:
-        from podium.serve.models import by_name, together
-
         self.output, self.listening, self.tokens = output, listening, tokens
-        self.config = pools[0][0].config
-        self.pools = [
-            msgspec.structs.replace(pool, policy=policy_of(loaded, pool)) for loaded, pool in pools
-        ]
-        self.hosted = together(self.pools)
-        self.models = by_name([_model(loaded, pool) for loaded, pool in pools])
+        self.orchestras = orchestras
 
     async def run(self, there: "socket.socket", dry_run: bool) -> int:
         """Serve until interrupted."""
-        from podium.poolcheck import preflight
-
-        deployments = current().deployments
-        with Interrupts(self.output, lambda: "stopping; requests may end") as interrupts:
-            if deployments.standing(self.config) is None and not self.config.ray.address:
-                for pool in self.pools:
-                    await preflight(pool, pool.policy, self.config.secrets.place())
+        with Interrupts(
+            self.output, lambda: f"stopping; requests have {GRACE_S:g} s to end"
+        ) as interrupts:
+            await self.orchestras.preflight()
             if dry_run:
-                what = f"{count(len(self.models), 'model')} served: {', '.join(self.models)}"
-                self.output.mutation(url_of(there), what, dry_run=True)
+                self.output.mutation(url_of(there), self.orchestras.would(), dry_run=True)
                 return 0
             await self._serve(there, interrupts)
         return 0
 
     async def _serve(self, there: "socket.socket", interrupts: Interrupts) -> None:
+        from podium.serve import mcp
         from podium.serve.app import make
         from podium.serve.runs import Runs
 
-        async with current().deployments.open(self.config, self.hosted) as host:
-            runs = Runs(host.client, self.models, timeout_s=self.listening.timeout)
-            app = make(runs, tokens=self.tokens, only_here=local(self.listening.host))
+        only_here = local(self.listening.host)
+        async with self.orchestras.open() as host:
+            models = self.orchestras.models
+            runs = Runs(host.client, models, timeout_s=self.listening.timeout)
+            routes: list[BaseRoute] = []
+            beside: list[mcp.Service] = []
+            if mcp.installed():
+                routes, sessions = mcp.over_http(runs, only_here and not self.tokens)
+                beside.append(sessions)
+            app = make(runs, tokens=self.tokens, only_here=only_here, routes=routes)
             self._announce(url_of(there))
-            await answer(app, runs, there, interrupts.asked)
+            await answer(app, runs, there, interrupts.asked, beside=beside)
 
     def _announce(self, url: str) -> None:
+        models = list(self.orchestras.models)
         if self.output.as_json:
-            self.output.json({"serving": {"url": url, "models": list(self.models)}})
+            self.output.json({"serving": {"url": url, "models": models}})
             return
-        self.output.text(f"serving {', '.join(self.models)} at {url}")
+        self.output.text(f"serving {', '.join(models)} at {url}")
         if not self.tokens:
             self.output.hint("whoever is on this machine may ask; any api_key will do")
         self.output.hint("stop it: Ctrl-C")

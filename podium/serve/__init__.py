@@ -11,6 +11,7 @@ module         has
 `wire`         tokens, limits, and who has hung up
 `app`          the routes
 `server`       the socket, and a graceful end
+`mcp`          the same as an MCP server: `ask`, `runs`, `show`
 =============  ==================================================================================
 
 The first five know nothing of HTTP's machinery; `wire`, `app` and `server` need the packages of

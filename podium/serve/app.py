@@ -35,7 +35,7 @@ from podium.serve.completions import (
 )
 from podium.serve.models import Model
 from podium.serve.problems import Problem, named, of_error
-from podium.serve.runs import Held, Runs, check_same, unknown
+from podium.serve.runs import Held, Runs, unknown
 from podium.serve.wire import EventStream, Gone, Guard, bearer, body_of, refusal, unless_gone
 from protocol.errors import PodiumError
 from protocol.subjects import is_run
@@ -54,7 +54,6 @@ def make(
     only_here: bool = True,
     routes: Sequence[BaseRoute] = (),
     public: Iterable[str] = (),
-    lifespan: Any = None,
 ) -> Starlette:
     """The application.
 
@@ -64,7 +63,6 @@ def make(
         only_here: Whether only this machine can reach it.
         routes: Further ones, of other protocols.
         public: Paths of theirs that need no token.
-        lifespan: What they need while the server is up, see Starlette.
     """
     chat = Chat(runs)
     since = int(time.time())
@@ -100,7 +98,6 @@ def make(
             )
         ],
         exception_handlers={Problem: _problem, HTTPException: _no_route, Exception: _bug},
-        lifespan=lifespan,
     )
 
 
@@ -160,18 +157,7 @@ class Chat:
         async with aclosing(self.runs.watch(held)) as logs:
             async for log in logs:
                 last = log or last
-        return await self._given(asked, held, last)
-
-    async def _given(self, asked: Asked, held: Held, log: RunLog | None) -> Answer:
-        if log is None:
-            raise Problem(500, "internal", f"run {held.run} has no log", run=held.run)
-        if held.keyed:
-            check_same(held.start, log.state())
-        try:
-            usage = await self.runs.usage(log)
-        except PodiumError as error:
-            raise of_error(error, held.run) from None
-        return answer_of(log, asked.model, asked.stops, usage)
+        return await self.runs.answer(asked, held, last)
 
     async def _stream(self, asked: Asked, held: Held) -> AsyncGenerator[bytes, None]:
         chunks = Chunks(held.run, asked.model, int(time.time()), asked.usage)
@@ -187,7 +173,7 @@ class Chat:
                     if asked.progress and (lines := story(log, told)):
                         yield chunks.progress(lines)
                     told = len(log.commits)
-            answer = await self._given(asked, held, last)
+            answer = await self.runs.answer(asked, held, last)
             for chunk in chunks.rest(answer):
                 yield chunk
         except Problem as problem:

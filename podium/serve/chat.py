@@ -101,13 +101,13 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str
     task: Task
-    budget: BudgetTable
-    stream: bool
-    usage: bool
+    budget: BudgetTable = BudgetTable()
+    stream: bool = False
+    usage: bool = False
     """Whether a stream ends with the usage."""
-    progress: bool
-    stops: tuple[str, ...]
-    labels: dict[str, str]
+    progress: bool = False
+    stops: tuple[str, ...] = ()
+    labels: dict[str, str] = {}
     """``user`` and ``metadata``, which become labels of the run."""
 
 

@@ -11,14 +11,14 @@ import hashlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from podium.client import Client
 from podium.resting import paused
 from podium.serve.chat import Asked, lowered
-from podium.serve.completions import told_apart
+from podium.serve.completions import Answer, answer_of, told_apart
 from podium.serve.models import Model
 from podium.serve.problems import Problem, of_error
 from protocol.actions import Usage
@@ -31,9 +31,11 @@ from replay.chain import RunLog
 
 logger = logging.getLogger("podium.serve")
 
+_T = TypeVar("_T")
+
 MAX_RUNS: Final = 256
 """Runs of one server that are waited for at a time: each holds a connection, two subscriptions and
-its log, about 1 MB. More are told to come again."""
+the whole of its log. More are told to come again."""
 
 QUEUE_S: Final = 60.0
 """Seconds that a run may take beyond its own wall-clock budget, to be begun and to be ended: longer
@@ -86,8 +88,17 @@ class Runs:
         self.client, self.models = client, models
         self._max_runs, self._timeout_s, self._keep_alive_s = max_runs, timeout_s, keep_alive_s
         self._waited_for = 0
-        self._stopping = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._quiet, self._stopping = asyncio.Event(), asyncio.Event()
+        self._quiet.set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def quiet(self) -> None:
+        """Wait until no run is waited for."""
+        await self._quiet.wait()
+
+    async def stopping(self) -> None:
+        """Wait until the server stops."""
+        await self._stopping.wait()
 
     def stop(self) -> None:
         """Have every request end now: the server does."""
@@ -119,9 +130,11 @@ class Runs:
             text = f"{self._max_runs} runs are at work here, which is the limit; try again"
             raise Problem(429, "rate_limit_exceeded", text, again=True)
         self._waited_for += 1
+        self._quiet.clear()
         try:
-            held = await self._begun(asked, key, owner, traceparent)
+            held = self._held(asked, key, owner, traceparent)
             try:
+                await self._queue(held, asked)
                 yield held
             except BaseException as error:
                 if not held.keyed and not held.over:
@@ -129,6 +142,8 @@ class Runs:
                 raise
         finally:
             self._waited_for -= 1
+            if not self._waited_for:
+                self._quiet.set()
 
     async def watch(self, held: Held) -> AsyncGenerator[RunLog | None, None]:
         """The run's log after each change, until it has ended or paused; None for a sign of life.
@@ -173,6 +188,34 @@ class Runs:
         finally:
             stopping.cancel()
 
+    async def answer(self, asked: Asked, held: Held, log: RunLog | None) -> Answer:
+        """What the run gave, by its log as `watch` last had it.
+
+        Raises:
+            Problem: No answer, or the run of another request.
+        """
+        if log is None:
+            raise Problem(500, "internal", f"run {held.run} has no log", run=held.run)
+        if held.keyed:
+            check_same(held.start, log.state())
+        try:
+            usage = await self.usage(log)
+        except PodiumError as error:
+            raise of_error(error, held.run) from None
+        return answer_of(log, asked.model, asked.stops, usage)
+
+    async def apart(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """The result of some work, which is cancelled once, and then ends in its own time.
+
+        Others' cancellation (anyio's) would go on while the work takes leave of its log.
+        """
+        task = self._spawn(work, "apart")
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+
     async def usage(self, log: RunLog) -> Usage:
         """The tokens of a run and of its child runs, as far as they are told apart."""
         total = told_apart(log)
@@ -188,7 +231,8 @@ class Runs:
 
     # ------------------------------------------------------------------ how
 
-    async def _begun(self, asked: Asked, key: str, owner: str, traceparent: str) -> Held:
+    def _held(self, asked: Asked, key: str, owner: str, traceparent: str) -> Held:
+        """The run that a request asks for, checked."""
         model = self.models.get(asked.model)
         if model is None:
             raise unknown(asked.model, self.models)
@@ -196,29 +240,34 @@ class Runs:
             text = f"an Idempotency-Key has at most {MAX_KEY_CHARS} characters"
             raise Problem(400, "invalid_value", text)
         budget = lowered(model.budget, asked.budget)
-        run = self.client.run_of(hashlib.sha256(f"{owner}\n{key}".encode()).hexdigest())
+        secret = hashlib.sha256(f"{owner}\n{key}".encode("utf-8", "replace")).hexdigest()
         try:
             start = self.client.start(
                 asked.task,
                 model.pool,
                 model.policy,
                 budget,
-                run=run if key else None,
+                run=self.client.run_of(secret) if key else None,
                 traceparent=traceparent,
             )
-            timeout_s = self._timeout_s or (budget.wall_ms + FINAL_GRACE_MS) / 1_000 + QUEUE_S
-            held = Held(start, bool(key), timeout_s)
-            if key:
-                log = await self.client.log(run)
-                if log.commits:
-                    check_same(start, log.state())
-                    return held
-            await self.client.queue(start)
-            for name, value in asked.labels.items():
-                await self.client.label(start.run, name, value)
         except PodiumError as error:
             raise of_error(error) from None
-        return held
+        timeout_s = self._timeout_s or (budget.wall_ms + FINAL_GRACE_MS) / 1_000 + QUEUE_S
+        return Held(start, bool(key), timeout_s)
+
+    async def _queue(self, held: Held, asked: Asked) -> None:
+        """Begin the run, unless its key has begun it before."""
+        try:
+            if held.keyed:
+                log = await self.client.log(held.run)
+                if log.commits:
+                    check_same(held.start, log.state())
+                    return
+            await self.client.queue(held.start)
+            for name, value in asked.labels.items():
+                await self.client.label(held.run, name, value)
+        except PodiumError as error:
+            raise of_error(error, held.run) from None
 
     async def _cancel(self, run: str, reason: str) -> None:
         try:
@@ -228,10 +277,11 @@ class Runs:
         except PodiumError as error:
             logger.warning("run %s goes on although nobody waits for it: %s", run, error)
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, _T], name: str) -> asyncio.Task[_T]:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 def unknown(model: str, models: Mapping[str, Model]) -> Problem:
@@ -254,7 +304,7 @@ _REASONS: Final = {"timeout": "it took too long", "server_stopping": "its server
 
 def _why(error: BaseException) -> str:
     if isinstance(error, Problem):
-        return _REASONS.get(error.code, "its log could not be read")
+        return _REASONS.get(error.code, "its server lost touch with it")
     return "its client hung up"
 
 

@@ -7,14 +7,16 @@ import importlib.util
 import ipaddress
 import os
 import socket
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from podium.config import SERVE_TOKENS
 from podium.serve.runs import Runs
 from protocol.errors import Conflict, InvalidData, NotFound, Usage
 
 if TYPE_CHECKING:
+    import uvicorn
     from starlette.types import ASGIApp
 
 DEFAULT_HOST: Final = "127.0.0.1"
@@ -23,7 +25,7 @@ DEFAULT_PORT: Final = 7576
 
 MAX_PORT: Final = 65_535
 
-TOKEN_ENV: Final = "PODIUM_SERVE_TOKENS"
+TOKEN_ENV: Final = SERVE_TOKENS
 """The variable that has the tokens, if no other is named."""
 
 MIN_TOKEN_CHARS: Final = 16
@@ -150,9 +152,42 @@ async def serve(
     listening: socket.socket,
     stop: asyncio.Event,
     *,
+    beside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
     grace_s: float = GRACE_S,
 ) -> None:
-    """Answer requests until ``stop`` is set; then let those that wait end, within ``grace_s``."""
+    """Answer requests until ``stop`` is set; then let those that wait end, within ``grace_s``.
+
+    Args:
+        app: Answers.
+        runs: Whose requests are waited for.
+        listening: The socket.
+        stop: Set by whoever wants the end.
+        beside: What runs meanwhile, and ends by itself when ``runs`` stops.
+        grace_s: Seconds.
+    """
+    server = _server(app, round(grace_s + LAST_WORDS_S))
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    stopping = asyncio.create_task(stop.wait())
+    others = [asyncio.create_task(each()) for each in beside]
+    try:
+        await asyncio.wait({serving, stopping, *others}, return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await runs.quiet()
+        runs.stop()
+        await asyncio.gather(serving, *others)
+    finally:
+        runs.stop()
+        left = {task for task in (serving, stopping, *others) if not task.done()}
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left)
+        await runs.close()
+
+
+def _server(app: "ASGIApp", patience_s: int) -> "uvicorn.Server":
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -162,32 +197,16 @@ async def serve(
         def capture_signals(self) -> Generator[None, None, None]:
             yield
 
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        ws="none",
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=round(grace_s + LAST_WORDS_S),
+    return Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=patience_s,
+        )
     )
-    server = Server(config)
-    serving = asyncio.create_task(server.serve(sockets=[listening]))
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        server.should_exit = True
-        last = asyncio.get_running_loop().call_later(grace_s, runs.stop)
-        try:
-            await serving
-        finally:
-            last.cancel()
-    finally:
-        stopping.cancel()
-        runs.stop()
-        server.should_exit = True
-        if not serving.done():
-            serving.cancel()
-            await asyncio.wait({serving})
-        await runs.close()

@@ -121,6 +121,8 @@ CASES: Final[list[tuple[str, list[str], int]]] = [
     ("mutation", ["up", "--dry-run"], 0),
     ("mutation", ["down"], 0),
     ("mutation", ["serve", "--dry-run", "--port", "0"], 0),
+    ("mutation", ["mcp", "--dry-run"], 0),
+    ("error", ["mcp", "--pool", "nowhere.toml"], 4),
     ("error", ["serve", "--host", "0.0.0.0", "--port", "0"], 2),
     ("error", ["serve", "--host", "nowhere.invalid"], 2),
     ("error", ["serve", "--port", "-1"], 2),
