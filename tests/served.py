@@ -1,13 +1,15 @@
 """A real server on a real port, over a deployment in memory, with a scripted policy."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import httpx2
 import openai
 
+from actors.jetstream_queue import consumers_of
+from actors.memory_queue import MemoryQueue
 from actors.ports import Attempt, Outcome
 from podium.client import Client
 from podium.serve import mcp
@@ -18,6 +20,7 @@ from podium.serve.server import listen, serve, url_of
 from protocol.actions import Pool, Spend, Usage, WorkerSpec
 from protocol.budgets import Budget
 from protocol.decisions import Decision, PolicySpec, Reply, View
+from protocol.errors import Unreachable
 from replay.chain import RunLog
 from tests.world import World, calls
 
@@ -66,6 +69,17 @@ class Gate:
         self.at_work.set()
         await self.go.wait()
         return Outcome(value=attempt.arguments)
+
+
+class Doubtful(MemoryQueue):
+    """Takes messages, and does not say so."""
+
+    async def put(
+        self, subject: str, data: bytes, headers: Mapping[str, str] | None = None
+    ) -> bool:
+        """See `Queue`."""
+        await super().put(subject, data, headers)
+        raise Unreachable("the queue did not answer", hint="ask again")
 
 
 class Served:
@@ -119,11 +133,14 @@ async def served(
     tokens: Sequence[str] = (TOKEN,),
     grace_s: float = 0.0,
     conductor: bool = True,
+    doubtful: bool = False,
     **options: Any,
 ) -> AsyncIterator[Served]:
     """A server; its model is called ``orchestra``."""
     gate = gate or _open()
     world = World()
+    if doubtful:
+        world.tasks = Doubtful(consumers_of("tasks"), world.lease_s)
     world.policies["priced"] = Priced(decide)
     await world.worker(TOOL, gate.work)
     if conductor:

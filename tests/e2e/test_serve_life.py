@@ -58,6 +58,31 @@ async def test_who_hangs_up_before_the_run_begins_has_it_cancelled() -> None:
     assert cancelled_because(log) == "its client hung up"
 
 
+async def test_a_run_that_may_have_been_queued_is_cancelled() -> None:
+    async with served(doubtful=True, conductor=False) as server:
+        with pytest.raises(openai.InternalServerError, match="did not answer") as caught:
+            await server.ask(max_retries=0).chat.completions.create(**BODY)
+        run = server.queued()
+        await server.end()
+        await server.world.conductor()
+        log = await server.world.ended(run)
+    assert caught.value.status_code == 503
+    assert caught.value.response.headers["x-podium-run"] == run
+    assert cancelled_because(log) == "its server lost touch with it"
+
+
+async def test_a_run_at_work_has_no_completion_yet() -> None:
+    gate = Gate()
+    async with served(gate=gate) as server:
+        client = server.ask(max_retries=0)
+        asking = asyncio.create_task(client.chat.completions.create(**BODY))
+        await gate.at_work.wait()
+        with pytest.raises(openai.ConflictError, match="is at work"):
+            await client.chat.completions.retrieve(await server.only_run())
+        gate.go.set()
+        assert (await asking).choices
+
+
 async def test_a_run_with_a_key_goes_on_for_whoever_comes_back() -> None:
     gate = Gate()
     async with served(gate=gate) as server:
