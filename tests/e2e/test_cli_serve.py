@@ -83,21 +83,58 @@ def test_several_pools_are_several_models(tmp_path: Path) -> None:
     assert [each.model for each in said] == ["offline", "two"]
 
 
+SLOW_POOL: Final = """
+[pool]
+name = "slow"
+policy = "python:slow_tools:Always"
+module = "slow_tools"
+"""
+
+SLOW_TOOLS: Final = '''
+import asyncio
+import podium
+
+@podium.tool(timeout_s=300)
+async def endless(what: str) -> str:
+    """Never comes back."""
+    await asyncio.Event().wait()
+    return what
+
+class Always:
+    spec = podium.PolicySpec(name="python:slow_tools:Always")
+
+    def decide(self, view: podium.View) -> podium.Reply:
+        call = podium.PlannedCall("endless", {"what": view.task.text})
+        return podium.Reply(decision=podium.Decision(calls=(call,)))
+'''
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_real_deployment_is_served(tmp_path: Path) -> None:
+    (tmp_path / "slow.toml").write_text(SLOW_POOL)
+    (tmp_path / "slow_tools.py").write_text(SLOW_TOOLS)
     typist = Typist(tmp_path)
     typist.environment["PODIUM_SERVE_TOKENS"] = TOKEN
-    process = typist.start("serve", "--port", "0", "--json")
+    pools = ["--pool", str(OFFLINE), "--pool", "slow.toml"]
+    process = typist.start("serve", "--port", "0", "--json", *pools)
     try:
         assert process.stdout is not None
         told = json.loads(process.stdout.readline())["serving"]
-        with openai.OpenAI(base_url=told["url"], api_key=TOKEN) as client:
+        with openai.OpenAI(base_url=told["url"], api_key=TOKEN, max_retries=20) as client:
             said = client.chat.completions.create(model="offline", messages=QUESTION)
             stream = client.chat.completions.create(model="offline", messages=QUESTION, stream=True)
             streamed = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
             assert streamed == said.choices[0].message.content
             assert "Chad" in streamed
+
+            endless = client.chat.completions.create(model="slow", messages=QUESTION, stream=True)
+            run = endless.response.headers["x-podium-run"]
+            next(endless)
+            endless.close()
+            # As long as it is at work, the client asks again.
+            with pytest.raises(openai.ConflictError, match="its client hung up"):
+                client.chat.completions.retrieve(run)
         with (
             openai.OpenAI(base_url=told["url"], api_key="wrong") as client,
             pytest.raises(openai.AuthenticationError),
@@ -108,4 +145,4 @@ def test_a_real_deployment_is_served(tmp_path: Path) -> None:
         _, err = process.communicate(timeout=WITHIN_S)
     assert process.returncode == 0, err
     rows = typist.json("runs")["rows"]
-    assert [row["status"] for row in rows] == ["finished", "finished"]
+    assert [row["status"] for row in rows] == ["cancelled", "finished", "finished"]
