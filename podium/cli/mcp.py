@@ -1,6 +1,8 @@
 """`podium mcp`: Podium as a tool of another agent, over stdin and stdout."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -32,12 +34,13 @@ async def _serve(output: Output, orchestras: Orchestras, dry_run: bool) -> int:
             output.mutation("stdio", orchestras.would(), dry_run=True)
             return 0
 
+        @asynccontextmanager
+        async def hosted() -> AsyncIterator[Runs]:
+            async with orchestras.open() as host:
+                yield Runs(host.client, orchestras.models)
+
         async def serve() -> int:
-            async with (
-                orchestras.open() as host,
-                over_stdio(Runs(host.client, orchestras.models)) as run,
-            ):
-                await run()
+            await over_stdio(orchestras.models, hosted())
             return 0
 
         ended = await interrupts.unless(serve())

@@ -13,9 +13,10 @@ works, ``ask`` tells its story as progress, if the client wants that; a client t
 request, or whose session ends, has the run cancelled.
 """
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from podium.render import summary, tree
 from podium.render_lines import story, tree_lines
 from podium.serve.chat import Asked
+from podium.serve.models import Model
 from podium.serve.problems import Problem
 from podium.serve.runs import Runs
 from protocol.actions import Json
@@ -47,6 +49,8 @@ INSTRUCTIONS: Final = (
 
 Service: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 """What runs until it is over."""
+
+Ready: TypeAlias = Callable[[], Awaitable[Runs]]
 
 Tell: TypeAlias = Callable[[list[str]], Awaitable[None]]
 """Takes what has happened since the last time, a line each; no line is a sign of life."""
@@ -86,8 +90,13 @@ def need() -> None:
         )
 
 
-def make(runs: Runs) -> "MCPServer":
-    """The server, with its tools."""
+def make(models: Mapping[str, Model], ready: Ready) -> "MCPServer":
+    """The server, with its tools.
+
+    Args:
+        models: Which can be asked, by name.
+        ready: Waits for the deployment that has them.
+    """
     from mcp.server.mcpserver import Context, MCPServer
     from mcp.server.mcpserver.exceptions import ToolError
     from mcp_types import ToolAnnotations
@@ -97,39 +106,43 @@ def make(runs: Runs) -> "MCPServer":
 
     server = MCPServer("podium", instructions=INSTRUCTIONS)
     reads = ToolAnnotations(read_only_hint=True)
-    first = next(iter(runs.models))
+    first = next(iter(models))
+
+    @asynccontextmanager
+    async def told() -> AsyncIterator[Runs]:
+        """What goes wrong is for the model that called the tool."""
+        try:
+            yield await ready()
+        except Problem as problem:
+            raise ToolError(problem.message) from None
+        except PodiumError as error:
+            raise ToolError(f"{error.message} ({error.hint})") from None
 
     async def ask(
         task: str, context: Context, model: str = first, inputs: dict[str, Any] | None = None
     ) -> Answered:
-        told = 0
+        lines_told = 0
 
         async def tell(lines: list[str]) -> None:
-            nonlocal told
+            nonlocal lines_told
             for line in lines or ["the run is at work"]:
-                told += 1
-                await context.report_progress(told, None, line.strip())
+                lines_told += 1
+                await context.report_progress(lines_told, None, line.strip())
 
-        try:
+        async with told() as runs:
             return await runs.apart(_ask(runs, model, task, inputs or {}, tell))
-        except Problem as problem:
-            raise ToolError(problem.message) from None
 
     async def list_(limit: int = 20, status: Status | None = None) -> Listed:
-        try:
+        async with told() as runs:
             rows = [r for r in await runs.client.runs() if status in (None, status_of(r))]
-        except PodiumError as error:
-            raise ToolError(error.message) from None
-        most = min(max(1, limit), MAX_LISTED)
-        return Listed([row_json(row) for row in rows[:most]], len(rows) > most)
+            most = min(max(1, limit), MAX_LISTED)
+            return Listed([row_json(row) for row in rows[:most]], len(rows) > most)
 
     async def show(run: str, content: bool = False) -> str:
-        try:
+        async with told() as runs:
             return _shown(await runs.client.log(await runs.client.find(run)), content)
-        except PodiumError as error:
-            raise ToolError(f"{error.message} ({error.hint})") from None
 
-    described = "; ".join(f"{name!r}: {_of(runs, name)}" for name in runs.models)
+    described = "; ".join(f"{name!r}: {_of(model)}" for name, model in models.items())
     server.add_tool(
         ask,
         description=f"Have a task done by an orchestra, and get its answer. Say the task "
@@ -147,8 +160,8 @@ def make(runs: Runs) -> "MCPServer":
     return server
 
 
-def _of(runs: Runs, name: str) -> str:
-    return ", ".join(worker.name for worker in runs.models[name].pool.workers)
+def _of(model: Model) -> str:
+    return ", ".join(worker.name for worker in model.pool.workers)
 
 
 async def _ask(runs: Runs, model: str, task: str, inputs: dict[str, Json], tell: Tell) -> Answered:
@@ -186,7 +199,11 @@ def over_http(runs: Runs, own_names: bool) -> "tuple[list[BaseRoute], Service]":
         runs: What the tools do.
         own_names: Whether to answer to this machine's own names only, and to no foreign page.
     """
-    server = make(runs)
+
+    async def ready() -> Runs:
+        return runs
+
+    server = make(runs.models, ready)
     # By this name the SDK knows whether to look at Host and Origin.
     app = server.streamable_http_app(
         streamable_http_path=PATH, host="127.0.0.1" if own_names else ""
@@ -199,12 +216,45 @@ def over_http(runs: Runs, own_names: bool) -> "tuple[list[BaseRoute], Service]":
     return list(app.routes), beside
 
 
-@asynccontextmanager
-async def over_stdio(runs: Runs) -> AsyncIterator[Service]:
-    """What serves stdin and stdout until the client closes them."""
-    server = make(runs)
+async def over_stdio(
+    models: Mapping[str, Model], hosted: AbstractAsyncContextManager[Runs]
+) -> None:
+    """Serve stdin and stdout until the client closes them.
+
+    It is answered at once, and the deployment starts meanwhile: clients don't wait for long.
+
+    Args:
+        models: Which can be asked, by name.
+        hosted: Starts and stops the deployment.
+
+    Raises:
+        PodiumError: It could not be started, as every tool has said.
+    """
+    ready: asyncio.Future[Runs] = asyncio.get_running_loop().create_future()
+    over = asyncio.Event()
+
+    async def hold() -> None:
+        try:
+            async with hosted as runs:
+                ready.set_result(runs)
+                await over.wait()
+                runs.stop()
+                await runs.close()
+        except Exception as error:
+            if ready.done():
+                raise
+            ready.set_exception(error)
+
+    async def opened() -> Runs:
+        return await asyncio.shield(ready)
+
+    holding = asyncio.create_task(hold())
     try:
-        yield server.run_stdio_async
+        await make(models, opened).run_stdio_async()
     finally:
-        runs.stop()
-        await runs.close()
+        over.set()
+        if not ready.done():
+            holding.cancel()
+        await asyncio.wait({holding})
+    if ready.done():
+        ready.result()

@@ -15,7 +15,13 @@ from mcp.client.client import Client
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
-from protocol.decisions import Decision, View
+from podium.serve.mcp import make
+from podium.serve.models import Model
+from podium.serve.runs import Runs
+from protocol.actions import Pool
+from protocol.budgets import Budget
+from protocol.decisions import Decision, PolicySpec, View
+from protocol.errors import Unreachable
 from protocol.events import SignalReceived
 from tests.served import ANSWER, TOKEN, Gate, Served, served
 
@@ -90,6 +96,18 @@ async def test_what_goes_wrong_is_said_to_the_model() -> None:
             result = await client.call_tool(tool, arguments)
             assert result.is_error
             assert says in text(result)
+
+
+async def test_a_deployment_that_could_not_be_started_is_said_by_every_tool() -> None:
+    async def ready() -> Runs:
+        raise Unreachable("there is no broker", hint="podium doctor")
+
+    model = Model("orchestra", Pool(()), PolicySpec(name="rules"), Budget())
+    async with Client(make({"orchestra": model}, ready)) as client:
+        for tool, arguments in [("ask", {"task": "Do it."}), ("runs", {}), ("show", {"run": "a"})]:
+            result = await client.call_tool(tool, arguments)
+            assert result.is_error
+            assert "there is no broker (podium doctor)" in text(result)
 
 
 async def test_who_cancels_the_request_has_the_run_cancelled() -> None:
