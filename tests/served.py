@@ -138,7 +138,7 @@ async def served(
 ) -> AsyncIterator[Served]:
     """A server; its model is called ``orchestra``."""
     gate = gate or _open()
-    world = World()
+    world = World(lease_s=10.0)  # however busy the machine is, the conductor keeps its runs
     if doubtful:
         world.tasks = Doubtful(consumers_of("tasks"), world.lease_s)
     world.policies["priced"] = Priced(decide)

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from podium.cli.interrupts import EXIT_INTERRUPTED, Interrupts
 from podium.cli.options import RUN_LIMITS, RunLimits
 from podium.cli.output import Output
-from podium.cli.serve import SERVING, Orchestras, Serving
+from podium.cli.serve import SERVING, Orchestras, Serving, log_to_stderr
 from podium.serve.mcp import need, over_stdio
 
 
@@ -22,6 +22,7 @@ def mcp(
 ) -> int:
     """Offer pools as tools of an MCP server on stdin and stdout."""
     need()
+    log_to_stderr()
     return asyncio.run(_serve(Output(serving.json), Orchestras(serving, limits), dry_run))
 
 

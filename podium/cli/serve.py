@@ -1,6 +1,7 @@
 """`podium serve`: pools as models, for whoever speaks to OpenAI's API."""
 
 import asyncio
+import logging
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -104,6 +105,7 @@ def serve(
 ) -> int:
     """Serve pools as models of an OpenAI-compatible endpoint."""
     installed()
+    log_to_stderr()
     output = Output(serving.json)
     tokens = tokens_from(current().environment, listening.token_env, listening.token_file)
     os.environ.pop(listening.token_env or TOKEN_ENV, None)  # no worker has to know them
@@ -113,6 +115,11 @@ def serve(
     command = _Serve(output, listening, tokens, Orchestras(serving, limits))
     with listen(listening.host, listening.port) as there:
         return asyncio.run(command.run(there, dry_run))
+
+
+def log_to_stderr() -> None:
+    """Have what goes wrong in a server told there, in plain lines."""
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
 
 
 class Orchestras:

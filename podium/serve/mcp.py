@@ -104,7 +104,7 @@ def make(models: Mapping[str, Model], ready: Ready) -> "MCPServer":
     from podium.cli.options import Status
     from podium.cli.runs import row_json, status_of
 
-    server = MCPServer("podium", instructions=INSTRUCTIONS)
+    server = MCPServer("podium", instructions=INSTRUCTIONS, log_level="WARNING")
     reads = ToolAnnotations(read_only_hint=True)
     first = next(iter(models))
 

@@ -1,5 +1,6 @@
 """Tokens, addresses, and pools that share a deployment: what `podium serve` checks first."""
 
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -8,8 +9,9 @@ import pytest
 
 from podium.config import BudgetTable
 from podium.poolfile import LoadedPool
+from podium.serve import mcp
 from podium.serve.models import Model, by_name, together
-from podium.serve.server import TOKEN_ENV, check_open, listen, local, tokens_from, url_of
+from podium.serve.server import TOKEN_ENV, check_open, installed, listen, local, tokens_from, url_of
 from protocol.actions import Pool, WorkerSpec
 from protocol.budgets import Budget
 from protocol.decisions import PolicySpec
@@ -87,6 +89,19 @@ def test_two_workers_of_one_name_share_none() -> None:
     slow = msgspec.structs.replace(tool, timeout_ms=1)
     with pytest.raises(Usage, match="'a' and 'b' have different workers 'tool'"):
         together([pool("a", tool), pool("b", slow)])
+
+
+def test_a_missing_package_is_named_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed()
+    mcp.need()
+    for package in ("uvicorn", "mcp"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(Usage, match="uvicorn") as caught:
+        installed()
+    assert "podium[serve]" in caught.value.hint
+    with pytest.raises(Usage, match="mcp") as caught:
+        mcp.need()
+    assert "podium[mcp]" in caught.value.hint
 
 
 def test_two_models_of_one_name_are_refused() -> None:
