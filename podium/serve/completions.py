@@ -115,12 +115,14 @@ def answer_of(log: RunLog, model: str, stops: tuple[str, ...], usage: Usage) -> 
         raise _paused(log)
     if state.outcome != "finished":
         raise _without(state)
+    text = cut(state.answer, stops)
+    short = state.limited_by in _BUDGETS and text == state.answer
     return Answer(
         run=log.run,
         model=model,
         created=state.started_at // 1_000,
-        text=cut(state.answer, stops),
-        finish="length" if state.limited_by in _BUDGETS else "stop",
+        text=text,
+        finish="length" if short else "stop",
         usage=_usage(state.spent, usage),
         about={
             "run": log.run,
