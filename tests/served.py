@@ -12,11 +12,11 @@ from actors.jetstream_queue import consumers_of
 from actors.memory_queue import MemoryQueue
 from actors.ports import Attempt, Outcome
 from podium.client import Client
-from podium.serve import mcp
 from podium.serve.app import make
 from podium.serve.models import Model
+from podium.serve.offered import offered
 from podium.serve.runs import Runs
-from podium.serve.server import listen, serve, url_of
+from podium.serve.server import listen, root_of, serve, url_of
 from protocol.actions import Pool, Spend, Usage, WorkerSpec
 from protocol.budgets import Budget
 from protocol.decisions import Decision, PolicySpec, Reply, View
@@ -151,10 +151,10 @@ async def served(
     runs = Runs(client, {"orchestra": model}, **options)
     there = listen("127.0.0.1", 0)
     found = Served(world, client, runs, url_of(there))
-    routes, sessions = mcp.over_http(runs, not tokens)
+    routes, beside = offered(runs, root_of(there), tokens=bool(tokens))
     app = make(runs, tokens=tokens, routes=routes)
     found.serving = asyncio.create_task(
-        serve(app, runs, there, found.stop, beside=[sessions], grace_s=grace_s)
+        serve(app, runs, there, found.stop, beside=beside, grace_s=grace_s)
     )
     try:
         async with asyncio.timeout(4 * WITHIN_S):

@@ -23,6 +23,7 @@ from podium.serve.server import (
     installed,
     listen,
     local,
+    root_of,
     tokens_from,
     url_of,
 )
@@ -34,8 +35,6 @@ from protocol.errors import Usage
 if TYPE_CHECKING:
     import socket
     from contextlib import AbstractAsyncContextManager
-
-    from starlette.routing import BaseRoute
 
     from podium.cli.world import Hosted
     from podium.config import Loaded
@@ -87,6 +86,9 @@ class Listening:
         str, Parameter(help=f"Variable with the tokens that are let in ({TOKEN_ENV}).")
     ] = ""
     token_file: Annotated[str, Parameter(help="File with such tokens, one a line.")] = ""
+    url: Annotated[
+        str, Parameter(help="Address by which clients reach the server, for its A2A card.")
+    ] = ""
     timeout: Annotated[
         float, Parameter(help="Seconds that a request may take (as its run's budget says).")
     ] = 0.0
@@ -188,19 +190,16 @@ class _Serve:
         return 0
 
     async def _serve(self, there: "socket.socket", interrupts: Interrupts) -> None:
-        from podium.serve import mcp
         from podium.serve.app import make
+        from podium.serve.offered import offered
         from podium.serve.runs import Runs
 
         only_here = local(self.listening.host)
         async with self.orchestras.open() as host:
             models = self.orchestras.models
             runs = Runs(host.client, models, timeout_s=self.listening.timeout)
-            routes: list[BaseRoute] = []
-            beside: list[mcp.Service] = []
-            if mcp.installed():
-                routes, sessions = mcp.over_http(runs, only_here and not self.tokens)
-                beside.append(sessions)
+            url = self.listening.url or root_of(there)
+            routes, beside = offered(runs, url, tokens=bool(self.tokens))
             app = make(runs, tokens=self.tokens, only_here=only_here, routes=routes)
             self._announce(url_of(there))
             await answer(app, runs, there, interrupts.asked, beside=beside)

@@ -12,6 +12,8 @@ module         has
 `app`          the routes
 `server`       the socket, and a graceful end
 `mcp`          the same as an MCP server: `ask`, `runs`, `show`
+`a2a`          the same as an A2A agent
+`offered`      which of the two are there
 =============  ==================================================================================
 
 The first five know nothing of HTTP's machinery; `wire`, `app` and `server` need the packages of

@@ -140,10 +140,15 @@ def listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def url_of(listening: socket.socket) -> str:
-    """Where clients find the server: its ``base_url``."""
+def root_of(listening: socket.socket) -> str:
+    """Where the server is found, without a path."""
     host, port = listening.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def url_of(listening: socket.socket) -> str:
+    """Where the official clients find it: their ``base_url``."""
+    return f"{root_of(listening)}/v1"
 
 
 async def serve(

@@ -5,8 +5,9 @@ import hashlib
 import hmac
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
+from starlette.authentication import SimpleUser
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -15,6 +16,9 @@ from podium.serve.problems import Problem
 from podium.serve.server import local
 
 _T = TypeVar("_T")
+
+USER_CHARS: Final = 16
+"""Characters of a token's hash by which its owner is known: 64 bits, which say nothing of it."""
 
 
 class Gone(Exception):
@@ -47,11 +51,14 @@ class Guard:
         if scope["type"] != "http" or scope["path"] in self._public:
             await self._app(scope, receive, send)
             return
-        problem = self._problem(Request(scope))
-        if problem is None:
-            await self._app(scope, receive, send)
-        else:
+        request = Request(scope)
+        problem = self._problem(request)
+        if problem is not None:
             await refusal(problem)(scope, receive, send)
+            return
+        if self._digests:
+            scope["user"] = SimpleUser(_digest(bearer(request)).hex()[:USER_CHARS])
+        await self._app(scope, receive, send)
 
     def _problem(self, request: Request) -> Problem | None:
         if not self._digests:
