@@ -146,7 +146,7 @@ def _paused(log: RunLog) -> Problem:
     match shown.paused:
         case "budget":
             problem.status, problem.code = 429, "insufficient_quota"
-        case "signal":
+        case "signal" | "person":
             problem.status = 409
         case "kills_host":
             problem.status = 500
