@@ -37,6 +37,8 @@ def offered(runs: Runs, url: str, *, tokens: bool) -> "tuple[list[BaseRoute], li
 
 
 def _agent(runs: Runs, url: str, tokens: bool) -> "list[BaseRoute]":
+    from starlette.routing import Mount
+
     from podium.serve.a2a import Tasks, routes
     from podium.serve.a2a_tasks import card_of
 
@@ -49,4 +51,6 @@ def _agent(runs: Runs, url: str, tokens: bool) -> "list[BaseRoute]":
         version=sha256(written).hexdigest()[:12],
         bearer=tokens,
     )
-    return routes(Tasks(runs.client, model.pool, model.policy, model.budget), card, A2A_PATH)
+    tasks = Tasks(runs.client, model.pool, model.policy, model.budget)
+    # The SDK's mount for tenants, which we have none of, would take every other path.
+    return [each for each in routes(tasks, card, A2A_PATH) if not isinstance(each, Mount)]
