@@ -5,7 +5,7 @@ tests in `tests/`.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -86,6 +86,15 @@ class Adapter(Protocol):
     async def close(self) -> None:
         """Release what the adapter holds: sub-processes, connections."""
         ...
+
+
+@runtime_checkable
+class Changing(Protocol):
+    """An adapter whose worker may turn into another while it is hosted: a server's tool."""
+
+    changed: Callable[[list[WorkerSpec]], None]
+    """To be set by whoever wants to know; called with all workers that are there, by bare names
+    and full addresses, when its own is no more what was recorded."""
 
 
 Clock = Callable[[], int]

@@ -1,13 +1,14 @@
-"""What runs in an actor's process: a conductor or a worker with a connection of its own.
+"""What runs in an actor's process: a conductor, or workers, with a connection of its own.
 
 Plain Python: `ray_actors` gives each program a Ray actor, tests run them in their own loop.
 """
 
 import asyncio
+import contextlib
 import gc
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Literal
 
 import msgspec
@@ -21,7 +22,7 @@ from actors.secrets import Secrets, ambient, named_keys
 from actors.worker import Worker, WorkerOptions
 from actors.workers.chat import KEY_ENV, key_from
 from protocol import subjects
-from protocol.actions import WorkerSpec
+from protocol.actions import UNHOSTED, Pool, WorkerSpec
 from protocol.decisions import PolicySpec, asked
 from protocol.errors import Denied, PodiumError
 from protocol.redaction import Redactor
@@ -68,8 +69,8 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     policies: tuple[str, ...] = ()
     """For a conductor: which policies of the user's own it may import. A task names its policy, and
     whoever may submit must not thereby have any code run where the rights to the log are."""
-    spec: WorkerSpec | None = None
-    """For a worker: what it hosts."""
+    specs: tuple[WorkerSpec, ...] = ()
+    """For a worker: what it hosts; several where they share a session."""
     redact: Redaction = EVERYTHING
     """What is taken for a secret, and never stored."""
     secrets: str = ""
@@ -83,21 +84,26 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     archive_after_ms: int = 0
     """For a conductor's caretaker: how long after its end a run is archived; 0 for never."""
 
-    @property
-    def consumers(self) -> list[tuple[str, str]]:
-        """Stream and name of the consumers that it pulls."""
-        queue = "tasks" if self.spec is None else self.spec.name
-        stream = subjects.TASKS if self.spec is None else subjects.CALLS
+    def consumers(self, queue: str) -> list[tuple[str, str]]:
+        """Stream and name of the consumers of one of its queues."""
+        stream = subjects.CALLS if self.specs else subjects.TASKS
         return [(stream, name) for name in consumers_of(queue)]
 
 
-class Health(msgspec.Struct, frozen=True):
-    """How an actor is doing. Liveness is progress: a count that grows while there is work."""
+class Pulled(msgspec.Struct, frozen=True):
+    """How one queue is worked on. Liveness is progress: a count that grows while there is work."""
 
     progress: int
-    """How much it has done."""
+    """How much was done."""
     free: int
-    """How much more it could take now."""
+    """How much more could be taken now."""
+
+
+class Health(msgspec.Struct, frozen=True):
+    """How an actor is doing."""
+
+    queues: dict[str, Pulled]
+    """Each queue that it pulls: ``tasks``, or the names of its workers."""
     connected: bool
     failed: str = ""
     """Why it can't work, and what to do about it; empty if it can."""
@@ -120,28 +126,42 @@ def now_ms() -> int:
 
 def known_to(declared: Declared) -> dict[str, str]:
     """The secrets that an actor's process holds, by what is said in their place."""
-    if declared.spec is None:
+    if not declared.specs:
         return ambient() | named_keys(KEY_ENV, key_from(KEY_ENV))
-    try:
-        return Secrets.of(declared.spec, Redactor(declared.redact), declared.secrets).known
-    except PodiumError:  # said when the worker starts
-        return ambient()
+    known = ambient()
+    for spec in declared.specs:
+        with contextlib.suppress(PodiumError):  # said when the worker starts
+            known |= Secrets.of(spec, Redactor(declared.redact), declared.secrets).known
+    return known
+
+
+def placed(pool: Pool) -> dict[str, tuple[WorkerSpec, ...]]:
+    """What each actor of a pool hosts, by the actor's name: workers of one host share it."""
+    found: dict[str, tuple[WorkerSpec, ...]] = {}
+    for spec in pool.workers:
+        if spec.kind in UNHOSTED:
+            continue
+        for number in range(1, spec.replicas + 1):
+            name = f"host-{spec.host}" if spec.host else f"worker-{spec.name}"
+            found[f"{name}-{number}"] = (*found.get(f"{name}-{number}", ()), spec)
+    return found
 
 
 class Program:
-    """A started conductor or worker."""
+    """A started conductor, or started workers."""
 
     def __init__(
         self,
         broker: Broker,
-        health: Callable[[], tuple[int, int]],
+        health: Mapping[str, Callable[[], tuple[int, int]]],
         stop: Callable[[], Awaitable[None]],
     ) -> None:
         self._broker, self._health, self._stop = broker, health, stop
 
     async def health(self) -> Health:
         """See `Health`."""
-        return Health(*self._health(), self._broker.client.is_connected)
+        queues = {queue: Pulled(*ask()) for queue, ask in self._health.items()}
+        return Health(queues, self._broker.client.is_connected)
 
     async def stop(self) -> None:
         """Hand everything back, and disconnect."""
@@ -154,11 +174,9 @@ async def start(declared: Declared) -> Program:
 
     Raises:
         Unreachable: The broker does not answer.
-        PodiumError: The worker's adapter can't be made.
+        PodiumError: A worker's adapter can't be made.
     """
-    if declared.spec is None:
-        return await _conductor(declared)
-    return await _worker(declared, declared.spec)
+    return await (_workers(declared) if declared.specs else _conductor(declared))
 
 
 def _queue(broker: Broker, stream: str, declared: Declared) -> JetStreamQueue:
@@ -213,7 +231,7 @@ async def _conductor(declared: Declared) -> Program:
     broker.reconnected.append(again)
     broker.counts = conductor.counts
     await conductor.start()
-    return Program(broker, conductor.health, stop)
+    return Program(broker, {"tasks": conductor.health}, stop)
 
 
 async def _send_again(conductor: Conductor, calls: JetStreamQueue) -> None:
@@ -222,29 +240,40 @@ async def _send_again(conductor: Conductor, calls: JetStreamQueue) -> None:
     conductor.redo()
 
 
-async def _worker(declared: Declared, spec: WorkerSpec) -> Program:
+async def _workers(declared: Declared) -> Program:
     for name, value in declared.variables.items():
         os.environ.setdefault(name, value)
-    secrets = Secrets.of(spec, Redactor(declared.redact), declared.secrets)
-    adapter = workers.host(secrets.options(spec))
+    redactor = Redactor(declared.redact)
+    secrets = [Secrets.of(spec, redactor, declared.secrets) for spec in declared.specs]
+    adapters = [
+        workers.host(each.options(spec)) for each, spec in zip(secrets, declared.specs, strict=True)
+    ]
     # After the user's modules were imported, which may do it themselves.
     flush = tracing.set_up(declared.name) if declared.variables else None
     broker = await declared.connection.open(declared.name)
-    worker = Worker(
-        adapter=adapter,
-        log=JetStreamLog(broker),
-        calls=_queue(broker, subjects.CALLS, declared),
-        bus=NatsBus(broker),
-        clock=now_ms,
-        options=WorkerOptions(replica=declared.name, lease_s=declared.lease_s),
-        secrets=secrets,
-    )
-    broker.counts = worker.counts
+    together = len(adapters) > 1
+    started = [
+        Worker(
+            adapter=adapter,
+            log=JetStreamLog(broker),
+            calls=_queue(broker, subjects.CALLS, declared),
+            bus=NatsBus(broker),
+            clock=now_ms,
+            options=WorkerOptions(
+                replica=f"{declared.name}/{adapter.spec.name}" if together else declared.name,
+                lease_s=declared.lease_s,
+            ),
+            secrets=own,
+        )
+        for adapter, own in zip(adapters, secrets, strict=True)
+    ]
+    broker.counts = started[0].counts
 
     async def stop() -> None:
-        await worker.stop()
+        await asyncio.gather(*(worker.stop() for worker in started))
         if flush is not None:
             await asyncio.to_thread(flush)
 
-    await worker.start()
-    return Program(broker, worker.health, stop)
+    for worker in started:
+        await worker.start()
+    return Program(broker, {worker.spec.name: worker.health for worker in started}, stop)

@@ -71,7 +71,7 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 
 
 class ProgramActor:
-    """A conductor or a worker."""
+    """A conductor, or workers."""
 
     def __init__(self, encoded: bytes, log: str) -> None:
         declared = msgspec.json.decode(encoded, type=Declared)
@@ -91,7 +91,7 @@ class ProgramActor:
     def health(self) -> bytes:
         """How it is doing, asked on the program's own loop: a loop that hangs does not answer."""
         if self._program is None:
-            return msgspec.json.encode(Health(0, 0, connected=False, failed=self._failed))
+            return msgspec.json.encode(Health({}, connected=False, failed=self._failed))
         return msgspec.json.encode(self._thread.call(self._program.health(), HEALTH_S))
 
     def stop(self) -> None:
@@ -163,13 +163,13 @@ class RayActors:
             logger.warning("actor %s did not stop by itself: %s", declared.name, error)
         await asyncio.to_thread(lambda: ray.kill(handle, no_restart=True))
 
-    async def backlog(self, declared: Declared) -> int:
+    async def backlog(self, declared: Declared, queue: str) -> int:
         """See `Actors.backlog`."""
         key = declared.connection.url
         if key not in self._brokers:
             self._brokers[key] = await declared.connection.open("supervisor")
         waiting = 0
-        for stream, name in declared.consumers:
+        for stream, name in declared.consumers(queue):
             try:
                 info = await self._brokers[key].request(f"$JS.API.CONSUMER.INFO.{stream}.{name}")
             except (Refused, Unanswered):

@@ -44,8 +44,8 @@ class Actors(Protocol):
         """End it, however it is doing, and start it anew."""
         ...
 
-    async def backlog(self, declared: Declared) -> int:
-        """How many messages wait for it."""
+    async def backlog(self, declared: Declared, queue: str) -> int:
+        """How many messages wait for it in one of its queues."""
         ...
 
 
@@ -53,8 +53,8 @@ class _Watched:
     def __init__(self, declared: Declared, now: float) -> None:
         self.declared = declared
         self.silences = 0
-        self.progress = -1
-        self.moved_at = now
+        self.moved: dict[str, tuple[int, float]] = {}
+        """How far each queue was, and when it was last seen to move, or to have no need to."""
         self.replaced_at = now
         self.seen = False
         self.failed = ""
@@ -105,8 +105,9 @@ class Supervisor:
             why = await self._trouble(watched, health)
             if why and self.clock() - watched.replaced_at > PATIENCE_S:
                 logger.warning("actor %s %s: started anew", watched.declared.name, why)
-                watched.replaced_at = watched.moved_at = self.clock()
+                watched.replaced_at = self.clock()
                 watched.silences = 0
+                watched.moved.clear()
                 await self.actors.replace(watched.declared)
         except Exception:
             logger.exception("actor %s could not be looked after", watched.declared.name)
@@ -119,13 +120,13 @@ class Supervisor:
         if health.failed:
             return f"can't work: {health.failed}"
         watched.seen = True
-        now = self.clock()
-        if health.progress != watched.progress or not health.connected or health.free <= 0:
-            watched.progress, watched.moved_at = health.progress, now
-            return ""
-        if now - watched.moved_at < DEAF_S:
-            return ""
-        if not await self.actors.backlog(watched.declared):
-            watched.moved_at = now
-            return ""
-        return f"has taken nothing for {DEAF_S:g} s while work waits"
+        for queue, pulled in health.queues.items():
+            now = self.clock()
+            progress, since = watched.moved.get(queue, (-1, now))
+            if pulled.progress != progress or not health.connected or pulled.free <= 0:
+                watched.moved[queue] = (pulled.progress, now)
+            elif now - since >= DEAF_S:
+                if await self.actors.backlog(watched.declared, queue):
+                    return f"has taken nothing of {queue} for {DEAF_S:g} s while work waits"
+                watched.moved[queue] = (pulled.progress, now)
+        return ""

@@ -18,13 +18,13 @@ import msgspec
 from actors import tracing
 from actors.admission import admit_call
 from actors.attempts import attempt_of
-from actors.ports import Adapter, Clock, Outcome
+from actors.ports import Adapter, Changing, Clock, Outcome
 from actors.queues import Bus, Delivery, Puller, Queue
 from actors.secrets import Secrets
 from actors.tracing import Trace
 from actors.work import presentable, record_of, work_on
 from protocol import subjects
-from protocol.actions import NOTHING, BlobRef, Json, Report, Spend
+from protocol.actions import NOTHING, BlobRef, Json, Report, Spend, WorkerSpec
 from protocol.codec import CallMessage, decode_withdrawal, encode
 from protocol.errors import InvalidData, NotFound, PodiumError
 from protocol.limits import MAX_INLINE_BYTES, MAX_RECORD_BYTES
@@ -103,9 +103,11 @@ class Worker:
         self.log, self.calls, self.bus = log, calls, bus
         self.clock, self.options, self.monotonic = clock, options, monotonic
         self.counts: Counter[str] = Counter()
-        """What happened so far, by status, and ``aside``, ``withdrawn``, ``again``."""
+        """What happened so far, by status, and ``aside``, ``withdrawn``, ``again``, ``changed``."""
         self.taken = 0
         """Call messages taken so far."""
+        if isinstance(adapter, Changing):
+            adapter.changed = self._changed
         self._slots = asyncio.Semaphore(self.spec.concurrency)
         self._working: dict[tuple[str, str, int], _Job] = {}
         self._held: dict[int, Delivery] = {}
@@ -266,6 +268,12 @@ class Worker:
         if len(data) <= MAX_RECORD_BYTES:
             return (msgspec.json.decode(data) if data else None), None
         return None, await self.log.put_blob(data)
+
+    def _changed(self, there: list[WorkerSpec]) -> None:
+        self.counts["changed"] += 1
+        found = next((each for each in there if each.adapter == self.spec.adapter), None)
+        how = "is gone" if found is None else "takes other parameters than were recorded"
+        logger.warning("worker %s: %s %s", self.spec.name, self.spec.adapter, how)
 
     # ------------------------------------------------------------------------------------- liveness
 

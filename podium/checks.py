@@ -77,6 +77,8 @@ def check_pool(pool: Pool) -> None:
         seen.add(spec.name)
         in_range(spec, f"the worker {spec.name!r}")
         check_schema(spec.parameters, f"the worker {spec.name!r}")
+        if spec.host:
+            subjects.check_name(spec.host, f"the host of the worker {spec.name!r}")
         for field in ("concurrency", "replicas", "timeout_ms", "wait_ms", "attempts"):
             if getattr(spec, field) < 1:
                 raise InvalidData(

@@ -27,12 +27,12 @@ from actors.embedded import NatsServer
 from actors.embedded.launch import read_record
 from actors.jetstream_queue import JetStreamQueue, consumers_of
 from actors.logs import log_to
-from actors.programs import Connection, Declared
+from actors.programs import Connection, Declared, placed
 from podium.config import BudgetTable, Config, age_ms
 from podium.shelved import shelves_of
 from podium.tracing.keeper import Keeper
 from protocol import subjects
-from protocol.actions import UNHOSTED, Pool
+from protocol.actions import Pool
 from protocol.errors import Conflict, PodiumError, Unreachable
 from protocol.secret_forms import Redaction
 from replay import durability
@@ -320,18 +320,16 @@ class Daemon:
         )
         workers = [
             Declared(
-                name=f"worker-{spec.name}-{number}",
+                name=name,
                 kind="worker",
                 connection=self._connection("worker"),
                 lease_s=lease_s,
-                spec=spec,
+                specs=specs,
                 redact=self.config.redact,
                 secrets=self.config.secrets.place(),
                 variables=self.tracer.variables,
             )
-            for spec in self.asked.pool.workers
-            if spec.kind not in UNHOSTED
-            for number in range(1, spec.replicas + 1)
+            for name, specs in placed(self.asked.pool).items()
         ]
         return [conductor, *workers]
 

@@ -106,6 +106,9 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     hedge: bool = False
     """Whether a call that takes far longer than others may be tried a second time meanwhile: only
     where doing it twice harms nobody."""
+    host: str = ""
+    """The process that hosts it together with all workers of the pool that name the same, so that
+    they can share a session; empty for a process of its own."""
 
 
 class Pool(msgspec.Struct, frozen=True):

@@ -118,7 +118,7 @@ class Recorded:
             await calls.ensure(consumers_of(spec.name))
             there = connection("worker")
             declared.append(
-                Declared(name=spec.name, kind="worker", connection=there, lease_s=10, spec=spec)
+                Declared(name=spec.name, kind="worker", connection=there, lease_s=10, specs=(spec,))
             )
         programs = [await start(each) for each in declared]
         client = Client(JetStreamLog(owner), tasks)

@@ -81,7 +81,7 @@ class Stage:
             policies=(chaos_pool.POLICY.name,),
             connection=connection(self.config, self.server, role),
             lease_s=LEASE_S,
-            spec=self.pool.get(worker),
+            specs=tuple(filter(None, (self.pool.get(worker),))),
         )
         with (self.folder / f"{name}.log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(

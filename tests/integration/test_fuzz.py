@@ -102,7 +102,9 @@ class Deployment:
                 **self._common("conductor"), kind="conductor", policies=(fuzz_pool.POLICY.name,)
             ),
         )
-        await self._start("worker", Declared(**self._common("worker"), kind="worker", spec=spec))
+        await self._start(
+            "worker", Declared(**self._common("worker"), kind="worker", specs=(spec,))
+        )
 
     def _common(self, name: str) -> dict[str, Any]:
         user, password = self.server.credentials("conductor")

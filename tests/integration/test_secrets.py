@@ -114,7 +114,7 @@ async def deployment(
             connection=Connection(url=url, user=user, password=password),
             lease_s=10,
             policies=(secret_pool.POLICY.name,),
-            spec=spec,
+            specs=() if spec is None else (spec,),
             redact=redact,
         )
 
