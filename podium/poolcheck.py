@@ -1,4 +1,4 @@
-"""Trying out the workers of a pool file: imports, schemas, keys, endpoints, the sandbox.
+"""Trying out the workers of a pool file: imports, schemas, keys, endpoints, servers, the sandbox.
 
 `check` does all of it for real and says what each worker lacks; `preflight` does only what is
 quick, before a run begins. Both must run where the workers will: keys and addresses are read from
@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from podium.poolfile import LoadedPool, PoolFile, build, policy_spec, read
-from protocol.actions import WorkerSpec
+from podium.poolfile import LoadedPool, PoolFile, asked_of, build, policy_spec, read
+from podium.pooloffers import Offers, discovers
+from protocol.actions import Pool, WorkerSpec
 from protocol.decisions import asked
 from protocol.errors import Denied, PodiumError, Unreachable, Usage
 from protocol.redaction import Redactor
@@ -55,7 +56,7 @@ async def check(path: Path, secrets: str = "") -> list[Finding]:
         NotFound: There is no such file.
         Usage: It can't be read at all.
     """
-    file, workers, problems = await asyncio.to_thread(_built, path)
+    file, workers, problems = await asyncio.to_thread(_built, path, secrets)
     findings = [
         Finding(worker=place, adapter="", state="failed", found=error.message, hint=error.hint)
         for place, error in problems.items()
@@ -76,10 +77,54 @@ async def check(path: Path, secrets: str = "") -> list[Finding]:
     return findings
 
 
-def _built(path: Path) -> tuple[PoolFile, list[WorkerSpec], dict[str, Usage]]:
+def _built(path: Path, secrets: str) -> tuple[PoolFile, list[WorkerSpec], dict[str, Usage]]:
     path = path.expanduser().absolute()
     file = read(path)
-    return (file, *build(path, file))
+    return (file, *build(path, file, secrets))
+
+
+def servers(path: Path | None, standing: Pool | None, secrets: str) -> list[Finding]:
+    """Ask the servers whose tools are workers: of a pool file, and of a standing deployment.
+
+    Args:
+        path: A pool file; nothing of it is imported.
+        standing: What a deployment hosts.
+        secrets: As in `check`.
+    """
+    file = read(path.expanduser()) if path is not None else PoolFile()
+    offers = Offers(Redactor(file.redact), secrets)
+    hosted = [] if standing is None else standing.workers
+    asked = [asked_of(table) for table in file.worker if discovers(table.adapter)]
+    findings = [_offered(spec, offers) for spec in asked]
+    return findings + [_as_hosted(spec, offers) for spec in hosted if discovers(spec.adapter)]
+
+
+def _offered(asked: WorkerSpec, offers: Offers) -> Finding:
+    try:
+        if ":" in asked.adapter:
+            offers.one(asked)
+            found = "its server offers it"
+        else:
+            found = f"its server offers {len(offers.each(asked, ()))}"
+    except PodiumError as error:
+        return _finding(asked, "failed", error.message, error.hint)
+    return _finding(asked, "ok", found)
+
+
+def _as_hosted(spec: WorkerSpec, offers: Offers) -> Finding:
+    """Whether what a deployment hosts is still what its server offers."""
+    try:
+        there = offers.one(spec)
+    except PodiumError as error:
+        return _finding(spec, "failed", error.message, error.hint)
+    if there.parameters == spec.parameters:
+        return _finding(spec, "ok", "its server offers it")
+    found = "the deployment has other parameters than its server"
+    return _finding(spec, "warning", found, "podium down, then podium up")
+
+
+def _finding(spec: WorkerSpec, state: State, found: str, hint: str = "") -> Finding:
+    return Finding(worker=spec.name, adapter=spec.adapter, state=state, found=found, hint=hint)
 
 
 async def preflight(loaded: LoadedPool, policy: str, secrets: str = "") -> None:
@@ -166,7 +211,7 @@ async def _try(spec: WorkerSpec, secrets: str) -> Finding:
         # The table's first column says whose it is.
         found = error.message.removeprefix(f"The worker {spec.name!r} ")
         state, hint = "failed", error.hint
-    return Finding(worker=spec.name, adapter=spec.adapter, state=state, found=found, hint=hint)
+    return _finding(spec, state, found, hint)
 
 
 def need_secrets(spec: WorkerSpec, path: str) -> None:
@@ -226,6 +271,8 @@ async def _tried(spec: WorkerSpec) -> Tried:
             await listens(who, url)
             answers = await _endpoint(spec.options["model"], url, key_env)
             return await _with_tools(spec, answers)
+        case _ if discovers(spec.adapter):  # it was asked when the file was read
+            return "ok", f"offered by its server, {parameters}", ""
         case _:
             return "ok", parameters, ""
 

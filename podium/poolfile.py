@@ -9,7 +9,7 @@
 
     [[worker]]                    # further workers, or other settings of a function
     name = "reviewer"
-    adapter = "openai"            # or "python", "conductor", "function:module:name"
+    adapter = "openai"            # or "python", "conductor", "function:module:name", "mcp"
     timeout_s = 60
     [worker.options]
     model = "gpt-5"
@@ -22,18 +22,16 @@
 names the place and the cure. `podium.poolcheck` tries the workers out.
 """
 
-import importlib
-import importlib.util
-import os
-import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any, Final
 
 import msgspec
 
 from podium.config import MICRO, BudgetTable, Positive, RedactTable, Whole, cure
+from podium.poolmodules import import_from, own, tools
+from podium.pooloffers import Offers, discovers
 from podium.unhosted import CONDUCTOR, PERSON, unhosted
 from protocol.actions import Json, Pool, Spend, WorkerSpec
 from protocol.decisions import WRITTEN, PolicySpec, asked
@@ -60,6 +58,7 @@ FIELDS: Final = (
     "attempts",
     "hedge",
     "secrets",
+    "host",
 )
 """What a worker's table says just as `WorkerSpec` does."""
 
@@ -83,8 +82,8 @@ class WorkerTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     name: str
     adapter: str = ""
-    """``function:module:name``, ``openai``, ``python``, ``conductor``, ``person`` and others; empty
-    for a function of that name in the pool's modules."""
+    """``function:module:name``, ``openai``, ``python``, ``mcp:tool``, ``person`` and others; empty
+    for a function of that name in the pool's modules. ``mcp`` alone is a worker for each tool."""
     description: str | None = None
     parameters: dict[str, Json] | None = None
     """JSON Schema, in place of the one made from the signature."""
@@ -92,6 +91,8 @@ class WorkerTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """JSON Schema of the results: one that doesn't fit is a failure."""
     options: dict[str, Json] = {}
     """Of the adapter. A secret is named here, never given: ``api_key_env = "MY_KEY"``."""
+    only: tuple[str, ...] | None = None
+    """Of a server's tools, those that become workers."""
     timeout_s: Positive | None = None
     """Seconds of work that an attempt may take."""
     wait_s: Positive | None = None
@@ -106,6 +107,8 @@ class WorkerTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Whether a call that takes far longer than others may be tried a second time meanwhile."""
     secrets: tuple[str, ...] | None = None
     """Names of the secrets that may be resolved for it: ``${secret:NAME}``."""
+    host: str | None = None
+    """The process that it shares with all workers that name the same."""
 
 
 class PoolFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -168,11 +171,15 @@ def read(path: Path) -> PoolFile:
         ) from None
 
 
-def load(path: str | Path) -> LoadedPool:
+def load(path: str | Path, secrets: str = "") -> LoadedPool:
     """Read a pool file, import its modules, and make its workers.
 
     The file's folder is added to what Python imports from, in this process and in those that it
-    starts.
+    starts. Servers whose tools are workers are asked what they have.
+
+    Args:
+        path: The pool file.
+        secrets: Folder or file with the secrets that workers declare, besides the environment.
 
     Raises:
         NotFound: There is no such file.
@@ -180,7 +187,7 @@ def load(path: str | Path) -> LoadedPool:
     """
     path = Path(path).expanduser().absolute()
     file = read(path)
-    workers, problems = build(path, file)
+    workers, problems = build(path, file, secrets)
     for error in problems.values():
         raise error
     if not workers:
@@ -201,7 +208,9 @@ def load(path: str | Path) -> LoadedPool:
     )
 
 
-def build(path: Path, file: PoolFile) -> tuple[list[WorkerSpec], dict[str, Usage]]:
+def build(
+    path: Path, file: PoolFile, secrets: str = ""
+) -> tuple[list[WorkerSpec], dict[str, Usage]]:
     """The workers that could be made, and what is wrong with each of the others, by its place."""
     problems: dict[str, Usage] = {}
     try:
@@ -212,7 +221,7 @@ def build(path: Path, file: PoolFile) -> tuple[list[WorkerSpec], dict[str, Usage
     found: dict[str, WorkerSpec] = {}
     for name in (*filter(None, (file.pool.module,)), *file.pool.modules):
         try:
-            for spec in _tools(name, path.parent):
+            for spec in tools(name, path.parent):
                 if spec.name in found:
                     raise Usage(
                         f"two functions are the worker {spec.name!r}: {found[spec.name].adapter} "
@@ -223,23 +232,71 @@ def build(path: Path, file: PoolFile) -> tuple[list[WorkerSpec], dict[str, Usage
         except PodiumError as error:
             problems[f"module {name}"] = _placed(error, f"{path}: [pool] module {name!r}")
     redactor = Redactor(file.redact)
+    offers = Offers(redactor, secrets)
+    named = {table.name for table in file.worker} | set(found)
     for index, table in enumerate(file.worker):
+        place = f"{path}: the worker {table.name!r} (worker[{index}])"
         try:
-            made = worker(table, found.get(table.name), path.parent)
-            check_options(made, redactor)
-            found[table.name] = made
+            for single, base in _bases(table, found.get(table.name), path.parent, offers):
+                if single.name != table.name and single.name in named:
+                    raise Usage(
+                        f"{single.adapter} would be the worker {single.name!r}, which is there",
+                        hint="Rename one of the tables, or leave the tool out with only = [...].",
+                    )
+                named.add(single.name)
+                made = worker(single, base)
+                check_options(made, redactor)
+                found[made.name] = made
         except PodiumError as error:
-            place = f"{path}: the worker {table.name!r} (worker[{index}])"
             if not (problems and isinstance(error, _NoAdapter)):
                 problems[table.name] = _placed(error, place)
             found.pop(table.name, None)
     return list(found.values()), problems
 
 
-def worker(table: WorkerTable, function: WorkerSpec | None, folder: Path) -> WorkerSpec:
-    """One worker, from its table and the function of the same name, if there is one."""
+def _bases(
+    table: WorkerTable, function: WorkerSpec | None, folder: Path, offers: Offers
+) -> Iterator[tuple[WorkerTable, WorkerSpec]]:
+    """What is known of the workers of a table besides, and the table as it goes for each."""
     check_name(table.name, "the worker's name")
-    base = function if function is not None and not table.adapter else _base(table, folder)
+    if not discovers(table.adapter):
+        if table.only is not None:
+            raise Usage("only goes with a server's tools", hint='such as adapter = "mcp"')
+        there = function if function is not None and not table.adapter else _base(table, folder)
+        yield table, there
+        return
+    asked = asked_of(table)
+    check_secrets(asked)
+    if ":" in table.adapter:
+        if table.only is not None:
+            raise Usage(f"only: {table.adapter!r} is one tool", hint="Leave only out.")
+        each = {table.name: offers.one(asked)}
+    else:
+        for field in ("description", "parameters"):
+            if getattr(table, field) is not None:
+                raise Usage(
+                    f"{field} can't be the same for all tools of a server",
+                    hint=f'Say it in the table of one: adapter = "{table.adapter}:TOOL".',
+                )
+        each = offers.each(asked, table.only or ())
+    host = table.host or offers.host(table.name, table.adapter, table.options)
+    for name, spec in each.items():
+        single = msgspec.structs.replace(table, name=name, adapter=spec.adapter, host=host)
+        yield single, spec
+
+
+def asked_of(table: WorkerTable) -> WorkerSpec:
+    """What is known of a server's workers before it is asked."""
+    return WorkerSpec(
+        name=table.name,
+        adapter=table.adapter,
+        options=table.options,
+        secrets=table.secrets or (),
+    )
+
+
+def worker(table: WorkerTable, base: WorkerSpec) -> WorkerSpec:
+    """One worker, from its table and what is known of it besides."""
     given: dict[str, Any] = {
         name: value for name in FIELDS if (value := getattr(table, name)) is not None
     }
@@ -255,6 +312,8 @@ def worker(table: WorkerTable, function: WorkerSpec | None, folder: Path) -> Wor
     # An adapter's draft may say its options more exactly than the file does.
     options = base.options or table.options
     spec = msgspec.structs.replace(base, name=table.name, options=options, **given)
+    if spec.host:
+        check_name(spec.host, "its host")
     check_schema(spec.parameters, f"the worker {spec.name!r}")
     check_value_schema(spec.returns, f"what the worker {spec.name!r} returns")
     check_secrets(spec)
@@ -336,70 +395,12 @@ def _base(table: WorkerTable, folder: Path) -> WorkerSpec:
         known = ", ".join(["function:module:name", *others])
         raise Usage(f"there is no adapter {table.adapter!r}", hint=f"Known are: {known}.")
     if kind == "function":
-        _own(table.adapter.split(":")[1] if ":" in table.adapter else "", folder)
+        own(table.adapter.split(":")[1] if ":" in table.adapter else "", folder)
     # Who is described here need not be asked what it is.
     given = {"description": table.description} if table.description else {}
     spec = draft(table.adapter, table.options, **given)
     # The address as it was written: a function may be reached by several.
     return msgspec.structs.replace(spec, adapter=table.adapter)
-
-
-def _tools(name: str, folder: Path) -> list[WorkerSpec]:
-    """The functions of a module that are marked as tools, in their order."""
-    from actors.workers.function import is_tool, spec_of
-
-    module = _import(name, folder)
-    tools = [item for item in vars(module).values() if is_tool(item)]
-    return [spec_of(item) for item in dict.fromkeys(tools)]
-
-
-def _import(name: str, folder: Path) -> ModuleType:
-    _own(name, folder)
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
-            raise Usage(
-                f"there is no module {name!r}: no {name.replace('.', '/')}.py beside the pool file",
-                hint=f"Write {folder / (name.replace('.', '/') + '.py')}, or correct the name.",
-            ) from None
-        raise Usage(
-            f"it imports {error.name!r}, which is not installed",
-            hint=f"pip install {error.name}",
-        ) from None
-    except PodiumError:
-        raise
-    except Exception as error:
-        from actors.workers.outcomes import describe
-
-        raise Usage(
-            f"it can't be imported: {describe(error)}",
-            hint=f"Try it: cd {folder} && python -c 'import {name}'",
-        ) from None
-
-
-def _own(name: str, folder: Path) -> None:
-    """Refuse a module that Python finds elsewhere although the pool's folder has one."""
-    top = name.partition(".")[0]
-    own = folder / f"{top}.py" if (folder / f"{top}.py").is_file() else folder / top / "__init__.py"
-    loaded = sys.modules.get(top)
-    file = getattr(loaded, "__file__", None)
-    if loaded is not None and own.is_file() and file and Path(file).resolve() != own.resolve():
-        raise Usage(
-            f"the module {top!r} is {file} already, and the pool has another in {own}",
-            hint="Give the pool's module a name of its own.",
-        )
-
-
-def import_from(folder: Path) -> None:
-    """Let Python import from a folder, here and in the processes that are started from here."""
-    text = str(folder)
-    if text not in sys.path:
-        sys.path.insert(0, text)
-    paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    if text not in paths:
-        os.environ["PYTHONPATH"] = os.pathsep.join([text, *paths])
-    importlib.invalidate_caches()
 
 
 def unique(names: tuple[str, ...], where: str) -> None:

@@ -38,7 +38,8 @@ async def run_async(
         Unreachable, ...: The deployment can't be had. A run that fails is no error but a `Result`.
     """
     chosen = config or load().config
-    loaded = await asyncio.to_thread(poolfile.load, pool or chosen.pool or OFFLINE)
+    path, secrets = pool or chosen.pool or OFFLINE, chosen.secrets.place()
+    loaded = await asyncio.to_thread(poolfile.load, path, secrets)
     spec = poolfile.policy_spec(policy or chosen.policy or loaded.policy)
     allowed = budget or chosen.budget.over(loaded.budget.over(Budget()))
     async with Host.open(chosen, loaded) as host:

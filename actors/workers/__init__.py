@@ -5,6 +5,7 @@
 ========================  ==========================================================================
 ``a2a``                   an agent that speaks A2A, the protocol between agents
 ``function:module:name``  a Python function, marked with `tool` or not
+``mcp:tool``              a tool of an MCP server
 ``openai``                an agent behind an OpenAI-compatible endpoint
 ``openapi:operation``     an operation of an HTTP service, as an OpenAPI document describes it
 ``python``                Python code in a sandbox
@@ -19,12 +20,13 @@ its own limits of time and size where it can stop what it started; the limit on 
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, cast, runtime_checkable
 
 from actors.ports import Adapter
 from actors.workers.a2a import A2AAdapter
 from actors.workers.agent import OpenAIAdapter
 from actors.workers.function import FunctionAdapter, is_tool, spec_of, tool
+from actors.workers.mcp_tool import McpAdapter
 from actors.workers.openapi import OperationAdapter
 from actors.workers.sandbox import Isolation, PythonAdapter, isolation
 from actors.workers.shell import ShellAdapter
@@ -36,18 +38,23 @@ from protocol.errors import InvalidData
 __all__ = [
     "ADAPTERS",
     "A2AAdapter",
+    "Discovering",
     "FunctionAdapter",
     "Isolation",
+    "McpAdapter",
     "OpenAIAdapter",
     "OperationAdapter",
     "PythonAdapter",
     "Seen",
+    "Sharing",
     "ShellAdapter",
     "cancelled",
+    "discovering",
     "draft",
     "host",
     "is_tool",
     "isolation",
+    "sharing",
     "spec_of",
     "tool",
 ]
@@ -74,10 +81,35 @@ class Described(Protocol):
         ...
 
 
+class Discovering(Hosting, Protocol):
+    """A kind of adapter whose workers are what a server of somebody else's offers."""
+
+    def discover(self, adapter: str, options: Mapping[str, Json]) -> list[WorkerSpec]:
+        """All that is there: by bare names, with full addresses. May block.
+
+        Args:
+            adapter: An address; what follows its kind doesn't matter.
+            options: What the kind takes, secrets filled in.
+
+        Raises:
+            InvalidData, NotFound, Unreachable: Why nothing can be had from it.
+        """
+        ...
+
+
+class Sharing(Hosting, Protocol):
+    """A kind of adapter whose workers share a session, and so have to share a process."""
+
+    def shared(self, options: Mapping[str, Json]) -> bytes:
+        """The same for options of workers that share one. Raises `InvalidData`."""
+        ...
+
+
 ADAPTERS: Final[Mapping[str, Hosting]] = MappingProxyType(
     {
         "a2a": A2AAdapter,
         "function": FunctionAdapter,
+        "mcp": McpAdapter,
         "openai": OpenAIAdapter,
         "openapi": OperationAdapter,
         "python": PythonAdapter,
@@ -119,6 +151,18 @@ def host(spec: WorkerSpec) -> Adapter:
         NotFound: A function that isn't there.
     """
     return _kind(spec.adapter)(spec)
+
+
+def discovering(adapter: str) -> Discovering | None:
+    """The kind of an address, if it knows what there is."""
+    kind = ADAPTERS.get(adapter.partition(":")[0])
+    return cast(Discovering, kind) if hasattr(kind, "discover") else None
+
+
+def sharing(adapter: str) -> Sharing | None:
+    """The kind of an address, if its workers share sessions."""
+    kind = ADAPTERS.get(adapter.partition(":")[0])
+    return cast(Sharing, kind) if hasattr(kind, "shared") else None
 
 
 def _kind(adapter: str) -> Hosting:

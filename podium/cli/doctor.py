@@ -51,6 +51,7 @@ def doctor(*, hosting: Hosting = HOSTING) -> int:
     checks = [*_versions(), _disk(loaded.config), _sandbox(), _ray(loaded.config)]
     checks += _secrets(loaded.config)
     checks.append(_traces(loaded.config))
+    checks += _servers(loaded.config)
     checks += asyncio.run(_broker(loaded.config))
     counts = {state: sum(each.state == state for each in checks) for state in STATES}
     from podium.render_rich import table
@@ -165,6 +166,18 @@ def _secrets(config: "Config") -> Iterator[Check]:
         yield Check("secrets path", "warning", f"others can read {place}", hint)
     else:
         yield Check("secrets path", "ok", place)
+
+
+def _servers(config: "Config") -> Iterator[Check]:
+    """The servers whose tools are workers of the pool that is configured, or stands here."""
+    from podium.poolcheck import servers
+
+    path = Path(config.pool) if config.pool else None
+    there = current().deployments.standing(config)
+    standing = None if there is None else there.workers
+    for each in servers(path, standing, config.secrets.place()):
+        name = f"worker {each.worker}"
+        yield Check(name, each.state, one_line(each.found), one_line(each.hint))
 
 
 async def _broker(config: "Config") -> list[Check]:

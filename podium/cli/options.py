@@ -156,7 +156,7 @@ def load_pool(loaded: "Loaded", there: "Standing | None" = None) -> "LoadedPool"
     from podium.pools import OFFLINE
 
     if loaded.config.pool or there is None:
-        return poolfile.load(loaded.config.pool or OFFLINE)
+        return poolfile.load(loaded.config.pool or OFFLINE, loaded.config.secrets.place())
     return poolfile.LoadedPool(
         path=loaded.config.path(),
         name=there.pool,

@@ -110,14 +110,14 @@ class _Reproduce:
         from protocol.redaction import Redactor
 
         config = self.config
+        secrets = config.secrets.place()
         own: tuple[WorkerSpec, ...] = ()
         standing = current().deployments.standing(config)
         if config.pool:
             path = Path(config.pool).expanduser().absolute()
-            own = tuple(poolfile.build(path, poolfile.read(path))[0])
+            own = tuple(poolfile.build(path, poolfile.read(path), secrets)[0])
         elif standing is not None:
             own = standing.workers.workers
-        secrets = config.secrets.place()
         redactor = Redactor(redaction(config))
         return Hosting(prepared, redactor, secrets, own, live=self.live, tools=self.tools)
 

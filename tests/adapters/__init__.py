@@ -1,8 +1,10 @@
 """The adapters that the suite of `tests/contract/test_adapters.py` is run over, one module each."""
 
+import atexit
+import functools
 import tempfile
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from types import MappingProxyType
 from typing import Final
 
@@ -13,10 +15,12 @@ from tests.adapters.a2a import A2ACase
 from tests.adapters.agent import AgentCase, ToolAgentCase
 from tests.adapters.case import Case, attempt
 from tests.adapters.function import FunctionCase, async_tool, sync_tool
+from tests.adapters.mcp import STDIO, McpCase
 from tests.adapters.openapi import OperationCase
 from tests.adapters.sandbox import SandboxCase, SessionCase
 from tests.adapters.shell import ShellCase
 from tests.endpoint import Endpoint
+from tests.mcp_server import over_http
 from tests.sandboxes import warm
 
 Hosted = Callable[[pytest.MonkeyPatch], AbstractAsyncContextManager[Case]]
@@ -52,6 +56,28 @@ async def _agent_with_tools(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Ca
     monkeypatch.setenv("PODIUM_TEST_KEY", "sk-test")
     with Endpoint() as endpoint:
         yield ToolAgentCase(endpoint)
+
+
+@asynccontextmanager
+async def _mcp(_: pytest.MonkeyPatch) -> AsyncIterator[Case]:
+    case = McpCase(STDIO)
+    yield case
+    await case.other.close()
+
+
+@asynccontextmanager
+async def _mcp_http(_: pytest.MonkeyPatch) -> AsyncIterator[Case]:
+    case = McpCase({"url": _url()})
+    yield case
+    await case.other.close()
+
+
+@functools.cache
+def _url() -> str:
+    """Of a server for all tests: it takes seconds to start, and keeps nothing of one."""
+    living = ExitStack()
+    atexit.register(living.close)
+    return living.enter_context(over_http())
 
 
 @asynccontextmanager
@@ -96,6 +122,8 @@ KINDS: Final = MappingProxyType[str, Hosted](
         "a2a polling": _a2a_polling,
         "function sync": _sync,
         "function async": _async,
+        "mcp stdio": _mcp,
+        "mcp http": _mcp_http,
         "openai": _agent,
         "openapi": _operation,
         "openai with tools": _agent_with_tools,
@@ -106,6 +134,9 @@ KINDS: Final = MappingProxyType[str, Hosted](
     }
 )
 """Each adapter by its kind, and a word where a kind has several."""
+
+SLOW: Final = frozenset({"mcp stdio"})
+"""Those of which every test starts a program that takes seconds to load."""
 
 
 @asynccontextmanager

@@ -16,12 +16,14 @@ from actors.ports import Outcome
 from actors.workers import ADAPTERS
 from protocol.limits import MAX_DETAIL_CHARS
 from protocol.traces import Context
-from tests.adapters import KINDS, hosted
+from tests.adapters import KINDS, SLOW, hosted
 from tests.adapters.case import LARGE, attempt, worked
 
 CONTEXT = Context("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331")
 
-every_adapter = pytest.mark.parametrize("kind", list(KINDS))
+every_adapter = pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow if kind in SLOW else ()) for kind in KINDS]
+)
 
 
 def test_no_adapter_is_left_out() -> None:

@@ -19,7 +19,8 @@ import psutil
 from podium import host
 from podium.config import BudgetTable, Config
 from podium.host import Host
-from podium.poolfile import LoadedPool, import_from
+from podium.poolfile import LoadedPool
+from podium.poolmodules import import_from
 from protocol.actions import Pool
 from tests.integration import chaos_pool
 

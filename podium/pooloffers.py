@@ -1,0 +1,134 @@
+"""What servers of others offer to a pool file: asked once each, however many of its tables name it.
+
+A table whose address names a part (``mcp:TOOL``) is that worker; one whose address is the kind
+alone (``mcp``) becomes a worker for each that is offered, all with the rest of what it says.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from protocol.actions import Json, WorkerSpec
+from protocol.errors import PodiumError, Usage
+from protocol.limits import NAME_PATTERN
+from protocol.redaction import Redactor
+
+MAX_NAME_CHARS: Final = 64
+"""Characters of a worker's name, as ``limits.NAME_PATTERN`` says."""
+
+SHOWN: Final = 40
+"""Names that an error tells: all that most servers have."""
+
+
+def discovers(adapter: str) -> bool:
+    """Whether a server has to be asked what a worker of this address is."""
+    from actors.workers import discovering
+
+    return discovering(adapter) is not None
+
+
+class Offers:
+    """What was asked of servers so far.
+
+    Args:
+        redactor: What no error may say.
+        secrets: Folder or file with the secrets that workers declare, besides the environment.
+    """
+
+    def __init__(self, redactor: Redactor, secrets: str) -> None:
+        self._redactor, self._secrets = redactor, secrets
+        self._found: dict[tuple[str, bytes], list[WorkerSpec] | PodiumError] = {}
+        self._hosts: dict[tuple[str, bytes], str] = {}
+
+    def one(self, asked: WorkerSpec) -> WorkerSpec:
+        """The worker that an address names, as its server describes it."""
+        there = self._all(asked)
+        found = next((spec for spec in there if spec.adapter == asked.adapter), None)
+        if found is None:
+            kind, _, part = asked.adapter.partition(":")
+            raise Usage(
+                f"its server offers no {part!r}",
+                hint=f'It offers: {_told(there)}. adapter = "{kind}" takes all of it.',
+            )
+        return msgspec.structs.replace(found, options=asked.options)  # without secrets
+
+    def each(self, asked: WorkerSpec, only: tuple[str, ...]) -> dict[str, WorkerSpec]:
+        """A worker for each that a server offers, or only for some, by what it will be called."""
+        there = self._all(asked)
+        bare = {spec.name for spec in there}
+        if unknown := [name for name in only if name not in bare]:
+            raise Usage(
+                f"only: its server offers no {unknown[0]!r}", hint=f"It offers: {_told(there)}."
+            )
+        found: dict[str, WorkerSpec] = {}
+        for spec in there:
+            if only and spec.name not in only:
+                continue
+            name = fitting(asked.name, spec.name)
+            if name in found:
+                raise Usage(
+                    f"{found[name].adapter} and {spec.adapter} would both be the worker {name!r}",
+                    hint=f'Name one of them in a table of its own: adapter = "{spec.adapter}", '
+                    "and the others with only = [...].",
+                )
+            found[name] = msgspec.structs.replace(spec, options=asked.options)
+        if not found:
+            raise Usage("its server offers nothing", hint="Look at it: has it any tools?")
+        return found
+
+    def host(self, table: str, adapter: str, options: Mapping[str, Json]) -> str:
+        """The process for a worker, if it shares a session: named after the first that does."""
+        from actors.workers import sharing
+
+        kind = sharing(adapter)
+        if kind is None:
+            return ""
+        key = adapter.partition(":")[0], kind.shared(options)
+        return self._hosts.setdefault(key, table)
+
+    def _all(self, asked: WorkerSpec) -> list[WorkerSpec]:
+        """All that a server offers, or the error that it gave: nobody waits for it twice."""
+        from actors.secrets import Secrets
+
+        known = Secrets.of(asked, self._redactor, self._secrets)
+        options = known.options(asked).options
+        kind = asked.adapter.partition(":")[0]
+        key = kind, msgspec.json.encode(options, order="deterministic")
+        if key not in self._found:
+            self._found[key] = _ask(asked.adapter, options, known.redactor)
+        found = self._found[key]
+        if isinstance(found, PodiumError):
+            raise found
+        return found
+
+
+def _ask(
+    adapter: str, options: dict[str, Json], redactor: Redactor
+) -> list[WorkerSpec] | PodiumError:
+    from actors.workers import discovering
+    from actors.workers.outcomes import leaving
+
+    kind = discovering(adapter)
+    assert kind is not None
+    token = leaving.set(redactor)
+    try:
+        return kind.discover(adapter, options)
+    except PodiumError as error:
+        return type(error)(redactor.text(error.message), hint=redactor.text(error.hint))
+    finally:
+        leaving.reset(token)
+
+
+def fitting(table: str, part: str) -> str:
+    """``TABLE_PART``, made fit for a worker: other characters are ``_``, the end is cut."""
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", f"{table}_{part}")[:MAX_NAME_CHARS]
+    assert re.fullmatch(NAME_PATTERN, name), name
+    return name
+
+
+def _told(offered: list[WorkerSpec]) -> str:
+    names = [spec.name for spec in offered]
+    more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return (", ".join(names[:SHOWN]) or "nothing") + more
