@@ -87,6 +87,12 @@ def picture() -> CallToolResult:
     return CallToolResult(content=[TextContent(type="text", text="a greeting"), image])
 
 
+@server.tool(structured_output=False)
+def huge() -> str:
+    """More than the SDK takes over HTTP unless it is told to."""
+    return "x" * 2_000_000
+
+
 @server.tool()
 def die() -> str:
     """Ends the server, with a word."""

@@ -17,6 +17,7 @@ from actors import tracing
 from actors.workers.outcomes import redacted
 from protocol.actions import Json
 from protocol.errors import InvalidData, NotFound, PodiumError, Unreachable
+from protocol.limits import MAX_VALUE_BYTES
 from replay.address import shown
 
 if TYPE_CHECKING:
@@ -28,6 +29,12 @@ INSTALL: Final = "pip install 'podium[mcp]'"
 
 CONNECT_S: Final = 10.0
 """Seconds that a connection to a server may take: across the world it takes a third of one."""
+
+MAX_EVENT_BYTES: Final = 2 * MAX_VALUE_BYTES
+"""Bytes of one message over HTTP: the largest value there may be, with what JSON puts around it."""
+
+CLOSED: Final = "Connection closed"
+"""What the SDK says to all who wait for a session that has ended."""
 
 STDERR_BYTES: Final = 4_096
 """Bytes kept of what a server writes to its standard error: the end of a traceback."""
@@ -207,7 +214,9 @@ async def transport(
             httpx2.AsyncClient(
                 headers=server.headers, timeout=timeout, event_hooks=hooks
             ) as client,
-            streamable_http_client(server.url, http_client=client) as streams,
+            streamable_http_client(
+                server.url, http_client=client, max_sse_event_size=MAX_EVENT_BYTES
+            ) as streams,
         ):
             yield streams
         return
@@ -282,9 +291,10 @@ def _refused(name: str, error: BaseException | None, statuses: list[int]) -> Pod
 
 
 def _closed(error: BaseException) -> bool:
-    from mcp_types import CONNECTION_CLOSED
+    from mcp.types import CONNECTION_CLOSED
 
-    return getattr(error, "code", None) == CONNECTION_CLOSED
+    said = getattr(error, "code", None), getattr(error, "message", "")
+    return said == (CONNECTION_CLOSED, CLOSED)
 
 
 def _worded(error: BaseException) -> str:

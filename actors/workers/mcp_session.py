@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from actors import tracing
-from actors.workers.mcp_server import Server, Tail, refusals, sdk, transport, unreachable
+from actors.workers.mcp_server import CLOSED, Server, Tail, refusals, sdk, transport, unreachable
 from protocol.actions import Json
 from protocol.errors import PodiumError, TooLarge, Unreachable
 
@@ -234,7 +234,7 @@ class Session:
                 connection.end()
                 await asyncio.wait({connection.task})
                 raise connection.lost(statuses) from None
-            if statuses and _made_up(error):
+            if _unanswered(error, statuses):
                 raise unreachable(self.server, error, statuses, "") from None
             raise
         finally:
@@ -281,18 +281,21 @@ class Session:
 
 
 def _breaks(error: Exception) -> bool:
-    """Whether an error says that the session is no more."""
+    """Whether an error says that the session is no more, for any call."""
     from mcp.types import CONNECTION_CLOSED, INVALID_REQUEST
 
-    code, message = getattr(error, "code", None), getattr(error, "message", "")
-    return code == CONNECTION_CLOSED or (code == INVALID_REQUEST and "terminated" in message)
+    said = getattr(error, "code", None), getattr(error, "message", "")
+    return said in ((CONNECTION_CLOSED, CLOSED), (INVALID_REQUEST, "Session terminated"))
 
 
-def _made_up(error: Exception) -> bool:
-    """Whether the SDK may have made an error of a refusal by HTTP, which said nothing more."""
-    from mcp.types import INTERNAL_ERROR, METHOD_NOT_FOUND
+def _unanswered(error: Exception, statuses: list[int]) -> bool:
+    """Whether the SDK made up an error for a request by HTTP that got no answer of MCP."""
+    from mcp.types import CONNECTION_CLOSED, INTERNAL_ERROR, METHOD_NOT_FOUND
 
-    return getattr(error, "code", None) in (INTERNAL_ERROR, METHOD_NOT_FOUND)
+    code = getattr(error, "code", None)
+    return code == CONNECTION_CLOSED or (
+        bool(statuses) and code in (INTERNAL_ERROR, METHOD_NOT_FOUND)
+    )
 
 
 def _difference(old: Tools, new: Tools) -> str:

@@ -31,6 +31,12 @@ _UNKNOWN: Final = re.compile(
 )
 """How servers say that they have no such tool, where they say it as the tool's own failure."""
 
+_MISFIT: Final = re.compile(
+    r"MCP error -32602\b"  # the SDK for TypeScript
+    r"|Error executing tool \S+: \d+ validation errors? for \w*Arguments\b"  # that for Python
+)
+"""How the official SDKs say that arguments don't fit, where they say it as the tool's failure."""
+
 _T = TypeVar("_T")
 
 
@@ -149,15 +155,18 @@ class McpAdapter:
         text = f"The server wants other arguments than those declared: {wrong}. It wants: {wanted}"
         return failure("PARSE_ERR", "policy", text)
 
+    async def _unknown(self, session: Session, attempt: Attempt) -> Outcome | None:
+        """What is wrong, if the server has other tools by now and has not said so."""
+        return self._unfit(await session.tools(again=True), attempt)
+
     async def _called(self, session: Session, attempt: Attempt) -> Outcome:
         from mcp import MCPError
         from pydantic import ValidationError
 
         try:
             result = await session.call(self.tool, attempt.arguments)
-            if result.is_error and _UNKNOWN.search(_texts(result)):
-                unfit = self._unfit(await session.tools(again=True), attempt)
-                return unfit or outcome_of(result)
+            if result.is_error and (_UNKNOWN.search(said := _texts(result)) or _refuses(said)):
+                return await self._unknown(session, attempt) or outcome_of(result)
             return outcome_of(result)
         except MCPError as error:
             return await self._refused(session, attempt, error)
@@ -174,8 +183,8 @@ class McpAdapter:
         match error.code:
             case code if code == INVALID_PARAMS:
                 # Servers say it of a tool that they don't have, too.
-                unfit = self._unfit(await session.tools(again=True), attempt)
-                return unfit or failure("PARSE_ERR", "policy", f"The server refused: {text}")
+                unknown = await self._unknown(session, attempt)
+                return unknown or failure("PARSE_ERR", "policy", f"The server refused: {text}")
             case code if code == REQUEST_TIMEOUT:
                 return failure("TIMEOUT", "worker", f"The server gave up: {text}")
             case code if code in (METHOD_NOT_FOUND, PARSE_ERROR):
@@ -188,6 +197,8 @@ def outcome_of(result: "CallToolResult") -> Outcome:
     """A tool's result as a call's: structured content if there is some, else its texts."""
     text = _texts(result)
     if result.is_error:
+        if _refuses(text):
+            return failure("PARSE_ERR", "policy", text)
         return failure("EXEC_ERR", "worker", text or "The tool failed, and said nothing.")
     blocks = [_block(block) for block in result.content]
     others = [block for block in blocks if not isinstance(block, str)]
@@ -200,6 +211,10 @@ def outcome_of(result: "CallToolResult") -> Outcome:
         return Outcome(value=json_value(value))
     except Unrepresentable as error:
         return failure("EXEC_ERR", "worker", str(error))
+
+
+def _refuses(text: str) -> bool:
+    return _MISFIT.match(text) is not None
 
 
 def _texts(result: "CallToolResult") -> str:

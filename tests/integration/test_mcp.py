@@ -254,6 +254,9 @@ async def test_a_server_of_the_sdk_over_http() -> None:
         async with hosted(options) as tools:
             assert (await ask(tools["go"], page="a")).value == {"result": 1}
             assert (await ask(tools["where"])).value == {"result": ["a"]}
+            misfit = await ask(tools["go"], page=["a"])
+            assert (misfit.status, misfit.fault) == ("PARSE_ERR", "policy")
+            assert "page" in misfit.value
             assert (await ask(tools["work"], what="token")).value == "Bearer abc"
             context = Context("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331")
             with tracing.under(lambda: (context, {"podium.run.id": "r"})):
@@ -263,6 +266,7 @@ async def test_a_server_of_the_sdk_over_http() -> None:
             assert text == "a greeting"
             assert (image["type"], image["mimeType"]) == ("image", "image/png")
             assert base64.b64decode(image["data"]) == b"hi"
+            assert (await ask(tools["huge"])).value == "x" * 2_000_000
             assert tools["go"].spec.description == "Goes to a page, and says how many there were."
 
             told: list[list[WorkerSpec]] = []
