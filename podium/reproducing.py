@@ -145,7 +145,7 @@ def untrusted(
     """Why a worker that a log names is not hosted here; "" if it may be.
 
     A log may have come from anywhere: what it names must not have any function called, code run
-    without walls, or a key sent somewhere.
+    without walls, a command run, or a key sent somewhere.
 
     Args:
         spec: The worker, as the log has it.

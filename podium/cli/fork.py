@@ -270,7 +270,8 @@ class _Fork:
 
         origin = origin_at(log, choice.at, history)
         state = log.state(choice.at)
-        workers = tuple(_worker(text, state.pool) for text in self.changes.worker)
+        secrets = self.loaded.config.secrets.place()
+        workers = tuple(_worker(text, state.pool, secrets) for text in self.changes.worker)
         policy = policy_spec(self.policy) if self.policy else None
         bare = Fork(
             run=run_id(bytes(8)),
@@ -332,7 +333,7 @@ class _Fork:
             )
 
 
-def _worker(text: str, pool: "Pool") -> "WorkerSpec":
+def _worker(text: str, pool: "Pool", secrets: str) -> "WorkerSpec":
     """The worker that ``NAME=SOURCE`` means. Raises `Usage` or what a pool file does."""
     from podium import poolfile
 
@@ -347,7 +348,7 @@ def _worker(text: str, pool: "Pool") -> "WorkerSpec":
         file, other = source.removesuffix(".toml"), name
     if other:
         try:
-            there = poolfile.load(f"{file}.toml").pool
+            there = poolfile.load(f"{file}.toml", secrets).pool
         except NotFound as error:
             raise NotFound(error.message, hint=f"Correct its path: --worker {text}") from None
         where = f"{file}.toml"

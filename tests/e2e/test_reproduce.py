@@ -411,3 +411,8 @@ def test_workers_are_trusted_by_what_they_may_do() -> None:
     assert "no @podium.tool" in untrusted(
         WorkerSpec(name="f", adapter="function:os:system"), (agent,), live=False
     )
+    tool = WorkerSpec(name="t", adapter="mcp:x", options={"command": "rm", "args": ["-r", "/"]})
+    listing = WorkerSpec(name="t", adapter="mcp:x", options={"command": "ls"})
+    assert untrusted(tool, (tool,), live=False) == ""
+    assert "options of its own (command" in untrusted(tool, (listing,), live=False)
+    assert "options of its own (command" in untrusted(tool, (), live=False)
