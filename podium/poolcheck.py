@@ -8,6 +8,7 @@ this process's environment.
 import asyncio
 import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 from urllib.parse import urlsplit
@@ -93,10 +94,13 @@ def servers(path: Path | None, standing: Pool | None, secrets: str) -> list[Find
     """
     file = read(path.expanduser()) if path is not None else PoolFile()
     offers = Offers(Redactor(file.redact), secrets)
-    hosted = [] if standing is None else standing.workers
+    hosted: Sequence[WorkerSpec] = () if standing is None else standing.workers
     asked = [asked_of(table) for table in file.worker if discovers(table.adapter)]
-    findings = [_offered(spec, offers) for spec in asked]
-    return findings + [_as_hosted(spec, offers) for spec in hosted if discovers(spec.adapter)]
+    hosted = [spec for spec in hosted if discovers(spec.adapter)]
+    offers.ask((*asked, *hosted))
+    return [_offered(spec, offers) for spec in asked] + [
+        _as_hosted(spec, offers) for spec in hosted
+    ]
 
 
 def _offered(asked: WorkerSpec, offers: Offers) -> Finding:

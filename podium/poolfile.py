@@ -233,6 +233,7 @@ def build(
             problems[f"module {name}"] = _placed(error, f"{path}: [pool] module {name!r}")
     redactor = Redactor(file.redact)
     offers = Offers(redactor, secrets)
+    offers.ask(asked_of(table) for table in file.worker if discovers(table.adapter))
     named = {table.name for table in file.worker} | set(found)
     for index, table in enumerate(file.worker):
         place = f"{path}: the worker {table.name!r} (worker[{index}])"

@@ -4,9 +4,12 @@ A table whose address names a part (``mcp:TOOL``) is that worker; one whose addr
 alone (``mcp``) becomes a worker for each that is offered, all with the rest of what it says.
 """
 
+import contextlib
 import re
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -20,6 +23,16 @@ MAX_NAME_CHARS: Final = 64
 
 SHOWN: Final = 40
 """Names that an error tells: all that most servers have."""
+
+
+MAX_ASKED: Final = 8
+"""Servers that are asked at a time: each may be a program that loads for seconds."""
+
+_Key: TypeAlias = tuple[str, bytes]
+"""The kind of an adapter, and its options."""
+
+_Answer: TypeAlias = list[WorkerSpec] | PodiumError
+"""What a server offers, or why it can't be told."""
 
 
 def discovers(adapter: str) -> bool:
@@ -39,8 +52,8 @@ class Offers:
 
     def __init__(self, redactor: Redactor, secrets: str) -> None:
         self._redactor, self._secrets = redactor, secrets
-        self._found: dict[tuple[str, bytes], list[WorkerSpec] | PodiumError] = {}
-        self._hosts: dict[tuple[str, bytes], str] = {}
+        self._found: dict[_Key, _Answer] = {}
+        self._hosts: dict[_Key, str] = {}
 
     def one(self, asked: WorkerSpec) -> WorkerSpec:
         """The worker that an address names, as its server describes it."""
@@ -88,25 +101,41 @@ class Offers:
         key = adapter.partition(":")[0], kind.shared(options)
         return self._hosts.setdefault(key, table)
 
+    def ask(self, all_asked: Iterable[WorkerSpec]) -> None:
+        """Ask all these servers at the same time: each may take seconds to start."""
+        questions: dict[_Key, Callable[[], _Answer]] = {}
+        for asked in all_asked:
+            with contextlib.suppress(PodiumError):  # said when it is asked for itself
+                key, question = self._question(asked)
+                if key not in self._found:
+                    questions[key] = question
+        if questions:
+            with ThreadPoolExecutor(min(len(questions), MAX_ASKED), "offers") as threads:
+                answers = threads.map(lambda question: question(), questions.values())
+                self._found.update(zip(questions, answers, strict=True))
+
     def _all(self, asked: WorkerSpec) -> list[WorkerSpec]:
         """All that a server offers, or the error that it gave: nobody waits for it twice."""
+        key, question = self._question(asked)
+        if key not in self._found:
+            self._found[key] = question()
+        found = self._found[key]
+        if isinstance(found, PodiumError):
+            raise found
+        return found
+
+    def _question(self, asked: WorkerSpec) -> tuple[_Key, Callable[[], _Answer]]:
+        """What to ask a server, and how to. Raises what is wrong with the secrets for it."""
         from actors.secrets import Secrets
 
         known = Secrets.of(asked, self._redactor, self._secrets)
         options = known.options(asked).options
         kind = asked.adapter.partition(":")[0]
         key = kind, msgspec.json.encode(options, order="deterministic")
-        if key not in self._found:
-            self._found[key] = _ask(asked.adapter, options, known.redactor)
-        found = self._found[key]
-        if isinstance(found, PodiumError):
-            raise found
-        return found
+        return key, partial(_ask, asked.adapter, options, known.redactor)
 
 
-def _ask(
-    adapter: str, options: dict[str, Json], redactor: Redactor
-) -> list[WorkerSpec] | PodiumError:
+def _ask(adapter: str, options: dict[str, Json], redactor: Redactor) -> _Answer:
     from actors.workers import discovering
     from actors.workers.outcomes import leaving
 
