@@ -71,6 +71,9 @@ def call(request: Any, name: str, arguments: dict[str, Any]) -> None:
             tools["come"] = ANY
             if what == "change":
                 say({"method": "notifications/tools/list_changed"})
+        case "never list again":
+            tools.clear()
+            say({"method": "notifications/tools/list_changed"})
         case "who":
             result["structuredContent"] = {"pid": os.getpid(), "token": os.environ.get("TOKEN")}
     say({"id": request, "result": result})
@@ -85,6 +88,8 @@ def answer(message: dict[str, Any]) -> None:
             result = {"protocolVersion": KNOWN, "capabilities": can, "serverInfo": info}
             say({"id": request, "result": result})
         case "tools/list":
+            if not tools:
+                return
             # One on each page.
             number = int(parameters.get("cursor", 0))
             name = list(tools)[number]

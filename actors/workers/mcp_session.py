@@ -156,7 +156,7 @@ class _Connection:
     async def settled(self) -> None:
         """Return when the tools are known that it has said it has."""
         if self._relisting is not None:
-            await asyncio.shield(self._relisting)
+            await asyncio.wait({self._relisting})  # which may end with the connection
 
     async def _list(self) -> None:
         from mcp.shared.exceptions import MCPError

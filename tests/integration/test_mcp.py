@@ -102,6 +102,16 @@ async def test_what_waits_when_a_server_dies_hears_of_it() -> None:
         assert (outcome.status, outcome.fault) == ("EXEC_ERR", "infrastructure")
 
 
+async def test_what_waits_for_a_list_when_a_server_dies_is_no_cancellation() -> None:
+    async with hosted(OLD) as tools:
+        who = (await ask(tools["go"], what="who")).value["pid"]
+        await ask(tools["do"], what="never list again")
+        waiting = asyncio.create_task(ask(tools["go"], what="who"))
+        await asyncio.sleep(0)
+        os.kill(who, signal.SIGKILL)
+        assert (await waiting).value["pid"] != who
+
+
 async def test_a_call_that_is_withdrawn_is_cancelled_at_the_server() -> None:
     async with hosted(OLD) as tools:
         await ask(tools["go"], what="who")
