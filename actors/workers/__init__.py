@@ -131,8 +131,8 @@ def draft(adapter: str, options: Mapping[str, Json] | None = None, **fields: Any
 
     Raises:
         InvalidData: An unknown kind, a wrong option, a function that can't be described.
-        NotFound: A function, or a skill, that isn't there.
-        Unreachable, Denied: A worker that describes itself doesn't answer.
+        NotFound: A function, a skill or a server's tool that isn't there.
+        Unreachable, Denied: A worker that describes itself, or its server, doesn't answer.
     """
     kind = _kind(adapter)
     made = kind.draft(adapter, options or {})
