@@ -92,7 +92,7 @@ class WorkerTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     options: dict[str, Json] = {}
     """Of the adapter. A secret is named here, never given: ``api_key_env = "MY_KEY"``."""
     only: tuple[str, ...] | None = None
-    """Of a server's tools, those that become workers."""
+    """Of what a server offers (tools, operations), that which becomes workers."""
     timeout_s: Positive | None = None
     """Seconds of work that an attempt may take."""
     wait_s: Positive | None = None

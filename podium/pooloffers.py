@@ -36,10 +36,14 @@ _Answer: TypeAlias = list[WorkerSpec] | PodiumError
 
 
 def discovers(adapter: str) -> bool:
-    """Whether a server has to be asked what a worker of this address is."""
-    from actors.workers import discovering
+    """Whether all that a server offers has to be known for a worker of this address.
 
-    return discovering(adapter) is not None
+    One that names its part, and shares no session, is described by its adapter alone.
+    """
+    from actors.workers import discovering, sharing
+
+    named = bool(adapter.partition(":")[2])
+    return discovering(adapter) is not None and (not named or sharing(adapter) is not None)
 
 
 class Offers:
@@ -70,14 +74,14 @@ class Offers:
     def each(self, asked: WorkerSpec, only: tuple[str, ...]) -> dict[str, WorkerSpec]:
         """A worker for each that a server offers, or only for some, by what it will be called."""
         there = self._all(asked)
-        bare = {spec.name for spec in there}
-        if unknown := [name for name in only if name not in bare]:
+        known = {name for spec in there for name in _names(spec)}
+        if unknown := [name for name in only if name not in known]:
             raise Usage(
                 f"only: its server offers no {unknown[0]!r}", hint=f"It offers: {_told(there)}."
             )
         found: dict[str, WorkerSpec] = {}
         for spec in there:
-            if only and spec.name not in only:
+            if only and not _names(spec) & set(only):
                 continue
             name = fitting(asked.name, spec.name)
             if name in found:
@@ -155,6 +159,11 @@ def fitting(table: str, part: str) -> str:
     name = re.sub(r"[^A-Za-z0-9_-]", "_", f"{table}_{part}")[:MAX_NAME_CHARS]
     assert re.fullmatch(NAME_PATTERN, name), name
     return name
+
+
+def _names(spec: WorkerSpec) -> set[str]:
+    """What a pool file may call one that is offered: its bare name, or as its address does."""
+    return {spec.name, spec.adapter.partition(":")[2]}
 
 
 def _told(offered: list[WorkerSpec]) -> str:

@@ -71,6 +71,41 @@ def test_those_with_the_same_options_share_a_host(tmp_path: Path) -> None:
     assert hosts == {"mover": "mover", "db_do": "mover", "other": "other", "apart": "far"}
 
 
+SHOP: Final = {
+    "openapi": "3.1.0",
+    "info": {"title": "Shop", "version": "1"},
+    "servers": [{"url": "http://127.0.0.1:9"}],
+    "paths": {
+        "/things": {
+            "get": {"operationId": "list", "responses": {"200": {"description": "ok"}}},
+            "post": {"responses": {"201": {"description": "ok"}}},
+        }
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("adapter", "field", "option", "addresses"),
+    [
+        ("openapi", "", "", ["openapi:list", "openapi:POST /things"]),
+        ("openapi", 'only = ["list"]', "", ["openapi:list"]),
+        ("openapi", 'only = ["POST /things"]', "", ["openapi:POST /things"]),
+        ("openapi", "", 'only = ["POST /things"]', ["openapi:POST /things"]),
+        ("openapi:POST /things", "", "", ["openapi:POST /things"]),
+    ],
+)
+def test_so_are_the_operations_of_a_document(
+    tmp_path: Path, adapter: str, field: str, option: str, addresses: list[str]
+) -> None:
+    (tmp_path / "shop.json").write_text(json.dumps(SHOP))
+    head = f'[[worker]]\nname = "shop"\nadapter = "{adapter}"\n{field}\n'
+    where = f'[worker.options]\ndocument = "{tmp_path / "shop.json"}"\n{option}\n'
+    workers = poolfile.load(write(tmp_path, head + where)).pool.workers
+    assert [spec.adapter for spec in workers] == addresses
+    assert all(spec.name.startswith("shop") for spec in workers)
+    assert {spec.host for spec in workers} == {""}
+
+
 def test_a_secret_reaches_the_server_and_not_the_pool(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
