@@ -411,6 +411,11 @@ def test_workers_are_trusted_by_what_they_may_do() -> None:
     assert "no @podium.tool" in untrusted(
         WorkerSpec(name="f", adapter="function:os:system"), (agent,), live=False
     )
+
+
+def test_a_servers_tool_may_be_any_command() -> None:
+    from podium.reproducing import untrusted
+
     tool = WorkerSpec(name="t", adapter="mcp:x", options={"command": "rm", "args": ["-r", "/"]})
     listing = WorkerSpec(name="t", adapter="mcp:x", options={"command": "ls"})
     assert untrusted(tool, (tool,), live=False) == ""
