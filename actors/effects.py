@@ -119,7 +119,7 @@ class Effects:
             shown = view(shell.state, shell.values, effect.limited_by)
             try:
                 async with asyncio.timeout(spec.timeout_ms / 1_000):
-                    reply = to_prompt(await policy.ask(shown), spec.dialect, shown)
+                    reply = to_prompt(await policy.ask(shown), spec, shown)
             except TimeoutError:
                 text = f"no reply within {spec.timeout_ms} ms"
                 reply = Reply(status="TIMEOUT", error=text, spend=spec.reserve)

@@ -20,9 +20,10 @@ from actors.jetstream_queue import JetStreamQueue, consumers_of
 from actors.ports import Policy
 from actors.secrets import Secrets, ambient, named_keys
 from actors.worker import Worker, WorkerOptions
-from actors.workers.chat import KEY_ENV, key_from
+from actors.workers.chat import key_from
 from protocol import subjects
 from protocol.actions import UNHOSTED, Pool, WorkerSpec
+from protocol.codec import encode
 from protocol.decisions import PolicySpec, asked
 from protocol.errors import Denied, PodiumError
 from protocol.redaction import Redactor
@@ -69,6 +70,9 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     policies: tuple[str, ...] = ()
     """For a conductor: which policies of the user's own it may import. A task names its policy, and
     whoever may submit must not thereby have any code run where the rights to the log are."""
+    endpoints: tuple[PolicySpec, ...] = ()
+    """For a conductor: policies whose models it may ask where they say, with the keys that they
+    name; see `policies.asks`."""
     specs: tuple[WorkerSpec, ...] = ()
     """For a worker: what it hosts; several where they share a session."""
     redact: Redaction = EVERYTHING
@@ -127,7 +131,11 @@ def now_ms() -> int:
 def known_to(declared: Declared) -> dict[str, str]:
     """The secrets that an actor's process holds, by what is said in their place."""
     if not declared.specs:
-        return ambient() | named_keys(KEY_ENV, key_from(KEY_ENV))
+        known = ambient()
+        for place in {policies.ANYWHERE, *map(policies.place, declared.endpoints)}:
+            if place is not None:
+                known |= named_keys(place.key_env, key_from(place.key_env))
+        return known
     known = ambient()
     for spec in declared.specs:
         with contextlib.suppress(PodiumError):  # said when the worker starts
@@ -169,6 +177,18 @@ class Program:
         await self._broker.close()
 
 
+def need_hosted(declared: Declared, spec: PolicySpec) -> None:
+    """Raise `Denied` unless a conductor may ask the policy that a task names."""
+    hint = "name it in the pool's file or in podium.toml, and start the deployment again"
+    inner = asked(spec.name)
+    if inner.startswith("python:") and not {spec.name, inner} & set(declared.policies):
+        raise Denied(f"this deployment does not host policy {spec.name!r}", hint=hint)
+    if not policies.asks(declared.endpoints, spec):
+        raise Denied(
+            f"this deployment does not ask policy {spec.name!r} {policies.place(spec)}", hint=hint
+        )
+
+
 async def start(declared: Declared) -> Program:
     """Connect, and begin to work.
 
@@ -185,18 +205,14 @@ def _queue(broker: Broker, stream: str, declared: Declared) -> JetStreamQueue:
 
 async def _conductor(declared: Declared) -> Program:
     broker = await declared.connection.open(declared.name)
-    cache: dict[str, Policy] = {}
+    cache: dict[bytes, Policy] = {}
 
     def policy(spec: PolicySpec) -> Policy:
-        inner = asked(spec.name)
-        if inner.startswith("python:") and not {spec.name, inner} & set(declared.policies):
-            raise Denied(
-                f"this deployment does not host policy {spec.name!r}",
-                hint="name it in the pool's file or in podium.toml, and start the deployment again",
-            )
-        if spec.name not in cache:
-            cache[spec.name] = policies.find(spec.name)
-        return cache[spec.name]
+        need_hosted(declared, spec)
+        key = encode(spec)
+        if key not in cache:
+            cache[key] = policies.make(spec)
+        return cache[key]
 
     calls = _queue(broker, subjects.CALLS, declared)
     conductor = Conductor(

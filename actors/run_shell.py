@@ -27,8 +27,8 @@ from protocol.commands import (
     Start,
     TaskMessage,
 )
-from protocol.decisions import Dialect, Reply, View
-from protocol.dialects import to_prompt
+from protocol.decisions import Reply, View
+from protocol.dialects import speaker, to_prompt
 from protocol.errors import Fenced, InvalidData, NotFound, PodiumError, TooLarge, Usage
 from protocol.limits import MAX_COMMANDS_PER_TURN, MAX_DETAIL_CHARS
 from protocol.rules import Draft
@@ -347,7 +347,6 @@ class RunShell:
             return
         shown = view(draft.state, self.values, asked.limited_by)
         policy = self._policy(draft.state)
-        dialect: Dialect = "decision" if asked.asker == "composer" else draft.state.policy.dialect
         if asked.asker == "composer":
             reply = compose(shown)
         elif isinstance(policy, Reply):
@@ -356,7 +355,9 @@ class RunShell:
             reply = _decided(policy.decide, shown)
         else:
             return
-        reply = self.redactor.reply(to_prompt(reply, dialect, shown))
+        reply = self.redactor.reply(
+            to_prompt(reply, speaker(draft.state.policy, asked.asker), shown)
+        )
         feed(draft, [PolicyReply(asked.turn, reply)])
 
     def _instant(self, state: RunState) -> bool:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from podium.client import Client
     from podium.config import Config
     from podium.host import Host
-    from podium.poolfile import LoadedPool, policy_spec
+    from podium.policyfile import policy_spec
+    from podium.poolfile import LoadedPool
     from podium.poolfile import load as load_pool
     from podium.rows import Result, RunRow
     from podium.running import run, run_async
@@ -84,7 +85,7 @@ _HOMES: Final[dict[str, str]] = {
     "WorkerSpec": "protocol.actions",
     "cancelled": "actors.workers",
     "load_pool": "podium.poolfile:load",
-    "policy_spec": "podium.poolfile",
+    "policy_spec": "podium.policyfile",
     "run": "podium.running",
     "run_async": "podium.running",
     "tool": "actors.workers",

@@ -11,12 +11,12 @@ from protocol import edits, subjects
 from protocol.actions import Pool, Spend, WorkerSpec
 from protocol.budgets import Budget, short_of
 from protocol.commands import Fork, Start
-from protocol.decisions import PolicySpec
+from protocol.decisions import PolicySpec, asked
 from protocol.edits import MAX_EDITS
 from protocol.errors import Conflict, InvalidData, TooLarge, Usage
 from protocol.events import RunForked
 from protocol.inbox import SET_ASIDE, Label
-from protocol.limits import MAX_POOL_BYTES, MAX_TASK_BYTES, MAX_WORKERS
+from protocol.limits import MAX_POLICY_BYTES, MAX_POOL_BYTES, MAX_TASK_BYTES, MAX_WORKERS
 from protocol.run import evolve
 from protocol.schemas import check_schema
 from protocol.state import RunState
@@ -47,7 +47,8 @@ def check_start(start: Start) -> None:
         start.redact.check()
     if not start.policy.name:
         raise InvalidData("the policy has no name", hint="use 'rules' or 'openai:MODEL'")
-    in_range(start.policy, "the policy")
+    _fits(start.policy, MAX_POLICY_BYTES, "the policy", "shorten its plan or its job")
+    check_plan(start.policy, start.pool)
     budget = in_range(start.budget, "the budget")
     reserve = start.policy.reserve
     short = short_of(budget, Spend(), reserve, kept=reserve)
@@ -86,6 +87,29 @@ def check_pool(pool: Pool) -> None:
                     hint="it must be at least 1",
                 )
     _fits(pool, MAX_POOL_BYTES, "the pool", "shorten descriptions and schemas")
+
+
+def check_plan(policy: PolicySpec, pool: Pool) -> None:
+    """Raise unless a policy that follows a plan has one, for workers of the pool."""
+    if asked(policy.name).partition(":")[0] != "static":
+        return
+    from actors.policies.static import StaticPolicy
+
+    for call in StaticPolicy(policy).plan.call:
+        worker = pool.get(call.worker)
+        if worker is not None and worker.kind == "conductor":
+            raise Usage(
+                f"The plan of the policy {policy.name} calls {call.worker!r}, whose run would "
+                "follow the same plan.",
+                hint="Call the workers themselves.",
+            )
+        if worker is None:
+            names = ", ".join(worker.name for worker in pool.workers)
+            raise Usage(
+                f"The plan of the policy {policy.name} calls {call.worker!r}, which is no worker "
+                "of the pool.",
+                hint=f"The pool has: {names}.",
+            )
 
 
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
@@ -143,7 +167,8 @@ def check_fork(state: RunState, fork: Fork) -> None:
     _same_kinds(state.pool, forked.pool)
     _reopenable(state, fork)
     if fork.policy is not None:
-        in_range(fork.policy, "the policy")
+        _fits(fork.policy, MAX_POLICY_BYTES, "the policy", "shorten its plan or its job")
+        check_plan(fork.policy, forked.pool)
     _affords(forked.budget, forked.committed, forked.policy)
 
 

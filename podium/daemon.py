@@ -33,6 +33,7 @@ from podium.shelved import shelves_of
 from podium.tracing.keeper import Keeper
 from protocol import subjects
 from protocol.actions import Pool
+from protocol.decisions import PolicySpec
 from protocol.errors import Conflict, PodiumError, Unreachable
 from protocol.secret_forms import Redaction
 from replay import durability
@@ -75,8 +76,11 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     pool: Pool
     policy: str = ""
     """The pool's own, for runs that name none."""
+    spec: PolicySpec | None = None
+    """What a run records of it, where its name doesn't say it all."""
     policies: tuple[str, ...] = ()
-    """Further ones that its conductors may import."""
+    endpoints: tuple[PolicySpec, ...] = ()
+    """Further ones that its conductors may import, or ask where they say."""
     budget: BudgetTable = BudgetTable()
     """The pool's own, likewise."""
     tied: bool
@@ -91,6 +95,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     pool: str
     workers: Pool
     policy: str = ""
+    spec: PolicySpec | None = None
     budget: BudgetTable = BudgetTable()
     redact: Redaction = Redaction()
     """What its processes take for a secret, and so must whoever gives it tasks."""
@@ -160,6 +165,7 @@ class Daemon:
             pool=self.asked.pool_name,
             workers=self.asked.pool,
             policy=self.asked.policy,
+            spec=self.asked.spec,
             budget=self.asked.budget,
             redact=self.config.redact,
             since=self._since,
@@ -313,6 +319,7 @@ class Daemon:
             policies=tuple(
                 sorted({self.asked.policy, self.config.policy, *self.asked.policies} - {""})
             ),
+            endpoints=(*filter(None, [self.asked.spec]), *self.asked.endpoints),
             redact=self.config.redact,
             shelves=shelves_of(self.config),
             archive_after_ms=age_ms(after) if (after := self.config.archive.after) else 0,

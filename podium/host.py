@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from actors import policies
 from actors.bus import NatsBus
 from actors.embedded import NatsServer
 from actors.jetstream_queue import JetStreamQueue
@@ -121,7 +122,7 @@ class Host:
         pool = _without_secrets(config, pool)
         there = standing(config)
         if there is not None:
-            _same_workers(there, pool)
+            _same(there, pool)
             async with cls.connect(config) as host:
                 yield host
             return
@@ -198,13 +199,22 @@ async def _shards(broker: Broker, config: Config) -> int:
     return len(unbroken) or config.shards
 
 
-def _same_workers(there: Record, pool: LoadedPool) -> None:
-    """Raise `Usage` unless all of the pool's workers are hosted, and just as the pool has them."""
+def _same(there: Record, pool: LoadedPool) -> None:
+    """Raise `Usage` unless all of the pool's workers are hosted, and just as the pool has them.
+
+    So must be what its policy asks.
+    """
+    hint = "`podium down`, then `podium up --pool FILE`; or leave --pool out to use its own"
     if differs := unlike(there.workers, pool.pool):
-        raise Usage(
-            f"the standing deployment hosts pool {there.pool!r}, {differs}",
-            hint="`podium down`, then `podium up --pool FILE`; or leave --pool out to use its own",
-        )
+        raise Usage(f"the standing deployment hosts pool {there.pool!r}, {differs}", hint=hint)
+    hosted = (there.spec,) if there.spec is not None else ()
+    for spec in filter(None, [pool.spec, *pool.endpoints]):
+        if not policies.asks(hosted, spec):
+            raise Usage(
+                f"the standing deployment does not ask the policy {spec.name} "
+                f"{policies.place(spec)}",
+                hint=hint,
+            )
 
 
 def standing(config: Config) -> Record | None:
@@ -299,7 +309,9 @@ async def _start(config: Config, pool: LoadedPool, *, tied: bool) -> asyncio.sub
         pool_name=pool.name,
         pool=pool.pool,
         policy=pool.policy,
+        spec=pool.spec,
         policies=pool.policies,
+        endpoints=pool.endpoints,
         budget=pool.budget,
         tied=tied,
     )

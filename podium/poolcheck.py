@@ -15,10 +15,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from podium.poolfile import LoadedPool, PoolFile, asked_of, build, policy_spec, read
+from podium import policyfile
+from podium.poolfile import LoadedPool, PoolFile, asked_of, build, read
 from podium.pooloffers import Offers, discovers
 from protocol.actions import Pool, WorkerSpec
-from protocol.decisions import asked
+from protocol.decisions import PolicySpec, asked
 from protocol.errors import Denied, PodiumError, Unreachable, Usage
 from protocol.redaction import Redactor
 from replay.address import shown
@@ -73,8 +74,8 @@ async def check(path: Path, secrets: str = "") -> list[Finding]:
                 hint="Add a [[worker]] table, or a module with @podium.tool functions to [pool].",
             )
         )
-    if file.pool.policy:
-        findings.append(await _try_policy(file.pool.policy))
+    if file.pool.policy or file.policy is not None:
+        findings.append(await _try_policy(file, path))
     return findings
 
 
@@ -150,9 +151,8 @@ async def preflight(loaded: LoadedPool, policy: str, secrets: str = "") -> None:
         if each.adapter == "openai"
     ]
     if asked(policy).startswith("openai:"):
-        from actors.workers.chat import KEY_ENV, url_from_environment
-
-        endpoints.append((f"The policy {policy}", url_from_environment(), KEY_ENV))
+        described = policyfile.chosen(policy, loaded.policy, loaded.spec)
+        endpoints.append((f"The policy {policy}", *_place(described)))
     for who, _, key_env in endpoints:
         need_key(who, key_env)
     who_asks = {url: who for who, url, _ in reversed(endpoints)}
@@ -324,18 +324,27 @@ async def _with_tools(spec: WorkerSpec, own: Tried) -> Tried:
     return state, f"{found}; tools: {names}" if names and state == "ok" else found, hint
 
 
-async def _try_policy(name: str) -> Finding:
+def _place(spec: PolicySpec) -> tuple[str | None, str]:
+    """Address and name of the key of a policy's endpoint."""
+    from actors.policies import ANYWHERE, place
+    from actors.workers.chat import url_from_environment
+
+    where = place(spec) or ANYWHERE
+    return where.base_url or url_from_environment(), where.key_env
+
+
+async def _try_policy(file: PoolFile, path: Path) -> Finding:
+    name = file.policy.name if file.policy is not None else file.pool.policy
     try:
-        policy_spec(name)
+        own, described = policyfile.named(file.pool.policy, file.policy, path, file.redact)
+        spec = policyfile.chosen("", own, described)
         state: State = "ok"
         found, hint = "needs no model", ""
         if asked(name).startswith("openai:"):
-            from actors.workers.chat import KEY_ENV, url_from_environment
-
-            need_key(f"The policy {name}", KEY_ENV)
-            await listens(f"The policy {name}", url_from_environment())
-            model = asked(name).partition(":")[2]
-            state, found, hint = await _endpoint(model, url_from_environment(), KEY_ENV)
+            url, key_env = _place(spec)
+            need_key(f"The policy {name}", key_env)
+            await listens(f"The policy {name}", url)
+            state, found, hint = await _endpoint(asked(name).partition(":")[2], url, key_env)
     except PodiumError as error:
         found = error.message.removeprefix(f"The policy {name} ")
         state, hint = "failed", error.hint

@@ -29,7 +29,9 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
+from podium import policyfile
 from podium.config import MICRO, BudgetTable, Positive, RedactTable, Whole, cure
+from podium.policyfile import PolicyTable
 from podium.poolmodules import import_from, own, tools
 from podium.pooloffers import Offers, discovers
 from podium.unhosted import CONDUCTOR, PERSON, unhosted
@@ -115,6 +117,7 @@ class PoolFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The file, as it stands there."""
 
     pool: PoolTable = PoolTable()
+    policy: PolicyTable | None = None
     worker: tuple[WorkerTable, ...] = ()
     budget: BudgetTable = BudgetTable()
     redact: RedactTable = RedactTable()
@@ -130,7 +133,10 @@ class LoadedPool(msgspec.Struct, frozen=True):
     """``rules``, ``openai:MODEL``, ``written:WORKER:POLICY``."""
     budget: BudgetTable
     redact: Redaction = Redaction()
+    spec: PolicySpec | None = None
+    """What a run records of that policy, where the file says more than its name."""
     policies: tuple[str, ...] = ()
+    endpoints: tuple[PolicySpec, ...] = ()
     """Further ones that a deployment has to host: of pools that share it."""
 
     @property
@@ -195,16 +201,18 @@ def load(path: str | Path, secrets: str = "") -> LoadedPool:
             f"{path}: the pool has no workers.",
             hint="Add a [[worker]] table, or a module with @podium.tool functions to [pool].",
         )
-    check_writer(file.pool.policy, workers, path)
     if len(workers) > MAX_WORKERS:
         raise Usage(f"{path}: {len(workers)} workers; a pool has at most {MAX_WORKERS}.")
+    policy, spec = policyfile.named(file.pool.policy, file.policy, path, file.redact)
+    check_writer(policy, workers, path)
     return LoadedPool(
         path,
         file.pool.name,
         Pool(tuple(workers)),
-        file.pool.policy or RULES,
-        file.budget,
+        policy or RULES,
+        policyfile.budget(file.policy, file.budget, path),
         file.redact,
+        spec,
     )
 
 
@@ -413,24 +421,6 @@ def unique(names: tuple[str, ...], where: str) -> None:
                 f"{where}: the worker name {name!r} is used {count} times ({places}).",
                 hint="A policy calls a worker by its name: give each its own.",
             )
-
-
-def policy_spec(name: str) -> PolicySpec:
-    """What a run records of the policy that is asked for by this name.
-
-    Raises:
-        Usage: There is no such policy.
-        NotFound: A policy of the user's own that can't be imported.
-    """
-    kind, _, model = asked(name).partition(":")
-    if kind == "openai" and model:
-        # Made without the key: where the run is only queued, there need be none.
-        from actors.policies.openai import OpenAIPolicy
-
-        return msgspec.structs.replace(OpenAIPolicy(model).spec, name=name)
-    from actors.policies import find
-
-    return find(name).spec
 
 
 def _placed(error: PodiumError, place: str) -> Usage:

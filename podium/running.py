@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from podium import poolfile
+from podium import policyfile, poolfile
 from podium.config import Config, load
 from podium.host import Host
 from podium.pools import OFFLINE
@@ -40,7 +40,7 @@ async def run_async(
     chosen = config or load().config
     path, secrets = pool or chosen.pool or OFFLINE, chosen.secrets.place()
     loaded = await asyncio.to_thread(poolfile.load, path, secrets)
-    spec = poolfile.policy_spec(policy or chosen.policy or loaded.policy)
+    spec = policyfile.chosen(policy or chosen.policy, loaded.policy, loaded.spec)
     allowed = budget or chosen.budget.over(loaded.budget.over(Budget()))
     async with Host.open(chosen, loaded) as host:
         run = await host.client.submit(task, loaded.pool, spec, allowed)

@@ -140,6 +140,8 @@ def _decided(decision: Decision | None, text: str) -> str:
         return one_line(text)
     if decision.answer is not None:
         return one_line(decision.answer)
+    if decision.accepts:
+        return "accepts the last output"
     calls = (f"{c.worker}({arguments_text(c.arguments)})" for c in decision.calls)
     return one_line(", ".join(calls))
 

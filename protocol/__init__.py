@@ -17,8 +17,9 @@ Read `run` first: it is the whole idea in one file. The rest, in the order in wh
     semconv            every name that a trace or a metric has
     state              a run, folded
     transitions        what each event changes, and when it is legal
-    rules              the rules, one small function each
     dialects           how a policy's words become a Decision, and a View its prompt
+    replies            what of a reply is kept, and why a decision can't be followed
+    rules              the rules, one small function each
     run                evolve, decide, due
     views              the state joined with the values of its reports
 

@@ -16,8 +16,12 @@ from protocol.actions import (
     Usage,
 )
 
-Dialect: TypeAlias = Literal["decision", "openai"]
-"""How a policy speaks: decisions as they are (rules, scripts), or OpenAI's native tool calls."""
+Dialect: TypeAlias = Literal["decision", "openai", "hermes", "lists"]
+"""How a policy speaks: decisions as they are (rules, scripts), OpenAI's native tool calls, the text
+template of Hermes and Qwen3, or the Conductor's three lists (arXiv 2512.04388)."""
+
+Naming: TypeAlias = Literal["names", "numbers"]
+"""What a policy is shown of who its workers are: their names, or numbers that say nothing."""
 
 
 ReplanOn: TypeAlias = Literal["never", "failure", "straggler"]
@@ -46,6 +50,11 @@ class PolicySpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     timeout_ms: int = 120_000
     """Milliseconds that one reply may take."""
     replan_on: ReplanOn = "never"
+    naming: Naming = "names"
+    system: str = ""
+    """What a model is told of its job, in place of the dialect's own text."""
+    options: dict[str, Json] = {}
+    """What it is made with: an endpoint's address and sampling, or a plan. Never a secret."""
 
 
 class PlannedCall(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -68,17 +77,26 @@ class PlannedCall(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """A policy's reply, parsed. Calls or an answer: exactly one of the two is given."""
+    """A policy's reply, parsed: calls, or an answer, or that the last output is the answer."""
 
     calls: tuple[PlannedCall, ...] = ()
     answer: str | None = None
+    last_answers: bool = False
+    """Whether an output is the answer, and nobody is asked for one: that of the last of these
+    calls, if it succeeds; without calls, the last output that the run has."""
+
+    @property
+    def accepts(self) -> bool:
+        """Whether it takes the last output that the run has for the answer."""
+        return self.last_answers and not self.calls and self.answer is None
 
 
 class Rejection(msgspec.Struct, frozen=True, gc=False):
     """A reply that is no decision."""
 
     reason: str
-    """A word for programs: ``empty``, ``unreadable``, ``too_large``, ``not_a_decision``."""
+    """A word for programs: ``empty``, ``malformed``, ``unreadable``, ``too_large``,
+    ``not_a_decision``."""
     detail: str
     """What is wrong and how to mend it, as the policy is shown it."""
 
@@ -149,6 +167,8 @@ class Turn(msgspec.Struct, frozen=True, omit_defaults=True):
     """Calls of the round that went on when the policy was asked."""
     late: tuple[Observation, ...] = ()
     """What has come since, of this round or any before: of calls that went on, or were given up."""
+    answers: str = ""
+    """The call whose output the policy made the answer; empty for none."""
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):

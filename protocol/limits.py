@@ -38,6 +38,10 @@ MAX_POOL_BYTES: Final = 262_144
 """Bytes of an encoded pool. It is recorded in the first commit, which has to fit into one
 message."""
 
+MAX_POLICY_BYTES: Final = 49_152
+"""Bytes of what a run records of its policy, a plan or a job's description: there has to be room
+for it in the first commit, beside the largest task and pool."""
+
 MAX_WORKERS: Final = 256
 """Workers of one pool. Endpoints refuse longer tool lists, and no policy chooses well among
 more."""

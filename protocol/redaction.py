@@ -391,7 +391,7 @@ class Redactor:
             for call in decision.calls
         )
         answer = None if decision.answer is None else self.text(decision.answer)
-        return Decision(calls=calls, answer=answer)
+        return msgspec.structs.replace(decision, calls=calls, answer=answer)
 
     def message(self, message: Message) -> Message:
         """What a person says to a run: a signal's reason, a label's value."""

@@ -10,9 +10,8 @@ import msgspec
 
 from protocol.actions import NOTHING, Fault, Report, Spend, Status, WorkerSpec
 from protocol.budgets import Budget, Limit, short_of
-from protocol.codec import deeper_than
-from protocol.decisions import Decision, Rejection, Reply
 from protocol.dialects import UNREADABLE
+from protocol.dialects.naming import aliases
 from protocol.errors import Internal
 from protocol.events import (
     AnyEvent,
@@ -30,11 +29,10 @@ from protocol.limits import (
     MAX_ARGUMENTS_BYTES,
     MAX_DEPTH,
     MAX_DETAIL_CHARS,
-    MAX_NESTING,
     MAX_REJECTIONS,
-    MAX_ROUND_CALLS,
     REPORT_GRACE_MS,
 )
+from protocol.replies import SHOWN_NAME_CHARS
 from protocol.schemas import misfit
 from protocol.state import CallState, RunState
 from protocol.transitions import LEGAL, apply
@@ -60,14 +58,10 @@ _CHILD_SHARE: Final = 2
 """A child run without a declared reserve gets one part in so many of what is left."""
 
 
-_SHOWN_NAME: Final = 100
-"""Characters shown of the name of a worker that there is not."""
-
 ONE_CALL: Final = Spend(calls=1)
 
 
 _encode: Final = msgspec.json.Encoder().encode
-_decode_reply: Final = msgspec.json.Decoder(Reply).decode
 
 
 class Draft:
@@ -112,8 +106,16 @@ def limit_reached(s: RunState, at: int) -> Limit:
 
 
 def ask(d: Draft) -> None:
-    """Ask the policy; at a limit: for the final answer, or have one composed, pause, or fail."""
+    """Ask the policy; at a limit: for the final answer, or have one composed, pause, or fail.
+
+    Where the policy has made an output the answer, the composer gives that, whatever the limits.
+    """
     s = d.state
+    if _answered(s):
+        d.emit(
+            PolicyAsked(turn=s.turn + 1, asker="composer", limited_by="", reserve=NOTHING, at=d.at)
+        )
+        return
     limit = limit_reached(s, d.at)
     if limit and not s.final and _may_pause(s, limit):
         d.emit(RunPaused(reason="budget", detail=limit, at=d.at))
@@ -145,6 +147,12 @@ def ask(d: Draft) -> None:
     )
 
 
+def _answered(s: RunState) -> bool:
+    """Whether the last decision made an output the answer, and there is that output."""
+    call = s.calls.get(s.turns[-1].answers) if s.turns else None
+    return call is not None and call.status == "OK"
+
+
 def give_up_question(d: Draft) -> None:
     """Ask otherwise when the policy has not replied by the end of the run's time and its grace."""
     s = d.state
@@ -157,70 +165,6 @@ def give_up_question(d: Draft) -> None:
 def _may_pause(s: RunState, limit: Limit) -> bool:
     extendable = limit in ("rounds", "calls", "tokens", "cost", "wall")
     return extendable and s.parent is None and s.budget.on_limit == "pause"
-
-
-def as_recorded(reply: Reply, reserve: Spend) -> tuple[Reply, int, Rejection | None]:
-    """The reply as the log will hold it, its size in bytes, and why it can't be read, if it can't.
-
-    What is stored is what is used: a policy in this process can hand over values that JSON has
-    not, and a recovered run would see others than the live one did.
-
-    Args:
-        reply: What the policy gave.
-        reserve: What the question may spend; assumed to be spent where the reply doesn't say.
-    """
-    try:
-        data = _encode(reply)
-        if not deeper_than(MAX_NESTING, data):
-            return _decode_reply(data), len(data), None
-        what = f"The reply has more than {MAX_NESTING} levels of lists and objects."
-    except (TypeError, ValueError, RecursionError) as error:
-        what = _clean(f"The reply is none that can be recorded: {error}")
-    kept = Reply(text=_clean(reply.text), spend=reserve, version=_clean(reply.version))
-    return kept, len(_encode(kept)), Rejection("unreadable", what)
-
-
-def _clean(text: object) -> str:
-    """A text that UTF-8 can hold, cut to one screen."""
-    return str(text)[:MAX_DETAIL_CHARS].encode("utf-8", "replace").decode()
-
-
-def unacceptable(decision: Decision, s: RunState) -> Rejection | None:
-    """Why the decision's shape or the moment forbids it, or None."""
-    if decision.answer is None and not decision.calls:
-        return Rejection("not_a_decision", "The reply holds neither calls nor an answer. Give one.")
-    if decision.calls and decision.answer is not None:
-        return Rejection("not_a_decision", "The reply holds calls and an answer. Give one of them.")
-    if decision.answer is not None:
-        if decision.answer.strip():
-            return None
-        return Rejection("empty", "The answer is empty. Give one, or call workers.")
-    if s.final:
-        return Rejection("answer_only", "No more calls are possible. Answer with what is known.")
-    if len(decision.calls) > MAX_ROUND_CALLS:
-        text = f"{len(decision.calls)} calls at once; at most {MAX_ROUND_CALLS} are possible."
-        return Rejection("too_many_calls", text)
-    unknown = [name for call in decision.calls for name in call.earlier if name not in s.calls]
-    if unknown:
-        text = f"There is no call {unknown[0][:_SHOWN_NAME]!r} before this decision to wait for."
-        return Rejection("bad_graph", text)
-    if problem := _graph_problem(decision):
-        return Rejection("bad_graph", problem)
-    return None
-
-
-def _graph_problem(decision: Decision) -> str:
-    """Why the calls can't be put into an order, or ""."""
-    needs = [{*call.after, *call.sees} for call in decision.calls]
-    everything = set(range(len(needs)))
-    for index, wanted in enumerate(needs):
-        if not wanted <= everything:
-            return f"Call {index} waits for a call that is not in this decision."
-    done: set[int] = set()
-    while ready := {i for i in everything - done if needs[i] <= done}:
-        done |= ready
-    circle = sorted(everything - done)
-    return f"Calls {circle} wait for each other in a circle." if circle else ""
 
 
 # -------------------------------------------------------------------------------- calls
@@ -246,20 +190,22 @@ def check_calls(d: Draft) -> None:
 def _problem(s: RunState, call: CallState) -> str:
     spec = s.workers.get(call.call.worker)
     if spec is None:
-        names = ", ".join(s.workers) or "none"
-        return f"There is no worker {call.call.worker[:_SHOWN_NAME]!r}. There are: {names}."
+        names = ", ".join(aliases(s.policy, s.pool).values()) or "none"
+        return f"There is no worker {call.call.worker[:SHOWN_NAME_CHARS]!r}. There are: {names}."
     if UNREADABLE in call.call.arguments:
         raw = call.call.arguments[UNREADABLE]
-        return f"The arguments are no JSON object: {raw!r}. Give one, as {spec.name} declares it."
+        name = _called(s, spec)
+        return f"The arguments are no JSON object: {raw!r}. Give one, as {name} declares it."
     size = len(_encode(call.call.arguments))
     if size > MAX_ARGUMENTS_BYTES:
         return f"The arguments have {size} bytes; at most {MAX_ARGUMENTS_BYTES} are possible."
     if spec.kind == "conductor" and (s.budget.depth <= 0 or s.depth >= MAX_DEPTH):
-        return f"{spec.name} would start a run below this one, and no further level is allowed."
+        name = _called(s, spec)
+        return f"{name} would start a run below this one, and no further level is allowed."
     if spec.kind == "conductor" and s.rules >= SELF_CALLS_END and _asks_itself(s, call):
         return (
-            f"{spec.name} would start a run of this very task, which would do so again. Give it a "
-            "part of the task, or inputs that say what is known by now."
+            f"{_called(s, spec)} would start a run of this very task, which would do so again. "
+            "Give it a part of the task, or inputs that say what is known by now."
         )
     return misfit(spec.parameters, call.call.arguments)
 
@@ -268,6 +214,11 @@ def _asks_itself(s: RunState, call: CallState) -> bool:
     arguments = call.call.arguments
     inputs = arguments.get("inputs") or {}
     return bool(arguments.get("task") == s.task.text and inputs == s.task.inputs)
+
+
+def _called(s: RunState, spec: WorkerSpec) -> str:
+    """What the policy knows a worker as."""
+    return aliases(s.policy, s.pool).get(spec.name, spec.name)
 
 
 def ready(s: RunState) -> list[CallState]:

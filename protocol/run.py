@@ -42,7 +42,7 @@ from protocol.commands import (
     cause,
 )
 from protocol.decisions import Decision, Rejection, Reply
-from protocol.dialects import parse
+from protocol.dialects import parse, speaker
 from protocol.events import (
     AnswerGiven,
     AnyEvent,
@@ -73,10 +73,10 @@ from protocol.limits import (
     MAX_REPLY_BYTES,
     POLICY_BACKOFF_MS,
 )
+from protocol.replies import as_recorded, unacceptable
 from protocol.rules import (
     NOT_WAITED_FOR,
     Draft,
-    as_recorded,
     ask,
     check_calls,
     give_up_question,
@@ -85,7 +85,6 @@ from protocol.rules import (
     settle_rest,
     start_ready,
     take_report,
-    unacceptable,
 )
 from protocol.state import RunState
 from protocol.transitions import LEGAL, apply
@@ -312,8 +311,7 @@ def _take_reply(
         text = f"The reply has {size} bytes; at most {MAX_REPLY_BYTES} are possible."
         problem = Rejection("too_large", text)
     elif problem is None and not failed:
-        dialect = s.policy.dialect if asked.asker == "policy" else "decision"
-        parsed = parse(dialect, reply, s.pool)
+        parsed = parse(speaker(s.policy, asked.asker), reply, s.pool)
         decision = parsed if isinstance(parsed, Decision) else None
         problem = parsed if isinstance(parsed, Rejection) else unacceptable(parsed, s)
     retry_at = d.at + (POLICY_BACKOFF_MS << min(s.failures, 10)) if failed and reply.retry else 0

@@ -60,6 +60,8 @@ class TurnState(msgspec.Struct, frozen=True, gc=False):
     late: tuple[tuple[str, str], ...] = ()
     """What has come since then and before the next turn, of any call that the policy had not seen
     settle: its id, and the hash of the report, "" for none."""
+    answers: str = ""
+    """The call whose output is the answer, if it succeeds; empty for none."""
 
 
 EMPTY_TASK: Final = Task(text="")

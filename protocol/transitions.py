@@ -223,6 +223,9 @@ def _policy_replied(s: RunState, event: PolicyReplied) -> None:
     s.policy_version = event.version or s.policy_version
     _release(s, "", event.turn, event.spend)
     s.decision, s.decided_text = event.decision, event.text
+    if event.decision is not None and event.decision.accepts and (output := last_output(s)):
+        s.decision, s.rejections = None, 0
+        s.turns.append(TurnState(event.text, answers=output))
     if event.status == "OK":
         s.failures, s.last_error = 0, ""
     else:
@@ -230,8 +233,15 @@ def _policy_replied(s: RunState, event: PolicyReplied) -> None:
         s.last_error, s.retry_at = event.error, event.retry_at
 
 
+def last_output(s: RunState) -> str:
+    """The last call that has succeeded, as they were planned; empty if none has."""
+    succeeded = (name for name, call in reversed(s.calls.items()) if call.status == "OK")
+    return next(succeeded, "")
+
+
 def _round_planned(s: RunState, event: RoundPlanned) -> None:
     planned = s.decision.calls if s.decision else ()
+    answers = bool(s.decision and s.decision.last_answers)
     names = tuple(f"{event.round}-{index}" for index in range(len(planned)))
     for name, call in zip(names, planned, strict=True):
         after = tuple(names[i] for i in sorted({*call.after, *call.sees}) if 0 <= i < len(names))
@@ -241,7 +251,9 @@ def _round_planned(s: RunState, event: RoundPlanned) -> None:
             Call(name, call.worker, call.arguments, before + after, before + sees, call.ref)
         )
     s.round, s.current, s.unsettled = event.round, names, len(s.carried) + len(names)
-    s.turns.append(TurnState(s.decided_text, event.round, names))
+    s.turns.append(
+        TurnState(s.decided_text, event.round, names, answers=names[-1] if answers else "")
+    )
     s.decision, s.rejections, s.phase = None, 0, "working"
 
 

@@ -14,6 +14,7 @@ from protocol.budgets import Limit
 from protocol.commands import Start
 from protocol.decisions import Decision, Observation, Reply, Turn, View
 from protocol.events import Parent
+from protocol.limits import MAX_REPLY_BYTES
 from protocol.rules import child_budget
 from protocol.state import RunState
 from protocol.subjects import child_id
@@ -31,6 +32,9 @@ _SHOWN_CHARS: Final = 300
 
 _COMPOSED_CHARS: Final = 16_000
 """Characters of all of them: however they are escaped, the answer fits into one reply."""
+
+_BESIDE_BYTES: Final = 1_024
+"""Bytes of a composed reply besides its answer."""
 
 LIMIT_TEXTS: Final[dict[Limit, str]] = {
     "rounds": "the budget of rounds was used up",
@@ -75,6 +79,7 @@ def view(state: RunState, values: Values, limited_by: Limit = "") -> View:
                 turn.rejection,
                 tuple(state.calls[name].call for name in turn.left),
                 tuple(item for item in late if item is not None),
+                turn.answers,
             )
         )
     return View(
@@ -88,7 +93,12 @@ def view(state: RunState, values: Values, limited_by: Limit = "") -> View:
 
 
 def compose(shown: View) -> Reply:
-    """An answer made of what was observed: for when the policy can't be asked any more."""
+    """An answer made of what was observed.
+
+    The output that the policy made the answer, or what there is when it can't be asked any more.
+    """
+    if output := _output(shown):
+        return Reply(decision=Decision(answer=output), version=COMPOSER)
     found = [
         item
         for turn in shown.turns
@@ -109,6 +119,28 @@ def compose(shown: View) -> Reply:
     head = f"This is incomplete: {why or 'the run had to end'}. What was found:"
     answer = "\n".join([head, *(f"- {line}" for line in lines)])
     return Reply(decision=Decision(answer=answer), version=COMPOSER)
+
+
+def _output(shown: View) -> str:
+    """The output that the policy has made the answer, as text; empty if there is none."""
+    wanted = shown.turns[-1].answers if shown.turns else ""
+    for turn in reversed(shown.turns):
+        for item in (*turn.observations, *turn.late):
+            if item.call.id == wanted and item.status == "OK":
+                return _as_answer(item)
+    return ""
+
+
+def _as_answer(item: Observation) -> str:
+    value = item.value
+    if isinstance(value, dict) and isinstance(answer := value.get("answer"), str):
+        value = answer  # of a child run
+    text = short(value, MAX_REPLY_BYTES)
+    if not text.strip():
+        return f"(the output of call {item.call.id} is empty)"
+    if len(msgspec.json.encode(text)) > MAX_REPLY_BYTES - _BESIDE_BYTES:
+        text = short(text, _COMPOSED_CHARS)
+    return text
 
 
 def short(value: Json, chars: int = _SHOWN_CHARS) -> str:

@@ -11,8 +11,8 @@ import msgspec
 
 from protocol.actions import Json
 from protocol.commands import PolicyReply
-from protocol.decisions import Dialect, View
-from protocol.dialects import prompt, prompt_hash
+from protocol.decisions import PolicySpec, View
+from protocol.dialects import prompt, prompt_hash, speaker
 from protocol.events import (
     AnyEvent,
     AttemptStarted,
@@ -183,16 +183,15 @@ class Checker:
         if not _shown(step.before) <= self.values.keys():
             return  # a value is lost, which is a problem of its own
         shown = view(step.before, self.values, asked.limited_by)
-        composed = asked.asker == "composer"
-        dialect: Dialect = "decision" if composed else step.before.policy.dialect
+        asks = speaker(step.before.policy, asked.asker)
         self.prompts += 1
-        found = prompt_hash(dialect, shown)
+        found = prompt_hash(asks, shown)
         if found == said.prompt:
             self.matched = said.turn
         elif self.unlike is not None:
             self.unlike = msgspec.structs.replace(self.unlike, follows=self.unlike.follows + 1)
         else:
-            differs = self._seen(said.prompt, dialect, shown)
+            differs = self._seen(said.prompt, asks, shown)
             self.unlike = Problem(
                 run=self.log.run,
                 kind="diverged",
@@ -204,20 +203,20 @@ class Checker:
                 found=f"one with the hash {found}",
                 function=PROMPT,
                 cause=in_words(step.command, step.cause),
-                likely=self._why_prompt(said, dialect, step.before, differs),
+                likely=self._why_prompt(said, asks.dialect, step.before, differs),
                 values=(json(differs.expected), json(differs.found)) if differs else None,
             )
 
-    def _seen(self, recorded: str, dialect: Dialect, shown: View) -> Difference | None:
+    def _seen(self, recorded: str, asks: PolicySpec, shown: View) -> Difference | None:
         """Where the prompt differs from the recorded one, if somebody has kept that."""
         known = self.known.get(recorded)
         if known is None:
             return None
-        today: Any = msgspec.json.decode(prompt(dialect, shown))
+        today: Any = msgspec.json.decode(prompt(asks, shown))
         return difference(msgspec.json.decode(known), today)
 
     def _why_prompt(
-        self, said: PolicyReplied, dialect: Dialect, s: RunState, differs: Difference | None
+        self, said: PolicyReplied, dialect: str, s: RunState, differs: Difference | None
     ) -> str:
         if self.rules != RULES:
             return f"it was shown under rules {self.rules!r}, and these are {RULES!r}"

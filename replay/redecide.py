@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
+from protocol.actions import Pool
 from protocol.codec import Commit
 from protocol.commands import (
     Activate,
@@ -21,8 +22,8 @@ from protocol.commands import (
     PolicyReply,
     Start,
 )
-from protocol.decisions import Dialect, Rejection, Reply
-from protocol.dialects import openai
+from protocol.decisions import PolicySpec, Rejection, Reply
+from protocol.dialects import render, speaker
 from protocol.errors import PodiumError
 from protocol.events import (
     AnyEvent,
@@ -151,8 +152,7 @@ def command(cause: str, events: Sequence[AnyEvent], state: RunState) -> Command 
                 return _of(Archive, event)
             case "policy", PolicyReplied() if str(event.turn) == rest:
                 asker = state.asked.asker if state.asked is not None else "policy"
-                dialect: Dialect = state.policy.dialect if asker == "policy" else "decision"
-                reply = recorded_reply(event, dialect)
+                reply = recorded_reply(event, speaker(state.policy, asker), state.pool)
                 return PolicyReply(event.turn, reply, _refused(events, event.turn))
             case _:
                 pass
@@ -165,11 +165,11 @@ def command(cause: str, events: Sequence[AnyEvent], state: RunState) -> Command 
     return others.get(kind)
 
 
-def recorded_reply(said: PolicyReplied, dialect: Dialect) -> Reply:
+def recorded_reply(said: PolicyReplied, policy: PolicySpec, pool: Pool) -> Reply:
     """The reply, as far as the log has it: of one that was parsed, what it was parsed from."""
     reply = _of(Reply, said)
-    if said.decision is not None and dialect == "openai":
-        calls = openai.render(said.decision).tool_calls
+    if said.decision is not None and policy.dialect == "openai":
+        calls = render(policy, said.decision, pool).tool_calls
         reply = msgspec.structs.replace(reply, decision=None, tool_calls=calls)
     return msgspec.structs.replace(reply, retry=said.status == "OK" or said.retry_at > 0)
 

@@ -14,7 +14,7 @@ import msgspec
 from protocol.actions import NOTHING
 from protocol.codec import Commit, decode_commit, encode
 from protocol.decisions import Reply
-from protocol.rules import as_recorded
+from protocol.replies import as_recorded
 from protocol.run import fold, step
 from protocol.schemas import misfit
 from protocol.state import RunState

@@ -91,6 +91,9 @@ REPLIES: Final[st.SearchStrategy[Reply]] = st.one_of(
     st.sampled_from(
         [
             answer(),
+            Reply(decision=Decision(last_answers=True)),
+            Reply(decision=Decision(calls=(planned(), planned("agent")), last_answers=True)),
+            Reply(decision=Decision(answer="both", last_answers=True)),
             answer(" "),
             failure(),
             failure(retry=False),

@@ -4,19 +4,88 @@
 name                      policy
 ========================  ==========================================================================
 ``rules``                 plans questions of a few families by hand-written rules; needs no model
-``openai:MODEL``          a model behind an OpenAI-compatible endpoint, by native tool calls
+``openai:MODEL``          a model behind an OpenAI-compatible endpoint, in any dialect
+``static:NAME``           follows a plan from a file, which the run records
 ``python:module:name``    a class or function of your own that gives an instant policy
 ``written:WORKER:NAME``   the policy of that name; but the worker writes the answer
 ========================  ==========================================================================
+
+`make` gives the policy that a run has recorded, `find` that of a short name.
 """
 
 import importlib
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+import msgspec
 
 from actors.ports import Policy
-from protocol.decisions import WRITTEN, asked
+from actors.workers.chat import KEY_ENV
+from protocol.decisions import WRITTEN, PolicySpec, asked
 from protocol.errors import NotFound, PodiumError, Usage
+from replay.address import shown
 
-__all__ = ["find"]
+__all__ = ["ANYWHERE", "Place", "asks", "find", "make", "place"]
+
+
+class Place(NamedTuple):
+    """Where a policy's model is."""
+
+    base_url: str | None
+    """The endpoint's address; None for the one that the environment names."""
+    key_env: str
+    """The environment variable that has the key."""
+
+    def __str__(self) -> str:
+        where = shown(self.base_url) if self.base_url else "the usual address"
+        return f"at {where} with the key in {self.key_env}"
+
+
+ANYWHERE: Final = Place(None, KEY_ENV)
+"""Where a policy's model is if its options don't say: as the conductor's environment has it."""
+
+
+def place(spec: PolicySpec) -> Place | None:
+    """Where the model is that a policy asks; None if it asks none."""
+    from actors.policies import openai
+
+    if asked(spec.name).partition(":")[0] != openai.KIND:
+        return None
+    options = openai.options_of(spec)
+    return Place(options.base_url, options.api_key_env)
+
+
+def asks(hosted: Iterable[PolicySpec], spec: PolicySpec) -> bool:
+    """Whether a deployment that hosts some policies may ask this one's model where it is.
+
+    Nobody who may give tasks must thereby have a key sent to an address of his.
+    """
+    return place(spec) in {None, ANYWHERE, *map(place, hosted)}
+
+
+def make(spec: PolicySpec) -> Policy:
+    """The policy that a run has recorded. Asks nobody anything yet.
+
+    Raises:
+        Usage, InvalidData: There is no such policy.
+        NotFound: A policy of the user's own that can't be imported.
+        Denied: It needs a key that is not there.
+    """
+    kind, _, rest = spec.name.partition(":")
+    if kind == WRITTEN and rest.partition(":")[0] and not _twice(spec.name):
+        from actors.policies import written
+
+        inner = msgspec.structs.replace(spec, name=asked(spec.name))
+        return written.over(rest.partition(":")[0], make(inner))
+    if kind == "openai" and rest:
+        from actors.policies.openai import from_spec
+
+        return from_spec(spec)
+    if kind == "static":
+        from actors.policies.static import StaticPolicy
+
+        return StaticPolicy(spec)
+    return find(spec.name)
 
 
 def find(name: str) -> Policy:
@@ -36,17 +105,22 @@ def find(name: str) -> Policy:
         from actors.policies.openai import from_env
 
         return from_env(rest)
-    writer, inner = rest.partition(":")[0], asked(name)
-    if kind == WRITTEN and writer and not inner.startswith(f"{WRITTEN}:"):
+    if kind == WRITTEN and rest.partition(":")[0] and not _twice(name):
         from actors.policies import written
 
-        return written.over(writer, find(inner))
+        return written.over(rest.partition(":")[0], find(asked(name)))
     if kind == "python" and ":" in rest:
         return _own(name, *rest.rsplit(":", 1))
     raise Usage(
         f"there is no policy {name!r}",
-        hint="use 'rules', 'openai:MODEL', 'python:module:name' or 'written:WORKER:' before one",
+        hint="use 'rules', 'openai:MODEL', 'static:FILE', 'python:module:name', or "
+        "'written:WORKER:' before one",
     )
+
+
+def _twice(name: str) -> bool:
+    """Whether the policy whose answers a worker writes is such a one again."""
+    return asked(name).startswith(f"{WRITTEN}:")
 
 
 def _own(name: str, module: str, attribute: str) -> Policy:

@@ -1,8 +1,11 @@
-"""A conductor's policy behind an OpenAI-compatible endpoint, with native parallel tool calls."""
+"""A conductor's policy behind an OpenAI-compatible endpoint, in any dialect of models."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Final
+
+import msgspec
 
 from actors.workers.chat import (
     KEY_ENV,
@@ -13,16 +16,62 @@ from actors.workers.chat import (
     url_from_environment,
 )
 from protocol.actions import Json, Spend
-from protocol.decisions import PolicySpec, Reply, View
-from protocol.dialects import openai as dialect
-from protocol.dialects.openai import cut
-from protocol.errors import Denied
+from protocol.decisions import PolicySpec, Reply, View, asked
+from protocol.dialects import request
+from protocol.dialects.shared import cut
+from protocol.errors import Denied, InvalidData
+
+KIND: Final = "openai"
+"""What stands before the first colon of its name."""
 
 TIMEOUT_S: Final = 120.0
 """Seconds that one reply may take: long reasoning of a large model."""
 
-RESERVE: Final = Spend(tokens=40_000)
-"""What one reply may spend unless it is said: a long history read, a long reply written."""
+PROMPT_TOKENS: Final = 32_000
+"""Tokens reserved for a prompt: a long history."""
+
+REPLY_TOKENS: Final = 8_000
+"""Tokens reserved for a reply whose length is not limited."""
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a run records of the endpoint. Never the key itself."""
+
+    base_url: str | None = None
+    """Its address; else ``OPENAI_BASE_URL``, else OpenAI's own."""
+    api_key_env: str = KEY_ENV
+    """The environment variable that has the key, where the conductor runs."""
+    temperature: float | None = None
+    max_tokens: int | None = None
+    """The most that one reply may have."""
+    price_in: float = 0.0
+    """US dollars per million tokens read."""
+    price_out: float = 0.0
+    """US dollars per million tokens written."""
+    extra: dict[str, Json] = {}
+    """Further fields of each request, such as ``top_p`` or ``chat_template_kwargs``."""
+
+    @property
+    def reserve(self) -> Spend:
+        """The most that one reply may spend, unless it is said."""
+        written = self.max_tokens or REPLY_TOKENS
+        cost = PROMPT_TOKENS * self.price_in + written * self.price_out
+        return Spend(tokens=PROMPT_TOKENS + written, cost=math.ceil(cost))
+
+
+RESERVE: Final = Options().reserve
+"""What one reply may spend by default."""
+
+
+def options_of(spec: PolicySpec) -> Options:
+    """The options that a run has recorded. Raises `InvalidData`."""
+    try:
+        return msgspec.convert(spec.options, Options)
+    except msgspec.ValidationError as error:
+        raise InvalidData(
+            f"the options of the policy {spec.name!r} are wrong: {error}",
+            hint=f"its options are: {', '.join(Options.__struct_fields__)}",
+        ) from None
 
 
 class OpenAIPolicy:
@@ -40,6 +89,8 @@ class OpenAIPolicy:
         price_out: US dollars per million tokens written.
         extra: Further fields of each request, such as ``{"seed": 7}``.
         clock: Seconds that never go back, for the latency.
+        spec: How it speaks, and what it may take and spend; by default it makes native tool calls.
+        key_env: Where the key came from, for the errors that name the cure.
     """
 
     def __init__(
@@ -56,17 +107,24 @@ class OpenAIPolicy:
         price_out: float = 0.0,
         extra: Mapping[str, Json] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        spec: PolicySpec | None = None,
+        key_env: str = KEY_ENV,
     ) -> None:
-        self.spec = PolicySpec(
-            name=f"openai:{model}",
+        self.spec = spec or PolicySpec(
+            name=f"{KIND}:{model}",
             dialect="openai",
             reserve=reserve,
             timeout_ms=max(1, round(timeout_s * 1_000)),
         )
         self._endpoint = Endpoint(
-            model, base_url=base_url, api_key=api_key, price_in=price_in, price_out=price_out
+            model,
+            base_url=base_url,
+            api_key=api_key,
+            key_env=key_env,
+            price_in=price_in,
+            price_out=price_out,
         )
-        self._timeout_s = timeout_s
+        self._timeout_s = self.spec.timeout_ms / 1_000
         self._max_tokens = max_tokens
         self._extra = dict(extra or {})
         if temperature is not None:
@@ -75,7 +133,7 @@ class OpenAIPolicy:
 
     async def ask(self, view: View) -> Reply:
         """The model's reply to ``view``; a failure of the endpoint is a reply with its status."""
-        body = dialect.request(view)
+        body = request(self.spec, view)
         started = self._clock()
         said = await self._endpoint.ask(
             body.pop("messages"),
@@ -107,13 +165,35 @@ def from_env(model: str, *, temperature: float | None = None) -> OpenAIPolicy:
     Raises:
         Denied: There is no key.
     """
-    key = key_from(KEY_ENV)
+    options = {} if temperature is None else {"temperature": temperature}
+    return from_spec(msgspec.structs.replace(OpenAIPolicy(model).spec, options=options))
+
+
+def from_spec(spec: PolicySpec) -> OpenAIPolicy:
+    """The policy that a run has recorded, with its key from the environment.
+
+    Raises:
+        Denied: There is no key.
+        InvalidData: Its options are wrong.
+    """
+    options = options_of(spec)
+    key = key_from(options.api_key_env)
     if not key:
         raise Denied(
-            f"The policy openai:{model} needs a key, and {KEY_ENV} is not set.",
-            hint=f"export {KEY_ENV}=... (any text for a server of your own that needs none, "
-            f"with its address in {URL_ENV}), or leave --policy out to use the rules.",
+            f"The policy {spec.name} needs a key, and {options.api_key_env} is not set.",
+            hint=f"export {options.api_key_env}=... (any text for a server of your own that needs "
+            f"none, with its address in base_url or {URL_ENV}), or leave --policy out to use the "
+            "rules.",
         )
     return OpenAIPolicy(
-        model, base_url=url_from_environment(), api_key=key, temperature=temperature
+        asked(spec.name).partition(":")[2],
+        base_url=options.base_url or url_from_environment(),
+        api_key=key,
+        key_env=options.api_key_env,
+        temperature=options.temperature,
+        max_tokens=options.max_tokens,
+        price_in=options.price_in,
+        price_out=options.price_out,
+        extra=options.extra,
+        spec=spec,
     )

@@ -13,8 +13,8 @@ import msgspec
 from actors.ports import EndpointPolicy, InstantPolicy, Policy
 from protocol.actions import Json
 from protocol.decisions import WRITTEN, Decision, Observation, PlannedCall, Reply, Turn, View
-from protocol.dialects import openai, parse
-from protocol.dialects.openai import cut
+from protocol.dialects import note_of, parse, render, with_note
+from protocol.dialects.shared import cut
 from protocol.limits import MAX_ARGUMENTS_BYTES, MAX_REPLY_BYTES
 
 DRAFT_CHARS: Final = 8_000
@@ -53,30 +53,32 @@ class _Last:
         if [call.ref for call in calls] != [WRITTEN]:
             return None
         written = next(filter(None, map(_text, (*turn.observations, *turn.late))), "")
-        return self._say(Decision(answer=written or turn.text))
+        return self._say(Decision(answer=written or note_of(self.spec, turn)), view)
 
     def _ended(self, view: View, reply: Reply) -> Reply:
         """The policy's reply; instead of an answer the call of the writer, with it as the note."""
         if view.final or reply.status != "OK":
             return reply
-        decided = parse(self.spec.dialect, reply, view.pool)
+        decided = parse(self.spec, reply, view.pool)
         if not isinstance(decided, Decision) or decided.answer is None:
             return reply
         if view.pool.get(self._writer) is None:
             text = f"the pool has no worker {self._writer!r}, which is to write the answer"
             return msgspec.structs.replace(reply, status="EXEC_ERR", error=text, retry=False)
         arguments = {"subtask": record(view, decided.answer)}
-        said = self._say(Decision(calls=(PlannedCall(self._writer, arguments, ref=WRITTEN),)))
+        call = PlannedCall(self._writer, arguments, ref=WRITTEN)
+        said = with_note(self.spec, self._say(Decision(calls=(call,)), view), decided.answer)
         made = msgspec.structs.replace(
-            reply, text=decided.answer, decision=said.decision, tool_calls=said.tool_calls
+            reply, text=said.text, decision=said.decision, tool_calls=said.tool_calls
         )
+        if not isinstance(parse(self.spec, made, view.pool), Decision):
+            return reply
         # An answer so long that it leaves no room for the call is given as it is.
         return made if len(msgspec.json.encode(made)) <= MAX_REPLY_BYTES else reply
 
-    def _say(self, decision: Decision) -> Reply:
-        if self.spec.dialect == "decision":
-            return Reply(decision=decision, version=WRITTEN)
-        return msgspec.structs.replace(openai.render(decision), version=WRITTEN)
+    def _say(self, decision: Decision, view: View) -> Reply:
+        said = render(self.spec, decision, view.pool)
+        return msgspec.structs.replace(said, version=WRITTEN)
 
 
 class _AtOnce(_Last):

@@ -262,7 +262,7 @@ class _Fork:
             return await launch.host(pool, begin, interrupts)
 
     def _made(self, log: "RunLog", choice: Choice, history: "list[Entry]") -> "Fork":
-        from podium.poolfile import policy_spec
+        from podium.policyfile import chosen
         from protocol.commands import Fork
         from protocol.events import RunForked
         from protocol.run import evolve
@@ -272,7 +272,7 @@ class _Fork:
         state = log.state(choice.at)
         secrets = self.loaded.config.secrets.place()
         workers = tuple(_worker(text, state.pool, secrets) for text in self.changes.worker)
-        policy = policy_spec(self.policy) if self.policy else None
+        policy = chosen(self.policy, self.pool.policy, self.pool.spec) if self.policy else None
         bare = Fork(
             run=run_id(bytes(8)),
             origin=origin,

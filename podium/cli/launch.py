@@ -204,7 +204,9 @@ def of_run(pool: "LoadedPool", state: "RunState") -> "LoadedPool":
     import msgspec
 
     redact = pool.redact.union(state.redact)
-    return msgspec.structs.replace(pool, pool=state.pool, policy=state.policy.name, redact=redact)
+    return msgspec.structs.replace(
+        pool, pool=state.pool, policy=state.policy.name, redact=redact, spec=state.policy
+    )
 
 
 def importable(run: str, pool: "Pool", command: str) -> None:

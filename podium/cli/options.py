@@ -164,6 +164,7 @@ def load_pool(loaded: "Loaded", there: "Standing | None" = None) -> "LoadedPool"
         policy=getattr(there, "policy", "") or poolfile.RULES,
         budget=getattr(there, "budget", None) or BudgetTable(),
         redact=there.redact,
+        spec=getattr(there, "spec", None),
     )
 
 

@@ -111,9 +111,9 @@ class _Run:
         self.launch = Launch(output, loaded.config)
 
     def _spec(self) -> "PolicySpec":
-        from podium.poolfile import policy_spec
+        from podium.policyfile import chosen
 
-        return policy_spec(self.policy)
+        return chosen(self.policy, self.pool.policy, self.pool.spec)
 
     def _check(self, task: "Task") -> None:
         """Refuse before anything is started what would be refused afterwards."""

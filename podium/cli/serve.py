@@ -218,13 +218,14 @@ class _Serve:
 def _model(loaded: "Loaded", pool: "LoadedPool") -> "Model":
     """The model that a pool is, checked as each of its runs would be."""
     from podium.checks import check_start
-    from podium.poolfile import policy_spec
+    from podium.policyfile import chosen
     from podium.serve.models import Model
     from protocol.commands import Start
     from protocol.decisions import Task
     from protocol.subjects import run_id
 
-    policy, budget = policy_spec(policy_of(loaded, pool)), budget_of(loaded, pool)
+    policy = chosen(policy_of(loaded, pool), pool.policy, pool.spec)
+    budget = budget_of(loaded, pool)
     check_start(
         Start(
             run=run_id(bytes(8)), task=Task(text="?"), pool=pool.pool, policy=policy, budget=budget

@@ -60,4 +60,5 @@ def together(pools: Sequence[LoadedPool]) -> LoadedPool:
         pool=Pool(tuple(workers.values())),
         redact=redact,
         policies=tuple(sorted({pool.policy for pool in pools})),
+        endpoints=tuple(pool.spec for pool in pools if pool.spec is not None),
     )

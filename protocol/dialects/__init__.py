@@ -2,56 +2,130 @@
 
 `parse` is total: whatever a policy said becomes a decision or a rejection, never an exception.
 `prompt` is canonical: equal views give equal bytes on every machine, so that its hash, recorded
-with a reply, proves what the policy was shown. The ``decision`` dialect (rules, scripts) speaks
-decisions as they are; ``openai`` is native tool calls.
+with a reply, proves what the policy was shown. All that either depends on is in the `PolicySpec`
+that the run records:
+
+============  ====================================================================================
+``decision``  decisions as they are: rules, scripts, plans
+``openai``    native tool calls
+``hermes``    the text template of Hermes and Qwen3: tagged JSON within the messages
+``lists``     the Conductor's three lists: a whole plan, whose last output is the answer
+============  ====================================================================================
+
+A dialect is a module of pure functions: `request` (what an endpoint is sent), `parse`, and its
+inverse, `render`. Workers by number instead of by name are `naming`'s, around all of them.
 """
 
 import hashlib
-from typing import assert_never
+from typing import Final, assert_never
 
 import msgspec
 
-from protocol.actions import Pool
-from protocol.decisions import Decision, Dialect, Rejection, Reply, View
-from protocol.dialects import openai
-from protocol.dialects.openai import UNREADABLE, cut
+from protocol.actions import Json, Pool
+from protocol.decisions import Decision, PolicySpec, Rejection, Reply, Turn, View
+from protocol.dialects import hermes, lists, naming, openai
+from protocol.dialects.shared import UNREADABLE, cut
+from protocol.events import Asker
 
-__all__ = ["UNREADABLE", "parse", "prompt", "prompt_hash", "to_prompt"]
+__all__ = [
+    "COMPOSER",
+    "UNREADABLE",
+    "note_of",
+    "parse",
+    "prompt",
+    "prompt_hash",
+    "render",
+    "request",
+    "speaker",
+    "to_prompt",
+    "with_note",
+]
+
+COMPOSER: Final = PolicySpec(name="composer")
+"""Speaks for a run whose policy is not asked: decisions as they are, workers by name."""
 
 
-def parse(dialect: Dialect, reply: Reply, pool: Pool) -> Decision | Rejection:
+def speaker(policy: PolicySpec, asker: Asker) -> PolicySpec:
+    """Who replies to a question of this kind."""
+    return policy if asker == "policy" else COMPOSER
+
+
+def parse(policy: PolicySpec, reply: Reply, pool: Pool) -> Decision | Rejection:
     """What ``reply`` decides, or why it is no decision. Pure and total.
 
     A call of an unknown worker, or with arguments that do not fit, is not refused here: the rules
     settle that call alone, and the others of its round go ahead.
     """
-    match dialect:
+    match policy.dialect:
         case "decision":
             if reply.decision is not None:
                 return reply.decision
             return Rejection("not_a_decision", cut(reply.text or "The policy gave no decision."))
         case "openai":
-            return openai.parse(reply, pool)
+            parsed = openai.parse(reply, pool)
+        case "hermes":
+            parsed = hermes.parse(reply, pool)
+        case "lists":
+            parsed = lists.parse(reply, naming.known(policy, pool))
         case _:
-            assert_never(dialect)
+            assert_never(policy.dialect)
+    return naming.meant(policy, parsed, pool) if isinstance(parsed, Decision) else parsed
 
 
-def prompt(dialect: Dialect, view: View) -> bytes:
-    """What a policy of that dialect is shown for ``view``: canonical JSON, keys sorted."""
-    match dialect:
-        case "decision":
-            return msgspec.json.encode(view, order="deterministic")
+def render(policy: PolicySpec, decision: Decision, pool: Pool) -> Reply:
+    """``decision`` as a policy would say it: `parse` gives it back, as far as the dialect can."""
+    if policy.dialect == "decision":
+        return Reply(decision=decision)
+    spoken = naming.spoken(policy, decision, pool)
+    match policy.dialect:
         case "openai":
-            return msgspec.json.encode(openai.request(view), order="deterministic")
+            return openai.render(spoken)
+        case "hermes":
+            return hermes.render(spoken)
+        case "lists":
+            return lists.render(spoken, naming.known(policy, pool))
         case _:
-            assert_never(dialect)
+            assert_never(policy.dialect)
 
 
-def prompt_hash(dialect: Dialect, view: View) -> str:
+def with_note(policy: PolicySpec, reply: Reply, note: str) -> Reply:
+    """A reply of calls, as `render` gives it, with a note of the policy's beside them."""
+    text = f"{note}\n{reply.text}" if policy.dialect == "hermes" else note
+    return msgspec.structs.replace(reply, text=text)
+
+
+def note_of(policy: PolicySpec, turn: Turn) -> str:
+    """The note beside the calls of a turn."""
+    return hermes.beside(turn.text) if policy.dialect == "hermes" else turn.text
+
+
+def request(policy: PolicySpec, view: View) -> dict[str, Json]:
+    """The part of a chat completion request that ``view`` decides: messages, and tools if any."""
+    shown = naming.shown(policy, view)
+    match policy.dialect:
+        case "openai":
+            return openai.request(shown, policy.system)
+        case "hermes":
+            return hermes.request(shown, policy.system)
+        case "lists":
+            return lists.request(shown, policy.system)
+        case "decision":
+            raise ValueError("the dialect 'decision' has no request: it is asked with the view")
+        case _:
+            assert_never(policy.dialect)
+
+
+def prompt(policy: PolicySpec, view: View) -> bytes:
+    """What a policy is shown for ``view``: canonical JSON, keys sorted."""
+    shown = view if policy.dialect == "decision" else request(policy, view)
+    return msgspec.json.encode(shown, order="deterministic")
+
+
+def prompt_hash(policy: PolicySpec, view: View) -> str:
     """SHA-256 (hex) of `prompt`: two replies with the same hash answered the same question."""
-    return hashlib.sha256(prompt(dialect, view)).hexdigest()
+    return hashlib.sha256(prompt(policy, view)).hexdigest()
 
 
-def to_prompt(reply: Reply, dialect: Dialect, view: View) -> Reply:
+def to_prompt(reply: Reply, policy: PolicySpec, view: View) -> Reply:
     """The reply, with the hash of the prompt that it answers."""
-    return msgspec.structs.replace(reply, prompt=prompt_hash(dialect, view))
+    return msgspec.structs.replace(reply, prompt=prompt_hash(policy, view))

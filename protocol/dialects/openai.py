@@ -11,14 +11,13 @@ not rendered.
 
 import re
 from collections.abc import Iterable
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 import msgspec
 
 from protocol.actions import Call, Json, Pool
 from protocol.decisions import (
     Decision,
-    Observation,
     PlannedCall,
     Rejection,
     Reply,
@@ -26,54 +25,38 @@ from protocol.decisions import (
     Turn,
     View,
 )
-from protocol.limits import MAX_DETAIL_CHARS, MAX_REPLY_BYTES
+from protocol.dialects import shared
+from protocol.dialects.shared import (
+    ROUND_CHARS,
+    STILL_OPEN,
+    SYSTEM,
+    UNREADABLE,
+    UNREADABLE_CHARS,
+    VALUE_CHARS,
+    Message,
+    compact,
+    cut,
+    value_chars,
+)
 
-Message: TypeAlias = dict[str, Any]
-"""One chat message, as the endpoint takes it."""
-
-UNREADABLE: Final = "__unreadable__"
-"""The only key of a call's arguments when the model's text was no JSON object.
-
-Its value is that text, cut. The rules settle such a call as a ``PARSE_ERR``; the other calls of its
-round go ahead.
-"""
-
-UNREADABLE_CHARS: Final = 500
-"""Characters kept of unreadable arguments: enough to see the slip, little enough to repeat in every
-later prompt."""
-
-ROUND_CHARS: Final = 64_000
-"""Characters of values shown of one round, shared by its calls: about 16,000 tokens."""
-
-VALUE_CHARS: Final = 2_000
-"""Characters that each value is shown at least, however many calls its round has: one screen."""
-
-SYSTEM: Final = """\
-You are the conductor of a run. You do not solve the task yourself: you break it into subtasks, \
-give them to the workers you are offered as tools, read what comes back, and answer.
-
-How you work, round by round:
-- Decompose. Find the parts that do not depend on each other and call workers for all of them \
-in one reply: calls of one reply run in parallel. What needs an earlier result waits for your \
-next reply.
-- State each subtask completely. A worker sees the arguments of its call and nothing of this \
-conversation.
-- Read every result. It is JSON with a "status" and a "value":
-  OK         the value is the result;
-  PARSE_ERR  the call was wrong and was not made; the value says how to mend it: call again;
-  EXEC_ERR   the worker failed; the value says why: change the call, or use another worker;
-  TIMEOUT    it took too long: ask for less, or use another worker.
-- Repair what failed; do not repeat a call that has failed without changing it.
-- Cross-check. Where results disagree, or the answer hangs on a single one, have it checked by \
-another worker.
-- Answer as soon as the results suffice: reply with the answer as plain text and no calls. \
-Answer the question that was asked, from the results, and say what could not be found.
-
-Text beside calls is kept as your note. A reply with neither calls nor text is refused."""
-"""The conductor's job, as every model of this dialect is told it."""
-
-STILL_OPEN: Final = "(still at work: its result follows when it comes)"
-"""In place of the result of a call that went on when the policy was asked."""
+__all__ = [
+    "LATE",
+    "ROUND_CHARS",
+    "STILL_OPEN",
+    "SYSTEM",
+    "UNREADABLE",
+    "UNREADABLE_CHARS",
+    "VALUE_CHARS",
+    "Message",
+    "cut",
+    "messages",
+    "parse",
+    "render",
+    "request",
+    "told",
+    "tools",
+    "value_chars",
+]
 
 LATE: Final = "Results of earlier calls that came in meanwhile:"
 """What stands before results that came when their round was over."""
@@ -90,26 +73,14 @@ _NAME_CHARS: Final = 64
 """Characters that endpoints accept in a function's name."""
 
 
-def cut(text: str, limit: int = MAX_DETAIL_CHARS) -> str:
-    """``text``, or its first ``limit`` characters and how many there were."""
-    if len(text) <= limit:
-        return text
-    return f"{text[:limit]}… [cut: {limit} of {len(text)} characters]"
-
-
-def value_chars(calls: int) -> int:
-    """Characters that each value of a round of so many calls is shown at most."""
-    return max(VALUE_CHARS, ROUND_CHARS // max(1, calls))
-
-
-def request(view: View) -> dict[str, Json]:
+def request(view: View, system: str = "") -> dict[str, Json]:
     """The part of a chat completion request that ``view`` decides: messages, tools, tool choice.
 
     In the final turn the tools stay in the request, since endpoints check the calls in the history
     against them, and ``tool_choice`` none forbids further calls.
     """
     offered = tools(view.pool)
-    body: dict[str, Json] = {"messages": messages(view)}
+    body: dict[str, Json] = {"messages": messages(view, system)}
     if offered:
         body["tools"] = offered
         body["tool_choice"] = "none" if view.final else "auto"
@@ -131,13 +102,13 @@ def tools(pool: Pool) -> list[Message]:
     ]
 
 
-def messages(view: View) -> list[Message]:
+def messages(view: View, system: str = "") -> list[Message]:
     """The conversation so far: the conductor's job, the task, and each turn with its results."""
-    shown: list[Message] = [{"role": "system", "content": SYSTEM}, _task(view)]
+    shown: list[Message] = [{"role": "system", "content": system or SYSTEM}, shared.task(view)]
     for turn in view.turns:
         shown.extend(told(turn))
     if view.final:
-        shown.append({"role": "user", "content": _last_word(view)})
+        shown.append(shared.last_word(view))
     return shown
 
 
@@ -149,15 +120,13 @@ def parse(reply: Reply, pool: Pool) -> Decision | Rejection:
         pool: Not consulted: an unknown worker is for the rules to settle, call by call.
     """
     del pool
-    size = _bytes(reply.text) + sum(
-        _bytes(part) for call in reply.tool_calls for part in (call.id, call.name, call.arguments)
+    size = shared.size(reply.text) + sum(
+        shared.size(part)
+        for call in reply.tool_calls
+        for part in (call.id, call.name, call.arguments)
     )
-    if size > MAX_REPLY_BYTES:
-        return Rejection(
-            "too_large",
-            f"The reply has {size} bytes; at most {MAX_REPLY_BYTES} are taken. "
-            "Make fewer calls, or say less.",
-        )
+    if problem := shared.too_large(size):
+        return problem
     if reply.tool_calls:
         return Decision(
             calls=tuple(
@@ -178,33 +147,24 @@ def parse(reply: Reply, pool: Pool) -> Decision | Rejection:
 def render(decision: Decision) -> Reply:
     """``decision`` as a model would say it: the inverse of `parse`.
 
-    Not of ``after`` and ``sees``, which this dialect cannot say.
+    Not of ``after``, ``sees`` and ``last_answers``, which this dialect cannot say.
     """
     return Reply(
         text=decision.answer or "",
         tool_calls=tuple(
-            ToolCall(id=call.ref, name=call.worker, arguments=_compact(call.arguments))
+            ToolCall(id=call.ref, name=call.worker, arguments=compact(call.arguments))
             for call in decision.calls
         ),
     )
 
 
-def _task(view: View) -> Message:
-    text = view.task.text
-    if view.task.inputs:
-        text += f"\n\nInputs (JSON):\n{_compact(view.task.inputs)}"
-    return {"role": "user", "content": text}
-
-
 def told(turn: Turn) -> list[Message]:
     """One turn: what the model said, and what came of it."""
     if turn.rejection is not None:
-        said = [{"role": "assistant", "content": turn.text}] if turn.text.strip() else []
-        refused = f"That reply was refused ({turn.rejection.reason}): {turn.rejection.detail}"
-        return [*said, {"role": "user", "content": refused}, *_late(turn)]
+        return [*shared.refused(turn, turn.rejection), *_late(turn)]
     asked = [seen.call for seen in turn.observations] + list(turn.open)
     if not asked:
-        return [{"role": "assistant", "content": turn.text}] if turn.text.strip() else []
+        return [*shared.said(turn.text), *_late(turn)]
     ids = _ids(asked)
     calls = [
         {
@@ -212,13 +172,13 @@ def told(turn: Turn) -> list[Message]:
             "type": "function",
             "function": {
                 "name": _function_name(call.worker),
-                "arguments": _compact(call.arguments),
+                "arguments": compact(call.arguments),
             },
         }
         for ref, call in zip(ids, asked, strict=True)
     ]
     limit = value_chars(len(calls))
-    contents = [_result(seen, limit) for seen in turn.observations]
+    contents = [shared.result(seen, limit) for seen in turn.observations]
     contents += [STILL_OPEN] * len(turn.open)
     results = [
         {"role": "tool", "tool_call_id": ref, "content": content}
@@ -234,8 +194,8 @@ def _late(turn: Turn) -> list[Message]:
         return []
     limit = value_chars(len(turn.late))
     lines = [
-        f"{_function_name(seen.call.worker)}({_compact(seen.call.arguments)}): "
-        + _result(seen, limit)
+        f"{_function_name(seen.call.worker)}({compact(seen.call.arguments)}): "
+        + shared.result(seen, limit)
         for seen in turn.late
     ]
     return [{"role": "user", "content": "\n".join([LATE, *lines])}]
@@ -253,22 +213,6 @@ def _ids(calls: Iterable[Call]) -> list[str]:
     return ids
 
 
-def _result(seen: Observation, limit: int) -> str:
-    value = seen.value
-    text = value if isinstance(value, str) else _compact(value)
-    if len(text) > limit:
-        value = cut(text, limit)
-    return _compact({"status": seen.status, "value": value}, sort=False)
-
-
-def _last_word(view: View) -> str:
-    why = f" The run's limit of {view.limited_by} is reached." if view.limited_by else ""
-    return (
-        f"Answer now: no further calls are possible.{why} Give the best answer that the results "
-        "so far support, as plain text, and say plainly what is missing or unsure."
-    )
-
-
 def _arguments(text: str) -> dict[str, Json]:
     """The call's arguments, or what was written instead under `UNREADABLE`."""
     try:
@@ -277,7 +221,7 @@ def _arguments(text: str) -> dict[str, Json]:
             return value
     except (msgspec.MsgspecError, ValueError, RecursionError):
         pass
-    return {UNREADABLE: cut(_clean(text), UNREADABLE_CHARS)}
+    return {UNREADABLE: cut(shared.clean(text), UNREADABLE_CHARS)}
 
 
 def _storable(value: Json) -> bool:
@@ -285,19 +229,5 @@ def _storable(value: Json) -> bool:
     return bool(msgspec.json.encode(value))
 
 
-def _compact(value: Json, *, sort: bool = True) -> str:
-    """Canonical JSON text: no spaces, keys sorted unless their order is ours."""
-    return msgspec.json.encode(value, order="deterministic" if sort else None).decode()
-
-
 def _function_name(worker: str) -> str:
     return _NOT_A_NAME.sub("_", worker)[:_NAME_CHARS] or "unnamed"
-
-
-def _clean(text: str) -> str:
-    """``text`` without lone surrogates, which no UTF-8 message can hold."""
-    return text.encode("utf-8", "replace").decode()
-
-
-def _bytes(text: str) -> int:
-    return len(text.encode("utf-8", "replace"))

@@ -274,7 +274,7 @@ class _Walk:
 
 def _said(replied: PolicyReplied) -> Any:
     """What stands for a reply: its decision, or the text of one that is none."""
-    if replied.decision is None:
+    if replied.decision is None or replied.decision.accepts:
         return replied.text or replied.error
     if replied.decision.answer is not None:
         return replied.decision.answer

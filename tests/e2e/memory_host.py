@@ -117,10 +117,10 @@ class MemoryDeployments:
         self._answer()
         config = msgspec.structs.replace(config, redact=config.redact.plus(pool.redact))
         log, bus, calls = MemoryLog(self.store), MemoryBus(), MemoryQueue({})
-        asked: dict[str, Any] = {}
+        asked: dict[bytes, Any] = {}
 
         def policy(spec: PolicySpec) -> Policy:
-            found: Policy = asked.setdefault(spec.name, policies.find(spec.name))
+            found: Policy = asked.setdefault(msgspec.json.encode(spec), policies.make(spec))
             return found
 
         conductor = Conductor(

@@ -9,7 +9,7 @@ import msgspec
 
 from protocol.actions import BlobRef, Json
 from protocol.codec import decode_value, digest
-from protocol.dialects import prompt
+from protocol.dialects import prompt, speaker
 from protocol.events import PolicyReplied
 from protocol.state import RunState
 from protocol.views import view
@@ -149,6 +149,5 @@ def prompts_of(log: RunLog, values: Mapping[str, Json]) -> list[bytes]:
             if asked is None or not replied:
                 continue
             shown = view(step.before, values, asked.limited_by)
-            composed = asked.asker == "composer"
-            found.append(prompt("decision" if composed else step.before.policy.dialect, shown))
+            found.append(prompt(speaker(step.before.policy, asked.asker), shown))
     return found

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
+import msgspec
+
 from actors.ports import Attempt, Outcome
 from podium.client import Client
 from protocol.actions import Report, Spend, WorkerSpec
@@ -378,6 +380,38 @@ async def native(world: World) -> list[str]:
     return [run]
 
 
+async def texts(world: World) -> list[str]:
+    """The Hermes template, workers by number: a malformed block, parallel calls, an answer."""
+    call = '<tool_call>\n{"name": "worker_%d", "arguments": {"n": %d}}\n</tool_call>'
+    replies = [
+        Reply(text="<tool_call>tool(3)</tool_call>", spend=Spend(tokens=9), version="qwen-story"),
+        Reply(text=f"<think>Both.</think>\n\n{call % (1, 3)}\n{call % (2, 4)}\n{call % (9, 1)}"),
+        Reply(text="<think>9, 16.</think>\n\nnine and sixteen", latency_ms=500),
+    ]
+    endpoint = world.policies["texts"] = Endpoint("texts", replies, "hermes")
+    endpoint.spec = msgspec.structs.replace(endpoint.spec, naming="numbers", system="You lead.")
+    await begun(world)
+    run = await world.submit(world.start(policy="texts"))
+    await ended(world, run)
+    return [run]
+
+
+async def plans(world: World) -> list[str]:
+    """The Conductor's lists: a plan whose last step fails, another that answers; an acceptance."""
+    subtasks = "subtasks = ['{\"n\": 3}', '{\"n\": %d}']"
+    plan = f"model_id = [1, 2]\n{subtasks}\naccess_list = [[], ['all']]"
+    accept = "model_id = []\nsubtasks = []\naccess_list = []"
+    await begun(world)
+    runs: list[str] = []
+    for name, then in {"plans": plan % 4, "accepting": accept}.items():
+        replies = [Reply(text=text, spend=Spend(tokens=9)) for text in (plan % 13, then)]
+        endpoint = world.policies[name] = Endpoint(name, replies, "lists")
+        endpoint.spec = msgspec.structs.replace(endpoint.spec, naming="numbers")
+        runs.append(await world.submit(world.start(policy=name)))
+        await ended(world, runs[-1])
+    return runs
+
+
 async def hidden(world: World) -> list[str]:
     """A run that records what it hides, and forks of those who hide less and more."""
 
@@ -425,6 +459,6 @@ STORIES: Final[dict[str, Story]] = {
     each.__name__: each
     for each in (
         *(rounds, retries, steered, cancelled, limits, unavailable),
-        *(children, forked, blobs, native, hidden, taken_over),
+        *(children, forked, blobs, native, texts, plans, hidden, taken_over),
     )
 }

@@ -14,7 +14,7 @@ from typing import Any, Final
 import pytest
 
 from podium.host import Host
-from podium.poolfile import policy_spec
+from podium.policyfile import policy_spec
 from podium.tracing.otlp import Sender
 from protocol import semconv, subjects
 from protocol.actions import Pool

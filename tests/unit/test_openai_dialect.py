@@ -12,6 +12,7 @@ from protocol.decisions import (
     Decision,
     Observation,
     PlannedCall,
+    PolicySpec,
     Rejection,
     Reply,
     Task,
@@ -37,6 +38,8 @@ LOOKUP = WorkerSpec(
     parameters={"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]},
 )
 POOL = Pool((LOOKUP, WorkerSpec(name="sum")))
+NATIVE = PolicySpec(name="p", dialect="openai")
+AS_IT_IS = PolicySpec(name="p")
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 JSON: st.SearchStrategy[Json] = st.recursive(
@@ -87,12 +90,12 @@ def view(*turns: Turn, **fields: Json) -> View:
 
 @given(DECISIONS)
 def test_parse_is_the_inverse_of_render(decision: Decision) -> None:
-    assert parse("openai", render(decision), POOL) == decision
+    assert parse(NATIVE, render(decision), POOL) == decision
 
 
 @given(REPLIES)
 def test_parse_takes_any_reply_and_gives_what_the_log_can_hold(reply: Reply) -> None:
-    parsed = parse("openai", reply, POOL)
+    parsed = parse(NATIVE, reply, POOL)
     assert isinstance(parsed, Decision | Rejection)
     if isinstance(parsed, Decision):
         assert bool(parsed.calls) != (parsed.answer is not None)
@@ -117,7 +120,7 @@ def test_parse_takes_any_reply_and_gives_what_the_log_can_hold(reply: Reply) -> 
     ],
 )
 def test_unreadable_arguments_cost_that_call_only(text: str) -> None:
-    parsed = parse("openai", calls('{"name": "Peru"}', text), POOL)
+    parsed = parse(NATIVE, calls('{"name": "Peru"}', text), POOL)
     assert isinstance(parsed, Decision)
     good, bad = parsed.calls
     assert good.arguments == {"name": "Peru"}
@@ -127,21 +130,21 @@ def test_unreadable_arguments_cost_that_call_only(text: str) -> None:
 
 
 def test_no_arguments_at_all_are_no_arguments() -> None:
-    parsed = parse("openai", calls("", "  "), POOL)
+    parsed = parse(NATIVE, calls("", "  "), POOL)
     assert isinstance(parsed, Decision)
     assert [call.arguments for call in parsed.calls] == [{}, {}]
 
 
 def test_an_unknown_worker_is_left_to_the_rules() -> None:
     reply = Reply(tool_calls=(ToolCall(id="c", name="nobody", arguments="{}"),))
-    assert parse("openai", reply, POOL) == Decision(
+    assert parse(NATIVE, reply, POOL) == Decision(
         calls=(PlannedCall(worker="nobody", arguments={}, ref="c"),)
     )
 
 
 def test_text_beside_calls_is_no_answer() -> None:
     reply = msgspec.structs.replace(calls("{}"), text="I look it up.")
-    parsed = parse("openai", reply, POOL)
+    parsed = parse(NATIVE, reply, POOL)
     assert isinstance(parsed, Decision)
     assert parsed.answer is None
     assert len(parsed.calls) == 1
@@ -149,18 +152,18 @@ def test_text_beside_calls_is_no_answer() -> None:
 
 @pytest.mark.parametrize("text", ["", " \n", "<think>so much to say</think>\n"])
 def test_nothing_said_is_empty(text: str) -> None:
-    parsed = parse("openai", Reply(text=text), POOL)
+    parsed = parse(NATIVE, Reply(text=text), POOL)
     assert isinstance(parsed, Rejection)
     assert parsed.reason == "empty"
 
 
 def test_a_reasoning_block_is_not_part_of_the_answer() -> None:
     reply = Reply(text="<think>7, or 8?\n8.</think>\n\nEight.")
-    assert parse("openai", reply, POOL) == Decision(answer="Eight.")
+    assert parse(NATIVE, reply, POOL) == Decision(answer="Eight.")
 
 
 def test_a_reply_beyond_the_limit_is_rejected_with_the_cure() -> None:
-    parsed = parse("openai", Reply(text="x" * (MAX_REPLY_BYTES + 1)), POOL)
+    parsed = parse(NATIVE, Reply(text="x" * (MAX_REPLY_BYTES + 1)), POOL)
     assert isinstance(parsed, Rejection)
     assert parsed.reason == "too_large"
     assert "Make fewer calls" in parsed.detail
@@ -168,10 +171,10 @@ def test_a_reply_beyond_the_limit_is_rejected_with_the_cure() -> None:
 
 def test_the_decision_dialect_takes_decisions_as_they_are() -> None:
     decision = Decision(answer="8")
-    assert parse("decision", Reply(decision=decision), POOL) is decision
-    refused = parse("decision", Reply(text="I can't plan this question."), POOL)
+    assert parse(AS_IT_IS, Reply(decision=decision), POOL) is decision
+    refused = parse(AS_IT_IS, Reply(text="I can't plan this question."), POOL)
     assert refused == Rejection("not_a_decision", "I can't plan this question.")
-    assert isinstance(parse("decision", Reply(), POOL), Rejection)
+    assert isinstance(parse(AS_IT_IS, Reply(), POOL), Rejection)
 
 
 def test_tools_are_the_pool_in_its_order() -> None:
@@ -234,7 +237,7 @@ def test_large_values_share_the_space_of_their_round() -> None:
 
 def test_inputs_are_shown_and_the_check_is_not() -> None:
     task = Task(text="Sum them.", inputs={"b": [1, 2], "a": "é"}, check={"answer": "SECRET"})
-    shown = prompt("openai", View(run="r1", task=task, pool=POOL)).decode()
+    shown = prompt(NATIVE, View(run="r1", task=task, pool=POOL)).decode()
     assert '{\\"a\\":\\"é\\",\\"b\\":[1,2]}' in shown
     assert "SECRET" not in shown
 
@@ -250,7 +253,7 @@ def test_the_final_turn_forbids_calls_and_names_the_limit() -> None:
 def test_the_prompt_is_canonical() -> None:
     one = view(Turn(observations=(seen("1-0", {"b": 1, "a": 2}),)))
     same = msgspec.json.decode(msgspec.json.encode(one), type=View)
-    assert prompt("openai", one) == prompt("openai", same)
-    assert prompt_hash("openai", one) == prompt_hash("openai", same)
-    assert prompt_hash("openai", one) != prompt_hash("openai", view())
-    assert prompt_hash("decision", one) == prompt_hash("decision", same)
+    assert prompt(NATIVE, one) == prompt(NATIVE, same)
+    assert prompt_hash(NATIVE, one) == prompt_hash(NATIVE, same)
+    assert prompt_hash(NATIVE, one) != prompt_hash(NATIVE, view())
+    assert prompt_hash(AS_IT_IS, one) == prompt_hash(AS_IT_IS, same)

@@ -65,7 +65,7 @@ def test_a_reply_has_calls_usage_cost_latency_and_version(endpoint: Endpoint) ->
         usage=Usage(1_000, 100),
         finish="tool_calls",
     )
-    decision = parse("openai", reply, POOL)
+    decision = parse(OpenAIPolicy("m").spec, reply, POOL)
     assert isinstance(decision, Decision)
     assert len(decision.calls) == 2
 

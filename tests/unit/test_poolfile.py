@@ -10,7 +10,7 @@ import pytest
 
 from actors.workers import ADAPTERS
 from actors.workers.roles import ROLES
-from podium import poolcheck, poolfile
+from podium import policyfile, poolcheck, poolfile
 from podium.config import BudgetTable
 from podium.pools import OFFLINE
 from protocol.actions import Spend
@@ -288,14 +288,14 @@ def test_a_wrong_option(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["chance", "openai:", "python:nowhere:policy"])
 def test_a_policy_that_there_is_not(name: str) -> None:
     with pytest.raises(PodiumError) as caught:
-        poolfile.policy_spec(name)
+        policyfile.policy_spec(name)
     assert name in caught.value.message
     assert caught.value.hint
 
 
 def test_policies() -> None:
-    assert poolfile.policy_spec("rules").dialect == "decision"
-    assert poolfile.policy_spec("openai:some-model").dialect == "openai"
+    assert policyfile.policy_spec("rules").dialect == "decision"
+    assert policyfile.policy_spec("openai:some-model").dialect == "openai"
 
 
 # ------------------------------------------------------------------------- trying workers out

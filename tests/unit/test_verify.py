@@ -45,7 +45,7 @@ def prompted(driver: Driver, reply: Any) -> None:
     asked = driver.state.asked
     assert asked is not None
     shown = view(driver.state, driver.values, asked.limited_by)
-    driver.reply(to_prompt(reply, "decision", shown))
+    driver.reply(to_prompt(reply, driver.state.policy, shown))
 
 
 def a_log(**more: Any) -> RunLog:

@@ -11,7 +11,7 @@ from protocol.codec import decode_message, decode_task, encode
 from protocol.commands import Start
 from protocol.decisions import PlannedCall, Reply, Task
 from protocol.limits import MAX_REPLY_BYTES
-from protocol.rules import as_recorded
+from protocol.replies import as_recorded
 from protocol.state import RunState
 from protocol.subjects import child_id
 from protocol.views import (

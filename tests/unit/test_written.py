@@ -26,7 +26,7 @@ from protocol.decisions import (
     View,
     asked,
 )
-from protocol.dialects import openai
+from protocol.dialects import render
 from protocol.errors import Usage
 from protocol.limits import MAX_ARGUMENTS_BYTES, MAX_REPLY_BYTES
 from replay.chain import RunLog
@@ -55,7 +55,16 @@ class Asked:
         """See `EndpointPolicy`."""
         self.asked += 1
         await asyncio.sleep(0)
-        return msgspec.structs.replace(openai.render(self._decide(view)), version="m-1")
+        said = render(self.spec, self._decide(view), view.pool)
+        return msgspec.structs.replace(said, version="m-1")
+
+
+class Hermes(Asked):
+    """The same in the Hermes template, with its workers by number."""
+
+    def __init__(self, decide: Callable[[View], Decision]) -> None:
+        super().__init__(decide)
+        self.spec = PolicySpec(name="model", dialect="hermes", naming="numbers")
 
 
 class AtOnce(Asked):
@@ -108,7 +117,9 @@ async def ran(
     return log
 
 
-both = pytest.mark.parametrize("kind", [AtOnce, Asked], ids=["decision", "openai"])
+both = pytest.mark.parametrize(
+    "kind", [AtOnce, Asked, Hermes], ids=["decision", "openai", "hermes"]
+)
 
 
 @both
@@ -132,7 +143,7 @@ async def test_the_worker_writes_the_answer_from_the_record(kind: type[Asked]) -
     assert text.endswith("I make it 5")
     spans = [span.name for span in of_run(log)]
     assert spans.count("plan conductor") == 3
-    assert spans.count("chat model") == (2 if kind is Asked else 0)
+    assert spans.count("chat model") == (0 if kind is AtOnce else 2)
 
 
 @both
@@ -217,12 +228,12 @@ def test_the_record_always_fits_into_a_call(values: list[str], draft: str, task:
     assert len(msgspec.json.encode(made)) <= MAX_ARGUMENTS_BYTES
 
 
-@pytest.mark.parametrize("dialect", ["decision", "openai"])
+@pytest.mark.parametrize("dialect", ["decision", "openai", "hermes"])
 def test_an_answer_that_leaves_no_room_is_given_as_it_is(dialect: Dialect) -> None:
     long = Decision(answer="x" * (MAX_REPLY_BYTES - 2_000))
-    reply = openai.render(long) if dialect == "openai" else Reply(decision=long)
     outer = written._Last("scribe", AtOnce(decide))
     outer.spec = PolicySpec(name="p", dialect=dialect)
+    reply = render(outer.spec, long, Pool(()))
     assert outer._ended(shown(()), reply) is reply
 
 

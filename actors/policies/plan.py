@@ -1,0 +1,226 @@
+"""A plan written by hand: calls with places to fill in, and the answer made of what they give.
+
+::
+
+    name = "capitals"
+    answer = "{first.output.value} and {second.output.value}"
+
+    [[call]]
+    id = "first"
+    worker = "country"
+    arguments = { name = "{inputs.from}", fact = "capital" }
+
+    [[call]]
+    id = "second"
+    worker = "country"
+    arguments = { name = "{inputs.to}", fact = "capital" }
+
+``{task}`` is the task's text, ``{inputs.KEY}`` one of its inputs, ``{ID.output}`` what a call gave;
+further keys and places go into a value: ``{second.output.items.0.name}``. A text that is one place
+and nothing else becomes the value itself, in any other the value is written. ``{{task}}`` is the
+text ``{task}``.
+
+A call whose arguments need an output waits for the round after it; all others of a stage are one
+round, in which ``after`` and ``sees`` say what waits for what. Pure: equal views give equal calls.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from protocol.actions import Json
+from protocol.decisions import Observation, Task
+from protocol.errors import InvalidData
+from protocol.limits import MAX_ROUND_CALLS
+
+_PATH: Final = r"[A-Za-z][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*"
+_PLACE: Final = re.compile(rf"\{{\{{({_PATH})\}}\}}|\{{({_PATH})\}}")
+_ID: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+
+_OTHERS: Final = ("task", "inputs")
+"""What a place may begin with besides the id of a call."""
+
+_FORM: Final = "write {task}, {inputs.KEY} or {ID.output}; {{KEY}} stands for the text {KEY}"
+
+
+class Missing(Exception):
+    """A place can't be filled in; the text says which, and why."""
+
+
+class PlanCall(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """``[[call]]``."""
+
+    id: str
+    worker: str
+    arguments: dict[str, Json] = {}
+    after: tuple[str, ...] = ()
+    """Calls that must have settled first."""
+    sees: tuple[str, ...] = ()
+    """Calls whose output the worker is shown."""
+
+    @property
+    def needs(self) -> set[str]:
+        """Calls whose output stands in its arguments."""
+        return {path.partition(".")[0] for path in places(self.arguments)} - {*_OTHERS}
+
+
+class Plan(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """The file."""
+
+    name: str = ""
+    call: tuple[PlanCall, ...]
+    answer: str = ""
+    """A text with places."""
+    answer_from: str = ""
+    """Instead of it: the call whose output is the answer."""
+
+    def by_id(self) -> dict[str, PlanCall]:
+        """The calls by their ids."""
+        return {call.id: call for call in self.call}
+
+
+def check(plan: Plan) -> None:
+    """Raise `InvalidData` unless the plan can be followed."""
+    by_id = plan.by_id()
+    for call in plan.call:
+        if not _ID.fullmatch(call.id) or call.id in _OTHERS:
+            raise InvalidData(
+                f"{call.id!r} is no id of a call",
+                hint="letters, digits, _ and - make one, a letter begins it; not task, not inputs",
+            )
+    if len(by_id) < len(plan.call):
+        twice = next(c.id for c in plan.call if by_id[c.id] is not c)
+        raise InvalidData(f"two calls have the id {twice!r}", hint="give each its own")
+    if not plan.call:
+        raise InvalidData("the plan has no calls", hint="add a [[call]] with id, worker, arguments")
+    for call in plan.call:
+        _check_places(call.arguments, by_id, f"the arguments of the call {call.id!r}")
+        for other in (*call.after, *call.sees):
+            if other not in by_id:
+                raise _no_call(other, by_id, f"the call {call.id!r}")
+    if bool(plan.answer.strip()) == bool(plan.answer_from):
+        raise InvalidData(
+            "the plan needs one of answer and answer_from",
+            hint='answer = "It is {ID.output}."   or   answer_from = "ID"',
+        )
+    if plan.answer_from and plan.answer_from not in by_id:
+        raise _no_call(plan.answer_from, by_id, "answer_from")
+    _check_places(plan.answer, by_id, "the answer")
+    for number, stage in enumerate(stages(plan), 1):
+        if len(stage) > MAX_ROUND_CALLS:
+            raise InvalidData(
+                f"round {number} of the plan has {len(stage)} calls; at most {MAX_ROUND_CALLS} "
+                "are possible",
+                hint="let some need an output of others",
+            )
+
+
+def _check_places(value: Json, by_id: Mapping[str, PlanCall], where: str) -> None:
+    for path in places(value):
+        head, _, rest = path.partition(".")
+        if head in by_id:
+            if rest.partition(".")[0] not in ("output", "status") or rest.startswith("status."):
+                raise InvalidData(f"{where}: {{{path}}} is nothing of a call", hint=_FORM)
+        elif head not in _OTHERS or (head == "task") == bool(rest):
+            raise InvalidData(f"{where}: {{{path}}} names nothing", hint=_FORM)
+
+
+def _no_call(name: str, by_id: Mapping[str, PlanCall], where: str) -> InvalidData:
+    return InvalidData(
+        f"{where}: there is no call {name!r}", hint=f"there are: {', '.join(by_id) or 'none'}"
+    )
+
+
+def stages(plan: Plan) -> list[list[PlanCall]]:
+    """The calls round by round. Raises `InvalidData` if they wait for each other in a circle."""
+    stage: dict[str, int] = {}
+    left = {call.id: call for call in plan.call}
+    while left:
+        ready = [c for c in left.values() if c.needs | {*c.after, *c.sees} <= stage.keys()]
+        if not ready:
+            raise InvalidData(
+                f"the calls {', '.join(left)} wait for each other in a circle",
+                hint="let one of them wait for nothing",
+            )
+        for call in ready:
+            later = (stage[name] + 1 for name in call.needs)
+            same = (stage[name] for name in (*call.after, *call.sees))
+            stage[call.id] = max([0, *later, *same])
+            del left[call.id]
+    found: list[list[PlanCall]] = [[] for _ in range(max(stage.values(), default=-1) + 1)]
+    for call in plan.call:
+        found[stage[call.id]].append(call)
+    return found
+
+
+def places(value: Json) -> Iterator[str]:
+    """The paths of all places in the texts of a value."""
+    match value:
+        case str():
+            yield from (found[2] for found in _PLACE.finditer(value) if found[2])
+        case dict():
+            for item in value.values():
+                yield from places(item)
+        case list():
+            for item in value:
+                yield from places(item)
+
+
+def filled(value: Json, task: Task, seen: Mapping[str, Observation]) -> Json:
+    """A value with every place filled in. Raises `Missing`."""
+    return _filled(value, lambda path: _value(path, task, seen))
+
+
+def text(value: Json) -> str:
+    """A value as it is written into a text."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _filled(value: Json, of: Callable[[str], Json]) -> Json:
+    match value:
+        case str():
+            whole = _PLACE.fullmatch(value)
+            if whole and whole[2]:
+                return of(whole[2])
+            return _PLACE.sub(lambda at: text(of(at[2])) if at[2] else f"{{{at[1]}}}", value)
+        case dict():
+            return {key: _filled(item, of) for key, item in value.items()}
+        case list():
+            return [_filled(item, of) for item in value]
+        case _:
+            return value
+
+
+def _value(path: str, task: Task, seen: Mapping[str, Observation]) -> Json:
+    head, *keys = path.split(".")
+    if head == "task":
+        return task.text
+    if head == "inputs":
+        return _within(task.inputs, keys, path)
+    if (observed := seen.get(head)) is None:
+        raise Missing(f"{{{path}}}: the call {head} was not made")
+    if keys[0] == "status":
+        return observed.status
+    if observed.status != "OK":
+        raise Missing(f"{{{path}}}: the call {head} ended as {observed.status}")
+    return _within(observed.value, keys[1:], path)
+
+
+def _within(value: Any, keys: list[str], path: str) -> Json:
+    for key in keys:
+        if isinstance(value, dict) and key in value:
+            value = value[key]
+        elif isinstance(value, list) and key.isascii() and key.isdecimal():
+            place = int(key[:9])
+            if place >= len(value):
+                raise Missing(f"{{{path}}}: there is no place {key}, of {len(value)}")
+            value = value[place]
+        else:
+            raise Missing(f"{{{path}}}: there is no {key!r}")
+    return value

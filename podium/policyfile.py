@@ -1,0 +1,259 @@
+"""The policy of a pool file: ``[pool] policy = "…"`` for its name, ``[policy]`` to say more of it.
+
+::
+
+    [policy]
+    name = "openai:qwen3-4b"        # or "rules", "static:FILE", "python:module:name"
+    base_url = "http://127.0.0.1:8000/v1"
+    dialect = "hermes"
+    naming = "numbers"
+    temperature = 0.7
+
+What is said here is recorded with each run, so that a replay renders the same prompts. `chosen`
+gives the policy that a command means; its name alone finds the table again.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+
+from podium.config import MICRO, BudgetTable, Positive, Whole
+from protocol.actions import Json, Spend
+from protocol.decisions import Naming, PolicySpec, ReplanOn, asked
+from protocol.errors import InvalidData, PodiumError, Usage
+from protocol.redaction import Redactor
+from protocol.secret_forms import Redaction
+
+MAX_PLAN_BYTES: Final = 32_768
+"""Bytes of a plan's file: it is recorded in the first commit, beside the pool and the task."""
+
+MAX_SYSTEM_CHARS: Final = 8_000
+"""Characters of a job's description: two pages, in every prompt."""
+
+_ANYONES: Final = ("name", "serial")
+"""What may be said of any policy; all else is a model's."""
+
+_OPTIONS: Final = (
+    "base_url",
+    "api_key_env",
+    "temperature",
+    "max_tokens",
+    "price_in",
+    "price_out",
+    "extra",
+)
+
+_TAKEN: Final = frozenset(
+    {"messages", "model", "n", "stream", "temperature", "tool_choice", "tools"}
+)
+"""Fields of a request that ``extra`` can't give: the prompt, or what has a key of its own."""
+
+Price = Annotated[float, msgspec.Meta(ge=0, le=10**6)]
+
+
+class PolicyTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[policy]``."""
+
+    name: str
+    """``rules``, ``openai:MODEL``, ``static:FILE``, ``python:module:name``; before each of them
+    ``written:WORKER:``."""
+    dialect: Literal["openai", "hermes", "lists"] | None = None
+    """How the model speaks; native tool calls by default."""
+    naming: Naming | None = None
+    """Whether it is shown its workers' names, or numbers; numbers by default in lists."""
+    system: Annotated[str, msgspec.Meta(max_length=MAX_SYSTEM_CHARS)] | None = None
+    """Its job, in place of the dialect's own text; tools and form are added to it."""
+    base_url: str | None = None
+    api_key_env: str | None = None
+    """The environment variable that has the key, where the conductor runs."""
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=100)] | None = None
+    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=10**7)] | None = None
+    price_in: Price | None = None
+    """US dollars per million tokens read."""
+    price_out: Price | None = None
+    """US dollars per million tokens written."""
+    extra: dict[str, Json] | None = None
+    """Further fields of each request, such as ``top_p``."""
+    timeout_s: Positive | None = None
+    """Seconds that one reply may take."""
+    reserve_tokens: Whole | None = None
+    """The most that one reply may spend; held back from the budget while it is waited for."""
+    reserve_cost_usd: Price | None = None
+    replan_on: ReplanOn | None = None
+    """When it is asked although calls go on."""
+    serial: bool = False
+    """Whether its calls are made one at a time: the same decisions, to see what parallelism
+    brings."""
+
+
+def named(
+    name: str, table: PolicyTable | None, path: Path, redact: Redaction | None = None
+) -> tuple[str, PolicySpec | None]:
+    """Name and description of a pool file's policy; None where its name says it all.
+
+    Args:
+        name: As ``[pool]`` has it.
+        table: ``[policy]``, if there is one.
+        path: The pool file.
+        redact: What the file takes for a secret.
+
+    Raises:
+        Usage: It can't be made as it stands there.
+    """
+    if table is None:
+        if not asked(name).startswith("static:"):
+            return name, None
+        table = PolicyTable(name=name)
+    elif name:
+        raise Usage(
+            f"{path}: the policy is named twice, in [pool] and in [policy].",
+            hint=f"Take policy = {name!r} out of [pool], or the table [policy].",
+        )
+    try:
+        spec = _described(table, path.parent)
+        if spec is not None:
+            _check_secrets(spec, Redactor(redact or Redaction()))
+    except PodiumError as error:
+        raise Usage(f"{path}: [policy]: {error.message}", hint=error.hint) from None
+    return (table.name, None) if spec is None else (spec.name, spec)
+
+
+def budget(table: PolicyTable | None, given: BudgetTable, path: Path) -> BudgetTable:
+    """The pool file's budget: for a serial policy, of one call at a time."""
+    if table is None or not table.serial:
+        return given
+    if given.parallel not in (None, 1):
+        raise Usage(
+            f"{path}: [policy] says serial = true, and [budget] parallel = {given.parallel}.",
+            hint="Take one of them out: serial is parallel = 1.",
+        )
+    return msgspec.structs.replace(given, parallel=1)
+
+
+def chosen(name: str, own: str, spec: PolicySpec | None) -> PolicySpec:
+    """The policy that is meant.
+
+    Args:
+        name: What a command or the configuration names; "" for the pool's own.
+        own: The pool's own.
+        spec: Its description, if its name doesn't say it all.
+
+    Raises:
+        Usage: There is no such policy.
+        NotFound: A policy of the user's own that can't be imported.
+    """
+    return spec if spec is not None and name in ("", own) else policy_spec(name or own)
+
+
+def policy_spec(name: str) -> PolicySpec:
+    """What a run records of the policy that is asked for by this name.
+
+    Raises:
+        Usage: There is no such policy.
+        NotFound: A policy of the user's own that can't be imported.
+    """
+    kind, _, rest = asked(name).partition(":")
+    if kind == "openai" and rest:
+        # Made without the key: where the run is only queued, there need be none.
+        from actors.policies.openai import OpenAIPolicy
+
+        return msgspec.structs.replace(OpenAIPolicy(rest).spec, name=name)
+    if kind == "static" and rest:
+        return _as_named(name, _planned(rest, Path()))
+    from actors.policies import find
+
+    return find(name).spec
+
+
+def _described(table: PolicyTable, folder: Path) -> PolicySpec | None:
+    kind, _, rest = asked(table.name).partition(":")
+    if kind == "openai" and rest:
+        return msgspec.structs.replace(_model(table, rest), name=table.name)
+    for field in PolicyTable.__struct_fields__:
+        if field not in _ANYONES and getattr(table, field) is not None:
+            raise Usage(
+                f"{field} is nothing of the policy {table.name!r}",
+                hint='It is for a model: name = "openai:MODEL".',
+            )
+    if kind == "static" and rest:
+        return _as_named(table.name, _planned(rest, folder))
+    if asked(table.name) == "rules" or (kind == "python" and ":" in rest):
+        return None
+    raise Usage(
+        f"there is no policy {table.name!r}",
+        hint="use 'rules', 'openai:MODEL', 'static:FILE' or 'python:module:name'",
+    )
+
+
+def _model(table: PolicyTable, model: str) -> PolicySpec:
+    from actors.policies.openai import TIMEOUT_S, Options
+
+    if taken := sorted(_TAKEN & (table.extra or {}).keys()):
+        raise Usage(
+            f"extra has {', '.join(taken)}, which Podium says itself", hint="Take it out of extra."
+        )
+    given = {name: value for name in _OPTIONS if (value := getattr(table, name)) is not None}
+    options = Options(**given)
+    reserve = options.reserve
+    cost = table.reserve_cost_usd
+    dialect = table.dialect or "openai"
+    if dialect == "lists" and asked(table.name) != table.name:
+        raise Usage(
+            f"{table.name!r} has a worker write the answer, which in lists the last step does",
+            hint="Make that worker the last step, by what you say in system.",
+        )
+    return PolicySpec(
+        name=f"openai:{model}",
+        dialect=dialect,
+        reserve=Spend(
+            tokens=reserve.tokens if table.reserve_tokens is None else table.reserve_tokens,
+            cost=reserve.cost if cost is None else round(cost * MICRO),
+        ),
+        timeout_ms=max(1, round((table.timeout_s or TIMEOUT_S) * 1_000)),
+        naming=table.naming or ("numbers" if dialect == "lists" else "names"),
+        system=table.system or "",
+        options=msgspec.to_builtins(options),
+        replan_on=table.replan_on or "never",
+    )
+
+
+def _as_named(name: str, spec: PolicySpec) -> PolicySpec:
+    """The policy of a plan, under the name of the worker that writes its answers, if one does."""
+    head = name.removesuffix(asked(name))
+    return msgspec.structs.replace(spec, name=head + spec.name)
+
+
+def _planned(name: str, folder: Path) -> PolicySpec:
+    """The policy that follows the plan in a file, TOML or JSON."""
+    from actors.policies import static
+
+    path = folder / Path(name).expanduser()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise Usage(
+            f"the plan {path} can't be read: {error.strerror}", hint="Correct its path."
+        ) from None
+    if len(data) > MAX_PLAN_BYTES:
+        raise Usage(f"the plan {path} has {len(data)} bytes; at most {MAX_PLAN_BYTES} are possible")
+    try:
+        tree: Any = json.loads(data) if path.suffix == ".json" else msgspec.toml.decode(data)
+        return static.spec_of(static.read(tree), path.stem)
+    except InvalidData as error:
+        raise Usage(f"the plan {path}: {error.message}", hint=error.hint) from None
+    except (ValueError, RecursionError) as error:
+        kind = "JSON" if path.suffix == ".json" else "TOML"
+        raise Usage(f"the plan {path} is no {kind}: {error}", hint="Mend it.") from None
+
+
+def _check_secrets(spec: PolicySpec, redactor: Redactor) -> None:
+    """Raise `Usage` if what is recorded of a policy holds a secret."""
+    for what, value in {**spec.options, "system": spec.system}.items():
+        written = msgspec.json.decode(msgspec.json.encode({what: value}))
+        if redactor.value(written) != written:
+            raise Usage(
+                f"{what} holds a secret, which no run may record",
+                hint='name the variable that has the key: api_key_env = "NAME"',
+            )
