@@ -223,14 +223,16 @@ def _turn(turn: Turn) -> list[Message]:
 
 def _late(turn: Turn) -> list[Message]:
     """What came when the round was over, each result with its call."""
-    limit = shared.value_chars(len(turn.late))
     results = [
         shared.result(
-            item, limit, name=item.call.worker, arguments=shared.sorted_json(item.call.arguments)
+            item,
+            shared.LATE_CHARS,
+            name=item.call.worker,
+            arguments=shared.sorted_json(item.call.arguments),
         )
         for item in turn.late
     ]
-    return [_responses(results)] if results else []
+    return [_responses([result]) for result in results]
 
 
 def _responses(results: list[str]) -> Message:

@@ -71,7 +71,7 @@ The workers:
 """
 
 _CAME: Final = "What came of each step:"
-_LATER: Final = "What came later, of earlier steps:"
+_LATER: Final = "What came later, of an earlier step:"
 
 _NUMBER: Final = re.compile(r"0|-?[1-9][0-9]{0,7}")
 """A worker's name that is written as an integer."""
@@ -221,17 +221,16 @@ def _turn(turn: Turn, pool: Pool) -> list[Message]:
 
 def _late(turn: Turn) -> list[Message]:
     """What came when the round was over, each output with what was asked."""
-    limit = shared.value_chars(len(turn.late))
     lines = [
         shared.result(
             item,
-            limit,
+            shared.LATE_CHARS,
             worker=_as_typed(item.call.worker),
             subtask=shared.sorted_json(item.call.arguments),
         )
         for item in turn.late
     ]
-    return [{"role": "user", "content": "\n".join([_LATER, *lines])}] if lines else []
+    return [{"role": "user", "content": f"{_LATER}\n{line}"} for line in lines]
 
 
 def _as_typed(worker: str) -> int | str:

@@ -58,8 +58,8 @@ __all__ = [
     "value_chars",
 ]
 
-LATE: Final = "Results of earlier calls that came in meanwhile:"
-"""What stands before results that came when their round was over."""
+LATE: Final = "The result of an earlier call has come in meanwhile:"
+"""What stands before a result that came when its round was over."""
 
 _THINKING: Final = re.compile(r"\A\s*<think>.*?</think>\s*", re.DOTALL)
 """A reasoning block that a server has left in the text; it is thought, and thought is never an
@@ -190,15 +190,12 @@ def told(turn: Turn) -> list[Message]:
 
 def _late(turn: Turn) -> list[Message]:
     """What came when the round was over, each result with its call."""
-    if not turn.late:
-        return []
-    limit = value_chars(len(turn.late))
     lines = [
         f"{_function_name(seen.call.worker)}({compact(seen.call.arguments)}): "
-        + shared.result(seen, limit)
+        + shared.result(seen, shared.LATE_CHARS)
         for seen in turn.late
     ]
-    return [{"role": "user", "content": "\n".join([LATE, *lines])}]
+    return [{"role": "user", "content": f"{LATE}\n{line}"} for line in lines]
 
 
 def _ids(calls: Iterable[Call]) -> list[str]:

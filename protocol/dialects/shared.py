@@ -151,6 +151,11 @@ def _place(call: str) -> int:
     return int(place) if place.isascii() and place.isdecimal() else 0
 
 
+LATE_CHARS: Final = 8_000
+"""Characters shown of a value that came late. Each is a message of its own, and none depends on how
+many there are: more may come before a question that was lost is asked again."""
+
+
 def value_chars(calls: int) -> int:
     """Characters that each value of a round of so many calls is shown at most."""
     return max(VALUE_CHARS, ROUND_CHARS // max(1, calls))

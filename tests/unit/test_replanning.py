@@ -1,12 +1,15 @@
 """A policy is asked while calls go on, and is shown what came late: nothing paid for is lost."""
 
+from itertools import pairwise
 from typing import Any
 
+import pytest
 from hypothesis import given
 
 from protocol.budgets import Budget
 from protocol.commands import Activate
-from protocol.decisions import Observation, PlannedCall, PolicySpec, Turn
+from protocol.decisions import Dialect, Observation, PlannedCall, PolicySpec, Turn
+from protocol.dialects import request
 from protocol.dialects.openai import LATE, STILL_OPEN, messages
 from protocol.events import DecisionRejected, PolicyAsked, ReportNoted, RoundClosed
 from protocol.run import RULES, Ask, Make, Wait, Withdraw, due
@@ -229,9 +232,36 @@ def test_the_conversation_says_what_goes_on_and_what_came() -> None:
     assert said[-1] == f'{LATE}\nagent({{"n":1}}): {{"status":"OK","value":"late"}}'
 
 
+SPEAKING: tuple[Dialect, ...] = ("openai", "hermes", "lists")
+
+
+def asked_of(driver: Driver, dialect: Dialect) -> list[Any]:
+    """The messages of a question, as a policy of that dialect is sent them."""
+    policy = PolicySpec(name="script", dialect=dialect)
+    shown: list[Any] = request(policy, view(driver.state, driver.values))["messages"]
+    return shown
+
+
+@pytest.mark.parametrize("dialect", SPEAKING)
+def test_a_question_that_was_lost_is_asked_again_with_what_has_come(dialect: Dialect) -> None:
+    driver = started(planned(), planned())
+    driver.wait()
+    said = [asked_of(driver, dialect)]
+    for call in ("1-0", "1-1"):
+        driver.report(call, attempt=1, value="at last")
+        driver.activate()
+        said.append(asked_of(driver, dialect))
+    for before, after in pairwise(said):
+        assert after[: len(before)] == before
+        assert len(after) == len(before) + 1
+
+
+@pytest.mark.parametrize("dialect", SPEAKING)
 @thorough
 @given(STARTS, HISTORIES)
-def test_what_a_policy_was_shown_stays_as_it_was(start: Any, history: History) -> None:
+def test_what_a_policy_was_shown_stays_as_it_was(
+    dialect: Dialect, start: Any, history: History
+) -> None:
     """Each question is the one before with something added: what a policy has read is cached."""
     world = World(start)
     world.give(Activate("conductor", RULES))
@@ -242,7 +272,7 @@ def test_what_a_policy_was_shown_stays_as_it_was(start: Any, history: History) -
         asked = world.state.asked
         if asked is None or asked.turn == turn:
             continue
-        shown = messages(view(world.state, world.values))
+        shown = asked_of(world, dialect)
         if asked.turn > turn + 1 or world.state.last_error:
             before = []  # questions in between were not looked at, or one is asked again
         assert shown[: len(before)] == before
