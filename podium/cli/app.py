@@ -50,6 +50,7 @@ def make() -> App:
     runs.default(_list)
     for verb, say in RUNS.items():
         runs.command(f"podium.cli.runs:{verb}", name=verb.rstrip("_"), help=say)
+    runs.command("podium.cli.bill:bill", name="bill", help="What a run has spent, on whom.")
     for verb, say in SIGNALS.items():
         runs.command(f"podium.cli.signals:{verb}", name=verb.rstrip("_"), help=say)
     worker = App(name="worker", help="Try out workers.", group=OWN)
