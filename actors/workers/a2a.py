@@ -22,6 +22,7 @@ from actors.workers.a2a_errors import blamed, passing, unfinished
 from actors.workers.a2a_replies import MICRO, Heard, Prices, outcome, spend
 from actors.workers.agent import PARAMETERS as AGENT_PARAMETERS
 from actors.workers.agent import messages
+from actors.workers.options import converted
 from actors.workers.outcomes import failure, redacted
 from protocol.actions import Json, Spend, WorkerSpec
 from protocol.errors import InvalidData, PodiumError
@@ -354,13 +355,7 @@ def _context() -> "ClientCallContext":
 
 
 def _options(options: Mapping[str, Json], whose: str) -> Options:
-    try:
-        made = msgspec.convert(options, Options)
-    except msgspec.ValidationError as error:
-        raise InvalidData(
-            f"The options of the worker {whose!r} are wrong: {error}.",
-            hint=f"Options of an {KIND} worker: {', '.join(Options.__struct_fields__)}.",
-        ) from error
+    made = converted(options, Options, KIND, whose)
     for name, value in made.headers.items():
         if not (name.isascii() and name.isprintable() and value.isascii() and value.isprintable()):
             raise InvalidData(

@@ -17,12 +17,12 @@ from actors.ports import Attempt, Outcome
 from actors.workers import judging, roles
 from actors.workers.chat import KEY_ENV, Endpoint, Failed, Said, key_from, url_from_environment
 from actors.workers.exchanges import Asks, Uses, recorded
+from actors.workers.options import converted
 from actors.workers.outcomes import failure
 from actors.workers.toolbox import Toolbox, ToolTable, drafted, pool_of
 from actors.workers.turns import Turns
 from protocol.actions import Json, Spend, WorkerSpec
 from protocol.dialects.openai import Message, cut
-from protocol.errors import InvalidData
 
 KIND: Final = "openai"
 """The adapter's kind: what stands before the first colon of ``WorkerSpec.adapter``."""
@@ -242,13 +242,7 @@ def messages(role: str, attempt: Attempt) -> list[Message]:
 
 
 def _options(options: Mapping[str, Json], whose: str) -> Options:
-    try:
-        made = msgspec.convert(options, Options)
-    except msgspec.ValidationError as error:
-        raise InvalidData(
-            f"The options of the worker {whose!r} are wrong: {error}.",
-            hint=f"Options of an {KIND} worker: {', '.join(Options.__struct_fields__)}.",
-        ) from error
+    made = converted(options, Options, KIND, whose)
     role = roles.named(made.role)
     if role is None:
         return made

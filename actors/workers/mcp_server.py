@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from actors import tracing
+from actors.workers.options import converted
 from actors.workers.outcomes import redacted
 from protocol.actions import Json
 from protocol.errors import InvalidData, NotFound, PodiumError, Unreachable
@@ -75,11 +76,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 def server_of(options: Mapping[str, Json], whose: str) -> Server:
     """The server that options describe. Raises `InvalidData`."""
-    known = f"Options of an mcp worker: {', '.join(Server.__struct_fields__)}."
-    try:
-        server = msgspec.convert(options, Server)
-    except msgspec.ValidationError as error:
-        raise InvalidData(f"The options of {whose!r} are wrong: {error}.", hint=known) from None
+    server = converted(options, Server, "mcp", whose)
     if bool(server.command) == bool(server.url):
         both = "both a command and a url" if server.url else "neither a command nor a url"
         raise InvalidData(
@@ -91,7 +88,8 @@ def server_of(options: Mapping[str, Json], whose: str) -> Server:
         if getattr(server, name):
             what = "a url" if server.command else "a command"
             raise InvalidData(
-                f"The options of {whose!r} have {name}, which only goes with {what}.", hint=known
+                f"The options of {whose!r} have {name}, which only goes with {what}.",
+                hint=f"Remove {name}, or name the server by {what}.",
             )
     if server.url and not server.url.startswith(("http://", "https://")):
         raise InvalidData(

@@ -23,6 +23,7 @@ from actors.workers.openapi.plan import Plan, planned, server, worker_name
 from actors.workers.openapi.schemas import free
 from actors.workers.openapi.securing import Credential, asked, credentials, named, schemes
 from actors.workers.openapi.writing import Misfit, Written, written
+from actors.workers.options import converted
 from actors.workers.outcomes import failure, redacted
 from protocol.actions import NOTHING, Json, Spend, WorkerSpec
 from protocol.errors import InvalidData, NotFound, PodiumError
@@ -86,7 +87,7 @@ class OperationAdapter:
 
     def __init__(self, spec: WorkerSpec) -> None:
         self.spec = spec
-        self.options = _options(spec.options, spec.name)
+        self.options = converted(spec.options, Options, KIND, spec.name)
         self.address = _address(spec.adapter)
         self._spend = Spend(cost=round(self.options.price_usd * MICRO))
         self._client: AsyncClient | None = None
@@ -96,7 +97,7 @@ class OperationAdapter:
     @staticmethod
     def draft(adapter: str, options: Mapping[str, Json]) -> WorkerSpec:
         """The operation as its document describes it. Reads the document: blocks."""
-        made = _options(options, adapter)
+        made = converted(options, Options, KIND, adapter)
         address = _address(adapter)
         document = load(made.document)
         return _drafted(document, document.operation(address), made, options)
@@ -116,7 +117,7 @@ class OperationAdapter:
             NotFound: There is no document, or no operation of a name in ``only``.
             Unreachable: The document's server does not answer.
         """
-        made = _options(options, adapter)
+        made = converted(options, Options, KIND, adapter)
         document = load(made.document)
         found: dict[str, WorkerSpec] = {}
         for operation in [
@@ -289,7 +290,7 @@ def whereabouts(spec: WorkerSpec) -> tuple[str, str]:
         NotFound: There is no document, or no such operation.
         Unreachable: The document's server does not answer.
     """
-    made = _endpoint(_address(spec.adapter), _options(spec.options, spec.name))
+    made = _endpoint(_address(spec.adapter), converted(spec.options, Options, KIND, spec.name))
     return made.plan.operation.place, made.base
 
 
@@ -358,13 +359,3 @@ def _address(adapter: str) -> str:
             hint=f"Write {KIND}:OPERATION_ID, or '{KIND}:GET /path'.",
         )
     return address
-
-
-def _options(options: Mapping[str, Json], whose: str) -> Options:
-    try:
-        return msgspec.convert(options, Options)
-    except msgspec.ValidationError as error:
-        raise InvalidData(
-            f"The options of the worker {whose!r} are wrong: {error}.",
-            hint=f"Options of an {KIND} worker: {', '.join(Options.__struct_fields__)}.",
-        ) from error
