@@ -15,7 +15,6 @@ import json
 import socket
 import threading
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 import uvicorn
@@ -249,12 +248,7 @@ class A2AServer:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.agent.go_on.set()
         self._server.should_exit = self._server.force_exit = True
         self._thread.join(WAIT_S)

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Any, Final, NamedTuple
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
@@ -91,14 +90,9 @@ class Collector(Serving):
         super().__init__(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
         self.url = self.root
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.answer()
-        super().__exit__(kind, error, trace)
+        super().__exit__(*error)
 
     def answer(self) -> None:
         """Hang no longer; whoever waits is refused."""

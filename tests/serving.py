@@ -2,7 +2,6 @@
 
 import threading
 from socketserver import TCPServer
-from types import TracebackType
 from typing import Final, Self
 
 POLL_S: Final = 0.02
@@ -21,12 +20,7 @@ class Serving:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
