@@ -18,9 +18,9 @@ from typing import Final
 import msgspec
 
 from actors.ports import Attempt, Outcome
+from actors.workers.options import converted
 from actors.workers.outcomes import clean, failure
 from actors.workers.sandbox_process import (
-    MEBIBYTE,
     Answer,
     Isolation,
     Level,
@@ -31,6 +31,7 @@ from actors.workers.sandbox_process import (
 )
 from actors.workers.sandbox_sessions import LOST, Full, Late, Sessions
 from actors.workers.sandbox_warm import WarmSandboxes
+from actors.workers.supervisor import CONCURRENCY, MARGIN_S, MAX_OUTPUT_BYTES, MEBIBYTE
 from protocol.actions import Json, WorkerSpec
 from protocol.errors import InvalidData
 
@@ -49,15 +50,6 @@ DESCRIPTION: Final = (
     "Runs Python code in a sandbox without network and files, and gives what it prints and the "
     "value of its last expression."
 )
-
-CONCURRENCY: Final = 4
-"""Attempts at a time unless the pool says otherwise: each is a process that may want a core."""
-
-MARGIN_S: Final = 0.25
-"""Seconds before the attempt's deadline at which code is stopped: time to hand in its output."""
-
-MAX_OUTPUT_BYTES: Final = MEBIBYTE
-"""Bytes: the most that ``output_bytes`` can be set to; more belongs in no prompt."""
 
 MAX_WARM: Final = 64
 """Sandboxes: the most that ``warm`` can be set to; each holds some 15 MiB."""
@@ -124,7 +116,7 @@ class PythonAdapter:
 
     def __init__(self, spec: WorkerSpec) -> None:
         self.spec = spec
-        self.options = options = _options(spec.options, spec.name)
+        self.options = options = converted(spec.options, Options, KIND, spec.name)
         if options.mode == "persistent":
             _check_sessions(spec, options)
         self.warm = WarmSandboxes(_request(options), options.warm)
@@ -133,7 +125,7 @@ class PythonAdapter:
     @staticmethod
     def draft(adapter: str, options: Mapping[str, Json]) -> WorkerSpec:
         """A sandbox with these options."""
-        made = _options(options, adapter)
+        made = converted(options, Options, KIND, adapter)
         return WorkerSpec(
             name="python",
             description=DESCRIPTION,
@@ -266,16 +258,6 @@ def _request(options: Options) -> Request:
         tmp_bytes=options.tmp_mb * MEBIBYTE,
         output_bytes=options.output_bytes,
     )
-
-
-def _options(options: Mapping[str, Json], whose: str) -> Options:
-    try:
-        return msgspec.convert(options, Options)
-    except msgspec.ValidationError as error:
-        raise InvalidData(
-            f"The options of the worker {whose!r} are wrong: {error}.",
-            hint=f"Options of a {KIND} worker: {', '.join(Options.__struct_fields__)}.",
-        ) from error
 
 
 def _value(answer: Answer, result: _Result, limit: int) -> dict[str, Json]:

@@ -1,10 +1,10 @@
 """The sandbox's own process: starts the code, watches it, and says how each call ended.
 
-Run by an isolated interpreter (``python -I -S sandbox_child.py``) with the standard library only,
-and a clean environment. It reads lines of JSON from its input: first what it must hold to
-(`Request`), which it answers when the code is locked in and waits, then one line for each call.
-An ephemeral sandbox has one call and ends with it, a persistent one goes on. Its input is a
-lifeline: when that ends, or the worker does, all is over and everything is killed.
+Run by an isolated interpreter (`isolated`) with the standard library only, and a clean environment.
+It reads lines of JSON from its input: first what it must hold to (`Request`), which it answers when
+the code is locked in and waits, then one line for each call. An ephemeral sandbox has one call and
+ends with it, a persistent one goes on. Its input is a lifeline: when that ends, or the worker does,
+all is over and everything is killed.
 
 ::
 
@@ -18,7 +18,6 @@ all of its processes are stopped: nothing of it works while nobody watches.
 """
 
 import contextlib
-import importlib.util
 import json
 import os
 import select
@@ -27,14 +26,12 @@ import signal
 import tempfile
 import time
 import traceback
-import types
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import Final, NoReturn
 
-if TYPE_CHECKING:
-    from actors.workers import sandbox_code as inside
-    from actors.workers import sandbox_family as family
-    from actors.workers import sandbox_kernel as kernel
+from actors.workers import family, kernel
+from actors.workers import sandbox_code as inside
+from actors.workers.pipes import CHUNK, Lifeline, Streams, say
 
 LOOK_S: Final = 0.02
 """Seconds between looks at the memory of all processes together."""
@@ -45,89 +42,27 @@ IDLE_LOOK_S: Final = 1.0
 READY_S: Final = 20.0
 """Seconds until the code must be locked in; it needs a tenth of one."""
 
-CHUNK: Final = 65_536
-"""Bytes of one read: what a pipe holds."""
-
-MAX_LINE_BYTES: Final = 4_194_304
-"""Bytes. Code comes inside a call's arguments, which are far smaller."""
-
 UNREADY: Final = 125
 """Exit status of an init that could not isolate itself."""
 
-if TYPE_CHECKING:
 
-    class Request(inside.Limits):
-        """What the worker asks for, beside the limits that `sandbox_code` holds."""
+class Request(inside.Limits):
+    """What the worker asks for, beside the limits that `sandbox_code` holds."""
 
-        isolation: str
-        processes: int
-
-
-class Lifeline:
-    """The supervisor's input: lines, and whether the worker still holds it."""
-
-    def __init__(self) -> None:
-        self.data = bytearray()
-        self.worker = os.getppid()
-        self.closed = False
-
-    def take(self) -> None:
-        """Read once; blocks when nothing is there."""
-        data = os.read(0, CHUNK)
-        self.data += data
-        self.closed = not data or len(self.data) > MAX_LINE_BYTES
-
-    def held(self) -> bool:
-        """Whether there is a worker. A process that it has forked may hold its end for it."""
-        return not self.closed and os.getppid() == self.worker
-
-    def line(self) -> bytes:
-        """The next line, if it is whole; else nothing."""
-        end = self.data.find(b"\n") + 1
-        line = bytes(self.data[:end])
-        del self.data[:end]
-        return line
+    isolation: str
+    processes: int
 
 
-class Streams:
-    """What comes out of the code, cut at a limit; reading goes on so that nothing blocks."""
+class CodeStreams(Streams):
+    """What comes out of the code, and the other way round its calls."""
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.read: dict[str, int] = {}
-        self.write: dict[str, int] = {}
-        self.kept: dict[str, bytearray] = {}
-        self.total: dict[str, int] = {}
-        self.calls, self.ask = os.pipe()
-        """The other way round: where the code reads its calls, and where they are written."""
-        os.set_blocking(self.ask, False)
-        for name in ("stdout", "stderr", "result", "unready"):
-            self.read[name], self.write[name] = os.pipe()
-            os.set_blocking(self.read[name], False)
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget what came out, for the next call."""
-        for name in self.read:
-            self.kept[name], self.total[name] = bytearray(), 0
-
-    def take(self, name: str) -> bytes:
-        """Read once from a stream; empty when nothing is there, or nothing will ever be."""
-        try:
-            data = os.read(self.read[name], CHUNK)
-        except BlockingIOError:
-            return b""
         # JSON may write a character in six bytes, and the result has some words around it.
-        limit = self.limit if name.startswith("std") else self.limit * 6 + CHUNK
-        self.total[name] += len(data)
-        self.kept[name] += data[: max(0, limit - len(self.kept[name]))]
-        return data
-
-    def drain(self) -> None:
-        """Take what is left once everything that could write is dead or stopped."""
-        for name in self.read:
-            while self.take(name):
-                pass
+        result = limit * 6 + CHUNK
+        super().__init__({"stdout": limit, "stderr": limit, "result": result, "unready": result})
+        self.calls, self.ask = os.pipe()
+        """Where the code reads its calls, and where they are written."""
+        os.set_blocking(self.ask, False)
 
     def keep(self, *wanted: int) -> None:
         """Close, in a child, every file of the supervisor's but the standard ones and these."""
@@ -137,14 +72,14 @@ class Streams:
 
     def leave(self) -> None:
         """Close, in the supervisor, the ends that belong to the code."""
-        for fd in (self.calls, *self.write.values()):
-            os.close(fd)
+        super().leave()
+        os.close(self.calls)
 
 
 class Watch:
     """Looks after the code: `ready`, then `call` by call, until it says that it is over."""
 
-    def __init__(self, first: int, request: "Request", streams: Streams, line: Lifeline) -> None:
+    def __init__(self, first: int, request: Request, streams: CodeStreams, line: Lifeline) -> None:
         self.first, self.request, self.streams, self.line = first, request, streams, line
         self.spared = first if request["isolation"] == "namespaces" else 0
         """Init is never stopped: it only buries."""
@@ -170,7 +105,7 @@ class Watch:
         text = why.decode(errors="replace") or f"it was not ready: {self.end}"
         return {"end": "refused", "error": text}
 
-    def asked(self) -> "inside.Call | None":
+    def asked(self) -> inside.Call | None:
         """Wait for a call; None if there will be none."""
         while not (line := self.line.line()):
             if self.n and not family.stop(self.spared):
@@ -181,7 +116,7 @@ class Watch:
         call: inside.Call = json.loads(line)
         return call
 
-    def call(self, call: "inside.Call") -> dict[str, object]:
+    def call(self, call: inside.Call) -> dict[str, object]:
         """Have a call run, and see how it ends."""
         self.n += 1
         self.streams.clear()
@@ -198,7 +133,7 @@ class Watch:
         if self.end == "done" and self.request["persistent"]:
             self.end = "done" if family.stop(self.spared) else "restless"
         if self.end != "done" or not self.request["persistent"]:
-            status = family.bury(self.first)
+            status = as_shell(family.bury(self.first))
         self.streams.drain()
         made = report(self.end, status if self.end == "ended" else 0, result, self.streams)
         return {**made, "wall_s": call["wall_s"]}
@@ -264,17 +199,13 @@ class Watch:
 def main() -> None:
     """Lock the code in, say so, have it run each call, and say what became of it."""
     line = Lifeline()
-    while not (first := line.line()):
-        line.take()
-        if line.closed:
-            return
+    if not (first := line.first()):
+        return
     request: Request = json.loads(first)
     scratch = ""
     try:
-        if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
-            raise kernel.Refused("a list of descendants: /proc/PID/task/PID/children is missing")
         kernel.adopt_orphans()
-        streams = Streams(request["output_bytes"])
+        streams = CodeStreams(request["output_bytes"])
         if request["isolation"] == "namespaces":
             code = start_isolated(request, streams)
         else:
@@ -302,15 +233,7 @@ def serve(watch: Watch) -> None:
         say(said)
 
 
-def say(answer: dict[str, object]) -> None:
-    """Write one answer. Nobody may be there to read it."""
-    data = json.dumps(answer).encode() + b"\n"
-    with contextlib.suppress(BrokenPipeError):
-        while data:
-            data = data[os.write(1, data) :]
-
-
-def start_isolated(request: "Request", streams: Streams) -> int:
+def start_isolated(request: Request, streams: CodeStreams) -> int:
     """Start init in namespaces of its own, and the code below it; init's pid."""
     to_nobody = kernel.new_namespaces()
     with child_of_mine() as pid:
@@ -337,7 +260,7 @@ def start_isolated(request: "Request", streams: Streams) -> int:
     raise AssertionError("unreachable: a child never leaves the block above")
 
 
-def start_limited(request: "Request", streams: Streams, scratch: str) -> int:
+def start_limited(request: Request, streams: CodeStreams, scratch: str) -> int:
     """Start the code as a plain child with limits; its pid.
 
     Processes are not counted: without namespaces the kernel counts all of the user's.
@@ -368,7 +291,7 @@ def child_of_mine() -> Iterator[int]:
         os._exit(0)
 
 
-def orphaned(streams: Streams) -> bool:
+def orphaned(streams: CodeStreams) -> bool:
     """Whether the supervisor ended before init could ask to be killed with it.
 
     Its pid can't be asked for from inside the namespace, but a pipe without readers can be seen.
@@ -392,11 +315,17 @@ def reap(code: int) -> int:
     while True:
         pid, status = os.wait()
         if pid == code:
-            number = os.waitstatus_to_exitcode(status)
-            return 128 - number if number < 0 else number
+            return as_shell(os.waitstatus_to_exitcode(status))
 
 
-def report(end: str, status: int, result: dict[str, object], streams: Streams) -> dict[str, object]:
+def as_shell(status: int) -> int:
+    """An exit status as a shell says it, which is all that init can say of the code's."""
+    return 128 - status if status < 0 else status
+
+
+def report(
+    end: str, status: int, result: dict[str, object], streams: CodeStreams
+) -> dict[str, object]:
     """What the worker is told. Nothing in it is trusted: the code may have written the result."""
     return {
         "end": end,
@@ -409,7 +338,7 @@ def report(end: str, status: int, result: dict[str, object], streams: Streams) -
     }
 
 
-def run(request: "Request", streams: Streams, folder: str, processes: int | None) -> NoReturn:
+def run(request: Request, streams: CodeStreams, folder: str, processes: int | None) -> NoReturn:
     """Become the code."""
     os.setsid()
     os.nice(5)
@@ -421,22 +350,3 @@ def run(request: "Request", streams: Streams, folder: str, processes: int | None
     tempfile.tempdir = folder
     inside.limit(request, processes)
     inside.serve(streams.calls, streams.write["result"], request["output_bytes"])
-
-
-def load(name: str) -> types.ModuleType:
-    """A module beside this one; an isolated interpreter has no path to import it by."""
-    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), f"{name}.py")
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-if __name__ == "__main__":
-    if not TYPE_CHECKING:
-        kernel, family = load("sandbox_kernel"), load("sandbox_family")
-        inside = load("sandbox_code")
-    main()
-    os._exit(0)

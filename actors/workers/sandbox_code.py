@@ -18,6 +18,8 @@ import types
 from collections.abc import Mapping
 from typing import Final, NoReturn, TypedDict
 
+from actors.workers import kernel
+
 NAME: Final = "<code>"
 """The code's file name in tracebacks; ``<code 2>`` for a second call."""
 
@@ -63,15 +65,8 @@ def limit(limits: Limits, processes: int | None) -> None:
     if processes is not None:
         most[resource.RLIMIT_NPROC] = processes
     if not limits["persistent"]:  # there each call has its own, which the supervisor looks after
-        most[resource.RLIMIT_CPU] = limits["cpu_s"] + 1
-    for kind, value in most.items():
-        hard = resource.getrlimit(kind)[1]
-        lower = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(kind, (lower, lower))
-    if not limits["persistent"]:
-        # The soft limit ends code with a signal of its own, the hard one whoever ignores that.
-        cpu = resource.getrlimit(resource.RLIMIT_CPU)[0]
-        resource.setrlimit(resource.RLIMIT_CPU, (max(1, cpu - 1), cpu))
+        most[resource.RLIMIT_CPU] = limits["cpu_s"]
+    kernel.limit(most)
 
 
 def serve(calls: int, results: int, chars: int) -> NoReturn:

@@ -1,37 +1,26 @@
-"""A sandbox seen from the worker: a supervisor that is started, given calls, and closed.
+"""A sandbox seen from the worker: a supervisor that locks code in, and is given calls.
 
 What is said to it and by it stands in `sandbox_child`: a line of JSON each way, first what it must
 hold to (`Request`), then one for each call.
 """
 
-import asyncio
-import contextlib
 import functools
 import json
 import subprocess
-import sys
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
 
 from actors import tracing
-
-STOP_S: Final = 5.0
-"""Seconds that the supervisor may take to kill and bury everything before it is killed itself."""
+from actors.workers.supervisor import MEBIBYTE, Supervisor, command, heard
 
 PROBE_S: Final = 20.0
 """Seconds that the trial of `isolation` may take on a busy machine; it needs a tenth of one."""
 
-MEBIBYTE: Final = 1 << 20
-
-MAX_ANSWER_BYTES: Final = 20 * MEBIBYTE
-"""Bytes of the supervisor's answer: all streams at their limit, each character escaped."""
-
 Level = Literal["namespaces", "process"]
 Mode = Literal["ephemeral", "persistent"]
 
-_CHILD: Final = Path(__file__).with_name("sandbox_child.py")
+_CHILD: Final = "sandbox_child"
 
 _ENVIRONMENT: Final = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -106,13 +95,8 @@ LAYERS: Final = (
 """The walls of ``namespaces``: all of them or none, see decision 0005."""
 
 
-class Sandbox:
+class Sandbox(Supervisor):
     """One supervisor and the interpreter that it has locked in. Made by `start`."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self._process, self._lifeline, self._answers = process, process.stdin, process.stdout
 
     @staticmethod
     async def start(request: Request) -> "Sandbox":
@@ -122,31 +106,15 @@ class Sandbox:
             Refused: The host can't isolate code.
             OSError: The supervisor can't be started, or ended without a word.
         """
-        sandbox = Sandbox(
-            await asyncio.create_subprocess_exec(
-                *_command(),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=_ENVIRONMENT,
-                cwd="/",
-                start_new_session=True,
-                limit=MAX_ANSWER_BYTES,
-            )
-        )
+        sandbox = await Sandbox.begin(_CHILD, _ENVIRONMENT)
         try:
-            answer = await sandbox._ask(msgspec.json.encode(request))
+            answer = await sandbox.ask(msgspec.json.encode(request), Answer)
             if answer.end != "ready":
                 raise Refused(answer.error)
         except BaseException:
             await sandbox.close()
             raise
         return sandbox
-
-    @property
-    def alive(self) -> bool:
-        """Whether its supervisor is there and can be spoken to."""
-        return self._process.returncode is None and not self._answers.at_eof()
 
     async def run(self, code: str, wall_s: float) -> Answer:
         """Have it run code. If this is cancelled or fails, the sandbox can only be closed.
@@ -158,28 +126,7 @@ class Sandbox:
         Raises:
             OSError: The supervisor ended without a word.
         """
-        return await self._ask(_call(code, wall_s, tracing.passed_on("TRACEPARENT")))
-
-    async def close(self) -> None:
-        """Let go of the lifeline, on which the supervisor kills all, and see it end."""
-        self._lifeline.close()
-        try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(STOP_S):
-                    await self._process.wait()
-        finally:
-            if self._process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    self._process.kill()
-
-    async def _ask(self, line: bytes) -> Answer:
-        self._lifeline.write(line + b"\n")
-        with contextlib.suppress(ConnectionError):  # it has refused already, and says so
-            await self._lifeline.drain()
-        try:
-            return _answer(await self._answers.readline())
-        except ValueError as error:
-            raise OSError(f"its answer has more than {MAX_ANSWER_BYTES} bytes") from error
+        return await self.ask(_call(code, wall_s, tracing.passed_on("TRACEPARENT")), Answer)
 
 
 @functools.cache
@@ -187,7 +134,7 @@ def isolation() -> Isolation:
     """The strongest isolation that this host offers, tried out once. Blocks for a moment."""
     try:
         with subprocess.Popen(
-            _command(),
+            command(_CHILD),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -201,7 +148,7 @@ def isolation() -> Isolation:
                 if answer.end == "ready":
                     trial.stdin.write(line + b"\n")
                     trial.stdin.flush()
-                    answer = _answer(trial.stdout.readline())
+                    answer = heard(trial.stdout.readline(), Answer)
     except OSError as error:
         return Isolation(level="process", reason=f"the trial failed: {error}")
     if answer.end == "done" and answer.result.get("result") == "1":
@@ -209,18 +156,5 @@ def isolation() -> Isolation:
     return Isolation(level="process", reason=answer.error or f"the trial ended with {answer.end}")
 
 
-def _command() -> list[str]:
-    """The supervisor, by the interpreter itself: a virtual environment's packages stay outside."""
-    python = getattr(sys, "_base_executable", None) or sys.executable
-    return [python, "-I", "-S", "-B", "-X", "utf8", str(_CHILD)]
-
-
 def _call(code: str, wall_s: float, environment: dict[str, str]) -> bytes:
     return json.dumps({"code": code, "wall_s": wall_s, "environment": environment}).encode()
-
-
-def _answer(line: bytes) -> Answer:
-    try:
-        return msgspec.json.decode(line, type=Answer)
-    except msgspec.MsgspecError as error:
-        raise OSError(f"its supervisor ended without a word that can be read: {error}") from error

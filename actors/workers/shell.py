@@ -6,16 +6,12 @@ environment but where programs, the home and the language are. There are limits,
 an allowed program can do, a policy can do. Why so: ``docs/decisions/0020-shell-and-openapi.md``.
 """
 
-import asyncio
 import contextlib
 import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final, Literal, TypeGuard
 
 import msgspec
@@ -23,32 +19,19 @@ import msgspec
 from actors import tracing
 from actors.ports import Attempt, Outcome
 from actors.workers.allowed import Allowed, Entry
+from actors.workers.options import converted
 from actors.workers.outcomes import clean, failure
+from actors.workers.supervisor import (
+    CONCURRENCY,
+    MARGIN_S,
+    MAX_OUTPUT_BYTES,
+    MEBIBYTE,
+    Supervisor,
+)
 from protocol.actions import Json, WorkerSpec
-from protocol.errors import InvalidData
 
 KIND: Final = "shell"
 """The adapter's kind: what stands before the first colon of ``WorkerSpec.adapter``."""
-
-MEBIBYTE: Final = 1 << 20
-
-CONCURRENCY: Final = 4
-"""Attempts at a time unless the pool says otherwise: each is a process that may want a core."""
-
-MARGIN_S: Final = 0.25
-"""Seconds before the attempt's deadline at which a program is stopped: time to tell its output."""
-
-STOP_S: Final = 5.0
-"""Seconds that the supervisor may take to kill and bury everything before it is killed itself."""
-
-CHUNK: Final = 65_536
-"""Bytes of one read: what a pipe holds."""
-
-MAX_OUTPUT_BYTES: Final = MEBIBYTE
-"""Bytes: the most that ``output_bytes`` can be set to; more belongs in no prompt."""
-
-MAX_ANSWER_BYTES: Final = 16 * MEBIBYTE
-"""Bytes of the supervisor's answer: both streams at their limit, each character escaped."""
 
 PASSED: Final = ("PATH", "HOME", "LANG")
 """All that a program sees of the worker's environment, which holds its secrets."""
@@ -60,8 +43,6 @@ SHELLS: Final = frozenset(
 )
 """Well-known programs that start whatever their arguments say. Allowed with any arguments they
 allow everything; the list warns, and cannot be complete."""
-
-_CHILD: Final = Path(__file__).with_name("shell_child.py")
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -161,12 +142,9 @@ class ShellAdapter:
         wall_s = min(self.options.wall_s, max(MARGIN_S, attempt.timeout_s - MARGIN_S))
         request = _request(program, argv, stdin, environment, self.options, wall_s)
         try:
-            answer = msgspec.json.decode(await _supervised(request), type=_Answer)
+            answer = await _supervised(request)
         except OSError as error:
-            text = f"The command can't be started: {error}."
-            return failure("EXEC_ERR", "infrastructure", text)
-        except msgspec.MsgspecError as error:
-            text = f"The command's supervisor ended without a word that can be read: {error}."
+            text = f"The command was not run to its end: {error}."
             return failure("EXEC_ERR", "infrastructure", text)
         return self._outcome(argv[0], answer, wall_s)
 
@@ -264,14 +242,8 @@ def _is_command(argv: object) -> TypeGuard[list[str]]:
 
 
 def _options(options: Mapping[str, Json], whose: str) -> tuple[Options, Allowed]:
-    try:
-        made = msgspec.convert(options, Options)
-        return made, Allowed(made.allow)
-    except msgspec.ValidationError as error:
-        raise InvalidData(
-            f"The options of the worker {whose!r} are wrong: {error}.",
-            hint=f"Options of a {KIND} worker: {', '.join(Options.__struct_fields__)}.",
-        ) from error
+    made = converted(options, Options, KIND, whose)
+    return made, Allowed(made.allow)
 
 
 def _request(
@@ -295,54 +267,16 @@ def _request(
         "file_bytes": options.file_mb * MEBIBYTE,
         "output_bytes": options.output_bytes,
     }
-    return msgspec.json.encode(request) + b"\n"
+    return msgspec.json.encode(request)
 
 
-async def _supervised(request: bytes) -> bytes:
-    """Run the supervisor to its end. However this is left, nothing of the program is left behind.
-
-    The request goes by its input: what stands there, variables too, is in no list of processes.
-    """
-    python = getattr(sys, "_base_executable", None) or sys.executable
-    process = await asyncio.create_subprocess_exec(
-        *(python, "-I", "-S", "-B", "-X", "utf8", str(_CHILD)),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={},
-        cwd="/",
-        start_new_session=True,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
+async def _supervised(request: bytes) -> _Answer:
+    """Have a supervisor run it. However this is left, nothing of the program is left behind."""
+    supervisor = await Supervisor.begin("shell_child", {})
     try:
-        process.stdin.write(request)
-        with contextlib.suppress(ConnectionError):  # it has refused already, and says so
-            await process.stdin.drain()
-        return await _read(process.stdout)
+        return await supervisor.ask(request, _Answer)
     finally:
-        await _stop(process, process.stdin)
-
-
-async def _read(stream: asyncio.StreamReader) -> bytes:
-    answer = bytearray()
-    while data := await stream.read(CHUNK):
-        answer += data
-        if len(answer) > MAX_ANSWER_BYTES:
-            raise OSError(f"its supervisor's answer has more than {MAX_ANSWER_BYTES} bytes")
-    return bytes(answer)
-
-
-async def _stop(process: asyncio.subprocess.Process, lifeline: asyncio.StreamWriter) -> None:
-    """Let go of the lifeline, on which the supervisor kills all, and see it end."""
-    lifeline.close()
-    try:
-        async with asyncio.timeout(STOP_S):
-            await process.wait()
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+        await supervisor.close()
 
 
 def _value(answer: _Answer, limit: int) -> dict[str, Json]:

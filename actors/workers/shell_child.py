@@ -1,9 +1,9 @@
 """The `shell` worker's own process: starts a program, watches it, and says how it ended.
 
-Run by an isolated interpreter (``python -I -S shell_child.py``) with the standard library only. It
-reads one line of JSON from its input (`Request`), and writes one JSON object to its output when
-the program has ended. Its input stays open as a lifeline: when that ends, the worker has withdrawn
-the call or is dead, and the program is killed.
+Run by an isolated interpreter (`isolated`) with the standard library only. It reads one line of
+JSON from its input (`Request`), and writes one JSON object to its output when the program has
+ended. Its input stays open as a lifeline: when that ends, the worker has withdrawn the call or is
+dead, and the program is killed.
 
 Whatever loses its parent below this process becomes its child, also what made a session of its own.
 So nothing can leave the family, and all of it is killed when the program ends or must end. No
@@ -11,31 +11,23 @@ process of the family can gain privileges: none can become another user's, which
 killed.
 """
 
+import codecs
 import contextlib
-import importlib.util
 import json
 import os
 import resource
 import select
 import shutil
 import signal
-import sys
 import tempfile
 import time
-import types
-from typing import TYPE_CHECKING, Final, NoReturn, TypedDict
+from typing import Final, NoReturn, TypedDict
 
-if TYPE_CHECKING:
-    from actors.workers import sandbox_kernel as kernel
+from actors.workers import family, kernel
+from actors.workers.pipes import CHUNK, Lifeline, Streams, say
 
 LOOK_S: Final = 0.02
 """Seconds between looks at the memory and the number of all processes together."""
-
-CHUNK: Final = 65_536
-"""Bytes of one read: what a pipe holds."""
-
-MAX_REQUEST_BYTES: Final = 4_194_304
-"""Bytes. Arguments and options are far smaller."""
 
 TAIL_BYTES: Final = 2_000
 """Bytes kept of the end of each stream, to say how a program failed."""
@@ -63,73 +55,51 @@ class Request(TypedDict):
     output_bytes: int
 
 
-class Streams:
-    """What comes out of the program, cut at a limit; reading goes on so that nothing blocks."""
+class ProgramStreams(Streams):
+    """What comes out of the program, and the end of each stream."""
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.read: dict[str, int] = {}
-        self.write: dict[str, int] = {}
-        self.kept: dict[str, bytearray] = {}
-        self.tail: dict[str, bytes] = {}
-        self.total: dict[str, int] = {}
-        for name in ("stdout", "stderr", "unready"):
-            self.read[name], self.write[name] = os.pipe()
-            os.set_blocking(self.read[name], False)
-            self.kept[name], self.tail[name], self.total[name] = bytearray(), b"", 0
+        super().__init__(dict.fromkeys(("stdout", "stderr", "unready"), limit))
+        self.tail = dict.fromkeys(self.limits, b"")
 
-    def take(self, name: str) -> bool:
-        """Read once from a stream; false when nothing is there, or nothing will ever be."""
-        try:
-            data = os.read(self.read[name], CHUNK)
-        except BlockingIOError:
-            return False
-        self.total[name] += len(data)
-        self.kept[name] += data[: max(0, self.limit - len(self.kept[name]))]
+    def take(self, name: str) -> bytes:
+        """Read once from a stream; empty when nothing is there, or nothing will ever be."""
+        data = super().take(name)
         self.tail[name] = (self.tail[name] + data)[-TAIL_BYTES:]
-        return bool(data)
-
-    def drain(self) -> None:
-        """Take what is left once everything that could write has been killed."""
-        for name in self.read:
-            while self.take(name):
-                pass
+        return data
 
     def text(self, name: str) -> str:
         """What was kept; a character that the limit cut in two is left out."""
-        data = bytes(self.kept[name])
-        if self.total[name] > self.limit:
-            data = data[: len(data) - _half(data)]
-        return data.decode(errors="replace")
+        whole = self.total[name] <= self.limits[name]
+        return codecs.getincrementaldecoder("utf-8")("replace").decode(self.kept[name], whole)
 
 
 def main() -> None:
     """Read the request, run it, print what became of it."""
-    request: Request = json.loads(sys.stdin.buffer.readline(MAX_REQUEST_BYTES))
-    streams = Streams(request["output_bytes"])
+    line = Lifeline()
+    if not (asked := line.first()):
+        return
+    request: Request = json.loads(asked)
+    streams = ProgramStreams(request["output_bytes"])
     scratch = ""
     try:
-        if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
-            raise OSError("there is no list of descendants: /proc/PID/task/PID/children is missing")
         kernel.adopt_orphans()
         kernel.no_new_privileges()
         if not request["folder"]:
             request["folder"] = scratch = tempfile.mkdtemp(prefix="podium-shell-")
         first = start(request, streams)
-        for fd in streams.write.values():
-            os.close(fd)
-        answer = report(*watch(first, request, streams), streams)
-    except OSError as error:
+        streams.leave()
+        answer = report(*watch(first, request, streams, line), streams)
+    except (kernel.Refused, OSError) as error:
         answer = {"end": "refused", "error": str(error)}
     finally:
+        family.bury(0)
         if scratch:
             shutil.rmtree(scratch, ignore_errors=True)
-    with contextlib.suppress(BrokenPipeError):
-        sys.stdout.write(json.dumps(answer))
-        sys.stdout.flush()
+    say(answer)
 
 
-def start(request: Request, streams: Streams) -> int:
+def start(request: Request, streams: ProgramStreams) -> int:
     """Start the program; its pid."""
     source = os.memfd_create("stdin") if request["stdin"] is not None else os.open("/dev/null", 0)
     with os.fdopen(source, "rb+" if request["stdin"] is not None else "rb") as opened:
@@ -150,7 +120,7 @@ def start(request: Request, streams: Streams) -> int:
             os._exit(UNREADY)
 
 
-def become(request: Request, streams: Streams, supervisor: int) -> NoReturn:
+def become(request: Request, streams: ProgramStreams, supervisor: int) -> NoReturn:
     """Become the program. All files of the supervisor's are closed by the kernel then."""
     os.setsid()
     os.dup2(streams.write["stdout"], 1)
@@ -178,22 +148,17 @@ def limit(request: Request) -> None:
 
     Data, not addresses: many a program reserves far more addresses than it will ever use.
     """
-    limits = {
-        resource.RLIMIT_CPU: request["cpu_s"] + 1,
-        resource.RLIMIT_DATA: request["memory_bytes"],
-        resource.RLIMIT_FSIZE: request["file_bytes"],
-        resource.RLIMIT_CORE: 0,
-    }
-    for kind, value in limits.items():
-        hard = resource.getrlimit(kind)[1]
-        most = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(kind, (most, most))
-    # The soft limit ends a program with a signal of its own, the hard one whoever ignores that.
-    cpu = resource.getrlimit(resource.RLIMIT_CPU)[0]
-    resource.setrlimit(resource.RLIMIT_CPU, (max(1, cpu - 1), cpu))
+    kernel.limit(
+        {
+            resource.RLIMIT_CPU: request["cpu_s"],
+            resource.RLIMIT_DATA: request["memory_bytes"],
+            resource.RLIMIT_FSIZE: request["file_bytes"],
+            resource.RLIMIT_CORE: 0,
+        }
+    )
 
 
-def watch(first: int, request: Request, streams: Streams) -> tuple[str, int]:
+def watch(first: int, request: Request, streams: ProgramStreams, line: Lifeline) -> tuple[str, int]:
     """Look after the program until it ends or must end: why, and its exit status."""
     deadline = time.monotonic() + request["wall_s"]
     pidfd = os.pidfd_open(first)
@@ -208,12 +173,14 @@ def watch(first: int, request: Request, streams: Streams) -> tuple[str, int]:
             if fd == pidfd:
                 end = "ended"
             elif fd == 0:
-                end = end or ("" if os.read(0, CHUNK) else "withdrawn")
+                line.take()
             elif not streams.take(names[fd]):
                 poll.unregister(fd)
+        if not end and not line.held():
+            end = "withdrawn"
         reap_orphans(first)
         end = end or beyond(request, deadline)
-    status = bury(first)
+    status = family.bury(first)
     streams.drain()
     return end, status
 
@@ -225,10 +192,11 @@ def beyond(request: Request, deadline: float) -> str:
     """
     if time.monotonic() >= deadline:
         return "wall"
-    members = family(os.getpid())
-    if len(members) > request["processes"]:
+    usage = family.usage()
+    if len(usage) > request["processes"]:
         return "processes"
-    return "memory" if memory_of(members) > request["memory_bytes"] else ""
+    memory = sum(memory for _, memory in usage.values())
+    return "memory" if memory > request["memory_bytes"] else ""
 
 
 def reap_orphans(first: int) -> None:
@@ -241,46 +209,7 @@ def reap_orphans(first: int) -> None:
             os.waitpid(ended.si_pid, 0)
 
 
-def bury(first: int) -> int:
-    """Kill all that is left of the program, and wait for it; the first one's exit status."""
-    status = 0
-    while True:
-        for pid in family(os.getpid()):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        try:
-            pid, ended = os.wait()
-        except ChildProcessError:
-            return status
-        if pid == first:
-            status = os.waitstatus_to_exitcode(ended)
-
-
-def family(pid: int) -> list[int]:
-    """All descendants of a process."""
-    found: list[int] = []
-    todo = [pid]
-    while todo:
-        parent = todo.pop()
-        with contextlib.suppress(OSError, ValueError):
-            for thread in os.listdir(f"/proc/{parent}/task"):
-                with open(f"/proc/{parent}/task/{thread}/children") as file:
-                    children = [int(child) for child in file.read().split()]
-                found += children
-                todo += children
-    return found
-
-
-def memory_of(members: list[int]) -> int:
-    """Bytes in memory of processes; what several share is counted for each."""
-    pages = 0
-    for pid in members:
-        with contextlib.suppress(OSError, IndexError, ValueError), open(f"/proc/{pid}/statm") as f:
-            pages += int(f.read().split()[1])
-    return pages * resource.getpagesize()
-
-
-def report(end: str, status: int, streams: Streams) -> dict[str, object]:
+def report(end: str, status: int, streams: ProgramStreams) -> dict[str, object]:
     """What the worker is told. A negative status is the signal that ended the program."""
     unready = streams.kept["unready"].decode(errors="replace")
     if unready:
@@ -295,32 +224,3 @@ def report(end: str, status: int, streams: Streams) -> dict[str, object]:
             for name in ("stdout", "stderr")
         },
     }
-
-
-def _half(data: bytes) -> int:
-    """Bytes at the end that begin a character and don't end it."""
-    for back in range(1, min(4, len(data) + 1)):
-        byte = data[-back]
-        if byte >= 0xC0:
-            needed = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
-            return back if back < needed else 0
-        if byte < 0x80:
-            return 0
-    return 0
-
-
-def load_kernel() -> types.ModuleType:
-    """The module beside this one; an isolated interpreter has no path to import it by."""
-    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sandbox_kernel.py")
-    spec = importlib.util.spec_from_file_location("sandbox_kernel", path)
-    if spec is None or spec.loader is None:
-        raise ImportError(path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-if __name__ == "__main__":
-    if not TYPE_CHECKING:
-        kernel = load_kernel()
-    main()

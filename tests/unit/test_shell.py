@@ -4,6 +4,8 @@ import asyncio
 import os
 import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +18,8 @@ from actors.workers.allowed import Allowed, Rule
 from podium import poolcheck
 from protocol.errors import InvalidData
 from protocol.limits import MAX_DETAIL_CHARS
+
+ROOT: Final = Path(__file__).resolve().parents[2]
 
 LIMIT_S: Final = 20.0
 """Seconds after which a test that waits for something gives up."""
@@ -334,6 +338,42 @@ async def test_the_program_dies_with_its_supervisor(tmp_path: Path) -> None:
     said = failed(await working, fault="infrastructure")
     assert "ended without a word" in said
     assert await asyncio.to_thread(lambda: not psutil.wait_procs([program], LIMIT_S)[1])
+
+
+FORKED: Final = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from actors.ports import Attempt
+from actors.workers import draft, host
+
+async def main():
+    adapter = host(draft("shell", {"allow": ["sh"], "folder": sys.argv[1]}))
+    arguments = {"argv": ["sh", "-c", "echo $$ > pid; exec sleep 1000"]}
+    made = Attempt(run="r", call="c", attempt=1, arguments=arguments, timeout_s=1000)
+    working = asyncio.create_task(adapter.run(made))
+    program = int(await asyncio.to_thread(Path(sys.argv[1], "pid").read_text))
+    if not (copy := os.fork()):
+        signal.pause()
+    print(program, copy, flush=True)
+    await working
+
+asyncio.run(main())
+"""
+"""A worker that is forked while a command runs: the copy holds the supervisor's lifeline, too."""
+
+
+def test_the_program_dies_with_its_worker_though_a_copy_of_that_lives(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pid")
+    command = [sys.executable, "-W", "ignore", "-c", FORKED, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        program, copy = map(psutil.Process, map(int, worker.stdout.readline().split()))
+        try:
+            worker.kill()
+            assert not psutil.wait_procs([program], LIMIT_S)[1]
+            assert copy.is_running()
+        finally:
+            copy.kill()
 
 
 def test_a_set_user_id_program_is_like_any_other(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
-"""All processes of a sandbox, as the supervisor sees them: what they use, and how they are ended.
+"""A supervisor's family, all that it has ever started: what it uses, and how it is ended.
 
-Loaded by `sandbox_child`, the standard library only. The supervisor adopts whoever has lost its
-parent, so that all that the code has ever started are its own descendants.
+Loaded by an isolated interpreter, the standard library only. The supervisor adopts whoever has lost
+its parent (`kernel.adopt_orphans`), so that nothing can leave the family.
 """
 
 import contextlib
@@ -20,11 +20,15 @@ _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 def descendants(pid: int) -> list[int]:
     """All descendants of a process."""
     found: list[int] = []
-    with contextlib.suppress(OSError, ValueError):
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/children") as file:
-                for child in file.read().split():
-                    found += [int(child), *descendants(int(child))]
+    todo = [pid]
+    while todo:
+        parent = todo.pop()
+        with contextlib.suppress(OSError, ValueError):
+            for thread in os.listdir(f"/proc/{parent}/task"):
+                with open(f"/proc/{parent}/task/{thread}/children") as file:
+                    children = [int(child) for child in file.read().split()]
+                found += children
+                todo += children
     return found
 
 
@@ -61,7 +65,7 @@ def send(number: signal.Signals, spared: int = 0) -> int:
 
 
 def bury(first: int) -> int:
-    """Kill all, and wait for them; the exit status of ``first`` as a shell says it."""
+    """Kill all, and wait for them; the exit status of ``first``, negative if a signal ended it."""
     status = 0
     while True:
         for pid in descendants(os.getpid()):
@@ -72,8 +76,7 @@ def bury(first: int) -> int:
         except ChildProcessError:
             return status
         if pid == first:
-            number = os.waitstatus_to_exitcode(ended)
-            status = 128 - number if number < 0 else number
+            status = os.waitstatus_to_exitcode(ended)
 
 
 def _stat(pid: int) -> list[str]:

@@ -1,8 +1,9 @@
-"""What Linux offers to lock code in, called without any helper program: for `sandbox_child` only.
+"""What Linux offers to lock code in, called without any helper program: for supervisors only.
 
-Five layers, each of which has to be there: namespaces (user, mount, pid, net, ipc, uts), a root of
-its own in which all but ``/tmp`` is read-only, no capabilities, no new privileges, and a filter of
-system calls. The kernel must be 5.14 or newer: processes are counted per user namespace since then.
+The walls of a sandbox are five layers, each of which has to be there: namespaces (user, mount, pid,
+net, ipc, uts), a root of its own in which all but ``/tmp`` is read-only, no capabilities, no new
+privileges, and a filter of system calls. The kernel must be 5.14 or newer: processes are counted
+per user namespace since then.
 
 The standard library only, since it is loaded by an isolated interpreter. Raises `Refused` with the
 layer that is missing; nothing is ever left out silently.
@@ -13,9 +14,10 @@ import ctypes
 import errno
 import os
 import platform
+import resource
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -240,7 +242,21 @@ def no_new_privileges() -> None:
 
 def adopt_orphans() -> None:
     """Become the parent of every descendant whose own parent ends."""
+    if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
+        raise Refused("a list of descendants: /proc/PID/task/PID/children is missing")
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def limit(limits: Mapping[int, int]) -> None:
+    """Set limits (``resource.RLIMIT_*``), soft and hard, for good.
+
+    That of CPU ends code with a signal of its own, and a second later whoever ignores that.
+    """
+    for kind, value in limits.items():
+        grace = 1 if kind == resource.RLIMIT_CPU else 0
+        hard = resource.getrlimit(kind)[1]
+        most = value + grace if hard == resource.RLIM_INFINITY else min(value + grace, hard)
+        resource.setrlimit(kind, (max(grace, most - grace), most))
 
 
 def _helper(pid: int) -> Callable[[], bool]:
