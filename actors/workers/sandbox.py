@@ -5,7 +5,7 @@ calls of a run share one (``persistent``). A sandbox is killed with all that it 
 is over, takes too long or is withdrawn. If the host can't isolate code that way, attempts are
 refused with the reason; ``isolation = "process"`` in the worker's options accepts limits without
 walls, for code that is trusted. Why it is built like this: ``docs/decisions/0005-sandbox.md`` and
-``0025-sessions-and-warm-sandboxes.md``.
+``0021-sessions-and-warm-sandboxes.md``.
 """
 
 import asyncio

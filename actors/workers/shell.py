@@ -3,7 +3,7 @@
 Each attempt is a supervisor (`shell_child`) and the program below it, killed with all that it has
 started when it ends, takes too long or is withdrawn. The program sees nothing of the worker's
 environment but where programs, the home and the language are. There are limits, and no walls: what
-an allowed program can do, a policy can do. Why so: ``docs/decisions/0020-shell-and-openapi.md``.
+an allowed program can do, a policy can do. Why so: ``docs/decisions/0016-shell-and-openapi.md``.
 """
 
 import contextlib
