@@ -49,8 +49,13 @@ def wait_for_people(d: Draft) -> None:
     in_time = all(d.at < s.calls[name].deadline for name in asked)
     if s.phase == "working" and alone and in_time:
         d.emit(RunPaused(reason="person", detail=f"asked in {', '.join(asked)}", at=d.at))
-    elif s.phase == "paused" and s.pause_reason == "person" and not (alone and not ready(s)):
+    elif s.phase == "paused" and s.pause_reason == "person" and not (alone and not _moves(d)):
         d.emit(RunResumed(at=d.at))
+
+
+def _moves(d: Draft) -> bool:
+    """Whether something follows although nobody else has answered."""
+    return replans(d) or any(True for _ in ready(d.state))
 
 
 def close_round(d: Draft) -> None:

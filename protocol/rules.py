@@ -4,6 +4,7 @@ Every function takes a `Draft`, looks at its state, and emits events. Nothing el
 state.
 """
 
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -221,15 +222,18 @@ def _called(s: RunState, spec: WorkerSpec) -> str:
     return aliases(s.policy, s.pool).get(spec.name, spec.name)
 
 
-def ready(s: RunState) -> list[CallState]:
-    """The calls that have not been begun, and wait for no other."""
-    return [
+def ready(s: RunState) -> Iterator[CallState]:
+    """The calls that have not been begun, and wait for no other: each as it is when its turn comes.
+
+    What is settled on the way counts for those behind it. Every recorded order hangs on that.
+    """
+    return (
         call
         for call in map(s.calls.__getitem__, s.awaited)
         if call.status is None
         and not call.open
         and all(s.calls[other].status is not None for other in call.call.after)
-    ]
+    )
 
 
 def start_ready(d: Draft) -> None:

@@ -287,3 +287,10 @@ def test_a_reply_to_another_question_changes_nothing() -> None:
     assert driver.reply(answer(), turn=3) == []
     driver.reply(answer(), turn=2)
     assert driver.state.outcome == "finished"
+
+
+def test_a_call_begins_before_later_ones_when_what_it_waits_for_cannot_be_paid() -> None:
+    """The order that every log of the first rules has."""
+    driver = started(planned("agent"), planned(after=(0,)), planned(), budget=Budget(tokens=40))
+    assert settled(driver, "1-0") == ("EXEC_ERR", "policy")
+    assert list(driver.state.open) == ["1-1", "1-2"]
