@@ -285,6 +285,8 @@ def _take_signal(d: Draft, digest: str, signal: Signal) -> None:
             if s.phase == "paused" and s.pause_reason == "budget":
                 d.emit(RunResumed(at=d.at))
         case "pause":
+            if s.phase == "paused" and s.pause_reason == "person":
+                d.emit(RunResumed(at=d.at))  # else the person's answer would have it go on
             if s.phase != "paused":
                 d.emit(RunPaused(reason="signal", detail=f"by {by}", at=d.at))
         case "resume" | "answer":

@@ -6,6 +6,7 @@ event, and compares.
 
 from typing import Final, assert_never
 
+from protocol.actions import Report
 from protocol.commands import Command, Deadline, Fork, Inbox, PolicyReply
 from protocol.events import (
     AnswerGiven,
@@ -78,6 +79,8 @@ def decider(command: Command | None, event: AnyEvent, before: RunState) -> str:
             return _settler(event)
         case RoundClosed():
             return "protocol.awaited.close_round"
+        case RunResumed() if isinstance(command, Inbox) and isinstance(command.message, Report):
+            return "protocol.awaited.wait_for_people"
         case SignalReceived() | RunCancelled() | BudgetExtended() | RunResumed():
             return "protocol.run._take_signal"
         case RunPaused():

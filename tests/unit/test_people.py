@@ -8,7 +8,7 @@ from actors.ports import Attempt, Outcome
 from podium.client import Client
 from podium.unhosted import unhosted
 from protocol.actions import Pool, WorkerSpec
-from protocol.decisions import Decision, PlannedCall, View
+from protocol.decisions import Decision, PlannedCall, PolicySpec, View
 from protocol.errors import Conflict, TooLarge, Usage
 from protocol.events import RunPaused, RunResumed
 from protocol.limits import MAX_INLINE_BYTES
@@ -70,6 +70,36 @@ def test_it_goes_on_as_soon_as_somebody_can() -> None:
     driver.report("1-0", value="yes")
     assert last(driver, RunResumed)
     assert set(driver.state.open) == {"1-2"}
+
+
+def test_a_person_who_gives_up_has_the_policy_asked_while_another_is_waited_for() -> None:
+    ben = PlannedCall("ben", {"question": "And you?"})
+    eager = PolicySpec(name="script", replan_on="failure")
+    driver = started(ASK, ben, pool=POOL, policy=eager)
+    driver.report("1-0", status="EXEC_ERR", fault="worker", value="no idea")
+    assert driver.state.asked is not None
+    assert driver.state.carried == ("1-1",)
+
+
+def test_who_pauses_it_keeps_it_paused_when_the_answer_has_come() -> None:
+    driver = asked()
+    driver.signal("pause")
+    assert last(driver, RunPaused).reason == "signal"
+    driver.report("1-0", value="this one")
+    assert driver.state.phase == "paused"
+    driver.signal("resume")
+    assert driver.state.asked is not None
+
+
+def test_who_has_a_paused_run_resumed_sees_it_wait_for_the_person_again() -> None:
+    driver = asked()
+    before = driver.state.wall_deadline
+    driver.at += DAY_MS
+    driver.signal("pause")
+    driver.at += DAY_MS
+    driver.signal("resume")
+    assert last(driver, RunPaused).reason == "person"
+    assert driver.state.wall_deadline == before + 2 * DAY_MS
 
 
 def test_who_resumes_it_without_an_answer_sees_it_paused_again() -> None:

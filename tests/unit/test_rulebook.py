@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from protocol.actions import NOTHING
+from protocol.actions import NOTHING, Pool, WorkerSpec
 from protocol.budgets import Budget
 from protocol.commands import Activate, Archive, Command, Fork, Start
-from protocol.decisions import PolicySpec, Reply
+from protocol.decisions import PlannedCall, PolicySpec, Reply
 from protocol.events import AnyEvent, UnknownEvent
 from protocol.rules import Draft
 from protocol.run import RULES, feed
@@ -21,7 +21,7 @@ from protocol.transitions import LEGAL
 from replay.forks import origin_at
 from replay.rulebook import decider
 from tests.logs import log_of
-from tests.runs import Driver, answer, begin, failure, plan, planned, started
+from tests.runs import POOL, Driver, answer, begin, failure, plan, planned, started
 from tests.unit.test_run_properties import HISTORIES, STARTS, History, lived, thorough
 
 HELPERS = {"emit", "note", "settle"}
@@ -104,9 +104,18 @@ def stories() -> list[Driver]:
     late.lost("1-1")
     late.reply(answer())
     late.give(Archive("file:///archive", "f" * 32))
+    person = WorkerSpec(name="ada", kind="person", timeout_ms=86_400_000)
+    people = started(
+        *(PlannedCall("ada", {}), PlannedCall("tool", {"n": 1}), planned(after=(0,))),
+        pool=Pool((*POOL.workers, person)),
+    )
+    people.report("1-1")
+    people.signal("pause")
+    people.signal("resume")
+    people.report("1-0")
     return [
         *(paused, wall, slow, killed, composed, nothing, unavailable, rejected, fork, broke),
-        *(cancelled, late),
+        *(cancelled, late, people),
     ]
 
 
@@ -133,7 +142,7 @@ def test_the_stories_meet_every_event_and_each_name_is_a_function_that_makes_it(
             met.setdefault(type(event).__name__, set()).add(decider(command, event, state))
     every = {kind.__name__ for kind in LEGAL} - {UnknownEvent.__name__}
     assert every == met.keys()
-    assert len(met["RunPaused"]) == 5
+    assert len(met["RunPaused"]) == 6
     assert len(met["CallSettled"]) == 5
     assert len(met["RunFailed"]) == 2
     assert len(met["DecisionRejected"]) == 2
