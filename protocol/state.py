@@ -44,7 +44,7 @@ class CallState(msgspec.Struct, frozen=True, gc=False):
     late: str = ""
     """Hash of the report that came when the call had failed already, and is shown all the same."""
     segment: int = 0
-    """The segment of the run that the attempt was started in, while it is open."""
+    """The segment of the run that the attempt in `RunState.open` was started in."""
 
 
 class TurnState(msgspec.Struct, frozen=True, gc=False):

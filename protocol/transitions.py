@@ -147,6 +147,7 @@ def _run_forked(s: RunState, event: RunForked) -> None:
     for name in s.open:
         call = s.calls[name]
         s.calls[name] = msgspec.structs.replace(call, deadline=call.deadline + later, segment=0)
+    s.hedged = {name: (first, 0) for name, (first, _) in s.hedged.items()}
     s.strays.clear()  # whoever works on them answers another run
     _unask(s)
     if event.redact is not None:
@@ -180,8 +181,14 @@ def _replace_workers(s: RunState, workers: tuple[WorkerSpec, ...]) -> None:
 
 
 def _reopen(s: RunState, name: str) -> None:
+    """Take back that a call has settled, if no policy has been shown it."""
     old = s.calls.get(name)
-    if old is None or old.status is None or name not in s.current:
+    if old is None or old.status is None:
+        return
+    if (name, old.report) in s.news:  # it went on when its round was over
+        s.news = tuple(each for each in s.news if each[0] != name)
+        s.carried += (name,)
+    elif name not in s.current:
         return
     s.calls[name] = CallState(old.call, old.attempt, noted=old.noted)
     s.unsettled += 1
@@ -321,16 +328,21 @@ def _report_noted(s: RunState, event: ReportNoted) -> None:
     old = s.calls.get(event.call)
     if old is None:
         return
-    noted, open_ = (*old.noted, event.report), old.open
+    noted, open_, segment = (*old.noted, event.report), old.open, old.segment
     if event.why == "retried":
         open_ = False
         s.open.pop(event.call, None)
     elif event.why == "hedged" and event.call in s.hedged:
-        first, _ = s.hedged.pop(event.call)
+        first, begun_in = s.hedged.pop(event.call)
         if event.attempt != first:
-            s.open[event.call] = first
-    late = event.report if event.usable else old.late
-    s.calls[event.call] = msgspec.structs.replace(old, noted=noted, open=open_, late=late)
+            s.open[event.call], segment = first, begun_in
+    s.calls[event.call] = msgspec.structs.replace(
+        old,
+        noted=noted,
+        open=open_,
+        late=event.report if event.usable else old.late,
+        segment=segment,
+    )
     if event.usable:
         s.news += ((event.call, event.report),)
     s.strays.discard((event.call, event.attempt))

@@ -7,9 +7,25 @@ import pytest
 
 from protocol.actions import Pool, Spend
 from protocol.budgets import Budget
+from protocol.commands import Activate, Fork
 from protocol.events import AttemptStarted, ReportNoted, RoundClosed
-from protocol.run import Make, Withdraw, due
-from tests.runs import AGENT, CHILD, TOOL, Driver, last, names, planned, settled, started
+from protocol.run import RULES, Make, Withdraw, due
+from protocol.subjects import run_id
+from replay.forks import origin_at
+from tests.logs import log_of
+from tests.runs import (
+    AGENT,
+    CHILD,
+    TOOL,
+    Driver,
+    begin,
+    last,
+    names,
+    plan,
+    planned,
+    settled,
+    started,
+)
 
 POOL = Pool(tuple(msgspec.structs.replace(each, hedge=True) for each in (TOOL, AGENT, CHILD)))
 
@@ -124,3 +140,37 @@ def test_somebody_wants_the_policy_asked_while_a_call_goes_on() -> None:
     driver.signal("replan", "1-0")
     assert last(driver, RoundClosed).left == ("1-0",)
     assert driver.state.asked is not None
+
+
+def later_segment(driver: Driver) -> None:
+    """A long pause, after which the run goes on in another trace."""
+    driver.signal("pause")
+    driver.at += 86_400_000
+    driver.signal("resume")
+
+
+def test_an_attempt_stays_in_the_trace_that_it_was_begun_in() -> None:
+    driver = started(planned("agent"), pool=POOL)
+    later_segment(driver)
+    driver.signal("hedge", "1-0")
+    assert driver.state.hedged["1-0"] == (1, 0)
+    assert driver.state.calls["1-0"].segment == 1
+    driver.lost("1-0", attempt=2)
+    assert driver.state.open["1-0"] == 1
+    assert driver.state.calls["1-0"].segment == 0
+
+
+def test_a_fork_makes_both_attempts_in_the_trace_that_it_begins() -> None:
+    driver = Driver(begin(pool=POOL))
+    later_segment(driver)
+    driver.reply(plan(planned("agent")))
+    driver.signal("hedge", "1-0")
+    assert driver.state.hedged["1-0"] == (1, 1)
+    log = log_of(driver)
+    fork = Driver(at=driver.at)
+    fork.state = driver.state
+    origin = origin_at(log, len(driver.events))
+    fork.give(Fork(run=run_id(b"a fork of it...."), origin=origin), Activate("c", RULES))
+    assert fork.state.hedged["1-0"] == (1, 0)
+    assert fork.state.calls["1-0"].segment == 0
+    assert made(fork) == [Make("1-0", 2), Make("1-0", 1)]
