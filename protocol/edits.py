@@ -111,7 +111,7 @@ def _call_with(s: RunState, name: str, keys: list[str], edit: Edit) -> CallState
         case ["value"] if known.status is not None:
             if len(msgspec.json.encode(edit.value)) > MAX_INLINE_BYTES:
                 raise _Impossible(f"{edit.path}: a value of at most {MAX_INLINE_BYTES} bytes fits")
-            return msgspec.structs.replace(known, report="", value=edit.value)
+            return msgspec.structs.replace(known, report="", value=edit.value, late="")
         case ["status"] if known.status is not None:
             if edit.value not in ("OK", "PARSE_ERR", "EXEC_ERR", "TIMEOUT"):
                 raise _Impossible(

@@ -19,6 +19,8 @@ from protocol.events import (
     RoundClosed,
     RoundPlanned,
     RunCancelled,
+    RunFailed,
+    RunFinished,
     RunStarted,
     SignalReceived,
 )
@@ -211,19 +213,19 @@ def failure(log: RunLog, history: list[Entry] | None = None) -> Failure | None:
                 early = True
             case RoundClosed() | RunCancelled() if failed:
                 return again(entry.number - 1)
+            case RunFinished() | RunFailed():  # it was decided without those that went on
+                failed.clear()
             case _:
                 pass
     return again(len(history)) if failed else policy
 
 
 def seeing(state: RunState, calls: Iterable[str]) -> tuple[str, ...]:
-    """Settled calls, and those of their round that were shown what came of them: all in order."""
+    """Settled calls, and those that were shown what came of them: all in order."""
     found = set(calls)
-    rounds = {name.partition("-")[0] for name in found}
-    there = [name for name in state.calls if name.partition("-")[0] in rounds]
-    while more := {n for n in there if found & set(state.calls[n].call.sees)} - found:
+    while more := {n for n, each in state.calls.items() if found & set(each.call.sees)} - found:
         found |= more
-    return tuple(name for name in there if name in found and state.calls[name].status is not None)
+    return tuple(name for name, known in state.calls.items() if name in found and known.status)
 
 
 def again_from(log: RunLog, call: str, history: list[Entry] | None = None) -> Failure:
