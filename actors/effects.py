@@ -158,7 +158,7 @@ class Effects:
         if messages:
             await self.shell.assure()
             await host.calls.send(messages)
-            host.monitor.begun(self.shell, calls)
+        host.monitor.begun(self.shell, calls)
         self.recovered = False
 
     def _headers(self, name: str, attempt: int) -> dict[str, str]:

@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
-from weakref import WeakKeyDictionary
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from protocol.actions import Json
 from protocol.codec import encode
@@ -60,21 +60,22 @@ class Past:
     """How long the last calls of one worker took, from when they were begun until they counted."""
 
     def __init__(self) -> None:
-        self._took: deque[int] = deque(maxlen=PAST)
+        self.took: deque[int] = deque(maxlen=PAST)
+        """Milliseconds of each, the last one last."""
         self._limit: int | None = None
 
     def add(self, took_ms: int) -> None:
         """One more call, milliseconds."""
-        self._took.append(took_ms)
+        self.took.append(took_ms)
         self._limit = None
 
     @property
     def limit_ms(self) -> int | None:
         """Milliseconds beyond which a call is a straggler; None while too little is known."""
-        if len(self._took) < LEAST:
+        if len(self.took) < LEAST:
             return None
         if self._limit is None:
-            took = sorted(self._took)
+            took = sorted(self.took)
             slow = took[min(len(took) - 1, int(len(took) * PERCENTILE))]
             self._limit = max(LEAST_MS, min(slow, round(TIMES_MEDIAN * took[len(took) // 2])))
         return self._limit
@@ -127,21 +128,26 @@ class Monitor:
     def __init__(self) -> None:
         self.past: dict[str, Past] = {}
         """By the worker's name."""
+        self._since: WeakKeyDictionary[RunShell, dict[tuple[str, int], int]] = WeakKeyDictionary()
+        """Attempts that are looked after, and when each was begun, milliseconds since the epoch."""
         self._warned: WeakKeyDictionary[RunShell, int] = WeakKeyDictionary()
         """Runs that it has had paused, and in which round."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begun(self, shell: "RunShell", calls: Iterable[tuple[str, int]]) -> None:
-        """These attempts have been sent: look after each when it would be a straggler."""
-        state = shell.state
+        """These attempts have been sent, or sent again: look after each once, as a straggler."""
+        state, since = shell.state, self._since.setdefault(shell, {})
         loop = asyncio.get_running_loop()
         for call, attempt in calls:
             past = self.past.get(state.calls[call].call.worker)
             if past is None or past.limit_ms is None or straggling(state, call) is None:
                 continue
-            at = begun_at(state, call) + past.limit_ms
-            wait_s = max(0, at - shell.host.clock()) / 1_000
-            loop.call_later(wait_s, self._look, shell, call, attempt, past.limit_ms)
+            if (call, attempt) in since:
+                continue
+            at = since[call, attempt] = begun_at(state, call)
+            wait_s = max(0, at + past.limit_ms - shell.host.clock()) / 1_000
+            # A run that is gone is not kept by it.
+            loop.call_later(wait_s, self._look, ref(shell), call, attempt, past.limit_ms)
 
     def saw(self, shell: "RunShell", before: RunState, events: Sequence[AnyEvent], at: int) -> None:
         """A commit of the run is in its log: what it says of its workers, and of the run."""
@@ -149,10 +155,18 @@ class Monitor:
             if isinstance(event, CallSettled):
                 if event.report and event.status == "OK" and event.call in before.open:
                     worker = before.calls[event.call].call.worker
-                    took_ms = max(0, at - begun_at(before, event.call))
+                    took_ms = max(0, at - self._begun_at(shell, before, event.call))
                     self.past.setdefault(worker, Past()).add(took_ms)
             elif isinstance(event, RoundClosed):
                 self._closed(shell, event.round)
+
+    def _begun_at(self, shell: "RunShell", state: RunState, call: str) -> int:
+        """When the first of the attempts that a call goes on in was begun.
+
+        Taking the hedge's time would have a worker seem faster with every straggler that it has.
+        """
+        first, _ = state.hedged.get(call, (state.open[call], 0))
+        return self._since.get(shell, {}).pop((call, first), begun_at(state, call))
 
     def _closed(self, shell: "RunShell", number: int) -> None:
         """Pause a run that gets nowhere. Whoever has it go on gives it as many rounds again."""
@@ -162,10 +176,11 @@ class Monitor:
             self._warned[shell] = number
             self._wish(shell, "pause", "", f"round-{number}", why)
 
-    def _look(self, shell: "RunShell", call: str, attempt: int, limit_ms: int) -> None:
-        state = shell.state
-        if shell.over.is_set() or state.open.get(call) != attempt:
+    def _look(self, of: "ReferenceType[RunShell]", call: str, attempt: int, limit_ms: int) -> None:
+        shell = of()
+        if shell is None or shell.over.is_set() or shell.state.open.get(call) != attempt:
             return
+        state = shell.state
         kind = straggling(state, call)
         if kind is not None:
             why = f"call {call} takes longer than {limit_ms} ms, as few of its worker's calls did"

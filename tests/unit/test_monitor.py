@@ -177,3 +177,65 @@ async def test_a_straggler_is_tried_a_second_time(world: World) -> None:
     assert [(each.kind, each.by, each.call) for each in signals] == [
         ("hedge", "monitor", f"{LEAST + 1}-0")
     ]
+
+
+async def test_what_is_sent_again_is_wished_for_once(world: World) -> None:
+    """The policy is asked once because of a straggler, however often the run starts anew."""
+    go = asyncio.Event()
+
+    async def probe(attempt: Attempt) -> Outcome:
+        if attempt.arguments["n"] == LEAST:
+            await go.wait()
+        elif attempt.arguments["n"] > LEAST:  # each a straggler: round follows round
+            await asyncio.sleep(2 * LEAST_MS / 1_000)
+        return Outcome(value=attempt.arguments["n"])
+
+    def decide(view: Any) -> Decision:
+        done = len(view.turns)
+        late = [seen.value for turn in view.turns for seen in turn.late]
+        if LEAST in late:
+            return Decision(answer="done")
+        return calls(("probe", {"n": done}), ("probe", {"n": done}))
+
+    world.policy(decide)
+    await world.worker(WorkerSpec(name="probe", concurrency=64), probe)
+    conductor = await world.conductor()
+    start = world.start(budget=Budget(rounds=1_000, calls=1_000, parallel=64))
+    eager = msgspec.structs.replace(start.policy, replan_on="straggler")
+    run = await world.submit(msgspec.structs.replace(start, policy=eager))
+    for more in range(4):
+        count = LEAST + 3 + more
+        await world.until(run, lambda log, count=count: log.state().round >= count)
+        conductor.redo()
+    go.set()
+    log = await world.ended(run)
+    signals = [entry.message for entry in log.inbox if isinstance(entry.message, Signal)]
+    about = [each.call for each in signals if each.call.startswith(f"{LEAST + 1}-")]
+    assert about
+    assert len(set(about)) == len(about)
+
+
+async def test_the_time_of_a_hedged_call_counts_from_its_first_attempt(world: World) -> None:
+    """Else a worker would seem faster with every straggler that it has."""
+
+    async def probe(attempt: Attempt) -> Outcome:
+        if attempt.arguments["n"] == LEAST and attempt.attempt == 1:
+            await asyncio.get_running_loop().create_future()
+        return Outcome(value=attempt.arguments["n"])
+
+    def decide(view: Any) -> Decision:
+        done = len(view.turns)
+        return Decision(answer="done") if done > LEAST else calls(("probe", {"n": done}))
+
+    world.policy(decide)
+    await world.worker(WorkerSpec(name="probe", hedge=True), probe)
+    conductor = await world.conductor()
+    log = await world.ended(await world.submit(world.start(budget=MANY)))
+    begun, *_, counted = [
+        commit.at
+        for commit in log.commits
+        for event in commit.events
+        if isinstance(event, AttemptStarted | CallSettled) and event.call == f"{LEAST + 1}-0"
+    ]
+    assert log.state().calls[f"{LEAST + 1}-0"].attempt == 2
+    assert conductor.monitor.past["probe"].took[-1] == counted - begun
