@@ -1,10 +1,11 @@
 """The caretaker: finds runs that nobody is at work on, and has them taken up again.
 
 The queue says who owns a run, and there are two ways to lose what it says: an acknowledgement that
-was sent by an owner and arrives when the run is somebody else's, and a signal whose sender dies
-before it has queued the paused run again. Both are rare, and both would leave the run for ever. So
-a run that has begun, has not ended and is quiet is queued again from time to time. Where its task
-is there already the queue refuses the second, so this is safe to do for any run at any time.
+was sent by an owner and arrives when the run is somebody else's, and a signal or a person's answer
+whose sender dies before it has queued the paused run again. Both are rare, and both would leave the
+run for ever. So a run that has begun, has not ended and is quiet is queued again from time to time.
+Where its task is there already the queue refuses the second, so this is safe to do for any run at
+any time.
 """
 
 import asyncio
@@ -12,12 +13,11 @@ import logging
 from typing import Final
 
 from actors.queues import Queue
+from actors.waking import wakes
 from protocol import subjects
 from protocol.codec import encode
 from protocol.commands import Continue
 from protocol.errors import PodiumError
-from protocol.inbox import Signal
-from replay.chain import RunLog
 from replay.log import EventLog
 from replay.scrub import Finding, Ledger, Scrubber
 
@@ -119,11 +119,7 @@ class Caretaker:
             return False
         skipped = min(2 * self._skipped.get(run, 0) + 1, MAX_SKIPPED)
         self._skipped[run], self._due[run] = skipped, self._round + skipped
-        if state.phase == "paused" and not _unread_signal(log, state.signals):
+        if state.phase == "paused" and not wakes(log, state):
             return False
         place = subjects.task(state.priority, run)
         return await self.tasks.put(place, encode(Continue(run=run)))
-
-
-def _unread_signal(log: RunLog, known: frozenset[str]) -> bool:
-    return any(isinstance(each.message, Signal) and each.hash not in known for each in log.inbox)

@@ -47,7 +47,7 @@ async def queue_again(log: EventLog, tasks: Queue, run: str) -> bool:
         seen = await _fresh(log, run)
         if seen is not None:
             state = seen.state()
-            if not _waits(seen, state):
+            if not wakes(seen, state):
                 return False
             if await tasks.put(subjects.task(state.priority, run), encode(Continue(run=run))):
                 return True
@@ -64,8 +64,8 @@ async def _fresh(log: EventLog, run: str) -> RunLog | None:
     return seen if (tail.seq if tail else 0) <= seen.head.seq else None
 
 
-def _waits(log: RunLog, state: RunState) -> bool:
-    """Whether a paused run has a signal, or a person's answer, that it has not read."""
+def wakes(log: RunLog, state: RunState) -> bool:
+    """Whether a run is paused and has a signal, or a person's answer, that it has not read."""
     if state.phase != "paused":
         return False
     for entry in log.inbox:

@@ -1,19 +1,15 @@
 """Runs that rest: whether one does, and what is said to whoever waits for it."""
 
+from actors.waking import wakes
 from podium.render import RunTree
 from protocol.errors import Busy, PodiumError, Unreachable
-from protocol.inbox import Signal
 from replay.chain import RunLog
 
 
 def paused(log: RunLog) -> bool:
     """Whether the run rests, and nothing in its inbox will wake it."""
     state = log.state()
-    if state.phase != "paused":
-        return False
-    return not any(
-        isinstance(entry.message, Signal) and entry.hash not in state.signals for entry in log.inbox
-    )
+    return state.phase == "paused" and not wakes(log, state)
 
 
 def pause_error(run: RunTree) -> PodiumError:

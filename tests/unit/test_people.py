@@ -4,16 +4,21 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from actors.caretaker import Caretaker
 from actors.ports import Attempt, Outcome
 from podium.client import Client
+from podium.resting import paused
 from podium.unhosted import unhosted
-from protocol.actions import Pool, WorkerSpec
+from protocol.actions import Pool, Report, WorkerSpec
+from protocol.codec import encode
 from protocol.decisions import Decision, PlannedCall, PolicySpec, View
 from protocol.errors import Conflict, TooLarge, Usage
 from protocol.events import RunPaused, RunResumed
 from protocol.limits import MAX_INLINE_BYTES
 from protocol.run import Make, due
 from protocol.schemas import misfit
+from replay.memory_log import MemoryLog
+from replay.scrub import MemoryLedger
 from tests.runs import TOOL, Driver, answer, last, names, planned, settled, started
 from tests.world import World, calls
 
@@ -187,3 +192,27 @@ async def test_a_call_that_nobody_is_asked_in_takes_no_answer(world: World) -> N
     with pytest.raises(Conflict, match="nobody is asked in call '1-7'") as caught:
         await client.answer(run, "1-7", "x")
     assert caught.value.hint == "answer one of: 1-0"
+
+
+async def test_an_answer_whose_sender_dies_wakes_the_run_all_the_same(world: World) -> None:
+    client, run = await waiting(world)
+    if shell := world.conductors[0].runs.get(run):
+        await shell.over.wait()
+    assert isinstance(world.log, MemoryLog)
+    caretaker = Caretaker(world.log, MemoryLedger(world.log.store), world.tasks)
+    assert [await caretaker.sweep() for _ in range(2)] == [[], []], "nobody has answered"
+    (question,) = await client.asked()
+    said = Report(run=run, call=question.call, attempt=1, status="OK", value="the first", by="ada")
+    assert paused(await client.log(run))
+    await world.log.post(run, encode(said))  # and the sender dies before it queues the run
+    assert not paused(await client.log(run)), "it is about to go on"
+    for _ in range(4):  # a quiet run is skipped for some rounds
+        await caretaker.sweep()
+    assert (await world.ended(run)).state().answer == "so be it: the first"
+
+
+async def test_a_run_that_waits_for_a_person_can_be_cancelled(world: World) -> None:
+    client, run = await waiting(world)
+    await client.signal(run, "cancel")
+    assert (await world.ended(run)).state().outcome == "cancelled"
+    assert await client.asked() == []

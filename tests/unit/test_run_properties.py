@@ -31,6 +31,14 @@ from tests.strategies import BUDGETS, MOVES, REPLIES, ROOMY, Move, World, arbitr
 
 HEDGED = Pool(tuple(msgspec.structs.replace(worker, hedge=True) for worker in POOL.workers))
 
+PEOPLE = Pool(
+    tuple(
+        msgspec.structs.replace(worker, kind="person") if worker.name == "agent" else worker
+        for worker in HEDGED.workers
+    )
+)
+"""The same, but the agent is somebody."""
+
 STARTS: st.SearchStrategy[Start] = st.builds(
     lambda budget, reserve, depth, replan_on, pool: begin(
         budget=budget,
@@ -42,7 +50,7 @@ STARTS: st.SearchStrategy[Start] = st.builds(
     reserve=st.builds(Spend, tokens=st.integers(0, 30), cost=st.integers(0, 10)),
     depth=st.sampled_from([0, 0, 0, 7, 8]),
     replan_on=st.sampled_from(["never", "failure"]),
-    pool=st.sampled_from([POOL, HEDGED]),
+    pool=st.sampled_from([POOL, HEDGED, PEOPLE]),
 )
 
 HISTORIES = st.lists(st.lists(MOVES, min_size=1, max_size=3), min_size=12, max_size=40)
