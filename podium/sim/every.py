@@ -9,7 +9,7 @@ from typing import Final
 
 from podium.sim.faults import SEATS, AnyFault, Crash
 from podium.sim.run import Summary, Verdict, judged, undisturbed
-from podium.sim.scenario import Job
+from podium.sim.scenario import Job, Wish
 from podium.sim.world import REAL, Parts, World
 from protocol import subjects
 
@@ -30,30 +30,45 @@ SMALL: Final = Job(
 """Two rounds, three calls, one of them costly."""
 
 
-def lengths(seed: int, plan: list[AnyFault], parts: Parts = REAL) -> dict[str, int]:
+SHARED: Final = Job(
+    run=subjects.run_id(b"every step"),
+    n=7,
+    rounds=(("agent", "ask"), ("shift",)),
+    asked=False,
+    tight=False,
+    shared=True,
+    at_ms=0,
+    wishes=(Wish(50, "hedge"),),
+)
+"""A call that is hedged, and a person who is waited for."""
+
+
+def lengths(
+    seed: int, plan: list[AnyFault], parts: Parts = REAL, job: Job = SMALL
+) -> dict[str, int]:
     """How many steps each process takes in a history."""
     ends = [Crash(who=who, step=NEVER, down_ms=1, sent=0) for who in SEATS]
-    world = World(seed, [SMALL], [*plan, *ends], parts)
+    world = World(seed, [job], [*plan, *ends], parts)
     with undisturbed():
         world.play()
     return {who: seat.steps for who, seat in world.seats.items()}
 
 
 def crashes(
-    seed: int, who: str, after: int = 0, plan: tuple[AnyFault, ...] = ()
+    seed: int, who: str, after: int = 0, plan: tuple[AnyFault, ...] = (), job: Job = SMALL
 ) -> Iterator[Crash]:
     """Every kill of one process after a step, while a plan happens."""
-    for step in range(after + 1, lengths(seed, list(plan))[who] + 1):
+    for step in range(after + 1, lengths(seed, list(plan), job=job)[who] + 1):
         for sent in (0.0, 1.0):
             yield Crash(who=who, step=step, down_ms=DOWN_MS, sent=sent)
 
 
-def singles(seed: int = 0, parts: Parts = REAL) -> Summary:
+def singles(seed: int = 0, parts: Parts = REAL, job: Job = SMALL) -> Summary:
     """Every process killed once, at every step."""
     summary = Summary()
     for who in SEATS:
-        for crash in crashes(seed, who):
-            summary.count(_played(seed, [crash], parts))
+        for crash in crashes(seed, who, job=job):
+            summary.count(_played(seed, [crash], parts, job))
     return summary
 
 
@@ -78,8 +93,8 @@ def pairs(who: str, seed: int = 0, *, stride: int = 1, parts: Parts = REAL) -> S
     return summary
 
 
-def _played(seed: int, plan: list[AnyFault], parts: Parts) -> Verdict:
-    history, wrong = judged(seed, [SMALL], plan, parts)
+def _played(seed: int, plan: list[AnyFault], parts: Parts, job: Job = SMALL) -> Verdict:
+    history, wrong = judged(seed, [job], plan, parts)
     if wrong:
         wrong = [f"with {plan}", *wrong]
     return Verdict(seed=seed, wrong=wrong, history=history)

@@ -67,6 +67,12 @@ BAND: Final = WorkerSpec(
 WORKERS: Final = (TOOL, SLOTH, AGENT)
 POOL: Final = Pool((*WORKERS, BAND))
 
+ADA: Final = WorkerSpec(
+    name="ada", kind="person", parameters=_NUMBER, timeout_ms=DAY_MS, wait_ms=1, attempts=1
+)
+SHARED: Final = Pool((TOOL, SLOTH, msgspec.structs.replace(AGENT, hedge=True), BAND, ADA))
+"""The same workers and a person; the agent's calls may be made twice at a time."""
+
 HASTY_MS: Final = 1_500
 """Milliseconds that a worker's answer is waited for, by a run that has no time."""
 
@@ -87,7 +93,7 @@ ASKED: Final = PolicySpec(name="asked", reserve=Spend(tokens=10, cost=3))
 EAGER: Final = 4
 """One run in so many is replanned as soon as a call of it has failed."""
 
-Op = Literal["grow", "shift", "hang", "flaky", "fail", "wide", "agent", "band"]
+Op = Literal["grow", "shift", "hang", "flaky", "fail", "wide", "agent", "band", "ask"]
 
 _VALUES: Final[tuple[tuple[Op, int], ...]] = (
     ("grow", 12),
@@ -104,7 +110,7 @@ WishKind: TypeAlias = SignalKind | Literal["fork"]
 
 
 class Wish(msgspec.Struct, frozen=True):
-    """A signal that the user gives, or a fork that is made."""
+    """A signal that the user gives, about every open call if it is about one; or a fork."""
 
     after_ms: int
     kind: WishKind
@@ -123,6 +129,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the budget is too small for the work."""
     hasty: bool = False
     """Whether deadlines are short, and the run's whole time too."""
+    shared: bool = False
+    """Whether a person may be asked, and calls be hedged."""
     at_ms: int
     wishes: tuple[Wish, ...] = ()
 
@@ -146,6 +154,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def pool(self) -> Pool:
         """Its workers."""
+        if self.shared:
+            return SHARED
         return HASTY if self.hasty else POOL
 
     @property
@@ -253,7 +263,7 @@ def planned(op: Op, n: int, index: int) -> PlannedCall:
     if op == "band":
         inputs = {"n": n, "rounds": [["grow", "shift"]]}
         return PlannedCall("band", {"task": f"a child from {n}", "inputs": inputs})
-    worker = {"agent": "agent", "hang": "sloth"}.get(op, "tool")
+    worker = {"agent": "agent", "hang": "sloth", "ask": "ada"}.get(op, "tool")
     sees = (0,) if index == 2 else ()
     return PlannedCall(worker, {"n": n, "op": op}, sees=sees)
 

@@ -12,10 +12,13 @@ from typing import Final
 import msgspec
 
 from podium.client import Client
-from podium.sim.scenario import Job, WishKind
+from podium.sim.scenario import Job, WishKind, made
+from protocol.awaited import asked_people
 from protocol.budgets import Extension
+from protocol.codec import encode
 from protocol.errors import Conflict, PodiumError, Usage
-from protocol.inbox import SignalKind
+from protocol.inbox import Signal, SignalKind
+from protocol.state import RunState
 
 AGAIN_S: Final = 0.5
 """Seconds before a person tries again."""
@@ -103,7 +106,9 @@ class Script:
             for run in sorted(self.going()):
                 try:
                     state = await self.client.state(run)
-                    if state.phase == "paused":
+                    if state.phase == "paused" and state.pause_reason == "person":
+                        await self._answer(run, state)
+                    elif state.phase == "paused":
                         more = state.pause_reason == "budget"
                         await self._signal(run, "extend" if more else "resume")
                 except PodiumError:
@@ -129,8 +134,24 @@ class Script:
     async def _wish(self, run: str, kind: WishKind) -> None:
         if kind == "fork":
             await self._fork(run)
+        elif kind == "hedge":
+            await self._hedge(run)
         else:
             await self._signal(run, kind)
+
+    async def _answer(self, run: str, state: RunState) -> None:
+        """Say for whoever is asked what a worker would have given."""
+        for call in asked_people(state):
+            given = state.calls[call].call.arguments
+            await self.client.answer(run, call, made(str(given["op"]), int(str(given["n"]))))
+
+    async def _hedge(self, run: str) -> None:
+        """Have every open call tried a second time."""
+        for call in (await self.client.state(run)).open:
+            said = f"hedge/{call}"
+            wish = Signal(id=said, run=run, kind="hedge", by="a user", call=call)
+            await self.client.reader.post(run, encode(wish))
+            self.progress.signals.append((run, said))
 
     async def _signal(self, run: str, kind: SignalKind) -> None:
         more = MORE if kind == "extend" else None

@@ -77,6 +77,13 @@ def test_every_step_of_every_process() -> None:
     assert summary.histories > 150
 
 
+def test_every_step_of_a_call_that_is_hedged_and_a_person_who_is_asked() -> None:
+    summary = every.singles(job=every.SHARED)
+    sound(summary)
+    assert summary.crashes == summary.histories, "each of them met its process"
+    assert summary.histories > 150
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("who", ["c0", "c1", "w0", "w1"])

@@ -203,9 +203,10 @@ async def test_what_is_sent_again_is_wished_for_once(world: World) -> None:
     start = world.start(budget=Budget(rounds=1_000, calls=1_000, parallel=64))
     eager = msgspec.structs.replace(start.policy, replan_on="straggler")
     run = await world.submit(msgspec.structs.replace(start, policy=eager))
+    reached: list[int] = []
     for more in range(4):
-        count = LEAST + 3 + more
-        await world.until(run, lambda log, count=count: log.state().round >= count)
+        reached.append(LEAST + 3 + more)
+        await world.until(run, lambda log: log.state().round >= reached[-1])
         conductor.redo()
     go.set()
     log = await world.ended(run)
