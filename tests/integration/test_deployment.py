@@ -109,6 +109,7 @@ async def test_a_killed_driver_and_daemon_leave_no_process_behind(tmp_path: Path
         await deployment.clear()
 
 
+@pytest.mark.slow
 async def test_two_deployments_stand_side_by_side(tmp_path: Path) -> None:
     left, right = Deployment(tmp_path / "left", POOL), Deployment(tmp_path / "right", POOL)
     try:
@@ -143,6 +144,7 @@ async def test_a_worker_that_cannot_be_imported_is_named_with_the_reason(tmp_pat
         await deployment.clear()
 
 
+@pytest.mark.slow
 async def test_a_broker_that_has_lost_its_port_is_found_on_another(tmp_path: Path) -> None:
     deployment = Deployment(tmp_path / "podium", POOL)
     try:

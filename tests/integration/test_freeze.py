@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import pytest
 from nats.aio.msg import Msg
 
 from actors.embedded import NatsServer
@@ -219,6 +220,7 @@ async def _idle(host: Host) -> bool:
     return bool((await actors(host))["conductor-a"]["runs"] == 0)
 
 
+@pytest.mark.slow
 async def test_a_worker_that_sleeps_past_its_lease_reports_too_late_to_count(
     tmp_path: Path,
 ) -> None:

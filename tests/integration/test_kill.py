@@ -202,7 +202,7 @@ async def test_runs_survive_kills_of_every_process_at_random_moments(
     tmp_path: Path, say: Callable[[str], None]
 ) -> None:
     """A short story; the long one is below."""
-    await survive(tmp_path / "podium", say, runs=40, kills=14, rounds=(3, 3, 8))
+    await survive(tmp_path / "podium", say, runs=40, kills=7, rounds=(3, 3, 8))
 
 
 @pytest.mark.slow
