@@ -72,6 +72,7 @@ async def test_a_standing_deployment_is_found_used_and_stopped(tmp_path: Path) -
         await deployment.clear()
 
 
+@pytest.mark.slow
 async def test_a_killed_daemon_leaves_no_process_behind(tmp_path: Path) -> None:
     deployment = Deployment(tmp_path / "podium", POOL)
     try:

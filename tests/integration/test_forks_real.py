@@ -3,6 +3,8 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from podium.host import Host
 from protocol import subjects
 from protocol.events import AttemptStarted, CallSettled, RoundClosed, RunActivated
@@ -74,6 +76,7 @@ def right(log: RunLog, answer: int) -> None:
     assert len(own) == len(set(own)), "a call counts once"
 
 
+@pytest.mark.slow
 async def test_forks_of_a_run_at_work_survive_their_conductor_and_leave_it_as_it_is(
     tmp_path: Path,
 ) -> None:

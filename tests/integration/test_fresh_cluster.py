@@ -3,6 +3,8 @@
 import shutil
 from pathlib import Path
 
+import pytest
+
 from replay.jetstream_log import JetStreamLog
 from tests.integration import chaos_pool
 from tests.integration.chaos import Deployment, of_deployment
@@ -12,6 +14,7 @@ from tests.integration.chaos_load import Load, Witness
 RUNS = 16
 
 
+@pytest.mark.slow
 async def test_unfinished_runs_finish_on_a_fresh_cluster_from_the_data_folder_alone(
     tmp_path: Path,
 ) -> None:
