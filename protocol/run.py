@@ -168,8 +168,9 @@ def _take(d: Draft, command: Command) -> None:
     match command:
         case Inbox(digest, Report() as report):
             if report.run == d.state.run:
+                before = len(d.events)
                 take_report(d, digest, report)
-                if d.state.pause_reason == "person":
+                if d.state.pause_reason == "person" and len(d.events) > before:
                     wait_for_people(d)
         case Inbox(digest, Signal() as signal):
             if signal.run == d.state.run and digest not in d.state.signals:

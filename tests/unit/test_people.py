@@ -10,6 +10,7 @@ from podium.client import Client
 from podium.resting import paused
 from podium.unhosted import unhosted
 from protocol.actions import Pool, Report, WorkerSpec
+from protocol.budgets import Budget
 from protocol.codec import encode
 from protocol.decisions import Decision, PlannedCall, PolicySpec, View
 from protocol.errors import Conflict, TooLarge, Usage
@@ -19,7 +20,7 @@ from protocol.run import Make, due
 from protocol.schemas import misfit
 from replay.memory_log import MemoryLog
 from replay.scrub import MemoryLedger
-from tests.runs import TOOL, Driver, answer, last, names, planned, settled, started
+from tests.runs import TOOL, Driver, answer, inbox, last, names, planned, settled, started
 from tests.world import World, calls
 
 
@@ -32,6 +33,7 @@ def person(name: str = "ada") -> WorkerSpec:
 POOL = Pool((TOOL, person(), person("ben")))
 ASK = PlannedCall("ada", {"question": "Which one?"})
 DAY_MS = 86_400_000
+ONE = Budget(parallel=1)
 
 
 def asked(*more: PlannedCall) -> Driver:
@@ -216,3 +218,12 @@ async def test_a_run_that_waits_for_a_person_can_be_cancelled(world: World) -> N
     await client.signal(run, "cancel")
     assert (await world.ended(run)).state().outcome == "cancelled"
     assert await client.asked() == []
+
+
+def test_an_answer_that_is_heard_twice_counts_once_though_others_wait_for_a_place() -> None:
+    driver = started(
+        ASK, PlannedCall("ben", {"question": "And you?"}), planned(), pool=POOL, budget=ONE
+    )
+    report = driver.report_of("1-0", value="yes")
+    driver.give(inbox(report))
+    assert driver.give(inbox(report)) == []
