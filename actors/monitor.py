@@ -13,9 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
-from protocol.actions import Json
+from protocol.actions import Json, Status
 from protocol.codec import encode
-from protocol.decisions import Observation
 from protocol.errors import PodiumError
 from protocol.events import AnyEvent, CallSettled, RoundClosed
 from protocol.inbox import Signal, SignalKind
@@ -81,6 +80,12 @@ class Past:
         return self._limit
 
 
+def watched(state: RunState, call: str) -> bool:
+    """Whether anything would be done about a call that takes too long: else nobody need look."""
+    worker = state.workers[state.calls[call].call.worker]
+    return worker.hedge or state.policy.replan_on == "straggler"
+
+
 def straggling(state: RunState, call: str) -> SignalKind | None:
     """What helps against a call that takes too long, if that is wanted."""
     if call not in state.open or call in state.hedged or state.final:
@@ -99,27 +104,31 @@ def circling(state: RunState, values: Mapping[str, Json]) -> str:
         state: The run.
         values: Values by the hash of their report.
     """
-    rounds = [_seen(state, turn.calls, values) for turn in state.turns[-BARREN - 1 :]]
-    over = [seen for seen in rounds if seen is not None][-BARREN:]
-    if len(over) == BARREN and not any(each.status == "OK" for seen in over for each in seen):
+    rounds = [turn.calls for turn in state.turns[-BARREN - 1 :] if turn.calls]
+    over = [names for names in rounds if all(state.calls[name].status for name in names)][-BARREN:]
+    if len(over) == BARREN and not any(_found(state, names) for names in reversed(over)):
         return f"nothing has succeeded in {BARREN} rounds"
-    if len(over) < CIRCLES:
-        return ""
     last = over[-CIRCLES:]
-    told = [[(e.call.worker, e.call.arguments, e.status, e.value) for e in seen] for seen in last]
-    if any(each != told[0] for each in told):
+    if len(last) < CIRCLES:
         return ""
-    workers = ", ".join(dict.fromkeys(each.call.worker for each in last[0]))
+    told = _told(state, last[0], values)
+    if any(_told(state, names, values) != told for names in reversed(last)):
+        return ""
+    workers = ", ".join(dict.fromkeys(worker for worker, *_ in told))
     return f"{CIRCLES} rounds have asked {workers} for the same and got the same"
 
 
-def _seen(
-    state: RunState, calls: Sequence[str], values: Mapping[str, Json]
-) -> list[Observation] | None:
-    """What came of a round's calls; None for a round that isn't over, and for no round."""
-    seen = [observation(state, call, values) for call in calls]
-    over = [each for each in seen if each is not None]
-    return over if calls and len(over) == len(seen) else None
+def _found(state: RunState, names: Iterable[str]) -> bool:
+    """Whether one of these calls has succeeded, be it late."""
+    return any(state.calls[name].status == "OK" or state.calls[name].late for name in names)
+
+
+def _told(
+    state: RunState, names: Iterable[str], values: Mapping[str, Json]
+) -> list[tuple[str, dict[str, Json], Status, Json]]:
+    """What was asked of whom in a round that is over, and what came of it."""
+    seen = (observation(state, name, values) for name in names)
+    return [(e.call.worker, e.call.arguments, e.status, e.value) for e in seen if e is not None]
 
 
 class Monitor:
@@ -136,29 +145,38 @@ class Monitor:
 
     def begun(self, shell: "RunShell", calls: Iterable[tuple[str, int]]) -> None:
         """These attempts have been sent, or sent again: look after each once, as a straggler."""
-        state, since = shell.state, self._since.setdefault(shell, {})
-        loop = asyncio.get_running_loop()
+        state = shell.state
         for call, attempt in calls:
             past = self.past.get(state.calls[call].call.worker)
             if past is None or past.limit_ms is None or straggling(state, call) is None:
                 continue
+            since = self._since.setdefault(shell, {})
             if (call, attempt) in since:
                 continue
             at = since[call, attempt] = begun_at(state, call)
             wait_s = max(0, at + past.limit_ms - shell.host.clock()) / 1_000
             # A run that is gone is not kept by it.
-            loop.call_later(wait_s, self._look, ref(shell), call, attempt, past.limit_ms)
+            asyncio.get_running_loop().call_later(
+                wait_s, self._look, ref(shell), call, attempt, past.limit_ms
+            )
 
     def saw(self, shell: "RunShell", before: RunState, events: Sequence[AnyEvent], at: int) -> None:
         """A commit of the run is in its log: what it says of its workers, and of the run."""
         for event in events:
             if isinstance(event, CallSettled):
                 if event.report and event.status == "OK" and event.call in before.open:
-                    worker = before.calls[event.call].call.worker
-                    took_ms = max(0, at - self._begun_at(shell, before, event.call))
-                    self.past.setdefault(worker, Past()).add(took_ms)
+                    self._counted(shell, before, event.call, at)
             elif isinstance(event, RoundClosed):
                 self._closed(shell, event.round)
+
+    def _counted(self, shell: "RunShell", before: RunState, call: str, at: int) -> None:
+        """A call has succeeded: its worker's past is one call longer."""
+        if not watched(before, call):
+            return
+        worker = before.calls[call].call.worker
+        if worker not in self.past:
+            self.past[worker] = Past()
+        self.past[worker].add(max(0, at - self._begun_at(shell, before, call)))
 
     def _begun_at(self, shell: "RunShell", state: RunState, call: str) -> int:
         """When the first of the attempts that a call goes on in was begun.
@@ -169,12 +187,16 @@ class Monitor:
         return self._since.get(shell, {}).pop((call, first), begun_at(state, call))
 
     def _closed(self, shell: "RunShell", number: int) -> None:
-        """Pause a run that gets nowhere. Whoever has it go on gives it as many rounds again."""
+        """Pause a run that gets nowhere; one below another has to answer: who would resume it?
+
+        Whoever has it go on gives it as many rounds again.
+        """
         if number < self._warned.get(shell, 0) + CIRCLES or shell.state.final:
             return
         if why := circling(shell.state, shell.values):
             self._warned[shell] = number
-            self._wish(shell, "pause", "", f"round-{number}", why)
+            kind: SignalKind = "pause" if shell.state.parent is None else "answer"
+            self._wish(shell, kind, "", f"round-{number}", why)
 
     def _look(self, of: "ReferenceType[RunShell]", call: str, attempt: int, limit_ms: int) -> None:
         shell = of()

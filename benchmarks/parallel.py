@@ -62,9 +62,16 @@ AT_ONCE: Final = 20
 """Of them in flight."""
 
 WIDE: Final = report.at_least(5)
+"""Times as long that a wide run takes serially."""
+
 CHAIN: Final = report.at_most(1.05)
+"""Of what a chain takes serially, where its calls might run side by side and can't."""
+
 TAIL: Final = report.at_least(2)
+"""Times as long that the slowest in a hundred runs takes without hedging."""
+
 MORE: Final = report.at_most(1.1)
+"""Of the calls that there are without hedging."""
 
 LEASE_S: Final = 10.0
 NAME: Final = "napper"

@@ -6,14 +6,14 @@ line of its call.
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from protocol.actions import NOTHING, UNKNOWN_USAGE, Kind, Report, Spend, Usage
+from protocol.actions import NOTHING, UNKNOWN_USAGE, Report, Spend, Usage
 from protocol.events import PolicyReplied
 from replay.chain import RunLog
 from replay.history import entries
 
-POLICY = "(policy)"
+POLICY: Final = "(policy)"
 """Who is billed for what the policy said."""
 
 
@@ -21,7 +21,7 @@ class Item(NamedTuple):
     """What was spent on one worker, or on the policy."""
 
     who: str
-    kind: Kind | str
+    kind: str
     """The worker's kind; ``policy``."""
     times: int = 0
     """Reports, or replies."""

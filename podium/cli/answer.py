@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from podium.cli.options import COMMON, Common
 from podium.cli.output import Output, iso
-from podium.cli.signals import By, DryRun
+from podium.cli.signals import By, DryRun, after
 from podium.cli.source import no_file
 from podium.cli.world import current
 from podium.render_text import ago, one_line
@@ -60,7 +60,8 @@ def answer(
             raise Usage(f"the answer is no JSON: {error}", hint="quote it for your shell") from None
     which = asyncio.run(_answered(config, run, call, value, by or current().user, dry_run))
     output.mutation(run, f"call {which} of run {run} is answered", dry_run=dry_run, event_id=None)
-    output.hint(f"see what comes of it: podium runs watch {run}")
+    if not dry_run:
+        after(output, config, run, "the answer")
     return 0
 
 

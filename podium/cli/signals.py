@@ -108,6 +108,18 @@ def extend(
     return _Signal("extend", run, reason, by, dry_run, common).give("may spend more", extension)
 
 
+def after(output: Output, config: "Config", run: str, what: str) -> None:
+    """Say how to see what comes of something that was said to a run."""
+    standing = current().deployments.standing(config)
+    if standing is None and not config.nats.url:
+        output.hint(
+            f"no deployment stands here: {what} waits for one "
+            f"(podium up, or podium run --continue {run})"
+        )
+    else:
+        output.hint(f"see what comes of it: podium runs watch {run}")
+
+
 class _Signal:
     """One signal, with what the command was told."""
 
@@ -132,14 +144,7 @@ class _Signal:
         detail = f"run {self.run} {what}"
         output.mutation(self.run, detail, dry_run=self.dry_run, event_id=event)
         if event is not None:
-            standing = current().deployments.standing(config)
-            if standing is None and not config.nats.url:
-                output.hint(
-                    "no deployment stands here: the signal waits for one "
-                    f"(podium up, or podium run --continue {self.run})"
-                )
-            else:
-                output.hint(f"see what comes of it: podium runs watch {self.run}")
+            after(output, config, self.run, "the signal")
         return 0
 
     async def _given(self, config: "Config", extension: Extension | None) -> str | None:

@@ -68,7 +68,9 @@ def test_a_run_waits_for_an_answer_and_goes_on_with_it(shell: Shell) -> None:
         "ada",
         "Where to?",
     )
-    assert shell("answer", run, "Lima").out == f"call 1-0 of run {run} is answered\n"
+    said = shell("answer", run, "Lima")
+    assert said.out == f"call 1-0 of run {run} is answered\n"
+    assert f"the answer waits for one (podium up, or podium run --continue {run})" in said.err
     assert go_on(shell, run) == "Lima\n"
     assert shell("answer").err == "nobody is asked anything\n"
     assert shell("answer", run, "Rome").code == 1

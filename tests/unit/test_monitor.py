@@ -19,6 +19,7 @@ from actors.monitor import (
     Past,
     circling,
     straggling,
+    watched,
 )
 from actors.ports import Attempt, Outcome
 from protocol.actions import Pool, WorkerSpec
@@ -26,6 +27,7 @@ from protocol.budgets import Budget
 from protocol.decisions import Decision, PolicySpec
 from protocol.events import AttemptStarted, CallSettled, RunPaused, SignalReceived
 from protocol.inbox import Signal
+from protocol.subjects import child_id
 from tests.runs import AGENT, CHILD, TOOL, Driver, plan, planned, started
 from tests.world import World, calls
 
@@ -145,6 +147,46 @@ async def test_a_run_that_goes_in_circles_is_paused_with_the_reason(world: World
     assert signal.reason == f"{CIRCLES} rounds have asked probe for the same and got the same"
 
 
+async def test_a_run_below_another_answers_instead(world: World) -> None:
+    """Nobody looks at it, and its parent waits."""
+
+    async def same(_: Attempt) -> Outcome:
+        return Outcome(value=1)
+
+    def decide(view: Any) -> Decision:
+        if view.final:
+            return Decision(answer="what there is")
+        if view.task.text == "below":
+            return calls(("probe", {}))
+        if view.turns:
+            return Decision(answer=str(view.turns[0].observations[0].value["answer"]))
+        return calls(("child", {"task": "below"}))
+
+    world.policy(decide)
+    world.pool = Pool((WorkerSpec(name="child", kind="conductor", attempts=1),))
+    await world.worker(WorkerSpec(name="probe"), same)
+    await world.conductor()
+    budget = Budget(rounds=100, calls=1_000, depth=2)
+    log = await world.ended(await world.submit(world.start(budget=budget)))
+    assert log.state().answer == "what there is"
+    below = await world.log.read(child_id(log.run, "1-0", 1))
+    assert below.state().limited_by == "signal"
+
+
+def test_what_came_late_is_a_success_too() -> None:
+    driver = rounds(BARREN - 1, n=lambda count: count, status="EXEC_ERR", fault="worker")
+    driver.reply(plan(planned()))
+    driver.wait()
+    driver.report(f"{BARREN}-0", attempt=1, value="at last")
+    assert circling(driver.state, driver.values) == ""
+
+
+def test_nobody_remembers_what_nobody_looks_after() -> None:
+    state = started(planned("agent")).state
+    assert not watched(state, "1-0")
+    assert watched(started(planned("agent"), pool=HEDGED).state, "1-0")
+
+
 async def test_a_straggler_is_tried_a_second_time(world: World) -> None:
     """The first attempt of the last call never ends; what others took is known by then."""
     slow: list[Attempt] = []
@@ -186,8 +228,8 @@ async def test_what_is_sent_again_is_wished_for_once(world: World) -> None:
     async def probe(attempt: Attempt) -> Outcome:
         if attempt.arguments["n"] == LEAST:
             await go.wait()
-        elif attempt.arguments["n"] > LEAST:  # each a straggler: round follows round
-            await asyncio.sleep(2 * LEAST_MS / 1_000)
+        elif attempt.arguments["n"] > LEAST:  # each a straggler: it ends when its round is over
+            await world.until(attempt.run, lambda log: attempt.call not in log.state().current)
         return Outcome(value=attempt.arguments["n"])
 
     def decide(view: Any) -> Decision:
