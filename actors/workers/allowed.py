@@ -99,7 +99,7 @@ def _search(rule: Rule) -> Callable[[Json], bool] | None:
     if rule.args is None:
         return None
     search = searching(f"^(?:{rule.args})$")
-    if search is None:
+    if search is None or searching(rule.args) is None:  # by itself: "a)|(b" would end the group
         raise InvalidData(
             f"args = {rule.args!r} of {rule.argv[0]!r} is no pattern that can be searched for in "
             "linear time.",

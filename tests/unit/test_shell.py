@@ -106,6 +106,7 @@ def test_one_entry_that_allows_is_enough() -> None:
         ([["a\0b"]], "names no program"),
         ([{"argv": ["ls"], "args": "(?=x)"}], "no pattern"),
         ([{"argv": ["ls"], "args": "("}], "no pattern"),
+        ([{"argv": ["ls"], "args": "-l)|(?:-a"}], "no pattern"),
         ([{"argv": ["ls"], "most": -1}], "below 0"),
         ([{"argv": []}], "length"),
         ([{"argv": ["ls"], "arg": "x"}], "arg"),
