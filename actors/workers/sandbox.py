@@ -155,7 +155,7 @@ class PythonAdapter:
             text = "The code was not run: earlier calls of its run took all of the call's time."
             return failure("TIMEOUT", "worker", text)
         except Full:
-            text = f"All {self.options.sessions} sessions are at work for other runs."
+            text = f"All {self.options.sessions} sessions are at work for other runs. Call again."
             return failure("EXEC_ERR", "infrastructure", text)
         except OSError as error:
             return failure("EXEC_ERR", "infrastructure", f"The sandbox failed: {error}.")

@@ -56,7 +56,7 @@ class Sessions:
 
     def __init__(self, start: Callable[[], Awaitable[Sandbox]], most: int, idle_s: float) -> None:
         self._start, self._most, self._idle_s = start, most, idle_s
-        self._open: dict[str, _Session] = {}  # the one used last comes last
+        self._open: dict[str, _Session] = {}  # the one idle for longest comes first
         self._lost: dict[str, str] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
@@ -130,15 +130,14 @@ class Sessions:
 
     def _enter(self, run: str) -> _Session:
         """A run's session, its place taken from another if need be."""
-        session = self._open.pop(run, None)
+        session = self._open.get(run)
         if session is None:
             if len(self._open) >= self._most:
                 idle = next((run for run, each in self._open.items() if not each.users), None)
                 if idle is None:
                     raise Full
                 self._end(idle, "its place was needed for another run")
-            session = _Session()
-        self._open[run] = session
+            session = self._open[run] = _Session()
         session.users += 1
         if session.idle is not None:
             session.idle.cancel()
@@ -151,6 +150,7 @@ class Sessions:
         if session.sandbox is None:
             del self._open[run]
             return
+        self._open[run] = self._open.pop(run)
         why = f"nobody used it for {self._idle_s:g} seconds"
         session.idle = asyncio.get_running_loop().call_later(self._idle_s, self._end, run, why)
 

@@ -1,6 +1,7 @@
 """Sessions: what calls of a run leave for the next, what others see of it, and when it is lost."""
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any, Final
 
@@ -170,6 +171,23 @@ async def test_only_so_many_runs_have_one_and_the_idlest_gives_way() -> None:
         assert await result(adapter, "x", run="a") == "1"
         lost = await value(adapter, "1", run="b")
         assert lost["session"].startswith("lost: its place was needed for another run")
+
+
+async def test_idle_is_what_has_ended_its_call_not_what_has_begun_it_first(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    code = f"open({str(fifo)!r}).readline()"
+    held = os.open(fifo, os.O_RDWR)  # so that writing needs no reader
+    async with sessions(sessions=4, isolation="process") as adapter:
+        first = asyncio.create_task(value(adapter, code, run="a"))
+        await asyncio.sleep(0)
+        for run in "bcd":
+            await value(adapter, "x = 1", run=run)
+        os.write(held, b"go on\n")
+        await first
+        await value(adapter, "1", run="e")
+        assert (await value(adapter, "1", run="a"))["session"].startswith("kept")
+    os.close(held)
 
 
 async def test_with_all_of_them_at_work_another_run_is_refused_for_now() -> None:
