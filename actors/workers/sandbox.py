@@ -90,8 +90,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """Refuse what would make a limit no limit."""
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            if name != "warm" and not isinstance(value, str) and not value > 0:
-                raise ValueError(f"{name} must be above 0")
+            if name != "warm" and not isinstance(value, str) and not 0 < value < math.inf:
+                raise ValueError(f"{name} must be above 0, and a finite number")
         if not 0 <= self.warm <= MAX_WARM:
             raise ValueError(f"warm must be from 0 to {MAX_WARM}")
         if self.output_bytes > MAX_OUTPUT_BYTES:

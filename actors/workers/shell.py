@@ -70,8 +70,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def __post_init__(self) -> None:
         """Refuse what would make a limit no limit, and what can't be meant."""
         for name in ("wall_s", "cpu_s", "memory_mb", "processes", "file_mb", "output_bytes"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be above 0, and a finite number")
         if self.output_bytes > MAX_OUTPUT_BYTES:
             raise ValueError(f"output_bytes can be at most {MAX_OUTPUT_BYTES}")
         if self.folder and not os.path.isabs(os.path.expanduser(self.folder)):

@@ -397,3 +397,4 @@ def test_wrong_options_are_refused_with_those_there_are(options: dict[str, Any])
         draft("python", options)
     assert next(iter(options)) in refused.value.message
     assert "wall_s" in refused.value.hint
+        {"wall_s": float("inf")},

@@ -124,6 +124,7 @@ def test_a_list_that_cant_be_meant_is_refused(allow: Any, said: str) -> None:
         {},
         {"folder": "here"},
         {"wall_s": 0},
+        {"wall_s": float("inf")},
         {"output_bytes": 2**21},
         {"env": {"a=b": ""}},
         {"x": 1},
