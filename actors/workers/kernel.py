@@ -223,7 +223,7 @@ def drop_privileges(*, to_nobody: bool) -> None:
         _prctl(_PR_CAP_AMBIENT, 4)  # clear all
         header = (ctypes.c_uint32 * 2)(_CAP_VERSION_3, 0)
         _call("capset", _libc.capset, header, (ctypes.c_uint32 * 6)())
-        _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+        no_new_privileges()
         _prctl(_PR_SET_DUMPABLE, 0)
         _filter_calls()
     except OSError as error:

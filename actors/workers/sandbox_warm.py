@@ -48,8 +48,7 @@ class WarmSandboxes:
         """End those that wait, and whatever is being made."""
         if self._filling is not None:
             self._filling.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._filling
+            await asyncio.gather(self._filling, return_exceptions=True)
         await asyncio.gather(*(sandbox.close() for sandbox in self._waiting))
         self._waiting.clear()
 
