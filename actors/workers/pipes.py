@@ -3,6 +3,7 @@
 Loaded by an isolated interpreter, the standard library only.
 """
 
+import codecs
 import contextlib
 import json
 import os
@@ -14,6 +15,12 @@ CHUNK: Final = 65_536
 
 MAX_LINE_BYTES: Final = 4_194_304
 """Bytes. What is asked for comes inside a call's arguments and options, which are far smaller."""
+
+TAIL_BYTES: Final = 2_000
+"""Bytes kept of the end of each stream, to say how something failed."""
+
+PRINTED: Final = ("stdout", "stderr")
+"""The streams that are for the caller."""
 
 
 class Lifeline:
@@ -60,6 +67,7 @@ class Streams:
         self.read: dict[str, int] = {}
         self.write: dict[str, int] = {}
         self.kept: dict[str, bytearray] = {}
+        self.tail: dict[str, bytes] = {}
         self.total: dict[str, int] = {}
         for name in limits:
             self.read[name], self.write[name] = os.pipe()
@@ -69,7 +77,7 @@ class Streams:
     def clear(self) -> None:
         """Forget what came out."""
         for name in self.read:
-            self.kept[name], self.total[name] = bytearray(), 0
+            self.kept[name], self.tail[name], self.total[name] = bytearray(), b"", 0
 
     def take(self, name: str) -> bytes:
         """Read once from a stream; empty when nothing is there, or nothing will ever be."""
@@ -79,6 +87,7 @@ class Streams:
             return b""
         self.total[name] += len(data)
         self.kept[name] += data[: max(0, self.limits[name] - len(self.kept[name]))]
+        self.tail[name] = (self.tail[name] + data)[-TAIL_BYTES:]
         return data
 
     def drain(self) -> None:
@@ -86,6 +95,19 @@ class Streams:
         for name in self.read:
             while self.take(name):
                 pass
+
+    def text(self, name: str) -> str:
+        """What was kept; a character that the limit cut in two is left out."""
+        whole = self.total[name] <= self.limits[name]
+        return codecs.getincrementaldecoder("utf-8")("replace").decode(self.kept[name], whole)
+
+    def printed(self) -> dict[str, object]:
+        """What was printed, as the worker reads it: `supervisor.Printed`."""
+        return {
+            **{name: self.text(name) for name in PRINTED},
+            **{f"{name}_bytes": self.total[name] for name in PRINTED},
+            **{f"{name}_tail": self.tail[name].decode(errors="replace") for name in PRINTED},
+        }
 
     def leave(self) -> None:
         """Close, in the supervisor, the ends that belong to the family."""

@@ -54,6 +54,9 @@ DESCRIPTION: Final = (
 MAX_WARM: Final = 64
 """Sandboxes: the most that ``warm`` can be set to; each holds some 15 MiB."""
 
+END_CHARS: Final = 500
+"""Characters shown of the end of each stream of code that failed, below what it raised."""
+
 _SIGXCPU_STATUS: Final = 128 + signal.SIGXCPU
 
 
@@ -184,7 +187,7 @@ class PythonAdapter:
             session: What it began with, if there are sessions.
         """
         options = self.options
-        printed = _printed(answer)
+        printed = answer.ends(END_CHARS)
         if session:
             if answer.end in LOST:
                 session += "; it is gone, with its variables and files: the next call has none"
@@ -206,7 +209,10 @@ class PythonAdapter:
         if answer.status != 0:
             text = f"The code ended with {_exit(answer.status)}."
             return failure("EXEC_ERR", "worker", text + printed)
-        value = _value(answer, result, options.output_bytes)
+        shown = None if result.result is None else clean(result.result)
+        value = answer.value(
+            options.output_bytes, result=(shown, result.result_chars, "characters")
+        )
         return Outcome(value=value | ({"session": session} if session else {}))
 
 
@@ -258,37 +264,6 @@ def _request(options: Options) -> Request:
         tmp_bytes=options.tmp_mb * MEBIBYTE,
         output_bytes=options.output_bytes,
     )
-
-
-def _value(answer: Answer, result: _Result, limit: int) -> dict[str, Json]:
-    value: dict[str, Json] = {
-        "stdout": clean(answer.stdout),
-        "stderr": clean(answer.stderr),
-        "result": None if result.result is None else clean(result.result),
-    }
-    sizes = {
-        "stdout": (answer.stdout_bytes, "bytes"),
-        "stderr": (answer.stderr_bytes, "bytes"),
-        "result": (result.result_chars, "characters"),
-    }
-    cut = [
-        f"{name}: the first {limit} of {size} {unit}"
-        for name, (size, unit) in sizes.items()
-        if size > limit
-    ]
-    if cut:
-        value["cut"] = "; ".join(cut)
-    return value
-
-
-def _printed(answer: Answer) -> str:
-    """The end of what the code had printed, for a text that says how it failed."""
-    parts = [
-        f"\n{name}: {text[-500:]}"
-        for name, text in (("stdout", answer.stdout), ("stderr", answer.stderr))
-        if text
-    ]
-    return "".join(parts)
 
 
 def _exit(status: int) -> str:

@@ -31,10 +31,8 @@ from typing import Final, NoReturn
 
 from actors.workers import family, kernel
 from actors.workers import sandbox_code as inside
-from actors.workers.pipes import CHUNK, Lifeline, Streams, say
-
-LOOK_S: Final = 0.02
-"""Seconds between looks at the memory of all processes together."""
+from actors.workers.family import LOOK_S
+from actors.workers.pipes import CHUNK, PRINTED, Lifeline, Streams, say
 
 IDLE_LOOK_S: Final = 1.0
 """Seconds between looks while no call is worked on: is the worker there, are all stopped."""
@@ -57,9 +55,10 @@ class CodeStreams(Streams):
     """What comes out of the code, and the other way round its calls."""
 
     def __init__(self, limit: int) -> None:
-        # JSON may write a character in six bytes, and the result has some words around it.
-        result = limit * 6 + CHUNK
-        super().__init__({"stdout": limit, "stderr": limit, "result": result, "unready": result})
+        # JSON may write a character in twelve bytes, and the result has some words around it.
+        result = limit * 12 + CHUNK
+        limits = {**dict.fromkeys(PRINTED, limit), "result": result, "unready": CHUNK}
+        super().__init__(limits)
         self.calls, self.ask = os.pipe()
         """Where the code reads its calls, and where they are written."""
         os.set_blocking(self.ask, False)
@@ -327,15 +326,7 @@ def report(
     end: str, status: int, result: dict[str, object], streams: CodeStreams
 ) -> dict[str, object]:
     """What the worker is told. Nothing in it is trusted: the code may have written the result."""
-    return {
-        "end": end,
-        "status": status,
-        "stdout": streams.kept["stdout"].decode(errors="replace"),
-        "stderr": streams.kept["stderr"].decode(errors="replace"),
-        "stdout_bytes": streams.total["stdout"],
-        "stderr_bytes": streams.total["stderr"],
-        "result": result,
-    }
+    return {"end": end, "status": status, **streams.printed(), "result": result}
 
 
 def run(request: Request, streams: CodeStreams, folder: str, processes: int | None) -> NoReturn:

@@ -5,14 +5,13 @@ hold to (`Request`), then one for each call.
 """
 
 import functools
-import json
 import subprocess
 from typing import Any, Final, Literal
 
 import msgspec
 
 from actors import tracing
-from actors.workers.supervisor import MEBIBYTE, Supervisor, command, heard
+from actors.workers.supervisor import MEBIBYTE, Printed, Supervisor, command, heard
 
 PROBE_S: Final = 20.0
 """Seconds that the trial of `isolation` may take on a busy machine; it needs a tenth of one."""
@@ -48,7 +47,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     output_bytes: int = 65_536
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class Answer(Printed, frozen=True, kw_only=True):
     """What the supervisor says; see `sandbox_child.report`."""
 
     end: Literal[
@@ -66,11 +65,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     status: int = 0
     wall_s: float = 0
     """Seconds that it was given."""
-    stdout: str = ""
-    stderr: str = ""
-    stdout_bytes: int = 0
-    stderr_bytes: int = 0
-    result: dict[str, Any] = {}
+    result: dict[str, Any] = msgspec.field(default_factory=dict)
     error: str = ""
 
 
@@ -157,4 +152,4 @@ def isolation() -> Isolation:
 
 
 def _call(code: str, wall_s: float, environment: dict[str, str]) -> bytes:
-    return json.dumps({"code": code, "wall_s": wall_s, "environment": environment}).encode()
+    return msgspec.json.encode({"code": code, "wall_s": wall_s, "environment": environment})

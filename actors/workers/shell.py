@@ -26,6 +26,7 @@ from actors.workers.supervisor import (
     MARGIN_S,
     MAX_OUTPUT_BYTES,
     MEBIBYTE,
+    Printed,
     Supervisor,
 )
 from protocol.actions import Json, WorkerSpec
@@ -43,6 +44,9 @@ SHELLS: Final = frozenset(
 )
 """Well-known programs that start whatever their arguments say. Allowed with any arguments they
 allow everything; the list warns, and cannot be complete."""
+
+END_CHARS: Final = 700
+"""Characters shown of the end of each stream of a program that failed: both fit into its text."""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,17 +85,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
                 raise ValueError(f"env has a variable {name!r}, which none can be called")
 
 
-class _Answer(msgspec.Struct, frozen=True):
+class _Answer(Printed, frozen=True, kw_only=True):
     """What the supervisor says; see `shell_child.report`."""
 
     end: Literal["ended", "wall", "memory", "processes", "withdrawn", "refused"]
     status: int = 0
-    stdout: str = ""
-    stderr: str = ""
-    stdout_bytes: int = 0
-    stderr_bytes: int = 0
-    stdout_tail: str = ""
-    stderr_tail: str = ""
     error: str = ""
 
 
@@ -166,27 +164,28 @@ class ShellAdapter:
                 return failure("EXEC_ERR", "infrastructure", f"{name} was stopped from outside.")
             case "wall":
                 text = f"{name} was stopped after {wall_s:g} seconds."
-                return failure("TIMEOUT", "worker", text + _printed(answer))
+                return failure("TIMEOUT", "worker", text + answer.ends(END_CHARS))
             case "memory":
                 text = f"{name} was stopped: it had used more than {options.memory_mb} MiB."
-                return failure("EXEC_ERR", "worker", text + _printed(answer))
+                return failure("EXEC_ERR", "worker", text + answer.ends(END_CHARS))
             case "processes":
                 text = f"{name} was stopped: it had more than {options.processes} processes."
-                return failure("EXEC_ERR", "worker", text + _printed(answer))
+                return failure("EXEC_ERR", "worker", text + answer.ends(END_CHARS))
             case "ended":
                 return self._ended(name, answer)
 
     def _ended(self, name: str, answer: _Answer) -> Outcome:
         if answer.status == -signal.SIGXCPU:
             text = f"{name} was stopped: it had used {self.options.cpu_s} seconds of CPU."
-            return failure("TIMEOUT", "worker", text + _printed(answer))
+            return failure("TIMEOUT", "worker", text + answer.ends(END_CHARS))
         if answer.status == -signal.SIGXFSZ:
             text = f"{name} was stopped: it wrote a file of more than {self.options.file_mb} MiB."
-            return failure("EXEC_ERR", "worker", text + _printed(answer))
+            return failure("EXEC_ERR", "worker", text + answer.ends(END_CHARS))
         if answer.status != 0:
             text = f"{name} ended with {_exit(answer.status)}."
-            return failure("EXEC_ERR", "worker", text + _printed(answer))
-        return Outcome(value=_value(answer, self.options.output_bytes))
+            return failure("EXEC_ERR", "worker", text + answer.ends(END_CHARS))
+        value = answer.value(self.options.output_bytes)
+        return Outcome(value=value | {"exit": answer.status})
 
 
 def located(program: str, path: str) -> str | None:
@@ -277,27 +276,6 @@ async def _supervised(request: bytes) -> _Answer:
         return await supervisor.ask(request, _Answer)
     finally:
         await supervisor.close()
-
-
-def _value(answer: _Answer, limit: int) -> dict[str, Json]:
-    value: dict[str, Json] = {
-        "stdout": clean(answer.stdout),
-        "stderr": clean(answer.stderr),
-        "exit": answer.status,
-    }
-    sizes = {"stdout": answer.stdout_bytes, "stderr": answer.stderr_bytes}
-    cut = [
-        f"{name}: the first {limit} of {size} bytes" for name, size in sizes.items() if size > limit
-    ]
-    if cut:
-        value["cut"] = "; ".join(cut)
-    return value
-
-
-def _printed(answer: _Answer) -> str:
-    """The end of what the program had printed, for a text that says how it failed."""
-    tails = (("stdout", answer.stdout_tail), ("stderr", answer.stderr_tail))
-    return "".join(f"\n{name}: {text[-700:]}" for name, text in tails if text)
 
 
 def _exit(status: int) -> str:

@@ -11,7 +11,6 @@ process of the family can gain privileges: none can become another user's, which
 killed.
 """
 
-import codecs
 import contextlib
 import json
 import os
@@ -24,13 +23,8 @@ import time
 from typing import Final, NoReturn, TypedDict
 
 from actors.workers import family, kernel
-from actors.workers.pipes import CHUNK, Lifeline, Streams, say
-
-LOOK_S: Final = 0.02
-"""Seconds between looks at the memory and the number of all processes together."""
-
-TAIL_BYTES: Final = 2_000
-"""Bytes kept of the end of each stream, to say how a program failed."""
+from actors.workers.family import LOOK_S
+from actors.workers.pipes import CHUNK, PRINTED, Lifeline, Streams, say
 
 UNREADY: Final = 125
 """Exit status of a child that could not become the program."""
@@ -55,32 +49,13 @@ class Request(TypedDict):
     output_bytes: int
 
 
-class ProgramStreams(Streams):
-    """What comes out of the program, and the end of each stream."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(dict.fromkeys(("stdout", "stderr", "unready"), limit))
-        self.tail = dict.fromkeys(self.limits, b"")
-
-    def take(self, name: str) -> bytes:
-        """Read once from a stream; empty when nothing is there, or nothing will ever be."""
-        data = super().take(name)
-        self.tail[name] = (self.tail[name] + data)[-TAIL_BYTES:]
-        return data
-
-    def text(self, name: str) -> str:
-        """What was kept; a character that the limit cut in two is left out."""
-        whole = self.total[name] <= self.limits[name]
-        return codecs.getincrementaldecoder("utf-8")("replace").decode(self.kept[name], whole)
-
-
 def main() -> None:
     """Read the request, run it, print what became of it."""
     line = Lifeline()
     if not (asked := line.first()):
         return
     request: Request = json.loads(asked)
-    streams = ProgramStreams(request["output_bytes"])
+    streams = Streams({**dict.fromkeys(PRINTED, request["output_bytes"]), "unready": CHUNK})
     scratch = ""
     try:
         kernel.adopt_orphans()
@@ -99,7 +74,7 @@ def main() -> None:
     say(answer)
 
 
-def start(request: Request, streams: ProgramStreams) -> int:
+def start(request: Request, streams: Streams) -> int:
     """Start the program; its pid."""
     source = os.memfd_create("stdin") if request["stdin"] is not None else os.open("/dev/null", 0)
     with os.fdopen(source, "rb+" if request["stdin"] is not None else "rb") as opened:
@@ -120,7 +95,7 @@ def start(request: Request, streams: ProgramStreams) -> int:
             os._exit(UNREADY)
 
 
-def become(request: Request, streams: ProgramStreams, supervisor: int) -> NoReturn:
+def become(request: Request, streams: Streams, supervisor: int) -> NoReturn:
     """Become the program. All files of the supervisor's are closed by the kernel then."""
     os.setsid()
     os.dup2(streams.write["stdout"], 1)
@@ -158,7 +133,7 @@ def limit(request: Request) -> None:
     )
 
 
-def watch(first: int, request: Request, streams: ProgramStreams, line: Lifeline) -> tuple[str, int]:
+def watch(first: int, request: Request, streams: Streams, line: Lifeline) -> tuple[str, int]:
     """Look after the program until it ends or must end: why, and its exit status."""
     deadline = time.monotonic() + request["wall_s"]
     pidfd = os.pidfd_open(first)
@@ -209,18 +184,8 @@ def reap_orphans(first: int) -> None:
             os.waitpid(ended.si_pid, 0)
 
 
-def report(end: str, status: int, streams: ProgramStreams) -> dict[str, object]:
+def report(end: str, status: int, streams: Streams) -> dict[str, object]:
     """What the worker is told. A negative status is the signal that ended the program."""
-    unready = streams.kept["unready"].decode(errors="replace")
-    if unready:
+    if unready := streams.text("unready"):
         return {"end": "refused", "error": unready}
-    return {
-        "end": end,
-        "status": status,
-        **{name: streams.text(name) for name in ("stdout", "stderr")},
-        **{f"{name}_bytes": streams.total[name] for name in ("stdout", "stderr")},
-        **{
-            f"{name}_tail": streams.tail[name].decode(errors="replace")
-            for name in ("stdout", "stderr")
-        },
-    }
+    return {"end": end, "status": status, **streams.printed()}

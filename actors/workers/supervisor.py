@@ -15,6 +15,9 @@ from typing import Final, Self, TypeVar
 
 import msgspec
 
+from actors.workers.outcomes import clean
+from protocol.actions import Json
+
 MEBIBYTE: Final = 1 << 20
 
 CONCURRENCY: Final = 4
@@ -29,12 +32,51 @@ STOP_S: Final = 5.0
 MAX_OUTPUT_BYTES: Final = MEBIBYTE
 """Bytes: the most that ``output_bytes`` can be set to; more belongs in no prompt."""
 
-MAX_ANSWER_BYTES: Final = 20 * MEBIBYTE
-"""Bytes of the supervisor's answer: all streams at their limit, each character escaped."""
+MAX_ANSWER_BYTES: Final = 25 * MEBIBYTE
+"""Bytes of the supervisor's answer: two streams of ``MAX_OUTPUT_BYTES`` and a result of as many
+characters, escaped in JSON (6 bytes for each byte, 12 for each character), and their ends."""
 
 _ISOLATED: Final = Path(__file__).with_name("isolated.py")
 
 _Answer = TypeVar("_Answer", bound=msgspec.Struct)
+
+
+class Printed(msgspec.Struct, frozen=True, kw_only=True):
+    """What came out of what a supervisor looks after; see `pipes.Streams.printed`."""
+
+    stdout: str = ""
+    stderr: str = ""
+    stdout_bytes: int = 0
+    """Bytes that there were, of which no more than a limit are kept."""
+    stderr_bytes: int = 0
+    stdout_tail: str = ""
+    """The end, for a text that says how it failed."""
+    stderr_tail: str = ""
+
+    def value(self, limit: int, **more: tuple[Json, int, str]) -> dict[str, Json]:
+        """What a policy is shown, and in ``cut`` what is missing of it, if anything is.
+
+        Args:
+            limit: How much is kept of each.
+            more: Further values, the size that each had, and its unit.
+        """
+        every: dict[str, tuple[Json, int, str]] = {
+            "stdout": (clean(self.stdout), self.stdout_bytes, "bytes"),
+            "stderr": (clean(self.stderr), self.stderr_bytes, "bytes"),
+            **more,
+        }
+        value: dict[str, Json] = {name: shown for name, (shown, _, _) in every.items()}
+        cut = [
+            f"{name}: the first {limit} of {size} {unit}"
+            for name, (_, size, unit) in every.items()
+            if size > limit
+        ]
+        return value | ({"cut": "; ".join(cut)} if cut else {})
+
+    def ends(self, chars: int) -> str:
+        """The end of each stream, for a text that says how it failed."""
+        tails = (("stdout", self.stdout_tail), ("stderr", self.stderr_tail))
+        return "".join(f"\n{name}: {text[-chars:]}" for name, text in tails if text)
 
 
 class Supervisor:

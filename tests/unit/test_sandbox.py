@@ -109,6 +109,20 @@ def test_output_and_result_are_cut_and_said_to_be() -> None:
     assert "result: the first 1000 of 10002 characters" in kept["cut"]
 
 
+def test_what_is_printed_is_cut_between_characters_and_a_failure_shows_its_end() -> None:
+    code = "print('é' * 9)\nprint('the end')\n"
+    assert value(code, output_bytes=3)["stdout"] == "é"
+    assert "the end" in error(code + "1 / 0", output_bytes=300)
+    assert error(code + "import os; os._exit(3)", output_bytes=3).endswith("the end\n")
+
+
+def test_a_result_and_both_streams_can_be_as_large_as_their_limit() -> None:
+    code = "import sys\nfor each in (sys.stdout, sys.stderr): each.buffer.write(bytes(2**20))\n"
+    kept = value(code + "'\N{GRINNING FACE}' * 2**20", output_bytes=MAX_OUTPUT_BYTES)
+    assert kept["stdout"] == kept["stderr"] == "\0" * MAX_OUTPUT_BYTES
+    assert kept["result"] == "'" + "\N{GRINNING FACE}" * (MAX_OUTPUT_BYTES - 1)
+
+
 def test_output_without_end_does_not_fill_the_worker() -> None:
     outcome = ran("while True: print('x' * 1000)", wall_s=0.5, output_bytes=1_000)
     assert outcome.status == "TIMEOUT"
@@ -390,6 +404,7 @@ def test_a_host_that_can_not_isolate_is_refused_with_the_reason_and_the_way_out(
         {"output_bytes": MAX_OUTPUT_BYTES + 1},
         {"warm": MAX_WARM + 1},
         {"mode": "shared"},
+        {"wall_s": float("inf")},
     ],
 )
 def test_wrong_options_are_refused_with_those_there_are(options: dict[str, Any]) -> None:
@@ -397,4 +412,3 @@ def test_wrong_options_are_refused_with_those_there_are(options: dict[str, Any])
         draft("python", options)
     assert next(iter(options)) in refused.value.message
     assert "wall_s" in refused.value.hint
-        {"wall_s": float("inf")},

@@ -220,8 +220,8 @@ def test_without_a_folder_it_has_an_empty_one_that_is_removed() -> None:
 
 
 def test_a_missing_folder_is_the_hosts_fault(tmp_path: Path) -> None:
-    said = failed(script("pwd", folder=str(tmp_path / "gone")), fault="infrastructure")
-    assert "can't be entered: No such file" in said
+    outcome = script("pwd", folder=str(tmp_path / "gone"), output_bytes=1)
+    assert "can't be entered: No such file" in failed(outcome, fault="infrastructure")
 
 
 def test_it_sees_nothing_of_the_environment_but_what_is_given(
