@@ -29,8 +29,9 @@ _NUMBER: Final = re.compile(
 
 _SEPARATORS: Final = re.compile(r"[,_ '\u00a0\u202f]")
 
-_RESULT: Final = re.compile(r"^\W*(?:final answer|answer|result)\W*:\W*(.+)$", re.IGNORECASE)
-"""The line in which our roles, and many models, say the result by itself."""
+_RESULT: Final = re.compile(r"^\W*(?:final answer|answer|result)\W*:[\s*]*(.+)$", re.IGNORECASE)
+"""The line in which our roles, and many models, say the result by itself: with its sign, brackets
+and quotes, whatever stands in bold."""
 
 _QUOTES: Final = "\"'`*\u201c\u201d\u2018\u2019\u00ab\u00bb"
 

@@ -123,6 +123,10 @@ def test_what_differs_is_another_answer(one: Json, other: Json) -> None:
     [
         ("First this.\n\nResult: **42**", "42"),
         ("So:\n**Answer:** Lima", "Lima"),
+        ("Result: -5", "-5"),
+        ("**Result:** **-5**", "-5"),
+        ("Result: .5", ".5"),
+        ("Result: [1, 2]", "[1, 2]"),
         ("Result: early\nand more", "Result: early\nand more"),
         ({"answer": "42", "run": "r1"}, "42"),
         ({"answer": "42", "unit": "km"}, {"answer": "42", "unit": "km"}),
@@ -149,6 +153,12 @@ def test_the_majority_is_what_most_say() -> None:
         ],
         "failed": ["1-3"],
     }
+
+
+def test_a_result_keeps_its_sign_in_a_vote() -> None:
+    voted = majority(podium.Seen({"1-0": "So:\nResult: -5", "1-1": "Result: 5", "1-2": "5"}))
+    assert (voted["answer"], voted["votes"]) == ("5", 2)
+    assert not cross_check(podium.Seen({"1-0": "Result: -5"}), ("Result: 5",))["agree"]
 
 
 def test_a_tie_is_said() -> None:
