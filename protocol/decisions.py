@@ -15,6 +15,7 @@ from protocol.actions import (
     Status,
     Usage,
 )
+from protocol.budgets import Limit
 
 Dialect: TypeAlias = Literal["decision", "openai", "hermes", "lists"]
 """How a policy speaks: decisions as they are (rules, scripts), OpenAI's native tool calls, the text
@@ -22,7 +23,6 @@ template of Hermes and Qwen3, or the Conductor's three lists (arXiv 2512.04388).
 
 Naming: TypeAlias = Literal["names", "numbers"]
 """What a policy is shown of who its workers are: their names, or numbers that say nothing."""
-
 
 ReplanOn: TypeAlias = Literal["never", "failure", "straggler"]
 """When a policy is asked although calls of its round go on: never, as soon as one has failed, or
@@ -183,5 +183,5 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     turns: tuple[Turn, ...] = ()
     final: bool = False
     """True when only an answer is accepted now."""
-    limited_by: str = ""
+    limited_by: Limit = ""
     """When final because a budget is used up: which one."""

@@ -115,8 +115,8 @@ def compose(shown: View) -> Reply:
             break
         lines.append(line)
     lines.reverse()
-    why = next((text for limit, text in LIMIT_TEXTS.items() if limit == shown.limited_by), "")
-    head = f"This is incomplete: {why or 'the run had to end'}. What was found:"
+    why = LIMIT_TEXTS.get(shown.limited_by, "the run had to end")
+    head = f"This is incomplete: {why}. What was found:"
     answer = "\n".join([head, *(f"- {line}" for line in lines)])
     return Reply(decision=Decision(answer=answer), version=COMPOSER)
 

@@ -104,7 +104,8 @@ class StaticPolicy:
         return Decision(answer=self._answer(view, seen))
 
     def _answer(self, view: View, seen: dict[str, Observation]) -> str:
-        wanted = self.plan.answer or f"{{{self.plan.answer_from}.output}}"
+        source = self.plan.answer_from
+        wanted = f"{{{source}.output}}" if source else self.plan.answer
         try:
             answer = text(filled(wanted, view.task, seen))
         except Missing as error:
@@ -112,8 +113,7 @@ class StaticPolicy:
         return answer if answer.strip() else "The plan's answer is empty."
 
     def _incomplete(self, view: View, seen: dict[str, Observation], why: str) -> str:
-        limits = (said for limit, said in LIMIT_TEXTS.items() if limit == view.limited_by)
-        head = f"The plan was not finished: {next(limits, why)}."
+        head = f"The plan was not finished: {LIMIT_TEXTS.get(view.limited_by, why)}."
         failed = [
             f"- {name} ({item.call.worker}) {item.status}: {short(item.value)}"
             for name, item in seen.items()

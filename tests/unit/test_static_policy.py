@@ -88,6 +88,7 @@ def test_the_answer_may_be_a_calls_output() -> None:
     tree = {"answer_from": "a", "call": CHAIN["call"][:1]}
     turn = Turn(observations=(seen("1-0", "a", {"n": 1}),))
     assert decided(view(turn), tree) == Decision(answer='{"n":1}')
+    assert decided(view(turn), {**tree, "answer": " "}) == Decision(answer='{"n":1}')
 
 
 def test_what_needs_a_failed_call_is_not_made_and_the_answer_says_why() -> None:
