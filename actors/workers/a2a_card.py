@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from actors.workers.outcomes import clean
-from protocol.dialects.openai import cut
+from protocol.dialects.shared import cut
 from protocol.errors import Denied, InvalidData, NotFound, Unreachable, Usage
 from protocol.references import referred
 from replay.address import shown

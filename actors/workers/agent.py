@@ -22,7 +22,7 @@ from actors.workers.outcomes import failure
 from actors.workers.toolbox import Toolbox, ToolTable, drafted, pool_of
 from actors.workers.turns import Turns
 from protocol.actions import Json, Spend, WorkerSpec
-from protocol.dialects.openai import Message, cut
+from protocol.dialects.shared import Message, cut
 
 KIND: Final = "openai"
 """The adapter's kind: what stands before the first colon of ``WorkerSpec.adapter``."""

@@ -213,7 +213,7 @@ class Replay:
         self.asked = 0
         """Requests so far."""
         self.changed: list[str] = []
-        """Parts of requests that differ from the recorded ones: ``1: messages[0]``."""
+        """Parts of requests that differ from the recorded ones: ``request 1, messages[0]``."""
 
     async def ask(
         self,

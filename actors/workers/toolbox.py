@@ -16,7 +16,7 @@ from actors.workers.exchanges import Used, Watch
 from actors.workers.outcomes import failure, leaving
 from protocol.actions import Json, Kind, Pool, Spend, WorkerSpec
 from protocol.decisions import PlannedCall
-from protocol.dialects.openai import UNREADABLE, cut, value_chars
+from protocol.dialects.shared import UNREADABLE, cut, value_chars
 from protocol.errors import InvalidData, PodiumError
 from protocol.limits import MAX_NESTING, MAX_ROUND_CALLS
 from protocol.schemas import check_schema, misfit

@@ -27,7 +27,7 @@ from protocol.actions import NOTHING, Call, Json, Pool, Spend, Usage
 from protocol.decisions import Observation, PlannedCall, Rejection, Turn
 from protocol.decisions import Reply as Spoken
 from protocol.dialects import openai as dialect
-from protocol.dialects.openai import Message
+from protocol.dialects.shared import Message, cut
 
 SPARE: Final = 0.05
 """Part of an attempt's time that is left for the report: one that comes in time tells of every
@@ -148,7 +148,7 @@ class Turns:
         """The turn as the conversation has it, after the tools were used that it calls."""
         decided = dialect.parse(Spoken(text=said.text, tool_calls=said.tool_calls), self._tools)
         if isinstance(decided, Rejection):
-            return dialect.told(Turn(text=dialect.cut(said.text), rejection=decided))
+            return dialect.told(Turn(text=cut(said.text), rejection=decided))
         numbered = f"{self._attempt.call}.{turn}"
         attempt = msgspec.structs.replace(self._attempt, call=numbered)
         used = await self._toolbox.use(decided.calls, attempt, self._watch)

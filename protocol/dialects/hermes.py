@@ -251,6 +251,3 @@ def _typed(turn: Turn, asked: list[Call]) -> str:
     spoken = _spoken(turn.text)
     beside = turn.text.removesuffix(spoken) + spoken.partition(_OPEN)[0].rstrip()
     return f"{beside}\n{_blocks(done)}" if beside else _blocks(done)
-
-
-__all__ = ["messages", "parse", "render", "request"]

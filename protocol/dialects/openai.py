@@ -27,36 +27,14 @@ from protocol.decisions import (
 )
 from protocol.dialects import shared
 from protocol.dialects.shared import (
-    ROUND_CHARS,
     STILL_OPEN,
     SYSTEM,
     UNREADABLE,
     UNREADABLE_CHARS,
-    VALUE_CHARS,
     Message,
     compact,
     cut,
-    value_chars,
 )
-
-__all__ = [
-    "LATE",
-    "ROUND_CHARS",
-    "STILL_OPEN",
-    "SYSTEM",
-    "UNREADABLE",
-    "UNREADABLE_CHARS",
-    "VALUE_CHARS",
-    "Message",
-    "cut",
-    "messages",
-    "parse",
-    "render",
-    "request",
-    "told",
-    "tools",
-    "value_chars",
-]
 
 LATE: Final = "The result of an earlier call has come in meanwhile:"
 """What stands before a result that came when its round was over."""
@@ -177,7 +155,7 @@ def told(turn: Turn) -> list[Message]:
         }
         for ref, call in zip(ids, asked, strict=True)
     ]
-    limit = value_chars(len(calls))
+    limit = shared.value_chars(len(calls))
     contents = [shared.result(seen, limit) for seen in turn.observations]
     contents += [STILL_OPEN] * len(turn.open)
     results = [

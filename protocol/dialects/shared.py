@@ -32,6 +32,10 @@ ROUND_CHARS: Final = 64_000
 VALUE_CHARS: Final = 2_000
 """Characters that each value is shown at least, however many calls its round has: one screen."""
 
+LATE_CHARS: Final = 8_000
+"""Characters shown of a value that came late. Each is a message of its own, and none depends on how
+many there are: more may come before a question that was lost is asked again."""
+
 STILL_OPEN: Final = "(still at work: its result follows when it comes)"
 """In place of the result of a call that went on when the policy was asked."""
 
@@ -149,11 +153,6 @@ def asked(turn: Turn) -> list[Call]:
 def _place(call: str) -> int:
     place = call.partition("-")[2]
     return int(place) if place.isascii() and place.isdecimal() else 0
-
-
-LATE_CHARS: Final = 8_000
-"""Characters shown of a value that came late. Each is a message of its own, and none depends on how
-many there are: more may come before a question that was lost is asked again."""
 
 
 def value_chars(calls: int) -> int:

@@ -21,15 +21,8 @@ from protocol.decisions import (
     View,
 )
 from protocol.dialects import UNREADABLE, parse, prompt, prompt_hash
-from protocol.dialects.openai import (
-    ROUND_CHARS,
-    UNREADABLE_CHARS,
-    VALUE_CHARS,
-    messages,
-    render,
-    request,
-    tools,
-)
+from protocol.dialects.openai import messages, render, request, tools
+from protocol.dialects.shared import ROUND_CHARS, UNREADABLE_CHARS, VALUE_CHARS
 from protocol.limits import MAX_REPLY_BYTES
 
 LOOKUP = WorkerSpec(

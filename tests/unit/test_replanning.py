@@ -10,7 +10,8 @@ from protocol.budgets import Budget
 from protocol.commands import Activate
 from protocol.decisions import Dialect, Observation, PlannedCall, PolicySpec, Turn
 from protocol.dialects import request
-from protocol.dialects.openai import LATE, STILL_OPEN, messages
+from protocol.dialects.openai import LATE, messages
+from protocol.dialects.shared import STILL_OPEN
 from protocol.events import DecisionRejected, PolicyAsked, ReportNoted, RoundClosed
 from protocol.run import RULES, Ask, Make, Wait, Withdraw, due
 from protocol.views import compose, view
