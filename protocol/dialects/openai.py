@@ -140,7 +140,7 @@ def told(turn: Turn) -> list[Message]:
     """One turn: what the model said, and what came of it."""
     if turn.rejection is not None:
         return [*shared.refused(turn, turn.rejection), *_late(turn)]
-    asked = [seen.call for seen in turn.observations] + list(turn.open)
+    asked = shared.asked(turn)
     if not asked:
         return [*shared.said(turn.text), *_late(turn)]
     ids = _ids(asked)
@@ -156,11 +156,10 @@ def told(turn: Turn) -> list[Message]:
         for ref, call in zip(ids, asked, strict=True)
     ]
     limit = shared.value_chars(len(calls))
-    contents = [shared.result(seen, limit) for seen in turn.observations]
-    contents += [STILL_OPEN] * len(turn.open)
+    seen = {item.call.id: shared.result(item, limit) for item in turn.observations}
     results = [
-        {"role": "tool", "tool_call_id": ref, "content": content}
-        for ref, content in zip(ids, contents, strict=True)
+        {"role": "tool", "tool_call_id": ref, "content": seen.get(call.id, STILL_OPEN)}
+        for ref, call in zip(ids, asked, strict=True)
     ]
     asks: Message = {"role": "assistant", "content": turn.text or None, "tool_calls": calls}
     return [asks, *results, *_late(turn)]

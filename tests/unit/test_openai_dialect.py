@@ -22,7 +22,7 @@ from protocol.decisions import (
 )
 from protocol.dialects import UNREADABLE, parse, prompt, prompt_hash
 from protocol.dialects.openai import messages, render, request, tools
-from protocol.dialects.shared import ROUND_CHARS, UNREADABLE_CHARS, VALUE_CHARS
+from protocol.dialects.shared import ROUND_CHARS, STILL_OPEN, UNREADABLE_CHARS, VALUE_CHARS
 from protocol.limits import MAX_REPLY_BYTES
 
 LOOKUP = WorkerSpec(
@@ -195,6 +195,14 @@ def test_a_round_is_shown_as_calls_and_their_results() -> None:
         "content": '{"status":"OK","value":3}',
     }
     assert json.loads(second["content"]) == {"status": "OK", "value": {"n": 1}}
+
+
+def test_a_call_that_goes_on_stands_where_it_was_asked_for() -> None:
+    turn = Turn(observations=(seen("1-1", 3, ref="b"),), open=(seen("1-0", 0, ref="a").call,))
+    assistant, first, second = messages(view(turn))[2:]
+    assert [call["id"] for call in assistant["tool_calls"]] == ["a", "b"]
+    assert (first["tool_call_id"], first["content"]) == ("a", STILL_OPEN)
+    assert (second["tool_call_id"], json.loads(second["content"])["value"]) == ("b", 3)
 
 
 def test_ids_given_twice_are_told_apart() -> None:
