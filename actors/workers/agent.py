@@ -55,6 +55,10 @@ JUDGE_PARAMETERS: Final[dict[str, Json]] = {
 }
 """What a call of a worker takes that gives the best answer."""
 
+NOTHING_TO_COMPARE: Final = (
+    "There is nothing to compare: let the call see calls that are OK, or give it `answers`."
+)
+
 DESCRIPTION: Final = "A general agent: answers a question or does a subtask given as text."
 
 ROLE: Final = (
@@ -182,10 +186,8 @@ class OpenAIAdapter:
         """Have the agent work until it answers. Its text is the value, or what its text decides."""
         answers = judging.candidates(attempt)
         if self.options.gives == "best" and not answers:
-            text = "There is nothing to compare: let the call see calls that are OK, or give it "
-            return msgspec.structs.replace(
-                failure("PARSE_ERR", "policy", f"{text}`answers`."), record=[]
-            )
+            outcome = failure("PARSE_ERR", "policy", NOTHING_TO_COMPARE)
+            return msgspec.structs.replace(outcome, record=[])
         turns = Turns(
             self.endpoint,
             self.toolbox,
@@ -223,9 +225,7 @@ def messages(role: str, attempt: Attempt) -> list[Message]:
     parts = []
     if attempt.task:
         parts.append(f"The task of the whole team, for context only:\n{attempt.task}")
-    given = attempt.arguments.get("answers")
-    more = given if isinstance(given, list) else []
-    shown = {**attempt.sees, **{f"answer {place}": text for place, text in enumerate(more, 1)}}
+    shown = {**attempt.sees, **judging.given(attempt)}
     limit = SEEN_CHARS // max(1, len(shown))
     for call, value in shown.items():
         text = value if isinstance(value, str) else msgspec.json.encode(value).decode()

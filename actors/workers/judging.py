@@ -39,12 +39,17 @@ class Judged(msgspec.Struct, frozen=True, omit_defaults=True):
     """Other answers with the same score; of them the first counts."""
 
 
+def given(attempt: Attempt) -> dict[str, Json]:
+    """The answers that stand in the call itself, by the names under which they are shown."""
+    answers = attempt.arguments.get("answers")
+    listed = answers if isinstance(answers, list) else []
+    return {f"answer {number}": value for number, value in enumerate(listed, 1)}
+
+
 def candidates(attempt: Attempt) -> dict[str, Json]:
     """The answers to compare, by name: what the call sees and is OK, then what it was given."""
     seen = {call: value for call, value in attempt.sees.items() if call not in attempt.failed}
-    given = attempt.arguments.get("answers")
-    more = given if isinstance(given, list) else []
-    return seen | {f"answer {number}": value for number, value in enumerate(more, 1)}
+    return seen | given(attempt)
 
 
 def best(reply: str, answers: Mapping[str, Json]) -> Judged | str:

@@ -197,10 +197,10 @@ class Toolbox:
             await adapter.close()
 
     async def _made(self, place: int, call: PlannedCall, attempt: Attempt, watch: Watch) -> Outcome:
-        problem = self._problem(place, call)
-        if problem:
+        spec = self._pool.get(call.worker)
+        problem = self._problem(place, call, spec)
+        if problem or spec is None:
             return failure("PARSE_ERR", "policy", problem)
-        spec = self._pool.by_name()[call.worker]
         try:
             adapter, slots = self._host(spec)
         except PodiumError as error:
@@ -210,7 +210,13 @@ class Toolbox:
         from actors.secrets import Secrets
         from actors.work import work_on
 
-        async with slots:
+        try:
+            async with asyncio.timeout(watch.left_s):
+                await slots.acquire()
+        except TimeoutError:
+            text = f"{spec.name} was in use by others until the agent's time was over."
+            return failure("TIMEOUT", "infrastructure", text)
+        try:
             inner = msgspec.structs.replace(
                 attempt,
                 call=f"{attempt.call}-{place}",
@@ -219,10 +225,11 @@ class Toolbox:
                 task=attempt.task if spec.kind == "agent" else "",
             )
             return await work_on(inner, adapter, Secrets(leaving.get()))
+        finally:
+            slots.release()
 
-    def _problem(self, place: int, call: PlannedCall) -> str:
+    def _problem(self, place: int, call: PlannedCall, spec: WorkerSpec | None) -> str:
         """Why a call can't be made, and how to mend it; or ""."""
-        spec = self._pool.by_name().get(call.worker)
         if place >= MAX_ROUND_CALLS:
             return f"At most {MAX_ROUND_CALLS} calls are made at once. Make it again later."
         if spec is None:

@@ -302,6 +302,30 @@ def test_its_deadline_is_its_tools_deadline_and_the_record_survives(endpoint: En
     assert "time was used up" in last.reply.text
 
 
+def test_its_deadline_holds_while_another_attempt_uses_its_tool(endpoint: Endpoint) -> None:
+    STARTED.clear()
+    for _ in range(2):
+        endpoint.say(calls=[("a", "endless", "{}")])
+    spec = agent(endpoint, {"adapter": address("endless"), "concurrency": 1})
+
+    async def both_at_work() -> Outcome:
+        adapter = host(spec)
+        first = asyncio.create_task(adapter.run(attempt()))
+        assert await asyncio.to_thread(STARTED.wait, LIMIT_S)
+        second = await adapter.run(attempt(timeout_s=1.0))
+        assert not first.done()
+        first.cancel()
+        await asyncio.wait([first])
+        await adapter.close()
+        return second
+
+    outcome = asyncio.run(both_at_work())
+    assert outcome.status == "TIMEOUT"
+    (use,) = exchanges(outcome.record)[0].tools
+    assert (use.status, use.fault) == ("TIMEOUT", "infrastructure")
+    assert "in use by others" in str(use.value)
+
+
 def test_a_request_that_is_cut_off_counts_as_its_part_of_the_reserve(endpoint: Endpoint) -> None:
     held = endpoint.dribble()
     outcome = asked(agent(endpoint, "price"), attempt(timeout_s=0.5))
