@@ -181,10 +181,9 @@ def _described(table: PolicyTable, folder: Path) -> PolicySpec | None:
         return _as_named(table.name, _planned(rest, folder))
     if asked(table.name) == "rules" or (kind == "python" and ":" in rest):
         return None
-    raise Usage(
-        f"there is no policy {table.name!r}",
-        hint="use 'rules', 'openai:MODEL', 'static:FILE' or 'python:module:name'",
-    )
+    from actors.policies import NAMES
+
+    raise Usage(f"there is no policy {table.name!r}", hint=NAMES)
 
 
 def _model(table: PolicyTable, model: str) -> PolicySpec:

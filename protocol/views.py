@@ -143,9 +143,14 @@ def _as_answer(item: Observation) -> str:
     return text
 
 
+def as_text(value: Json) -> str:
+    """A value as text: a string as it is, anything else as JSON."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
 def short(value: Json, chars: int = _SHOWN_CHARS) -> str:
     """A value as text, cut to so many characters."""
-    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    text = as_text(value)
     return text if len(text) <= chars else text[: chars - 1] + "…"
 
 

@@ -25,7 +25,13 @@ from protocol.decisions import WRITTEN, PolicySpec, asked
 from protocol.errors import NotFound, PodiumError, Usage
 from replay.address import shown
 
-__all__ = ["ANYWHERE", "Place", "asks", "find", "make", "place"]
+__all__ = ["ANYWHERE", "NAMES", "Place", "asks", "find", "make", "place"]
+
+NAMES: Final = (
+    "use 'rules', 'openai:MODEL', 'static:FILE', 'python:module:name', or 'written:WORKER:' before "
+    "one"
+)
+"""What to do about a name of no policy."""
 
 
 class Place(NamedTuple):
@@ -72,11 +78,11 @@ def make(spec: PolicySpec) -> Policy:
         Denied: It needs a key that is not there.
     """
     kind, _, rest = spec.name.partition(":")
-    if kind == WRITTEN and rest.partition(":")[0] and not _twice(spec.name):
+    if writer := _writer(spec.name):
         from actors.policies import written
 
         inner = msgspec.structs.replace(spec, name=asked(spec.name))
-        return written.over(rest.partition(":")[0], make(inner))
+        return written.over(writer, make(inner))
     if kind == "openai" and rest:
         from actors.policies.openai import from_spec
 
@@ -105,22 +111,23 @@ def find(name: str) -> Policy:
         from actors.policies.openai import from_env
 
         return from_env(rest)
-    if kind == WRITTEN and rest.partition(":")[0] and not _twice(name):
+    if writer := _writer(name):
         from actors.policies import written
 
-        return written.over(rest.partition(":")[0], find(asked(name)))
+        return written.over(writer, find(asked(name)))
     if kind == "python" and ":" in rest:
         return _own(name, *rest.rsplit(":", 1))
-    raise Usage(
-        f"there is no policy {name!r}",
-        hint="use 'rules', 'openai:MODEL', 'static:FILE', 'python:module:name', or "
-        "'written:WORKER:' before one",
-    )
+    raise Usage(f"there is no policy {name!r}", hint=NAMES)
 
 
-def _twice(name: str) -> bool:
-    """Whether the policy whose answers a worker writes is such a one again."""
-    return asked(name).startswith(f"{WRITTEN}:")
+def _writer(name: str) -> str:
+    """The worker that writes the answers of the policy of that name; "" if none does.
+
+    One writes them: the policy that is asked can't have a writer of its own.
+    """
+    kind, _, rest = name.partition(":")
+    twice = asked(name).startswith(f"{WRITTEN}:")
+    return rest.partition(":")[0] if kind == WRITTEN and not twice else ""
 
 
 def _own(name: str, module: str, attribute: str) -> Policy:

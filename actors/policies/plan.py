@@ -34,6 +34,7 @@ from protocol.actions import Json
 from protocol.decisions import Observation, Task
 from protocol.errors import InvalidData
 from protocol.limits import MAX_ROUND_CALLS
+from protocol.views import as_text
 
 _PATH: Final = r"[A-Za-z][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*"
 _PLACE: Final = re.compile(rf"\{{\{{({_PATH})\}}\}}|\{{({_PATH})\}}")
@@ -177,18 +178,13 @@ def filled(value: Json, task: Task, seen: Mapping[str, Observation]) -> Json:
     return _filled(value, lambda path: _value(path, task, seen))
 
 
-def text(value: Json) -> str:
-    """A value as it is written into a text."""
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
-
-
 def _filled(value: Json, of: Callable[[str], Json]) -> Json:
     match value:
         case str():
             whole = _PLACE.fullmatch(value)
             if whole and whole[2]:
                 return of(whole[2])
-            return _PLACE.sub(lambda at: text(of(at[2])) if at[2] else f"{{{at[1]}}}", value)
+            return _PLACE.sub(lambda at: as_text(of(at[2])) if at[2] else f"{{{at[1]}}}", value)
         case dict():
             return {key: _filled(item, of) for key, item in value.items()}
         case list():

@@ -9,11 +9,11 @@ from typing import Final
 
 import msgspec
 
-from actors.policies.plan import Missing, Plan, check, filled, stages, text
+from actors.policies.plan import Missing, Plan, check, filled, stages
 from protocol.actions import Json
 from protocol.decisions import Decision, Observation, PlannedCall, PolicySpec, Reply, View
 from protocol.errors import InvalidData
-from protocol.views import LIMIT_TEXTS, short
+from protocol.views import LIMIT_TEXTS, as_text, short
 
 KIND: Final = "static"
 """What stands before the first colon of its name."""
@@ -107,7 +107,7 @@ class StaticPolicy:
         source = self.plan.answer_from
         wanted = f"{{{source}.output}}" if source else self.plan.answer
         try:
-            answer = text(filled(wanted, view.task, seen))
+            answer = as_text(filled(wanted, view.task, seen))
         except Missing as error:
             return self._incomplete(view, seen, str(error))
         return answer if answer.strip() else "The plan's answer is empty."

@@ -11,11 +11,11 @@ from typing import Final, cast
 import msgspec
 
 from actors.ports import EndpointPolicy, InstantPolicy, Policy
-from protocol.actions import Json
 from protocol.decisions import WRITTEN, Decision, Observation, PlannedCall, Reply, Turn, View
 from protocol.dialects import note_of, parse, render, with_note
-from protocol.dialects.shared import cut
+from protocol.dialects.shared import compact, cut
 from protocol.limits import MAX_ARGUMENTS_BYTES, MAX_REPLY_BYTES
+from protocol.views import as_text
 
 DRAFT_CHARS: Final = 8_000
 """Characters of the policy's own answer that the writer is shown: two screens of prose."""
@@ -107,9 +107,7 @@ class _Asked(_Last):
 
 def _text(seen: Observation) -> str:
     """What the writer wrote; "" if it failed. A worker of another kind may give any value."""
-    if seen.call.ref != WRITTEN or seen.status != "OK":
-        return ""
-    return seen.value if isinstance(seen.value, str) else msgspec.json.encode(seen.value).decode()
+    return as_text(seen.value) if seen.call.ref == WRITTEN and seen.status == "OK" else ""
 
 
 def record(view: View, draft: str) -> str:
@@ -120,7 +118,7 @@ def record(view: View, draft: str) -> str:
     """
     head = f"The task:\n{view.task.text}"
     if view.task.inputs:
-        head += f"\n\nIts inputs (JSON):\n{_compact(view.task.inputs)}"
+        head += f"\n\nIts inputs (JSON):\n{compact(view.task.inputs)}"
     tail = f"The conductor's own answer, which nobody has checked:\n{cut(draft, DRAFT_CHARS)}"
     chars = VALUE_CHARS
     lines = _lines(view, chars)
@@ -149,15 +147,11 @@ def _lines(view: View, chars: int) -> list[str]:
         note = f": {cut(turn.text.strip(), chars)}" if turn.text.strip() else ""
         lines.append(f"Round {number}{note}")
         for seen in observed:
-            value = seen.value if isinstance(seen.value, str) else _compact(seen.value)
-            asked = cut(_compact(seen.call.arguments), chars)
+            value = seen.value if isinstance(seen.value, str) else compact(seen.value)
+            asked = cut(compact(seen.call.arguments), chars)
             lines.append(f"- {seen.call.worker} {asked}: {seen.status}: {cut(value, chars)}")
     return lines
 
 
 def _fits(text: str) -> bool:
     return len(msgspec.json.encode(text)) <= MAX_ARGUMENTS_BYTES - ROOM
-
-
-def _compact(value: Json) -> str:
-    return msgspec.json.encode(value, order="deterministic").decode()

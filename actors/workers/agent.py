@@ -23,6 +23,7 @@ from actors.workers.toolbox import Toolbox, ToolTable, drafted, pool_of
 from actors.workers.turns import Turns
 from protocol.actions import Json, Spend, WorkerSpec
 from protocol.dialects.shared import Message, cut
+from protocol.views import as_text
 
 KIND: Final = "openai"
 """The adapter's kind: what stands before the first colon of ``WorkerSpec.adapter``."""
@@ -228,9 +229,8 @@ def messages(role: str, attempt: Attempt) -> list[Message]:
     shown = {**attempt.sees, **judging.given(attempt)}
     limit = SEEN_CHARS // max(1, len(shown))
     for call, value in shown.items():
-        text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
         status = f' status="{attempt.failed[call]}"' if call in attempt.failed else ""
-        parts.append(f'<output of="{call}"{status}>\n{cut(text, limit)}\n</output>')
+        parts.append(f'<output of="{call}"{status}>\n{cut(as_text(value), limit)}\n</output>')
     subtask = attempt.arguments.get("subtask")
     if not isinstance(subtask, str):  # a pool may give an agent a schema of its own
         subtask = msgspec.json.encode(attempt.arguments, order="deterministic").decode()

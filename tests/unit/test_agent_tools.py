@@ -3,7 +3,6 @@
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
@@ -20,8 +19,10 @@ from protocol.actions import Json, Spend, Usage, WorkerSpec
 from protocol.errors import InvalidData, NotFound
 from protocol.redaction import Redactor
 from tests.endpoint import Endpoint
+from tests.unit.test_agent_worker import _keys, endpoint
 
-KEY: Final = "sk-test-SECRET"
+__all__ = ["_keys", "endpoint"]
+
 LIMIT_S: Final = 20.0
 
 BARRIER = threading.Barrier(2)
@@ -78,20 +79,6 @@ def leaky() -> str:
 
 def address(name: str) -> str:
     return f"function:{__name__}:{name}"
-
-
-@pytest.fixture(autouse=True)
-def _keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HTTP_PROXY", "http_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("TEAM_KEY", KEY)
-
-
-@pytest.fixture
-def endpoint() -> Iterator[Endpoint]:
-    with Endpoint(KEY) as serving:
-        yield serving
-        assert serving.errors == []
 
 
 def agent(endpoint: Endpoint, *tools: str | dict[str, Json], **options: Any) -> WorkerSpec:

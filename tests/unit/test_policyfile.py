@@ -156,6 +156,7 @@ def test_a_worker_may_write_the_answers_of_a_model_that_is_described(
         ("", "name", ""),
         ('name = "chance"', "there is no policy 'chance'", "static:FILE"),
         ('name = "openai:"', "there is no policy 'openai:'", "openai:MODEL"),
+        ('name = "chance"', "there is no policy 'chance'", "written:WORKER:"),
         ('name = "rules"\ndialect = "hermes"', "dialect is nothing of the policy 'rules'", "MODEL"),
         ('name = "static:gone.toml"', "gone.toml can't be read", "path"),
         ('name = "static:odd.toml"', "is no TOML", "Mend"),

@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.policies import make
-from actors.policies.plan import filled, places, stages, text
+from actors.policies.plan import filled, places, stages
 from actors.policies.static import StaticPolicy, read, spec_of
 from protocol.actions import Call, Json, Pool, Status, WorkerSpec
 from protocol.decisions import Decision, Observation, PlannedCall, Task, Turn, View
 from protocol.errors import InvalidData
+from protocol.views import as_text
 from tests.words import TEXT, VALUES
 
 CHAIN: dict[str, Any] = {
@@ -185,7 +186,7 @@ def test_a_plan_that_cannot_be_followed(change: dict[str, Any], why: str) -> Non
 
 @given(VALUES)
 def test_a_value_without_places_stays_what_it_is(value: Json) -> None:
-    if not list(places(value)) and "{{" not in text(value):
+    if not list(places(value)) and "{{" not in as_text(value):
         assert filled(value, TASK, {}) == value
 
 
