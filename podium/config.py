@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
+from protocol.actions import MICRO
 from protocol.budgets import Budget, OnLimit
 from protocol.errors import InvalidData, NotFound, Usage
 from protocol.secret_forms import Redaction
@@ -35,9 +36,6 @@ OTHER_VARIABLES: Final = frozenset({FILE_VARIABLE, SERVE_TOKENS, "PODIUM_DOCUMEN
 
 SECRETS: Final = "PODIUM_SECRET_"
 """What variables begin with that hold secrets, and configure nothing."""
-
-MICRO: Final = 1_000_000
-"""Micro-dollars of one US dollar."""
 
 Whole = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
 Age = Annotated[str, msgspec.Meta(pattern=r"^([0-9]{1,6}[smhd])?$")]

@@ -19,8 +19,8 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from podium.config import MICRO, BudgetTable, Positive, Whole
-from protocol.actions import Json, Spend
+from podium.config import BudgetTable, Positive, Whole
+from protocol.actions import MICRO, Json, Spend
 from protocol.decisions import Naming, PolicySpec, ReplanOn, asked
 from protocol.errors import InvalidData, PodiumError, Usage
 from protocol.redaction import Redactor

@@ -30,12 +30,12 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from podium import policyfile
-from podium.config import MICRO, BudgetTable, Positive, RedactTable, Whole, cure
+from podium.config import BudgetTable, Positive, RedactTable, Whole, cure
 from podium.policyfile import PolicyTable
 from podium.poolmodules import import_from, own, tools
 from podium.pooloffers import Offers, discovers
 from podium.unhosted import CONDUCTOR, PERSON, unhosted
-from protocol.actions import Json, Pool, Spend, WorkerSpec
+from protocol.actions import MICRO, Json, Pool, Spend, WorkerSpec
 from protocol.decisions import WRITTEN, PolicySpec, asked
 from protocol.errors import InvalidData, NotFound, PodiumError, Usage
 from protocol.limits import MAX_POOL_BYTES, MAX_WORKERS

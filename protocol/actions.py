@@ -35,13 +35,17 @@ ANY_OBJECT: Final[dict[str, Json]] = {"type": "object"}
 """The schema of a worker that declares no parameters of its own."""
 
 
+MICRO: Final = 1_000_000
+"""Micro-dollars of one US dollar: the unit of every recorded cost."""
+
+
 class Spend(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What was, or may be, spent. Integers only: sums are exact on every machine."""
 
     tokens: Count = 0
     """Tokens read and written by models."""
     cost: Count = 0
-    """Micro-dollars (1 000 000 are one US dollar)."""
+    """Micro-dollars, see `MICRO`."""
     calls: Count = 0
     """Attempts: those of a child run; the attempt itself is counted by the run that made it."""
 

@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 
 from protocol import semconv
-from protocol.actions import Json, Spend
+from protocol.actions import MICRO, Json, Spend
 from protocol.decisions import PolicySpec
 from protocol.run import RULES
 from protocol.subjects import Priority
@@ -22,9 +22,6 @@ _NS: Final = 1_000_000
 MAX_MS: Final = 2**63 // _NS
 """The latest time that OTLP can say, milliseconds since the epoch; no event is refused for its
 time."""
-
-_MICRO: Final = 1_000_000
-"""Micro-dollars of a dollar."""
 
 
 class Scene(msgspec.Struct):
@@ -118,7 +115,7 @@ def spent(spend: Spend) -> Attributes:
     if spend.tokens:
         found[semconv.TOKENS] = spend.tokens
     if spend.cost:
-        found[semconv.COST_USD] = spend.cost / _MICRO
+        found[semconv.COST_USD] = spend.cost / MICRO
     return found
 
 

@@ -19,12 +19,12 @@ from actors import tracing
 from actors.ports import Attempt, Outcome
 from actors.workers import a2a_card
 from actors.workers.a2a_errors import blamed, passing, unfinished
-from actors.workers.a2a_replies import MICRO, Heard, Prices, outcome, spend
+from actors.workers.a2a_replies import Heard, Prices, outcome, spend
 from actors.workers.agent import PARAMETERS as AGENT_PARAMETERS
 from actors.workers.agent import messages
 from actors.workers.options import converted
 from actors.workers.outcomes import failure, redacted
-from protocol.actions import Json, Spend, WorkerSpec
+from protocol.actions import MICRO, Json, Spend, WorkerSpec
 from protocol.errors import InvalidData, PodiumError
 from replay.address import shown
 

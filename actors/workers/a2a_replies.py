@@ -14,15 +14,12 @@ import msgspec
 from actors.ports import Outcome
 from actors.workers.chat import MAX_TOKENS
 from actors.workers.outcomes import Unrepresentable, clean, failure, json_value
-from protocol.actions import UNKNOWN_USAGE, Json, Spend, Usage
+from protocol.actions import MICRO, UNKNOWN_USAGE, Json, Spend, Usage
 from protocol.limits import MAX_VALUE_BYTES
 
 if TYPE_CHECKING:
     from a2a.types import Artifact, Message, Part, StreamResponse, Task, TaskStatus
     from google.protobuf.struct_pb2 import Struct, Value
-
-MICRO: Final = 1_000_000
-"""Micro-dollars in a dollar."""
 
 MAX_COST_USD: Final = 1_000_000.0
 """Dollars of one task that are believed; an agent that claims more miscounts."""

@@ -19,7 +19,7 @@ from actors.ports import Attempt, Outcome
 from actors.workers.outcomes import Unrepresentable, describe, failure, json_value
 from actors.workers.signature import Seen, Signature, check_shape, first_paragraph
 from actors.workers.threads import Threads
-from protocol.actions import NOTHING, Json, Spend, WorkerSpec
+from protocol.actions import MICRO, NOTHING, Json, Spend, WorkerSpec
 from protocol.errors import InvalidData, NotFound
 from protocol.limits import NAME_PATTERN
 
@@ -32,9 +32,6 @@ KIND: Final = "function"
 """The adapter's kind: what stands before the first colon of ``WorkerSpec.adapter``."""
 
 _MARK: Final = "__podium_tool__"
-
-_MICRO: Final = 1_000_000
-"""Micro-dollars of one US dollar."""
 
 
 class ToolMeta(msgspec.Struct, frozen=True, kw_only=True):
@@ -266,7 +263,7 @@ def _being_cancelled() -> bool:
 
 
 def _cost(meta: ToolMeta) -> Spend:
-    return Spend(cost=round(meta.cost_usd * _MICRO))
+    return Spend(cost=round(meta.cost_usd * MICRO))
 
 
 def _check(meta: ToolMeta, function: str) -> None:

@@ -14,7 +14,7 @@ import msgspec
 from actors.ports import Adapter, Attempt, Outcome
 from actors.workers.exchanges import Used, Watch
 from actors.workers.outcomes import failure, leaving
-from protocol.actions import Json, Kind, Pool, Spend, WorkerSpec
+from protocol.actions import MICRO, Json, Kind, Pool, Spend, WorkerSpec
 from protocol.decisions import PlannedCall
 from protocol.dialects.shared import UNREADABLE, cut, value_chars
 from protocol.errors import InvalidData, PodiumError
@@ -27,9 +27,6 @@ MAX_TOOLS: Final = 64
 
 CUT_CHARS: Final = 64
 """Characters that say how much of a value was cut."""
-
-_MICRO: Final = 1_000_000
-"""Micro-dollars of one US dollar."""
 
 
 class ToolTable(
@@ -90,7 +87,7 @@ def drafted(tool: str | ToolTable) -> ToolTable:
         "timeout_s": made.timeout_ms / 1_000,
         "concurrency": made.concurrency,
         "reserve_tokens": made.reserve.tokens,
-        "reserve_cost_usd": made.reserve.cost / _MICRO,
+        "reserve_cost_usd": made.reserve.cost / MICRO,
     }
     # The draft's options are those that were given, and more exact.
     return ToolTable(**(known | given | {"options": made.options}))
@@ -115,7 +112,7 @@ def pool_of(tools: tuple[str | ToolTable, ...], whose: str) -> Pool:
 
 
 def _spec(table: ToolTable) -> WorkerSpec:
-    cost = round((table.reserve_cost_usd or 0) * _MICRO)
+    cost = round((table.reserve_cost_usd or 0) * MICRO)
     return WorkerSpec(
         name=table.name,
         kind=table.kind or "tool",

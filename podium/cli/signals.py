@@ -12,7 +12,7 @@ from podium.cli.options import ADDED, COMMON, Common, Limits
 from podium.cli.output import Output
 from podium.cli.source import no_file
 from podium.cli.world import current
-from podium.config import MICRO
+from protocol.actions import MICRO
 from protocol.budgets import Extension
 from protocol.errors import NotFound, Usage
 from protocol.inbox import SignalKind

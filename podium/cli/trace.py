@@ -16,15 +16,13 @@ from podium.cli.source import source
 from podium.cli.world import current
 from podium.render_text import duration, money, one_line
 from protocol import semconv
+from protocol.actions import MICRO
 from protocol.errors import NotFound, Unreachable, Usage
 
 if TYPE_CHECKING:
     from podium.cli.source import Source
     from replay.chain import RunLog
     from replay.spans import Span
-
-MICRO = 1_000_000
-"""Micro-dollars of one US dollar."""
 
 
 def export(

@@ -32,10 +32,9 @@ from a2a.types import (
     TaskStatusUpdateEvent,
 )
 
-from actors.workers.a2a_replies import MICRO
 from podium.rows import waits_for
 from protocol import subjects
-from protocol.actions import Json, Pool
+from protocol.actions import MICRO, Json, Pool
 from protocol.codec import Commit
 from protocol.events import (
     AnyEvent,

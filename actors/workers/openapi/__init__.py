@@ -25,7 +25,7 @@ from actors.workers.openapi.securing import Credential, asked, credentials, name
 from actors.workers.openapi.writing import Misfit, Written, written
 from actors.workers.options import converted
 from actors.workers.outcomes import failure, redacted
-from protocol.actions import NOTHING, Json, Spend, WorkerSpec
+from protocol.actions import MICRO, NOTHING, Json, Spend, WorkerSpec
 from protocol.errors import InvalidData, NotFound, PodiumError
 
 if TYPE_CHECKING:
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
 KIND: Final = "openapi"
 """The adapter's kind: what stands before the first colon of ``WorkerSpec.adapter``."""
-
-MICRO: Final = 1_000_000
-"""Micro-dollars of one US dollar."""
 
 MAX_REDIRECTS: Final = 5
 """Redirects that one attempt follows: more go in a circle."""
