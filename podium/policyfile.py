@@ -35,16 +35,6 @@ MAX_SYSTEM_CHARS: Final = 8_000
 _ANYONES: Final = ("name", "serial")
 """What may be said of any policy; all else is a model's."""
 
-_OPTIONS: Final = (
-    "base_url",
-    "api_key_env",
-    "temperature",
-    "max_tokens",
-    "price_in",
-    "price_out",
-    "extra",
-)
-
 _TAKEN: Final = frozenset(
     {"messages", "model", "n", "stream", "temperature", "tool_choice", "tools"}
 )
@@ -193,8 +183,8 @@ def _model(table: PolicyTable, model: str) -> PolicySpec:
         raise Usage(
             f"extra has {', '.join(taken)}, which Podium says itself", hint="Take it out of extra."
         )
-    given = {name: value for name in _OPTIONS if (value := getattr(table, name)) is not None}
-    options = Options(**given)
+    given = {name: getattr(table, name) for name in Options.__struct_fields__}
+    options = Options(**{name: value for name, value in given.items() if value is not None})
     reserve = options.reserve
     cost = table.reserve_cost_usd
     dialect = table.dialect or "openai"

@@ -95,8 +95,9 @@ class Rejection(msgspec.Struct, frozen=True, gc=False):
     """A reply that is no decision."""
 
     reason: str
-    """A word for programs: ``empty``, ``malformed``, ``unreadable``, ``too_large``,
-    ``not_a_decision``."""
+    """A word for programs. Of a reply: ``empty``, ``malformed``, ``unreadable``, ``too_large``,
+    ``not_a_decision``. Of what it decides: ``answer_only``, ``too_many_calls``, ``bad_graph``,
+    ``nothing_to_accept``."""
     detail: str
     """What is wrong and how to mend it, as the policy is shown it."""
 

@@ -29,6 +29,9 @@ LEAST_CHARS: Final = 120
 ROOM: Final = 1_024
 """Bytes of a call's arguments that are kept free: for quotes around what is measured without."""
 
+BARE_CHARS: Final = MAX_ARGUMENTS_BYTES // 8
+"""Characters kept of a record that is too long without any calls: one has six bytes at most."""
+
 
 def over(writer: str, inner: Policy) -> Policy:
     """The policy whose answers a worker of that name writes."""
@@ -130,7 +133,7 @@ def record(view: View, draft: str) -> str:
         dropped = max(1, len(lines) // 10)
         lines, left = lines[dropped:], left + dropped
         text = _joined(head, [f"({left} earlier lines are left out)", *lines], tail)
-    return text if _fits(text) else cut(text, MAX_ARGUMENTS_BYTES // 8)
+    return text if _fits(text) else cut(text, BARE_CHARS)
 
 
 def _joined(head: str, lines: list[str], tail: str) -> str:
