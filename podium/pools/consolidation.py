@@ -27,6 +27,9 @@ _NUMBER: Final = re.compile(
 )
 """A number as people and programs write it, with separators between groups of three digits."""
 
+_MINUS: Final = "\u2212"
+"""The minus sign of typesetting, which models write in prose."""
+
 _SEPARATORS: Final = re.compile(r"[,_ '\u00a0\u202f]")
 
 _RESULT: Final = re.compile(r"^\W*(?:final answer|answer|result)\W*:[\s*]*(.+)$", re.IGNORECASE)
@@ -124,7 +127,7 @@ def alike(value: Json) -> Hashable:
         case int() | float():
             return ("number", _number(str(value)))
         case str():
-            text = unicodedata.normalize("NFKC", value).casefold()
+            text = unicodedata.normalize("NFKC", value).casefold().replace(_MINUS, "-")
             text = " ".join(text.strip(_QUOTES + " \t\n").rstrip(".!").strip(_QUOTES).split())
             number = _number(text)
             return ("word", text) if number is None else ("number", number)

@@ -96,6 +96,7 @@ def test_what_failed_travels_with_what_a_call_sees() -> None:
         (True, "true"),
         ({"a": "1", "b": [2.0]}, {"b": ["2"], "a": 1}),
         ("-0", 0),
+        ("\N{MINUS SIGN}5", -5),
     ],
 )
 def test_what_is_written_differently_is_the_same_answer(one: Json, other: Json) -> None:
