@@ -68,7 +68,7 @@ def fitting(*, sees: dict[str, Json], **fields: Any) -> bytes:
     try:
         return encode(CallMessage(sees=sees, **fields))
     except TooLarge:
-        share = MAX_SEEN_CHARS // len(sees)
+        share = MAX_SEEN_CHARS // max(1, len(sees))
         cut = {call: short(value, share) for call, value in sees.items()}
         return encode(CallMessage(sees=cut, **fields))
 

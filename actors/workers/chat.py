@@ -5,7 +5,9 @@ request: it takes half a second. Its own retries are off, since attempts are cou
 """
 
 import asyncio
+import importlib
 import os
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -107,6 +109,8 @@ class Endpoint:
         Returns:
             What was said, or the failure. Only cancellation is an exception.
         """
+        if "openai" not in sys.modules:  # half a second, in which a worker gives signs of life
+            await asyncio.to_thread(importlib.import_module, "openai")
         import openai
 
         if not self._key:
