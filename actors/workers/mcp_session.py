@@ -71,8 +71,16 @@ class _Connection:
         return self._ending.is_set() or self.task.done()
 
     def end(self) -> None:
-        """Have it end."""
+        """Have it end, once it is open."""
         self._ending.set()
+
+    async def close(self) -> None:
+        """End it, also while it is being opened, and return when it has ended."""
+        self._ending.set()
+        await asyncio.sleep(0)  # a task that has not begun could not clean up
+        if not self.opened.done() and not self.task.cancelling():
+            self.task.cancel()  # its server may never answer
+        await asyncio.wait({self.task})
 
     def lost(self, more: list[int] | None = None) -> PodiumError:
         """Why it is over, without the secrets of the attempt that asks."""
@@ -231,8 +239,7 @@ class Session:
             if connection.over or _breaks(error):
                 if connection.why is None and not connection.over:
                     connection.why = error
-                connection.end()
-                await asyncio.wait({connection.task})
+                await connection.close()
                 raise connection.lost(statuses) from None
             if _unanswered(error, statuses):
                 raise unreachable(self.server, error, statuses, "") from None
@@ -244,15 +251,13 @@ class Session:
         """End it, and the server if it was started here."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.end()
-            await asyncio.wait({connection.task})
+            await connection.close()
 
     async def _opened(self) -> _Connection:
         connection = self._connection
         if connection is None or connection.over:
             await asyncio.to_thread(sdk)  # loading it takes a second
             if connection is not None:
-                connection.end()
                 await asyncio.wait({connection.task})
             if self._connection is connection:  # nobody else was here first
                 self._connection = _Connection(self.server, self._listed)
@@ -262,8 +267,7 @@ class Session:
             async with asyncio.timeout(OPEN_S):
                 await asyncio.shield(connection.opened)
         except TimeoutError:
-            connection.end()
-            connection.task.cancel()
+            await connection.close()
             raise Unreachable(
                 f"No session with {self.server} within {OPEN_S:g} s.",
                 hint="Try it by hand: does it speak MCP?",

@@ -20,7 +20,7 @@ from protocol.actions import Json, WorkerSpec
 from protocol.errors import InvalidData, NotFound, Unreachable
 from protocol.redaction import Redactor
 from protocol.traces import Context
-from tests.adapters.case import attempt, worked
+from tests.adapters.case import LIMIT_S, attempt, worked
 from tests.mcp_server import over_http
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -252,6 +252,22 @@ async def test_a_caller_that_goes_away_while_it_is_opened_takes_nothing_along() 
         await asyncio.sleep(0)
         first.cancel()
         assert (await second).status == "OK"
+
+
+async def test_one_that_is_left_while_it_is_opened_is_ended(tmp_path: Path) -> None:
+    os.mkfifo(said := tmp_path / "said")
+    silent = f"import os, time; open({str(said)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    options: dict[str, Json] = {"command": sys.executable, "args": ["-c", silent]}
+    adapter = McpAdapter(WorkerSpec(name="x", adapter="mcp:x", options=options))
+    waiting = asyncio.create_task(ask(adapter))
+    pid = int(await asyncio.to_thread(said.read_text))
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    async with asyncio.timeout(LIMIT_S):
+        await adapter.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
 # ----------------------------------------------------------------------------------- over HTTP, SDK
