@@ -207,15 +207,17 @@ async def _try(spec: WorkerSpec, secrets: str) -> Finding:
     """One worker, tried for real."""
     from actors.secrets import Secrets
 
+    redactor = Redactor()
     try:
         need_secrets(spec, secrets)
-        filled = Secrets.of(spec, Redactor(), secrets).options(spec)
-        state, found, hint = await _tried(filled)
+        own = Secrets.of(spec, redactor, secrets)
+        redactor = own.redactor
+        state, found, hint = await _tried(own.options(spec))
     except PodiumError as error:
         # The table's first column says whose it is.
         found = error.message.removeprefix(f"The worker {spec.name!r} ")
         state, hint = "failed", error.hint
-    return _finding(spec, state, found, hint)
+    return _finding(spec, state, redactor.text(found), redactor.text(hint))
 
 
 def need_secrets(spec: WorkerSpec, path: str) -> None:

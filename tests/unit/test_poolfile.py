@@ -421,6 +421,14 @@ def test_secrets_are_declared_and_referred_to(tmp_path: Path) -> None:
     assert finding.hint.startswith("export PODIUM_SECRET_DB=")
 
 
+def test_check_says_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PODIUM_SECRET_DB", "tok-123456789")
+    table = '[[worker]]\nname = "a"\nadapter = "a2a"\ndescription = "x"\nsecrets = ["DB"]\n'
+    options = '[worker.options]\nurl = "http://127.0.0.1:9/${secret:DB}"\n'
+    finding = found(write(tmp_path, table + options))["a"]
+    assert finding.found.startswith("The A2A agent at http://127.0.0.1:9/${secret:DB} can't be")
+
+
 @pytest.mark.parametrize(
     ("pool", "says", "cure"),
     [
