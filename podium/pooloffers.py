@@ -15,15 +15,11 @@ import msgspec
 
 from protocol.actions import Json, WorkerSpec
 from protocol.errors import PodiumError, Usage
-from protocol.limits import NAME_PATTERN
+from protocol.limits import MAX_WORKER_NAME_CHARS, NAME_PATTERN
 from protocol.redaction import Redactor
-
-MAX_NAME_CHARS: Final = 64
-"""Characters of a worker's name, as ``limits.NAME_PATTERN`` says."""
 
 SHOWN: Final = 40
 """Names that an error tells: all that most servers have."""
-
 
 MAX_ASKED: Final = 8
 """Servers that are asked at a time: each may be a program that loads for seconds."""
@@ -156,7 +152,7 @@ def _ask(adapter: str, options: dict[str, Json], redactor: Redactor) -> _Answer:
 
 def fitting(table: str, part: str) -> str:
     """``TABLE_PART``, made fit for a worker: other characters are ``_``, the end is cut."""
-    name = re.sub(r"[^A-Za-z0-9_-]", "_", f"{table}_{part}")[:MAX_NAME_CHARS]
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", f"{table}_{part}")[:MAX_WORKER_NAME_CHARS]
     assert re.fullmatch(NAME_PATTERN, name), name
     return name
 

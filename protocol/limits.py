@@ -100,6 +100,9 @@ MAX_COMMANDS_PER_TURN: Final = 256
 """Commands taken into one commit: bounds its size and keeps one busy run from holding up the
 others."""
 
-NAME_PATTERN: Final = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
+MAX_WORKER_NAME_CHARS: Final = 64
+"""Characters of a worker's or a policy's name: what OpenAI accepts of a function's."""
+
+NAME_PATTERN: Final = rf"^[A-Za-z][A-Za-z0-9_-]{{0,{MAX_WORKER_NAME_CHARS - 1}}}$"
 """Names of workers and policies: one subject token, and what OpenAI accepts as a function's
 name."""

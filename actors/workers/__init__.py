@@ -20,7 +20,9 @@ its own limits of time and size where it can stop what it started; the limit on 
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Final, Protocol, cast, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
+
+import msgspec
 
 from actors.ports import Adapter
 from actors.workers.a2a import A2AAdapter
@@ -81,6 +83,7 @@ class Described(Protocol):
         ...
 
 
+@runtime_checkable
 class Discovering(Hosting, Protocol):
     """A kind of adapter whose workers are what a server of somebody else's offers."""
 
@@ -97,6 +100,7 @@ class Discovering(Hosting, Protocol):
         ...
 
 
+@runtime_checkable
 class Sharing(Hosting, Protocol):
     """A kind of adapter whose workers share a session, and so have to share a process."""
 
@@ -135,9 +139,7 @@ def draft(adapter: str, options: Mapping[str, Json] | None = None, **fields: Any
         Unreachable, Denied: A worker that describes itself, or its server, doesn't answer.
     """
     kind = _kind(adapter)
-    made = kind.draft(adapter, options or {})
-    known = {name: getattr(made, name) for name in WorkerSpec.__struct_fields__}
-    spec = WorkerSpec(**(known | fields))
+    spec = msgspec.structs.replace(kind.draft(adapter, options or {}), **fields)
     if not spec.description and isinstance(kind, Described):
         return kind.described(spec)
     return spec
@@ -156,13 +158,13 @@ def host(spec: WorkerSpec) -> Adapter:
 def discovering(adapter: str) -> Discovering | None:
     """The kind of an address, if it knows what there is."""
     kind = ADAPTERS.get(adapter.partition(":")[0])
-    return cast(Discovering, kind) if hasattr(kind, "discover") else None
+    return kind if isinstance(kind, Discovering) else None
 
 
 def sharing(adapter: str) -> Sharing | None:
     """The kind of an address, if its workers share sessions."""
     kind = ADAPTERS.get(adapter.partition(":")[0])
-    return cast(Sharing, kind) if hasattr(kind, "shared") else None
+    return kind if isinstance(kind, Sharing) else None
 
 
 def _kind(adapter: str) -> Hosting:

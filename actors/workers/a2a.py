@@ -23,12 +23,14 @@ from actors.workers.a2a_replies import Heard, Prices, outcome, spend
 from actors.workers.agent import PARAMETERS as AGENT_PARAMETERS
 from actors.workers.agent import messages
 from actors.workers.options import converted
-from actors.workers.outcomes import failure, redacted
+from actors.workers.outcomes import failure, redacted, unable
 from protocol.actions import MICRO, Json, Spend, WorkerSpec
 from protocol.errors import InvalidData, PodiumError
 from replay.address import shown
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
     from a2a.client import Client, ClientCallContext
     from a2a.types import SendMessageRequest, StreamResponse
@@ -153,7 +155,7 @@ class A2AAdapter:
                 agent = await self._connected()
                 await self._spoken(agent, attempt, heard)
             except PodiumError as error:
-                return failure("EXEC_ERR", "infrastructure", f"{error.message} {error.hint}")
+                return unable(error)
             except Exception as error:
                 return self._failed(error, attempt, heard)
         return outcome(heard, self._prices)
@@ -180,6 +182,7 @@ class A2AAdapter:
             return self._agent
 
     async def _connect(self) -> "Client":
+        trusted = await asyncio.to_thread(_loaded)  # a tenth of a second, and more where it's busy
         import httpx
         from a2a.client import ClientConfig, ClientFactory
 
@@ -189,7 +192,7 @@ class A2AAdapter:
                 headers=options.headers,
                 timeout=httpx.Timeout(None, connect=CONNECT_S),
                 limits=httpx.Limits(max_connections=None),
-                verify=a2a_card.trusted(),
+                verify=trusted,
             )
         card = await a2a_card.fetch(self._http, options.url)
         card = a2a_card.usable(card, options.url, tuple(options.headers), options.hosts)
@@ -345,6 +348,13 @@ def _answers(attempt: Attempt) -> str:
     """
     named = attempt.arguments.get("task") if "subtask" in attempt.arguments else None
     return named if isinstance(named, str) else ""
+
+
+def _loaded() -> "ssl.SSLContext":
+    """Load the SDK, and whom connections trust. Blocks."""
+    import a2a.client  # noqa: F401
+
+    return a2a_card.trusted()
 
 
 def _context() -> "ClientCallContext":

@@ -34,9 +34,6 @@ CONNECT_S: Final = 10.0
 MAX_EVENT_BYTES: Final = 2 * MAX_VALUE_BYTES
 """Bytes of one message over HTTP: the largest value there may be, with what JSON puts around it."""
 
-CLOSED: Final = "Connection closed"
-"""What the SDK says to all who wait for a session that has ended."""
-
 STDERR_BYTES: Final = 4_096
 """Bytes kept of what a server writes to its standard error: the end of a traceback."""
 
@@ -267,7 +264,7 @@ def unreachable(
             hint="Install it, or correct command and cwd in its options.",
         )
     said = f" It wrote:\n{stderr}" if stderr else " It wrote nothing to its standard error."
-    ended = error is None or _closed(error)
+    ended = error is None or closed(error)
     what = "has ended" if ended else f"does not speak MCP: {type(error).__name__}: {error}"
     return Unreachable(
         f"{name} {what}.{said}", hint="Try it by hand: it should wait for its input."
@@ -276,7 +273,7 @@ def unreachable(
 
 def _refused(name: str, error: BaseException | None, statuses: list[int]) -> PodiumError:
     if not statuses:
-        why = "the session has ended" if error is None or _closed(error) else _worded(error)
+        why = "the session has ended" if error is None or closed(error) else _worded(error)
         hint = "Start it, or correct url in its options."
         return Unreachable(f"{name} can't be reached: {why}.", hint=hint)
     code = statuses[-1]
@@ -288,11 +285,12 @@ def _refused(name: str, error: BaseException | None, statuses: list[int]) -> Pod
     return Unreachable(f"{name} refused with HTTP {code}.", hint=cure)
 
 
-def _closed(error: BaseException) -> bool:
+def closed(error: BaseException) -> bool:
+    """Whether it is what the SDK says to all who wait for a session that has ended."""
     from mcp.types import CONNECTION_CLOSED
 
     said = getattr(error, "code", None), getattr(error, "message", "")
-    return said == (CONNECTION_CLOSED, CLOSED)
+    return said == (CONNECTION_CLOSED, "Connection closed")
 
 
 def _worded(error: BaseException) -> str:

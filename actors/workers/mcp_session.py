@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from actors import tracing
-from actors.workers.mcp_server import CLOSED, Server, Tail, refusals, sdk, transport, unreachable
+from actors.workers.mcp_server import Server, Tail, closed, refusals, sdk, transport, unreachable
 from protocol.actions import Json
 from protocol.errors import PodiumError, TooLarge, Unreachable
 
@@ -286,10 +286,10 @@ class Session:
 
 def _breaks(error: Exception) -> bool:
     """Whether an error says that the session is no more, for any call."""
-    from mcp.types import CONNECTION_CLOSED, INVALID_REQUEST
+    from mcp.types import INVALID_REQUEST
 
     said = getattr(error, "code", None), getattr(error, "message", "")
-    return said in ((CONNECTION_CLOSED, CLOSED), (INVALID_REQUEST, "Session terminated"))
+    return closed(error) or said == (INVALID_REQUEST, "Session terminated")
 
 
 def _unanswered(error: Exception, statuses: list[int]) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from actors.ports import Attempt, Outcome
 from actors.workers.mcp_server import server_of
 from actors.workers.mcp_session import Session, Tools, leave, share
-from actors.workers.outcomes import Unrepresentable, failure, json_value
+from actors.workers.outcomes import Unrepresentable, failure, json_value, unable
 from protocol.actions import Json, WorkerSpec
 from protocol.errors import InvalidData, NotFound, PodiumError
 from protocol.schemas import misfit
@@ -115,9 +115,7 @@ class McpAdapter:
                 return problem
             return await self._called(session, attempt)
         except PodiumError as error:
-            between = "\n" if "\n" in error.message else " "
-            text = f"{error.message}{between}{error.hint}".strip()
-            return failure("EXEC_ERR", "infrastructure", text)
+            return unable(error)
 
     async def close(self) -> None:
         """Leave the session; the last one ends it."""

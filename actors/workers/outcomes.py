@@ -10,6 +10,7 @@ import msgspec
 
 from actors.ports import Outcome
 from protocol.actions import NOTHING, Fault, Json, Spend, Status
+from protocol.errors import PodiumError
 from protocol.limits import MAX_DETAIL_CHARS
 from protocol.redaction import Redactor
 
@@ -39,6 +40,13 @@ def failure(status: Status, fault: Fault, text: str, spend: Spend = NOTHING) -> 
         half = MAX_DETAIL_CHARS // 2 - 20
         text = f"{text[:half]}\n… [cut: {len(text)} characters]\n{text[-half:]}"
     return Outcome(status=status, fault=fault, value=text, spend=spend)
+
+
+def unable(error: PodiumError) -> Outcome:
+    """The outcome of an attempt that its worker could not make, and the cure."""
+    between = "\n" if "\n" in error.message else " "
+    text = f"{error.message}{between}{error.hint}".strip()
+    return failure("EXEC_ERR", "infrastructure", text)
 
 
 def clean(text: str) -> str:

@@ -13,7 +13,7 @@ import msgspec
 
 from actors.ports import Adapter, Attempt, Outcome
 from actors.workers.exchanges import Used, Watch
-from actors.workers.outcomes import failure, leaving
+from actors.workers.outcomes import failure, leaving, unable
 from protocol.actions import MICRO, Json, Kind, Pool, Spend, WorkerSpec
 from protocol.decisions import PlannedCall
 from protocol.dialects.shared import UNREADABLE, cut, value_chars
@@ -201,8 +201,7 @@ class Toolbox:
         try:
             adapter, slots = self._host(spec)
         except PodiumError as error:
-            text = f"{error.message} {error.hint}".strip()
-            return failure("EXEC_ERR", "infrastructure", text)
+            return unable(error)
         # Lazy: it imports this package.
         from actors.secrets import Secrets
         from actors.work import work_on

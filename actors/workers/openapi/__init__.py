@@ -24,7 +24,7 @@ from actors.workers.openapi.schemas import free
 from actors.workers.openapi.securing import Credential, asked, credentials, named, schemes
 from actors.workers.openapi.writing import Misfit, Written, written
 from actors.workers.options import converted
-from actors.workers.outcomes import failure, redacted
+from actors.workers.outcomes import failure, redacted, unable
 from protocol.actions import MICRO, NOTHING, Json, Spend, WorkerSpec
 from protocol.errors import InvalidData, NotFound, PodiumError
 
@@ -137,8 +137,7 @@ class OperationAdapter:
                 try:
                     endpoint = await self._endpoint()
                 except PodiumError as error:
-                    text = f"{error.message} {error.hint}".strip()
-                    return failure("EXEC_ERR", "infrastructure", text)
+                    return unable(error)
                 return await self._asked(endpoint, attempt)
         except TimeoutError:
             text = f"{self.address} did not answer within {attempt.timeout_s:g} seconds."

@@ -5,8 +5,9 @@ is wrong with one operation is no reason to go without the others.
 """
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
@@ -120,11 +121,9 @@ class Document:
                 if isinstance(item.table().get(method), dict):
                     part = item.with_value(item.value[method])
                     found.append(Operation(part.text("operationId"), method, path, item, part))
-        ids = [operation.address for operation in found]
+        ids = Counter(operation.address for operation in found)
         return [
-            each
-            if each.address and ids.count(each.address) == 1
-            else Operation(each.place, each.method, each.path, each.item, each.part)
+            each if each.address and ids[each.address] == 1 else replace(each, address=each.place)
             for each in found
         ]
 

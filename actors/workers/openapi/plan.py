@@ -11,6 +11,7 @@ from actors.workers.openapi.document import Document, Operation, Part
 from actors.workers.openapi.schemas import Schemas, free
 from protocol.actions import Json
 from protocol.errors import InvalidData
+from protocol.limits import MAX_WORKER_NAME_CHARS
 
 Where: TypeAlias = Literal["path", "query", "header", "cookie", "body"]
 
@@ -291,7 +292,7 @@ def worker_name(address: str) -> str:
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", address).strip("_-")
     if not name[:1].isalpha() or not name[:1].isascii():
         name = f"op_{name}"
-    return name[:64].rstrip("_-")
+    return name[:MAX_WORKER_NAME_CHARS].rstrip("_-")
 
 
 def _description(operation: Operation) -> str:

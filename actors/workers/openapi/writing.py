@@ -5,7 +5,7 @@ The styles are those of OpenAPI's Parameter Object.
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import quote, unquote
 
@@ -170,7 +170,7 @@ def _with_body(plan: Plan, made: Written, given: list[tuple[Field, Json]]) -> Wr
         content = msgspec.json.encode(whole)
     media = body.media if "*" not in body.media else "application/json"
     made.headers["content-type"] = media
-    return Written(made.method, made.path, made.query, made.headers, made.cookies, content)
+    return replace(made, content=content)
 
 
 def _form(value: Json) -> Iterator[str]:
