@@ -55,9 +55,8 @@ def ran(
     async def work() -> Outcome:
         adapter = host(draft("openapi:op", given))
         try:
-            return await adapter.run(
-                attempt(timeout_s, **({"id": "7"} if arguments is None else arguments))
-            )
+            one = attempt(timeout_s, **({"id": "7"} if arguments is None else arguments))
+            return await work_on(one, adapter, Secrets())
         finally:
             await adapter.close()
 
@@ -191,9 +190,10 @@ def test_a_service_that_is_silent_is_a_timeout(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with answering(None) as service:
-            outcome = ran(tmp_path, service, base_url=url, timeout_s=0.3)
+            outcome = ran(tmp_path, service, base_url=url, timeout_s=0.3, price_usd=1)
     assert kinds(outcome) == ("TIMEOUT", "worker")
-    assert "within 0.3 seconds" in outcome.value
+    assert "longer than 0.3 s" in outcome.value
+    assert outcome.spend == Spend(cost=1_000_000)
 
 
 def test_arguments_that_cant_be_written_are_the_policys_fault(tmp_path: Path) -> None:

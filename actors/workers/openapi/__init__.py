@@ -133,15 +133,10 @@ class OperationAdapter:
     async def run(self, attempt: Attempt) -> Outcome:
         """Ask the server once."""
         try:
-            async with asyncio.timeout(attempt.timeout_s):
-                try:
-                    endpoint = await self._endpoint()
-                except PodiumError as error:
-                    return unable(error)
-                return await self._asked(endpoint, attempt)
-        except TimeoutError:
-            text = f"{self.address} did not answer within {attempt.timeout_s:g} seconds."
-            return failure("TIMEOUT", "worker", text, self._spend)
+            endpoint = await self._endpoint()
+        except PodiumError as error:
+            return unable(error)
+        return await self._asked(endpoint, attempt)
 
     async def close(self) -> None:
         """Close the connections. The next request opens new ones."""
