@@ -24,6 +24,10 @@ THREAD_BYTES: Final = 1_048_576
 """Bytes of a value above which secrets are looked for beside the event loop: a worker that gives no
 sign of life loses its calls to another, and 64 MiB may take seconds."""
 
+EVERY_MISFIT_BYTES: Final = 65_536
+"""Bytes of a value up to which all that doesn't fit what is declared is told: a larger one may have
+a million such places, and to find them all would hold the event loop for half a minute."""
+
 
 async def work_on(attempt: Attempt, adapter: Adapter, secrets: Secrets) -> Outcome:
     """What the adapter makes of an attempt. Only cancellation is an exception."""
@@ -57,7 +61,8 @@ async def presentable(
         text = f"{spec.name} returned {len(data)} bytes of {MAX_VALUE_BYTES} at most"
         return _failed(outcome, redactor, text)
     if spec.returns and outcome.status == "OK":
-        problem = misfit(spec.returns, outcome.value, "the result")
+        every = len(data) <= EVERY_MISFIT_BYTES
+        problem = misfit(spec.returns, outcome.value, "the result", every=every)
         if problem:
             text = f"{spec.name} returned what it does not declare: {problem}. It returned "
             return _failed(outcome, redactor, text + short(outcome.value))

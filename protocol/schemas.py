@@ -87,21 +87,40 @@ def _check(schema: Json, what_is: str) -> None:
         ) from None
 
 
-def misfit(schema: dict[str, Json], value: Json, what: str = ARGUMENTS) -> str:
+def misfit(
+    schema: dict[str, Json], value: Json, what: str = ARGUMENTS, *, every: bool = True
+) -> str:
     """What is wrong with a value and how to mend it, or "" if it fits. Never raises.
 
     What is said of arguments is recorded, and decided again by `podium verify`: it must not change.
+
+    Args:
+        schema: JSON Schema.
+        value: What has to fit.
+        what: What the value is, for the text.
+        every: Whether all that is wrong is looked for; else the first that is found.
     """
     try:
         validator = _validator(msgspec.json.encode(schema))
         if validator.is_valid(value):
             return ""
-        texts = sorted({_text(error, what) for error in validator.iter_errors(value)})
+        errors = validator.iter_errors(value) if every else _first(validator, value)
+        texts = sorted({_text(error, what) for error in errors})
     except (ValueError, TypeError, RecursionError) as error:
         of = "its parameters" if what == ARGUMENTS else what
         return f"what the worker declares of {of} can't be used: {_first_line(error)}"
     more = f"; and {len(texts) - _SHOWN_ERRORS} more" if len(texts) > _SHOWN_ERRORS else ""
     return "; ".join(texts[:_SHOWN_ERRORS]) + more
+
+
+def _first(
+    validator: jsonschema_rs.Draft202012Validator, value: Json
+) -> list[jsonschema_rs.ValidationError]:
+    try:
+        validator.validate(value)
+    except jsonschema_rs.ValidationError as error:
+        return [error]
+    return []
 
 
 def _text(error: jsonschema_rs.ValidationError, what: str) -> str:

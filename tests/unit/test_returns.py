@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from actors.ports import Attempt, Outcome
+from actors.work import EVERY_MISFIT_BYTES
 from protocol.actions import WorkerSpec
 from protocol.decisions import Decision, Observation
 from protocol.errors import InvalidData
@@ -58,6 +59,17 @@ async def test_one_that_does_not_is_the_workers_failure_and_says_where(world: Wo
     assert seen.value == (
         "probe returned what it does not declare: ['n']: must be of type integer; "
         'the result: \'m\' is not declared. It returned {"n":"one","m":2}'
+    )
+
+
+async def test_of_a_large_one_only_the_first_is_told(world: World) -> None:
+    large = {"n": "x" * EVERY_MISFIT_BYTES, "m": 2}
+    seen = await observed(world, Outcome(value=large), SHAPE)
+    assert (seen.status, seen.fault) == ("EXEC_ERR", "worker")
+    told = seen.value.partition(". It returned ")[0].removeprefix("probe returned what it does ")
+    assert told in (
+        "not declare: ['n']: must be of type integer",
+        "not declare: the result: 'm' is not declared",
     )
 
 
