@@ -286,7 +286,9 @@ def whereabouts(spec: WorkerSpec) -> tuple[str, str]:
 
 
 def _endpoint(address: str, options: Options) -> _Endpoint:
-    """Read the document, and make of it all that requests need. Blocks."""
+    """Read the document, and make of it all that requests need, their client loaded too. Blocks."""
+    import httpx2  # noqa: F401
+
     document = load(options.document)
     operation = document.operation(address)
     return _Endpoint(
