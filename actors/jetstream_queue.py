@@ -56,6 +56,12 @@ def consumers_of(kind: str) -> dict[str, str]:
     return {f"calls-{kind}-{p}": f"calls.{kind}.{p}.>" for p in subjects.PRIORITIES}
 
 
+def _consumer_of(subject: str) -> str:
+    """The consumer that delivers a subject, see `consumers_of`."""
+    kind, *tokens = subject.split(".")
+    return "-".join([kind, *tokens[: 1 if kind == "tasks" else 2]])
+
+
 class JetStreamQueue:
     """A `Queue` over a `Broker`.
 
@@ -116,6 +122,26 @@ class JetStreamQueue:
                 hint="wait until work is done, or start more conductors or workers",
             ) from None
         return True
+
+    async def waits(self, subject: str) -> bool:
+        """See `Queue.waits`.
+
+        Replicas tell of a delivery when most of them have it, milliseconds late: a run that a dying
+        conductor leaves at rest in just that time is found by the caretaker.
+        """
+        path = f"$JS.API.CONSUMER.INFO.{self.stream}.{_consumer_of(subject)}"
+
+        async def look() -> bool:
+            found = await self.broker.last(self.stream, subject)
+            if found is None:
+                return False
+            info = await self.broker.request(path)  # after the message: what it says is no older
+            return bool(found.seq > info["delivered"]["stream_seq"])
+
+        try:
+            return bool(await persist(look, PUT_S, f"queue {self.stream}"))
+        except Refused:  # there is no such consumer, until somebody makes it again
+            return False
 
     async def send(self, messages: Iterable[Outgoing]) -> None:
         """See `Queue.send`."""

@@ -97,6 +97,11 @@ class MemoryQueue:
         self.wake()
         return True
 
+    async def waits(self, subject: str) -> bool:
+        """See `Queue.waits`."""
+        item = self.items.get(subject)
+        return item is not None and not item.delivered
+
     async def send(self, messages: Iterable[Outgoing]) -> None:
         """See `Queue.send`."""
         loop = asyncio.get_running_loop()

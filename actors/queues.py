@@ -72,6 +72,14 @@ class Queue(Protocol):
         """
         ...
 
+    async def waits(self, subject: str) -> bool:
+        """Whether a message stands under a subject that was delivered to nobody yet.
+
+        Raises:
+            Unreachable: No answer in time.
+        """
+        ...
+
     async def send(self, messages: Iterable[Outgoing]) -> None:
         """Queue messages, and don't wait to hear whether they arrived.
 

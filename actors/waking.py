@@ -2,8 +2,8 @@
 
 A paused run gives its task back, but not at once: its acknowledgement is on the way while the queue
 still refuses another message of that run, and on a replicated queue it takes effect only after it
-was answered. Whoever says something to a run therefore asks until the queue takes the message or
-the run has seen what was said.
+was answered. Whoever says something to a run therefore asks until the queue takes the message, has
+one that nobody was given yet, or the run has seen what was said.
 """
 
 import asyncio
@@ -20,8 +20,8 @@ from replay.chain import RunLog
 from replay.log import EventLog
 
 WAKE_S: Final = 10.0
-"""Seconds to go on asking. A queue that refuses for so long has a message that somebody will get,
-who then reads the inbox: an acknowledgement on its way takes milliseconds, or was lost."""
+"""Seconds to go on asking. A queue that refuses for so long has a message whose owner is at work or
+is lost, and then somebody else is given it: an acknowledgement on its way takes milliseconds."""
 
 FIRST_PAUSE_S: Final = 0.01
 """Seconds before the second try; doubles with each further one."""
@@ -49,8 +49,11 @@ async def queue_again(log: EventLog, tasks: Queue, run: str) -> bool:
             state = seen.state()
             if not wakes(seen, state):
                 return False
-            if await tasks.put(subjects.task(state.priority, run), encode(Continue(run=run))):
+            place = subjects.task(state.priority, run)
+            if await tasks.put(place, encode(Continue(run=run))):
                 return True
+            if await tasks.waits(place):  # whoever is given it reads the inbox then
+                return False
         if loop.time() + pause > deadline:
             return False
         await asyncio.sleep(pause)

@@ -90,6 +90,10 @@ class _NoQueue:
         """See `Queue.put`: nothing can be queued."""
         raise self._nowhere
 
+    async def waits(self, subject: str) -> bool:
+        """See `Queue.waits`: nothing is queued."""
+        return False
+
     async def send(self, messages: Iterable[Outgoing]) -> None:
         """See `Queue.send`: nothing can be queued."""
         raise self._nowhere

@@ -109,6 +109,11 @@ class LineQueue:
         self.line.demand(f"{self.name}.put")
         return await self.queue.put(subject, data, headers)
 
+    async def waits(self, subject: str) -> bool:
+        """See `Queue.waits`."""
+        self.line.demand(f"{self.name}.waits")
+        return await self.queue.waits(subject)
+
     async def send(self, messages: Iterable[Outgoing]) -> None:
         """See `Queue.send`."""
         if self.line.carries(f"{self.name}.send"):

@@ -290,6 +290,8 @@ class Server:
         words = rest.split(".")
         if kind == "CONSUMER" and words[0] == "CREATE":
             return self._consumer(self._led(words[1]), body["config"])
+        if kind == "CONSUMER" and words[0] == "INFO":
+            return self._led(words[1]).told(words[2])
         if kind == "STREAM" and words[0] == "CREATE":
             if words[1] not in self.streams:
                 self.create(body)
@@ -423,6 +425,7 @@ class Server:
             count = consumer.counts[kept.seq] = consumer.counts.get(kept.seq, 0) + 1
             consumer.pending[kept.seq] = now + consumer.ack_wait_s
             consumer.delivered += 1
+            consumer.last = max(consumer.last, kept.seq)
             place = f"{stream.name}.{consumer.name}.{count}.{kept.seq}.{consumer.delivered}"
             ack = f"$JS.ACK.{place}.0.0"
             self.say(demand.reply, kept.data, kept.headers, reply=ack, at=kept.subject)

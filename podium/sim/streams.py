@@ -77,6 +77,13 @@ class Stream:
         kept = self.by_subject.get(subject)
         return kept[-1] if kept else None
 
+    def told(self, consumer: str) -> dict[str, Any]:
+        """What a consumer has delivered."""
+        found = self.consumers.get(consumer)
+        if found is None:
+            raise No(10014, "consumer not found", 404)
+        return {"name": consumer, "delivered": {"stream_seq": found.last}}
+
     def check(self, subject: str, expected: int | None) -> None:
         """Raise `No` if a message can't be stored."""
         last = self.last(subject)
@@ -189,6 +196,8 @@ class Consumer:
         self.counts: dict[int, int] = {}
         self.waiting: deque[Demand] = deque()
         self.delivered = 0
+        self.last = 0
+        """The highest sequence that was delivered."""
         self.timer_at = 0.0
         """When the next look for ended leases is due; 0 for none."""
 

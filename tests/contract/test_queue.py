@@ -148,6 +148,33 @@ async def test_a_queue_says_a_thing_once(place: Place, taker: Makes) -> None:
     await busy.nothing_within(QUIET_S)
 
 
+async def test_a_message_waits_until_it_is_given_to_somebody(place: Place, taker: Makes) -> None:
+    worker = new_worker()
+    queue, other = await place.queue(worker, LONG_S), await place.queue(worker, LONG_S)
+    subject = subject_of(worker, urgent=True)
+    assert not await other.waits(subject)
+    assert await queue.put(subject_of(worker, urgent=True), b"before")
+    assert await queue.put(subject, b"work")
+    assert await other.waits(subject)
+    busy = await taker(capacity=1).open(queue, worker)
+    await (await busy.next()).ack()
+    assert await other.waits(subject)
+    busy.free()
+    delivery = await busy.next()
+    await said(other, subject, waits=False)
+    await delivery.nak()
+    busy.free()
+    assert (await busy.next()).delivered == 2
+    assert not await other.waits(subject)  # though it came back
+
+
+async def said(queue: Queue, subject: str, *, waits: bool) -> None:
+    """What replicas were given is known when most of them have it."""
+    async with asyncio.timeout(WITHIN_S):
+        while await queue.waits(subject) is not waits:
+            await a_moment()
+
+
 async def test_headers_travel_beside_a_message_however_it_is_queued(
     place: Place, taker: Makes
 ) -> None:

@@ -76,7 +76,6 @@ def test_a_run_waits_for_an_answer_and_goes_on_with_it(shell: Shell) -> None:
     assert shell("answer", run, "Rome").code == 1
 
 
-@pytest.mark.slow
 def test_of_several_questions_one_is_named(shell: Shell) -> None:
     run = asked(shell, "Where to? | When?")
     said = shell("answer", run, "Lima")

@@ -84,7 +84,7 @@ class Broker:
 
     def _deliver(self, s: State, run: int, i: int, task: TaskMessage) -> Move:
         """A conductor that is given what it holds lost its lease to itself, and begins again."""
-        flying = s._replace(tasks=put(s.tasks, run, task._replace(flying=1)))
+        flying = s._replace(tasks=put(s.tasks, run, task._replace(flying=1, waiting=0)))
         after = self._slot(flying, i, run, Slot(READ, task.inc))
         return Move(conductor_name(i), f"is given task {run}", True, after)
 
@@ -95,7 +95,8 @@ class Broker:
         used = {c.slots[run].inc for c in s.conductors if c.slots[run].stage}
         used |= {m.expected for m in s.net if m.kind == TASK_ACK and m.run == run}
         inc = next(n for n in range(9) if n not in used)
-        return s._replace(tasks=put(s.tasks, run, TaskMessage(kind, inc, 0)))
+        waiting = int(kind == CONTINUE and self.world.nodes[s.logs[run]].paused)
+        return s._replace(tasks=put(s.tasks, run, TaskMessage(kind, inc, waiting=waiting)))
 
     # ---------------------------------------------------------------------------------- the person
 
@@ -114,7 +115,7 @@ class Broker:
         node = self.world.nodes[s.logs[0]]
         read = node.ended or self.world.messages[message].hash in node.known
         after = self._publish_task(s, 0, CONTINUE)
-        if after is not s or not self.rules.signal_until_taken:
+        if after is not s or s.tasks[0].waiting or not self.rules.signal_until_taken:
             how = "" if after is not s else ": refused, one is there"
             yield Move("person", f"queues Continue{how}", stage == 1, after._replace(user=nxt))
         elif read:

@@ -310,7 +310,8 @@ class Conductors(Broker):
             node = self.world.nodes[s.logs[1]]
             after = self._publish_task(s, 1, CONTINUE)
             read = node.ended or self.world.messages[message].hash in node.known
-            if after is not s or read or not self.rules.signal_until_taken:
+            settled = after is not s or s.tasks[1].waiting or read
+            if settled or not self.rules.signal_until_taken:
                 yield after, "queues Continue for the child run"
         elif kind == "withdraw":
             kept = tuple(c for c in s.calls if (c.run, c.attempt) != (run, attempt))

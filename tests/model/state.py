@@ -64,6 +64,8 @@ class TaskMessage(NamedTuple):
     """Whether it is in flight."""
     again: int = 0
     """Whether it was delivered before."""
+    waiting: int = 0
+    """Whether it has a paused run go on, and was given to nobody yet."""
 
 
 NO_TASK = TaskMessage()

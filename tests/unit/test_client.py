@@ -1,12 +1,14 @@
 """The client, over a deployment in memory."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any
 
 import pytest
 
+from actors.jetstream_queue import consumers_of
+from actors.memory_queue import MemoryQueue
 from actors.ports import Attempt, Outcome
 from podium.client import Client
 from podium.rows import result_of
@@ -21,6 +23,7 @@ from protocol.inbox import Signal
 from protocol.limits import MAX_TASK_BYTES
 from replay.log import HintHandler
 from replay.memory_log import MemoryLog
+from tests.stories import empty
 from tests.world import World, calls
 
 WITHIN_S = 20
@@ -192,10 +195,11 @@ async def test_a_paused_run_is_queued_again_by_a_signal(world: World) -> None:
 async def test_a_second_signal_to_a_paused_run_returns_though_nobody_stands(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.waking.WAKE_S", 0.1)
+    monkeypatch.setattr("actors.waking.WAKE_S", 10 * WITHIN_S)
     client = await started(world)
     run = await client.submit("x", POOL, POLICY, Budget(rounds=0, on_limit="pause"))
     await world.until(run, lambda log: log.state().phase == "paused")
+    await empty(world)
     await world.conductors.pop().stop()
     async with asyncio.timeout(WITHIN_S):
         await client.signal(run, "resume")
@@ -203,6 +207,59 @@ async def test_a_second_signal_to_a_paused_run_returns_though_nobody_stands(
         assert len(world.tasks.items) == 1
         await world.conductor("c2")
         assert (await client.result(run)).answer == "done"
+
+
+class GivingBack(MemoryQueue):
+    """What was taken of it is acknowledged, which takes effect after it has refused two others."""
+
+    refused = 0
+
+    async def put(
+        self, subject: str, data: bytes, headers: Mapping[str, str] | None = None
+    ) -> bool:
+        """See `Queue.put`."""
+        if await super().put(subject, data, headers):
+            return True
+        self.refused += 1
+        if self.refused == 2:
+            self.remove(self.items[subject])
+        return False
+
+
+async def taken(queue: MemoryQueue, run: str) -> None:
+    """Have a task of a run be with somebody."""
+    got = asyncio.Event()
+    puller = await queue.pull(consumers_of("tasks"), lambda _: 1, lambda _: got.set())
+    assert await queue.put(subjects.task("normal", run), b"taken")
+    await got.wait()
+    await puller.close()
+
+
+async def test_a_task_that_is_being_given_back_is_no_reason_not_to_queue(world: World) -> None:
+    client = await started(world)
+    run = await client.submit("x", POOL, POLICY, Budget(rounds=0, on_limit="pause"))
+    await world.until(run, lambda log: log.state().phase == "paused")
+    queue = GivingBack(consumers_of("tasks"))
+    async with asyncio.timeout(WITHIN_S):
+        await taken(queue, run)
+        await Client(world.log, queue).signal(run, "resume")
+    assert queue.refused == 2
+    (item,) = queue.items.values()
+    assert decode_task(item.data) == Continue(run=run)
+
+
+async def test_a_queue_that_refuses_for_long_is_not_asked_for_ever(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.waking.WAKE_S", 0.1)
+    client = await started(world)
+    run = await client.submit("x", POOL, POLICY, Budget(rounds=0, on_limit="pause"))
+    await world.until(run, lambda log: log.state().phase == "paused")
+    queue = MemoryQueue(consumers_of("tasks"))
+    async with asyncio.timeout(WITHIN_S):
+        await taken(queue, run)
+        await Client(world.log, queue).signal(run, "resume")
+    assert [item.data for item in queue.items.values()] == [b"taken"]
 
 
 async def test_a_paused_run_is_not_queued_by_a_second_pause(world: World) -> None:
