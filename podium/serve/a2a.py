@@ -62,8 +62,8 @@ from podium.serve.a2a_tasks import (
     Asked,
     Update,
     asked_of,
+    key_of,
     news,
-    run_of,
     settled,
     task_of,
 )
@@ -72,8 +72,7 @@ from protocol.actions import Json, Pool
 from protocol.budgets import Budget
 from protocol.codec import encode
 from protocol.decisions import PolicySpec, Task
-from protocol.errors import Busy, Conflict, PodiumError, Unreachable
-from protocol.events import SignalReceived
+from protocol.errors import Busy, Conflict, NotFound, PodiumError, Unreachable
 from protocol.inbox import Label, Signal
 from protocol.traces import TRACEPARENT, parse
 from replay.chain import RunLog
@@ -93,7 +92,6 @@ class Tasks(RequestHandler):
         pool: What runs may use.
         policy: Who decides in them.
         budget: What each may spend.
-        shards: Streams over which runs are spread; as many as the deployment has.
     """
 
     def __init__(
@@ -102,11 +100,8 @@ class Tasks(RequestHandler):
         pool: Pool,
         policy: PolicySpec,
         budget: Budget | None = None,
-        *,
-        shards: int = 1,
     ) -> None:
-        self._client, self._pool, self._policy = client, pool, policy
-        self._budget, self._shards = budget, shards
+        self._client, self._pool, self._policy, self._budget = client, pool, policy, budget
 
     # ---------------------------------------------------------------------------------- messages
 
@@ -175,7 +170,7 @@ class Tasks(RequestHandler):
         if message.task_id:
             return await self._answered(message, context)
         asked = Asked(message.context_id, message.message_id, context.user.user_name)
-        run = run_of(asked, self._shards)
+        run = self._client.run_of(key_of(asked))
         if not asked.context:  # the first message of a conversation names it
             asked = msgspec.structs.replace(asked, context=run)
         try:
@@ -238,15 +233,19 @@ class Tasks(RequestHandler):
 
     async def _known(self, task: str, context: ServerCallContext) -> tuple[RunLog, Asked]:
         """A run that this client asked for. Raises `TaskNotFoundError` for every other."""
-        if subjects.is_run(task) and subjects.shard(task) < self._shards:
-            try:
-                log = await self._client.log(task)
-            except PodiumError as error:
-                _refuse(error)
-            asked = asked_of(log)
-            if asked is not None and asked.owner == context.user.user_name:
-                return log, asked
-        raise TaskNotFoundError(f"there is no task {task!r}")
+        none = TaskNotFoundError(f"there is no task {task!r}")
+        if not subjects.is_run(task):
+            raise none
+        try:
+            log = await self._client.log(task)
+        except NotFound:  # nor a shard that it could be in
+            raise none from None
+        except PodiumError as error:
+            _refuse(error)
+        asked = asked_of(log)
+        if asked is None or asked.owner != context.user.user_name:
+            raise none
+        return log, asked
 
     # --------------------------------------------------------------------------------------- news
 
@@ -342,13 +341,12 @@ def routes(tasks: Tasks, card: AgentCard, path: str = "/a2a") -> list[BaseRoute]
 
 def _heard(log: RunLog, signal: str) -> bool:
     """Whether a run has read a signal."""
-    hashes = {
-        entry.hash
+    state = log.state()
+    return state.phase == "ended" or any(
+        isinstance(entry.message, Signal)
+        and entry.message.id == signal
+        and entry.hash in state.signals
         for entry in log.inbox
-        if isinstance(entry.message, Signal) and entry.message.id == signal
-    }
-    return log.state().phase == "ended" or any(
-        isinstance(each, SignalReceived) and each.signal in hashes for each in log.events()
     )
 
 

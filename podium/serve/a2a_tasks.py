@@ -8,7 +8,6 @@ run as a label.
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Final, TypeAlias
 
 import msgspec
@@ -33,7 +32,6 @@ from a2a.types import (
 )
 
 from podium.rows import waits_for
-from protocol import subjects
 from protocol.actions import MICRO, Json, Pool
 from protocol.codec import Commit
 from protocol.events import (
@@ -76,11 +74,9 @@ class Asked(msgspec.Struct, frozen=True, omit_defaults=True):
     """Who the client was, if it said who it is."""
 
 
-def run_of(asked: Asked, shards: int = 1) -> str:
-    """The run that a message asks for: the same for a message that is sent again."""
-    named = msgspec.json.encode([asked.owner, asked.context, asked.message])
-    digest = sha256(named).digest()
-    return subjects.run_id(digest, digest[8] % shards)
+def key_of(asked: Asked) -> str:
+    """What names the run of a message: the same for a message that is sent again."""
+    return msgspec.json.encode([asked.owner, asked.context, asked.message]).decode()
 
 
 def asked_of(log: RunLog) -> Asked | None:

@@ -7,7 +7,6 @@ exception: it has said that it may come back, and the same key takes the same ru
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
 from contextlib import aclosing
@@ -240,14 +239,13 @@ class Runs:
             text = f"an Idempotency-Key has at most {MAX_KEY_CHARS} characters"
             raise Problem(400, "invalid_value", text)
         budget = lowered(model.budget, asked.budget)
-        secret = hashlib.sha256(f"{owner}\n{key}".encode("utf-8", "replace")).hexdigest()
         try:
             start = self.client.start(
                 asked.task,
                 model.pool,
                 model.policy,
                 budget,
-                run=self.client.run_of(secret) if key else None,
+                run=self.client.run_of(f"{owner}\n{key}") if key else None,
                 traceparent=traceparent,
             )
         except PodiumError as error:

@@ -4,7 +4,7 @@ from a2a.types import TaskState, TaskStatusUpdateEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podium.serve.a2a_tasks import LABEL, Asked, asked_of, card_of, news, run_of, settled, task_of
+from podium.serve.a2a_tasks import LABEL, Asked, asked_of, card_of, key_of, news, settled, task_of
 from protocol import subjects
 from protocol.actions import Pool, WorkerSpec
 from protocol.inbox import SET_ASIDE, Label
@@ -17,19 +17,16 @@ asked = st.builds(Asked, texts, texts, texts)
 
 
 def log_with(*labels: tuple[str, object]) -> RunLog:
-    log = RunLog(run_of(ASKED))
+    log = RunLog(subjects.run_id(bytes(8)))
     for seq, (key, value) in enumerate(labels, 1):
         label = Label(run=log.run, key=key, value=value, by="x")
         log.inbox.append(InboxEntry(seq, f"h{seq}", label))
     return log
 
 
-@given(asked, asked, st.integers(1, 8))
-def test_a_message_has_one_run_and_another_has_another(a: Asked, b: Asked, shards: int) -> None:
-    run = run_of(a, shards)
-    assert subjects.is_run(run)
-    assert subjects.shard(run) < shards
-    assert (run_of(b, shards) == run) == (a == b)
+@given(asked, asked)
+def test_a_message_has_one_run_and_another_has_another(a: Asked, b: Asked) -> None:
+    assert (key_of(a) == key_of(b)) == (a == b)
 
 
 def test_who_asked_is_whoever_was_noted_first() -> None:

@@ -42,6 +42,7 @@ from actors.workers import draft, host
 from podium.client import Client
 from podium.serve.a2a import Tasks, routes
 from podium.serve.a2a_tasks import card_of
+from protocol import subjects
 from protocol.actions import Spend, WorkerSpec
 from protocol.budgets import Budget
 from protocol.decisions import Decision, View
@@ -63,9 +64,11 @@ class Named(AuthenticationBackend):
 class Desk:
     """A deployment in memory with one worker, offered as an agent."""
 
-    def __init__(self) -> None:
+    def __init__(self, shards: int) -> None:
         self.world = World()
-        self.client = Client(self.world.log, self.world.tasks, by="tester", look_s=0.2)
+        self.client = Client(
+            self.world.log, self.world.tasks, by="tester", look_s=0.2, shards=shards
+        )
         self.seen: list[Attempt] = []
         self.hold = asyncio.Event()
         self.hold.set()
@@ -97,8 +100,10 @@ class Desk:
 
 
 @contextlib.asynccontextmanager
-async def desk(budget: Budget | None = None, *, conductor: bool = True) -> AsyncIterator[Desk]:
-    made = Desk()
+async def desk(
+    budget: Budget | None = None, *, conductor: bool = True, shards: int = 1
+) -> AsyncIterator[Desk]:
+    made = Desk(shards)
     world = made.world
     world.policy(made.decide)
     await world.worker(ECHO, made.work)
@@ -213,6 +218,17 @@ async def test_a_message_sent_again_is_the_same_run() -> None:
         await said(client, message("hello", "m2"))
         await said(client, message("hello", context_id="other"))
         assert len(await made.runs()) == 3
+
+
+async def test_tasks_are_spread_over_the_shards_of_the_deployment() -> None:
+    async with (
+        desk(conductor=False, shards=4) as made,
+        client_of(made, streaming=False, polling=True) as client,
+    ):
+        tasks = [await task_of(client, message("hello", f"m{n}")) for n in range(8)]
+        assert len({subjects.shard(task.id) for task in tasks}) > 1
+        for task in tasks:
+            assert (await client.get_task(GetTaskRequest(id=task.id))).id == task.id
 
 
 async def test_another_server_tells_of_the_same_task() -> None:
