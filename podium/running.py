@@ -37,10 +37,11 @@ async def run_async(
         Usage, InvalidData: Task, pool, policy or configuration are wrong; nothing was begun.
         Unreachable, ...: The deployment can't be had. A run that fails is no error but a `Result`.
     """
-    chosen = config or load().config
+    chosen = config or (await asyncio.to_thread(load)).config
     path, secrets = pool or chosen.pool or OFFLINE, chosen.secrets.place()
     loaded = await asyncio.to_thread(poolfile.load, path, secrets)
-    spec = policyfile.chosen(policy or chosen.policy, loaded.policy, loaded.spec)
+    named = policy or chosen.policy
+    spec = await asyncio.to_thread(policyfile.chosen, named, loaded.policy, loaded.spec)
     allowed = budget or chosen.budget.over(loaded.budget.over(Budget()))
     async with Host.open(chosen, loaded) as host:
         run = await host.client.submit(task, loaded.pool, spec, allowed)

@@ -34,7 +34,7 @@ from podium.serve.completions import (
     event,
 )
 from podium.serve.models import Model
-from podium.serve.problems import Problem, named, of_error
+from podium.serve.problems import Problem, bug, named, of_error
 from podium.serve.runs import Held, Runs, unknown
 from podium.serve.wire import EventStream, Gone, Guard, bearer, body_of, refusal, unless_gone
 from protocol.errors import PodiumError
@@ -181,8 +181,7 @@ class Chat:
             raise
         except Exception as error:
             logger.exception("run %s: its stream broke", held.run)
-            text = f"{type(error).__name__}: this is a bug of the server, and in its log"
-            broken = Problem(500, "internal", text, run=held.run)
+            broken = bug(error, held.run)
             yield event(broken.body())
             raise broken from error
 
@@ -212,5 +211,4 @@ async def _no_route(request: Request, error: Exception) -> Response:
 
 
 async def _bug(_: Request, error: Exception) -> Response:
-    text = f"{type(error).__name__}: this is a bug of the server, and in its log"
-    return refusal(Problem(500, "internal", text))
+    return refusal(bug(error))

@@ -111,6 +111,12 @@ def of_error(error: PodiumError, run: str = "") -> Problem:
     return Problem(500, error.kind, said, run=run)
 
 
+def bug(error: Exception, run: str = "") -> Problem:
+    """What nobody foresaw: its text may hold anything, so only its kind is told."""
+    text = f"{type(error).__name__}: this is a bug of the server, and in its log"
+    return Problem(500, "internal", text, run=run)
+
+
 def unsupported(param: str, why: str) -> Problem:
     """The request asks for what a run can't give."""
     return Problem(400, "unsupported_parameter", f"{param}: {why}", param=param)
