@@ -20,7 +20,7 @@ from actors.jetstream_queue import JetStreamQueue, consumers_of
 from actors.ports import Policy
 from actors.secrets import Secrets, ambient, named_keys
 from actors.worker import Worker, WorkerOptions
-from actors.workers.chat import key_from
+from actors.workers.agent.chat import key_from
 from protocol import subjects
 from protocol.actions import UNHOSTED, Pool, WorkerSpec
 from protocol.codec import encode

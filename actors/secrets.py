@@ -177,8 +177,8 @@ def usable(name: str, value: str) -> str:
 def endpoint_keys(spec: WorkerSpec) -> dict[str, str]:
     """The key of an agent's endpoint, by what is said in its place, and of its tools' endpoints."""
     from actors.workers.agent import KIND
-    from actors.workers.chat import KEY_ENV, key_from
-    from actors.workers.toolbox import within
+    from actors.workers.agent.chat import KEY_ENV, key_from
+    from actors.workers.agent.toolbox import within
 
     keys: dict[str, str] = {}
     for each in (spec, *within(spec)):

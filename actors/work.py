@@ -11,7 +11,7 @@ import msgspec
 
 from actors.ports import Adapter, Attempt, Outcome
 from actors.secrets import Secrets
-from actors.workers.exchanges import kept
+from actors.workers.agent.exchanges import kept
 from actors.workers.outcomes import failure, leaving
 from protocol.actions import WorkerSpec
 from protocol.codec import deeper_than

@@ -18,7 +18,7 @@ from actors.embedded import NatsServer
 from actors.jetstream_queue import JetStreamQueue
 from actors.programs import now_ms
 from actors.secrets import ambient, named_keys
-from actors.workers.chat import KEY_ENV, key_from
+from actors.workers.agent.chat import KEY_ENV, key_from
 from podium.checks import unlike
 from podium.client import Client
 from podium.config import Config

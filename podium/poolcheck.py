@@ -142,7 +142,7 @@ async def preflight(loaded: LoadedPool, policy: str, secrets: str = "") -> None:
     """
     for spec in loaded.pool.workers:
         need_secrets(spec, secrets)
-    from actors.workers.toolbox import within
+    from actors.workers.agent.toolbox import within
 
     endpoints = [
         (f"The worker {spec.name!r}", *_address(each))
@@ -161,7 +161,7 @@ async def preflight(loaded: LoadedPool, policy: str, secrets: str = "") -> None:
 
 def need_key(who: str, key_env: str) -> None:
     """Raise `Denied` if an endpoint's key is not in the environment."""
-    from actors.workers.chat import URL_ENV, key_from
+    from actors.workers.agent.chat import URL_ENV, key_from
 
     if not key_from(key_env):
         raise Denied(
@@ -173,7 +173,7 @@ def need_key(who: str, key_env: str) -> None:
 
 async def listens(who: str, url: str | None, what: str = "endpoint") -> None:
     """Raise `Unreachable` if nothing accepts a connection at an endpoint's address."""
-    from actors.workers.chat import OPENAI_HOST, URL_ENV
+    from actors.workers.agent.chat import OPENAI_HOST, URL_ENV
 
     where = urlsplit(url or f"https://{OPENAI_HOST}/v1")
     port = where.port or (443 if where.scheme == "https" else 80)
@@ -197,7 +197,7 @@ async def listens(who: str, url: str | None, what: str = "endpoint") -> None:
 def _address(spec: WorkerSpec) -> tuple[str | None, str]:
     """Address and name of the key of an agent's endpoint."""
     from actors.workers.agent import Options
-    from actors.workers.chat import url_from_environment
+    from actors.workers.agent.chat import url_from_environment
 
     options = msgspec.convert(spec.options, Options)
     return options.base_url or url_from_environment(), options.api_key_env
@@ -244,7 +244,7 @@ async def _tried(spec: WorkerSpec) -> Tried:
             await FunctionAdapter(spec).close()
             return "ok", f"imported, {parameters}", ""
         case "python":
-            from actors.workers.sandbox import Options, isolation
+            from actors.workers.processes.sandbox import Options, isolation
 
             offered = await asyncio.to_thread(isolation)
             if offered.level == "namespaces":
@@ -285,7 +285,7 @@ async def _tried(spec: WorkerSpec) -> Tried:
 
 def _shell(spec: WorkerSpec) -> Tried:
     """Whether the commands can be run here, and whether the list holds anything back."""
-    from actors.workers.shell import look
+    from actors.workers.processes.shell import look
 
     absent, open_ended, no_folder = look(spec)
     if absent or no_folder:
@@ -329,7 +329,7 @@ async def _with_tools(spec: WorkerSpec, own: Tried) -> Tried:
 def _place(spec: PolicySpec) -> tuple[str | None, str]:
     """Address and name of the key of a policy's endpoint."""
     from actors.policies import ANYWHERE, place
-    from actors.workers.chat import url_from_environment
+    from actors.workers.agent.chat import url_from_environment
 
     where = place(spec) or ANYWHERE
     return where.base_url or url_from_environment(), where.key_env
@@ -355,7 +355,7 @@ async def _try_policy(file: PoolFile, path: Path) -> Finding:
 
 async def _endpoint(model: str, url: str | None, key_env: str) -> Tried:
     """Ask for one word."""
-    from actors.workers.chat import Endpoint, Failed, key_from
+    from actors.workers.agent.chat import Endpoint, Failed, key_from
 
     endpoint = Endpoint(model, base_url=url, api_key=key_from(key_env), key_env=key_env)
     try:

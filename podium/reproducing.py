@@ -17,10 +17,10 @@ from actors.secrets import Secrets
 from actors.work import presentable, work_on
 from actors.workers.a2a import A2AAdapter
 from actors.workers.agent import OpenAIAdapter
-from actors.workers.chat import Said
-from actors.workers.exchanges import Replay, Used, exchanges
+from actors.workers.agent.chat import Said
+from actors.workers.agent.exchanges import Replay, Used, exchanges
+from actors.workers.agent.toolbox import ToolTable, within
 from actors.workers.function import FunctionAdapter, Here, find, is_tool
-from actors.workers.toolbox import ToolTable, within
 from protocol.actions import BlobRef, Json, Report, WorkerSpec
 from protocol.codec import decode_call, decode_value
 from protocol.errors import Conflict, Denied, NotFound, Usage

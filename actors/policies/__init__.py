@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from actors.ports import Policy
-from actors.workers.chat import KEY_ENV
+from actors.workers.agent.chat import KEY_ENV
 from protocol.decisions import WRITTEN, PolicySpec, asked
 from protocol.errors import NotFound, PodiumError, Usage
 from replay.address import shown

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from actors.workers.chat import (
+from actors.workers.agent.chat import (
     KEY_ENV,
     URL_ENV,
     Endpoint,

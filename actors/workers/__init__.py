@@ -12,6 +12,9 @@
 ``shell``                 a command from an allow-list
 ========================  ==========================================================================
 
+One package or module for each: ``a2a``, ``agent`` (``openai``), ``function``, ``mcp``, ``openapi``,
+``processes`` (``python`` and ``shell``). The others are what all of them share.
+
 `draft` makes a worker from such a text and its options; `host` makes the adapter that works for it.
 An adapter never raises for what a call asks or what its worker does: that is an outcome. It holds
 its own limits of time and size where it can stop what it started; the limit on an outcome's size
@@ -28,10 +31,10 @@ from actors.ports import Adapter
 from actors.workers.a2a import A2AAdapter
 from actors.workers.agent import OpenAIAdapter
 from actors.workers.function import FunctionAdapter, is_tool, spec_of, tool
-from actors.workers.mcp_tool import McpAdapter
+from actors.workers.mcp import McpAdapter
 from actors.workers.openapi import OperationAdapter
-from actors.workers.sandbox import Isolation, PythonAdapter, isolation
-from actors.workers.shell import ShellAdapter
+from actors.workers.processes.sandbox import Isolation, PythonAdapter, isolation
+from actors.workers.processes.shell import ShellAdapter
 from actors.workers.signature import Seen
 from actors.workers.threads import cancelled
 from protocol.actions import Json, WorkerSpec

@@ -121,7 +121,7 @@ def _disk(config: "Config") -> Check:
 
 
 def _sandbox() -> Check:
-    from actors.workers.sandbox import isolation
+    from actors.workers.processes.sandbox import isolation
 
     offered = isolation()
     if offered.level == "namespaces":

@@ -370,7 +370,7 @@ def _edits(state: "RunState", texts: list[str]) -> "tuple[Edit, ...]":
         Usage: It has no path and value.
         InvalidData: It names a role that there is not.
     """
-    from actors.workers import roles
+    from actors.workers.agent import roles
     from protocol import edits
     from protocol.events import Edit
 

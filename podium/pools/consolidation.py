@@ -2,7 +2,7 @@
 
 They compare what their call sees of others, and what they are given as ``answers``. A pool has them
 by ``modules = ["podium.pools.consolidation"]``. Both are plain code: they compare answers, and
-understand none. For answers in prose there are the roles of `actors.workers.roles`.
+understand none. For answers in prose there are the roles of `actors.workers.agent.roles`.
 """
 
 import re

@@ -52,7 +52,7 @@ from a2a.utils.task import apply_history_length
 from starlette.routing import BaseRoute
 
 from actors import tracing
-from actors.workers.a2a_replies import value_of
+from actors.workers.a2a.replies import value_of
 from actors.workers.outcomes import Unrepresentable
 from podium.client import Client
 from podium.serve.a2a_tasks import (

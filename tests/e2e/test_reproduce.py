@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from actors.workers.sandbox import isolation
+from actors.workers.processes.sandbox import isolation
 from protocol.actions import WorkerSpec
 from protocol.secret_forms import Redaction
 from tests.e2e.memory_host import Record, Said, Shell

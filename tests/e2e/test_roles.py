@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from actors.workers.roles import ROLES
+from actors.workers.agent.roles import ROLES
 from tests.e2e.memory_host import Shell
 from tests.endpoint import Endpoint
 

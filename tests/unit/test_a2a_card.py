@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.workers.a2a_card import address, description, interface, read, usable
+from actors.workers.a2a.card import address, description, interface, read, usable
 from protocol.actions import Json
 from protocol.errors import InvalidData, PodiumError
 from tests.a2a_agent import card_of

@@ -18,7 +18,7 @@ from google.protobuf.struct_pb2 import Value
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.workers.a2a_replies import Heard, Prices, Told, outcome, spend, told
+from actors.workers.a2a.replies import Heard, Prices, Told, outcome, spend, told
 from protocol.actions import Json, Spend, Usage
 
 COMPLETED = TaskStatus(state=TaskState.TASK_STATE_COMPLETED)

@@ -11,7 +11,7 @@ import pytest
 from actors import tracing
 from actors.ports import Attempt, Outcome
 from actors.workers import a2a, draft, host
-from actors.workers.a2a_card import DESCRIPTION_CHARS
+from actors.workers.a2a.card import DESCRIPTION_CHARS
 from protocol.actions import Json, Spend, Usage
 from protocol.errors import Denied, InvalidData, NotFound, Unreachable
 from protocol.errors import Usage as UsageError
@@ -270,7 +270,7 @@ def test_an_agent_that_forgets_its_task_is_not_asked_for_ever(server: A2AServer)
 def test_an_agent_that_never_stops_sending_is_stopped(
     server: A2AServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.workers.a2a_replies.MAX_VALUE_BYTES", 4_096)
+    monkeypatch.setattr("actors.workers.a2a.replies.MAX_VALUE_BYTES", 4_096)
     outcome = told(server, "large")
     assert (outcome.status, outcome.fault) == ("EXEC_ERR", "worker")
     assert "more than 4096 bytes" in outcome.value

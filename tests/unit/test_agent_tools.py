@@ -13,8 +13,8 @@ from actors.ports import Attempt, Outcome
 from actors.work import record_of
 from actors.workers import draft, host, isolation
 from actors.workers.agent import MAX_TURNS, PROMPT_TOKENS, REPLY_TOKENS, OpenAIAdapter
-from actors.workers.exchanges import Exchange, Replay, exchanges
-from actors.workers.turns import LAST_WORD
+from actors.workers.agent.exchanges import Exchange, Replay, exchanges
+from actors.workers.agent.turns import LAST_WORD
 from protocol.actions import Json, Spend, Usage, WorkerSpec
 from protocol.errors import InvalidData, NotFound
 from protocol.redaction import Redactor

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from actors.workers import ADAPTERS
-from actors.workers.roles import ROLES
+from actors.workers.agent.roles import ROLES
 from podium import policyfile, poolcheck, poolfile
 from podium.config import BudgetTable
 from podium.pools import OFFLINE

@@ -8,8 +8,8 @@ import pytest
 
 from actors.ports import Outcome
 from actors.work import record_of
-from actors.workers.chat import Failed, Said
-from actors.workers.exchanges import Exchange, Replay, changed, exchanges, hashed, parts
+from actors.workers.agent.chat import Failed, Said
+from actors.workers.agent.exchanges import Exchange, Replay, changed, exchanges, hashed, parts
 from protocol.actions import BlobRef, Report, Spend
 from protocol.codec import Commit, encode
 from protocol.errors import InvalidData, NotFound

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.workers import draft, roles
-from actors.workers.agent import DESCRIPTION, JUDGE_PARAMETERS, PARAMETERS
-from actors.workers.judging import Judged, best
-from actors.workers.roles import ROLES
+from actors.workers import draft
+from actors.workers.agent import DESCRIPTION, JUDGE_PARAMETERS, PARAMETERS, roles
+from actors.workers.agent.judging import Judged, best
+from actors.workers.agent.roles import ROLES
 from protocol.actions import Pool
 from protocol.errors import InvalidData
 from tests.endpoint import Endpoint

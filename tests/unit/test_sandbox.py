@@ -16,8 +16,8 @@ import pytest
 
 from actors.ports import Attempt
 from actors.workers import PythonAdapter, draft, isolation
-from actors.workers.sandbox import MAX_WARM
-from actors.workers.supervisor import MAX_OUTPUT_BYTES
+from actors.workers.processes.sandbox import MAX_WARM
+from actors.workers.processes.supervisor import MAX_OUTPUT_BYTES
 from protocol.errors import InvalidData
 from protocol.limits import MAX_DETAIL_CHARS
 from tests.endpoint import Endpoint
@@ -192,7 +192,9 @@ def test_nothing_of_the_workers_environment_is_seen(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("isolation", ["process", pytest.param("namespaces", marks=walls)])
 def test_nothing_of_ours_can_be_imported(isolation: str) -> None:
-    assert "ModuleNotFoundError" in error("import actors.workers.family", isolation=isolation)
+    assert "ModuleNotFoundError" in error(
+        "import actors.workers.processes.family", isolation=isolation
+    )
     assert "ModuleNotFoundError" in error("import family", isolation=isolation)
 
 

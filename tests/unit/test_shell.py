@@ -14,7 +14,7 @@ import pytest
 
 from actors.ports import Attempt, Outcome
 from actors.workers import draft, host
-from actors.workers.allowed import Allowed, Rule
+from actors.workers.processes.allowed import Allowed, Rule
 from podium import poolcheck
 from protocol.errors import InvalidData
 from protocol.limits import MAX_DETAIL_CHARS

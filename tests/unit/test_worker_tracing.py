@@ -19,7 +19,7 @@ from actors import tracing, workers
 from actors.jetstream_queue import consumers_of
 from actors.ports import Attempt, Outcome
 from actors.queues import Delivery
-from actors.workers.chat import Endpoint
+from actors.workers.agent.chat import Endpoint
 from actors.workers.function import tool
 from podium.client import Client
 from protocol import semconv, subjects

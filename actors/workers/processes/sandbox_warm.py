@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections import deque
 
-from actors.workers.sandbox_process import Refused, Request, Sandbox
+from actors.workers.processes.sandbox_process import Refused, Request, Sandbox
 
 
 class WarmSandboxes:

@@ -20,7 +20,7 @@ import msgspec
 from actors.ports import Attempt, Outcome
 from actors.workers.options import converted
 from actors.workers.outcomes import clean, failure
-from actors.workers.sandbox_process import (
+from actors.workers.processes.sandbox_process import (
     Answer,
     Isolation,
     Level,
@@ -29,9 +29,9 @@ from actors.workers.sandbox_process import (
     Request,
     isolation,
 )
-from actors.workers.sandbox_sessions import LOST, Full, Late, Sessions
-from actors.workers.sandbox_warm import WarmSandboxes
-from actors.workers.supervisor import CONCURRENCY, MARGIN_S, MAX_OUTPUT_BYTES, MEBIBYTE
+from actors.workers.processes.sandbox_sessions import LOST, Full, Late, Sessions
+from actors.workers.processes.sandbox_warm import WarmSandboxes
+from actors.workers.processes.supervisor import CONCURRENCY, MARGIN_S, MAX_OUTPUT_BYTES, MEBIBYTE
 from protocol.actions import Json, WorkerSpec
 from protocol.errors import InvalidData
 

@@ -29,10 +29,10 @@ import traceback
 from collections.abc import Iterator
 from typing import Final, NoReturn
 
-from actors.workers import family, kernel
-from actors.workers import sandbox_code as inside
-from actors.workers.family import LOOK_S
-from actors.workers.pipes import CHUNK, PRINTED, Lifeline, Streams, say
+from actors.workers.processes import family, kernel
+from actors.workers.processes import sandbox_code as inside
+from actors.workers.processes.family import LOOK_S
+from actors.workers.processes.pipes import CHUNK, PRINTED, Lifeline, Streams, say
 
 IDLE_LOOK_S: Final = 1.0
 """Seconds between looks while no call is worked on: is the worker there, are all stopped."""

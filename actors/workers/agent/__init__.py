@@ -14,13 +14,20 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from actors.ports import Attempt, Outcome
-from actors.workers import judging, roles
-from actors.workers.chat import KEY_ENV, Endpoint, Failed, Said, key_from, url_from_environment
-from actors.workers.exchanges import Asks, Uses, recorded
+from actors.workers.agent import judging, roles
+from actors.workers.agent.chat import (
+    KEY_ENV,
+    Endpoint,
+    Failed,
+    Said,
+    key_from,
+    url_from_environment,
+)
+from actors.workers.agent.exchanges import Asks, Uses, recorded
+from actors.workers.agent.toolbox import Toolbox, ToolTable, drafted, pool_of
+from actors.workers.agent.turns import Turns
 from actors.workers.options import converted
 from actors.workers.outcomes import failure
-from actors.workers.toolbox import Toolbox, ToolTable, drafted, pool_of
-from actors.workers.turns import Turns
 from protocol.actions import Json, Spend, WorkerSpec
 from protocol.dialects.shared import Message, cut
 from protocol.views import as_text

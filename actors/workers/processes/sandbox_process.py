@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from actors import tracing
-from actors.workers.supervisor import MEBIBYTE, Printed, Supervisor, command, heard
+from actors.workers.processes.supervisor import MEBIBYTE, Printed, Supervisor, command, heard
 
 PROBE_S: Final = 20.0
 """Seconds that the trial of `isolation` may take on a busy machine; it needs a tenth of one."""

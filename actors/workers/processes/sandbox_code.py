@@ -18,7 +18,7 @@ import types
 from collections.abc import Mapping
 from typing import Final, NoReturn, TypedDict
 
-from actors.workers import kernel
+from actors.workers.processes import kernel
 
 NAME: Final = "<code>"
 """The code's file name in tracebacks; ``<code 2>`` for a second call."""

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from actors import tracing
-from actors.workers.mcp_server import Server, Tail, closed, refusals, sdk, transport, unreachable
+from actors.workers.mcp.server import Server, Tail, closed, refusals, sdk, transport, unreachable
 from protocol.actions import Json
 from protocol.errors import PodiumError, TooLarge, Unreachable
 

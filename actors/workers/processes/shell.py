@@ -18,10 +18,10 @@ import msgspec
 
 from actors import tracing
 from actors.ports import Attempt, Outcome
-from actors.workers.allowed import Allowed, Entry
 from actors.workers.options import converted
 from actors.workers.outcomes import clean, failure
-from actors.workers.supervisor import (
+from actors.workers.processes.allowed import Allowed, Entry
+from actors.workers.processes.supervisor import (
     CONCURRENCY,
     MARGIN_S,
     MAX_OUTPUT_BYTES,

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from actors.ports import Attempt, Outcome
-from actors.workers.mcp_server import server_of
-from actors.workers.mcp_session import Session, Tools, leave, share
+from actors.workers.mcp.server import server_of
+from actors.workers.mcp.session import Session, Tools, leave, share
 from actors.workers.outcomes import Unrepresentable, failure, json_value, unable
 from protocol.actions import Json, WorkerSpec
 from protocol.errors import InvalidData, NotFound, PodiumError

@@ -10,14 +10,17 @@ import os
 import sys
 import types
 
+PACKAGE = "actors.workers.processes"
+"""Where this module and those beside it are."""
+
 
 def main(name: str) -> None:
     """Run the ``main`` of a module beside this one, and end."""
     folder = os.path.dirname(os.path.abspath(__file__))
-    for package, path in (("actors", list[str]()), ("actors.workers", [folder])):
+    for package in ("actors", "actors.workers", PACKAGE):
         sys.modules[package] = types.ModuleType(package)
-        sys.modules[package].__path__ = path
-    run = importlib.import_module(f"actors.workers.{name}").main
+        sys.modules[package].__path__ = [folder] if package == PACKAGE else []
+    run = importlib.import_module(f"{PACKAGE}.{name}").main
     for each in [each for each in sys.modules if each.partition(".")[0] == "actors"]:
         del sys.modules[each]  # code that is run in this interpreter has nothing to import here
     run()

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from actors.workers.sandbox_process import Answer, Sandbox
+from actors.workers.processes.sandbox_process import Answer, Sandbox
 
 MAX_NOTES: Final = 1_024
 """Lost sessions that are remembered with the reason; of those before it is only known that

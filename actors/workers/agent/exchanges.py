@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, TypeAlias
 import msgspec
 
 from actors.ports import Attempt
-from actors.workers.chat import Failed, Said
+from actors.workers.agent.chat import Failed, Said
 from protocol.actions import NOTHING, UNKNOWN_USAGE, Count, Fault, Json, Spend, Status, Usage
 from protocol.decisions import PlannedCall
 from protocol.errors import InvalidData

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from actors.ports import Adapter, Attempt, Outcome
-from actors.workers.exchanges import Used, Watch
+from actors.workers.agent.exchanges import Used, Watch
 from actors.workers.outcomes import failure, leaving, unable
 from protocol.actions import MICRO, Json, Kind, Pool, Spend, WorkerSpec
 from protocol.decisions import PlannedCall

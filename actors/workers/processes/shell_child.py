@@ -22,9 +22,9 @@ import tempfile
 import time
 from typing import Final, NoReturn, TypedDict
 
-from actors.workers import family, kernel
-from actors.workers.family import LOOK_S
-from actors.workers.pipes import CHUNK, PRINTED, Lifeline, Streams, say
+from actors.workers.processes import family, kernel
+from actors.workers.processes.family import LOOK_S
+from actors.workers.processes.pipes import CHUNK, PRINTED, Lifeline, Streams, say
 
 UNREADY: Final = 125
 """Exit status of a child that could not become the program."""

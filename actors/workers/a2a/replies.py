@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from actors.ports import Outcome
-from actors.workers.chat import MAX_TOKENS
+from actors.workers.agent.chat import MAX_TOKENS
 from actors.workers.outcomes import Unrepresentable, clean, failure, json_value
 from protocol.actions import MICRO, UNKNOWN_USAGE, Json, Spend, Usage
 from protocol.limits import MAX_VALUE_BYTES

@@ -17,9 +17,9 @@ import msgspec
 
 from actors import tracing
 from actors.ports import Attempt, Outcome
-from actors.workers import a2a_card
-from actors.workers.a2a_errors import blamed, passing, unfinished
-from actors.workers.a2a_replies import Heard, Prices, outcome, spend
+from actors.workers.a2a import card as a2a_card
+from actors.workers.a2a.errors import blamed, passing, unfinished
+from actors.workers.a2a.replies import Heard, Prices, outcome, spend
 from actors.workers.agent import PARAMETERS as AGENT_PARAMETERS
 from actors.workers.agent import messages
 from actors.workers.options import converted

@@ -11,8 +11,8 @@ from typing import Final
 import msgspec
 
 from actors.ports import Attempt
-from actors.workers.chat import Failed, Said
-from actors.workers.exchanges import (
+from actors.workers.agent.chat import Failed, Said
+from actors.workers.agent.exchanges import (
     Asks,
     Exchange,
     Reply,

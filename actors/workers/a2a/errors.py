@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Final
 
-from actors.workers.chat import ERROR_CHARS
+from actors.workers.agent.chat import ERROR_CHARS
 from actors.workers.outcomes import redacted
 from protocol.actions import Fault, Status
 
