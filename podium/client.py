@@ -310,17 +310,15 @@ class Client:
             await queue_again(self._log, self._tasks, run)
         return signal.id
 
-    async def asked(self) -> list[Asked]:
-        """What people are asked, and have not answered; the oldest first."""
+    async def asked(self, run: str = "") -> list[Asked]:
+        """What people are asked, by all runs or one, and have not answered; the oldest first."""
+        runs = [run] if run else [each.run for each in await self.runs() if not each.outcome]
         found: list[Asked] = []
-        for each in await self.runs():
-            if each.outcome:
-                continue
-            state = (await self._log.read(each.run)).state()
-            for name in asked_people(state):
-                call = state.calls[name].call
-                since = begun_at(state, name)
-                found.append(Asked(each.run, name, call.worker, dict(call.arguments), since))
+        for each in runs:
+            state = (await self._log.read(each)).state()
+            for name in asked_people(state) if state.phase != "ended" else ():
+                call, since = state.calls[name].call, begun_at(state, name)
+                found.append(Asked(each, name, call.worker, dict(call.arguments), since))
         return sorted(found, key=lambda asked: asked.since)
 
     async def answer(self, run: str, call: str, value: Json, by: str = "") -> None:

@@ -72,7 +72,7 @@ async def _answered(
         found = await host.client.find(run)
         if found != run:
             raise Usage("answer needs the whole id of a run.", hint=f"podium answer {found} ...")
-        asked = [each for each in await host.client.asked() if each.run == run]
+        asked = await host.client.asked(run)
         if call is None and len(asked) > 1:
             names = ", ".join(each.call for each in asked)
             raise Usage(
