@@ -21,11 +21,13 @@ and nothing else becomes the value itself, in any other the value is written. ``
 text ``{task}``.
 
 A call whose arguments need an output waits for the round after it; all others of a stage are one
-round, in which ``after`` and ``sees`` say what waits for what. Pure: equal views give equal calls.
+round, in which ``after`` and ``sees`` say what waits for what. A call with ``fallback_for = "ID"``
+is made in the round after that one, if that one did not succeed, and then stands for it wherever it
+is named: a chain of them is as good as its first that succeeds. Pure: equal views give equal calls.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -62,6 +64,8 @@ class PlanCall(
     """Calls that must have settled first."""
     sees: tuple[str, ...] = ()
     """Calls whose output the worker is shown."""
+    fallback_for: str = ""
+    """The call in whose place it is made if that one did not succeed."""
 
     @property
     def needs(self) -> set[str]:
@@ -85,6 +89,19 @@ class Plan(
         """The calls by their ids."""
         return {call.id: call for call in self.call}
 
+    def chains(self) -> dict[str, tuple[str, ...]]:
+        """Each call that is nobody's fallback, with itself, its fallback, the fallback of that."""
+        behind = {call.fallback_for: call.id for call in self.call if call.fallback_for}
+        found: dict[str, tuple[str, ...]] = {}
+        for call in self.call:
+            if call.fallback_for:
+                continue
+            chain = [call.id]
+            while (following := behind.get(chain[-1])) is not None:
+                chain.append(following)
+            found[call.id] = tuple(chain)
+        return found
+
 
 def check(plan: Plan) -> None:
     """Raise `InvalidData` unless the plan can be followed."""
@@ -100,18 +117,18 @@ def check(plan: Plan) -> None:
         raise InvalidData(f"two calls have the id {twice!r}", hint="give each its own")
     if not plan.call:
         raise InvalidData("the plan has no calls", hint="add a [[call]] with id, worker, arguments")
+    _check_fallbacks(plan, by_id)
     for call in plan.call:
         _check_places(call.arguments, by_id, f"the arguments of the call {call.id!r}")
         for other in (*call.after, *call.sees):
-            if other not in by_id:
-                raise _no_call(other, by_id, f"the call {call.id!r}")
+            _check_named(other, by_id, f"the call {call.id!r}")
     if bool(plan.answer.strip()) == bool(plan.answer_from):
         raise InvalidData(
             "the plan needs one of answer and answer_from",
             hint='answer = "It is {ID.output}."   or   answer_from = "ID"',
         )
-    if plan.answer_from and plan.answer_from not in by_id:
-        raise _no_call(plan.answer_from, by_id, "answer_from")
+    if plan.answer_from:
+        _check_named(plan.answer_from, by_id, "answer_from")
     _check_places(plan.answer, by_id, "the answer")
     for number, stage in enumerate(stages(plan), 1):
         if len(stage) > MAX_ROUND_CALLS:
@@ -126,10 +143,40 @@ def _check_places(value: Json, by_id: Mapping[str, PlanCall], where: str) -> Non
     for path in places(value):
         head, _, rest = path.partition(".")
         if head in by_id:
+            _check_named(head, by_id, where)
             if rest.partition(".")[0] not in ("output", "status") or rest.startswith("status."):
                 raise InvalidData(f"{where}: {{{path}}} is nothing of a call", hint=_FORM)
         elif head not in _OTHERS or (head == "task") == bool(rest):
             raise InvalidData(f"{where}: {{{path}}} names nothing", hint=_FORM)
+
+
+def _check_fallbacks(plan: Plan, by_id: Mapping[str, PlanCall]) -> None:
+    behind: dict[str, str] = {}
+    for call in plan.call:
+        if not (name := call.fallback_for):
+            continue
+        if name not in by_id:
+            raise _no_call(name, by_id, f"fallback_for of the call {call.id!r}")
+        if name in behind:
+            raise InvalidData(
+                f"the calls {behind[name]!r} and {call.id!r} are both the fallback for {name!r}",
+                hint=f'make one the fallback for the other: fallback_for = "{behind[name]}"',
+            )
+        behind[name] = call.id
+
+
+def _check_named(name: str, by_id: Mapping[str, PlanCall], where: str) -> None:
+    """Raise `InvalidData` unless others may name it: a fallback may never be made."""
+    if name not in by_id:
+        raise _no_call(name, by_id, where)
+    if by_id[name].fallback_for:
+        first = name
+        for _ in by_id:  # once round a circle, at most
+            first = by_id[first].fallback_for or first
+        raise InvalidData(
+            f"{where}: {name!r} is a fallback, which is made only if it has to be",
+            hint=f"name {first!r}: whichever of them succeeds stands for it",
+        )
 
 
 def _no_call(name: str, by_id: Mapping[str, PlanCall], where: str) -> InvalidData:
@@ -142,16 +189,26 @@ def stages(plan: Plan) -> list[list[PlanCall]]:
     """The calls round by round. Raises `InvalidData` if they wait for each other in a circle."""
     stage: dict[str, int] = {}
     left = {call.id: call for call in plan.call}
+    chains = plan.chains()
+
+    def named(names: Iterable[str]) -> set[str]:
+        """Calls, each with its fallbacks."""
+        return {each for name in names for each in chains[name]}
+
+    def before(call: PlanCall) -> set[str]:
+        return named((*call.needs, *call.after, *call.sees)) | {*filter(None, [call.fallback_for])}
+
     while left:
-        ready = [c for c in left.values() if c.needs | {*c.after, *c.sees} <= stage.keys()]
+        ready = [call for call in left.values() if before(call) <= stage.keys()]
         if not ready:
             raise InvalidData(
                 f"the calls {', '.join(left)} wait for each other in a circle",
                 hint="let one of them wait for nothing",
             )
         for call in ready:
-            later = (stage[name] + 1 for name in call.needs)
-            same = (stage[name] for name in (*call.after, *call.sees))
+            earlier = named(call.needs) | {*filter(None, [call.fallback_for])}
+            later = (stage[name] + 1 for name in earlier)
+            same = (stage[name] for name in named((*call.after, *call.sees)))
             stage[call.id] = max([0, *later, *same])
             del left[call.id]
     found: list[list[PlanCall]] = [[] for _ in range(max(stage.values(), default=-1) + 1)]

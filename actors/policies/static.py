@@ -4,12 +4,13 @@ The plan is part of what a run records of its policy, so the conductor needs no 
 decides by the plan that was followed.
 """
 
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import Final
 
 import msgspec
 
-from actors.policies.plan import Missing, Plan, check, filled, stages
+from actors.policies.plan import Missing, Plan, PlanCall, check, filled, stages
 from protocol.actions import Json
 from protocol.decisions import Decision, Observation, PlannedCall, PolicySpec, Reply, View
 from protocol.errors import InvalidData
@@ -59,64 +60,97 @@ class StaticPolicy:
         self.spec = spec
         self.plan = read(spec.options.get(PLAN))
         self._stages = stages(self.plan)
+        self._chains = self.plan.chains()
         known = msgspec.json.encode(self.plan, order="deterministic")
         self._version = f"static-1@{sha256(known).hexdigest()[:12]}"
 
     def decide(self, view: View) -> Reply:
         """The calls of the next round, or the answer."""
         ids = self.plan.by_id()
-        seen = {
+        settled = {
             item.call.ref: item
             for turn in view.turns
             for item in (*turn.observations, *turn.late)
             if item.call.ref in ids
         }
         try:
-            decision = self._next(view, seen)
+            decision = self._next(view, settled)
         except Missing as error:
             decision = Decision(answer=f"The plan can't be followed: {error}.")
         return Reply(decision=decision, version=self._version)
 
-    def _next(self, view: View, seen: dict[str, Observation]) -> Decision:
-        made = {*seen, *(call.ref for turn in view.turns for call in turn.open)}
+    def _next(self, view: View, settled: dict[str, Observation]) -> Decision:
+        made = {*settled, *(call.ref for turn in view.turns for call in turn.open)}
+        seen = self._standing(settled)
         for stage in () if view.final else self._stages:
             waiting = [
                 call
                 for call in stage
                 if call.id not in made
                 and all(name in seen and seen[name].status == "OK" for name in call.needs)
+                and self._wanted(call, made, settled)
             ]
             if waiting:
-                places = {call.id: place for place, call in enumerate(waiting)}
-                return Decision(
-                    calls=tuple(
-                        PlannedCall(
-                            worker=call.worker,
-                            arguments=filled(call.arguments, view.task, seen),
-                            after=tuple(places[name] for name in call.after if name in places),
-                            sees=tuple(places[name] for name in call.sees if name in places),
-                            earlier=tuple(seen[name].call.id for name in call.sees if name in seen),
-                            ref=call.id,
-                        )
-                        for call in waiting
-                    )
-                )
-        return Decision(answer=self._answer(view, seen))
+                return Decision(calls=tuple(self._planned(waiting, view, seen)))
+        return Decision(answer=self._answer(view, settled))
 
-    def _answer(self, view: View, seen: dict[str, Observation]) -> str:
+    def _standing(self, settled: Mapping[str, Observation]) -> dict[str, Observation]:
+        """What came of each call that others may name, or of the fallback that stands for it."""
+        found: dict[str, Observation] = {}
+        for name, chain in self._chains.items():
+            there = [settled[each] for each in chain if each in settled]
+            good = (item for item in there if item.status == "OK")
+            if there:
+                found[name] = next(good, there[-1])
+        return found
+
+    def _wanted(self, call: PlanCall, made: set[str], settled: Mapping[str, Observation]) -> bool:
+        """Whether nothing that it stands for has succeeded or goes on: a fallback comes last."""
+        for chain in self._chains.values():
+            if call.id in chain:
+                earlier = made.intersection(chain[: chain.index(call.id)])
+                return all(name in settled and settled[name].status != "OK" for name in earlier)
+        return False
+
+    def _planned(
+        self, waiting: list[PlanCall], view: View, seen: Mapping[str, Observation]
+    ) -> Iterator[PlannedCall]:
+        places = {call.id: place for place, call in enumerate(waiting)}
+
+        def here(names: Iterable[str]) -> tuple[int, ...]:
+            return tuple(
+                places[each] for name in names for each in self._chains[name] if each in places
+            )
+
+        for call in waiting:
+            yield PlannedCall(
+                worker=call.worker,
+                arguments=filled(call.arguments, view.task, seen),
+                after=here(call.after),
+                sees=here(call.sees),
+                earlier=tuple(
+                    seen[name].call.id for name in call.sees if name in seen and not here([name])
+                ),
+                ref=call.id,
+            )
+
+    def _answer(self, view: View, settled: Mapping[str, Observation]) -> str:
+        seen = self._standing(settled)
         source = self.plan.answer_from
         wanted = f"{{{source}.output}}" if source else self.plan.answer
         try:
             answer = as_text(filled(wanted, view.task, seen))
         except Missing as error:
-            return self._incomplete(view, seen, str(error))
+            return self._incomplete(view, settled, str(error))
         return answer if answer.strip() else "The plan's answer is empty."
 
-    def _incomplete(self, view: View, seen: dict[str, Observation], why: str) -> str:
+    def _incomplete(self, view: View, settled: Mapping[str, Observation], why: str) -> str:
         head = f"The plan was not finished: {LIMIT_TEXTS.get(view.limited_by, why)}."
+        good = {name for name, item in self._standing(settled).items() if item.status == "OK"}
+        mended = {each for name in good for each in self._chains[name]}
         failed = [
             f"- {name} ({item.call.worker}) {item.status}: {short(item.value)}"
-            for name, item in seen.items()
-            if item.status != "OK"
+            for name, item in settled.items()
+            if item.status != "OK" and name not in mended
         ]
         return "\n".join([head, *failed[:FAILED_SHOWN]])

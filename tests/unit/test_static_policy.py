@@ -129,6 +129,86 @@ def test_calls_of_another_policy_are_none_of_the_plans() -> None:
     assert decided(view(other)) == decided(view())
 
 
+MENDED: dict[str, Any] = {
+    "answer": "{a.output} and {c.output}",
+    "call": [
+        {"id": "a", "worker": "look"},
+        {"id": "a2", "worker": "look", "fallback_for": "a", "arguments": {"not": "{b.output}"}},
+        {"id": "a3", "worker": "ask", "fallback_for": "a2"},
+        {"id": "b", "worker": "look"},
+        {"id": "c", "worker": "sum", "sees": ["a", "b"], "after": ["a"]},
+        {"id": "d", "worker": "ask", "arguments": {"subtask": "{a.output}"}},
+    ],
+}
+"""Where one call has a fallback that has a fallback."""
+
+FINE_B = seen("1-1", "b", "B")
+
+
+def asked_for(*turns: Turn) -> list[str]:
+    return [call.ref for call in decided(view(*turns), MENDED).calls]
+
+
+def test_a_fallback_is_not_made_where_none_is_needed() -> None:
+    assert asked_for() == ["a", "b"]
+    fine = Turn(observations=(seen("1-0", "a", "A"), FINE_B))
+    decision = decided(view(fine), MENDED)
+    assert decision.calls == (PlannedCall("sum", {}, earlier=("1-0", "1-1"), ref="c"),)
+
+
+def test_a_fallback_is_made_in_the_next_round_and_stands_for_what_failed() -> None:
+    failed = Turn(observations=(seen("1-0", "a", "no", "TIMEOUT"), FINE_B))
+    assert decided(view(failed), MENDED).calls == (PlannedCall("look", {"not": "B"}, ref="a2"),)
+    mended = Turn(observations=(seen("2-0", "a2", "A2"),))
+    (call,) = decided(view(failed, mended), MENDED).calls
+    assert call == PlannedCall("sum", {}, earlier=("2-0", "1-1"), ref="c")
+    summed = Turn(observations=(seen("3-0", "c", "C"),))
+    (call,) = decided(view(failed, mended, summed), MENDED).calls
+    assert call == PlannedCall("ask", {"subtask": "A2"}, ref="d")
+    last = Turn(observations=(seen("4-0", "d", "D"),))
+    assert decided(view(failed, mended, summed, last), MENDED).answer == "A2 and C"
+
+
+def test_what_sees_a_call_is_made_in_the_round_of_its_last_fallback_and_waits_for_it() -> None:
+    both = Turn(observations=(seen("1-0", "a", "no", "TIMEOUT"), FINE_B))
+    again = Turn(observations=(seen("2-0", "a2", "no", "PARSE_ERR"),))
+    assert decided(view(both, again), MENDED).calls == (
+        PlannedCall("ask", {}, ref="a3"),
+        PlannedCall("sum", {}, after=(0,), sees=(0,), earlier=("1-1",), ref="c"),
+    )
+
+
+def test_a_fallback_is_made_also_for_what_could_not_be_made() -> None:
+    broken = Turn(observations=(seen("1-0", "a", "no", "EXEC_ERR"), seen("1-1", "b", 0, "TIMEOUT")))
+    assert asked_for(broken) == ["a3", "c"]
+
+
+def test_no_fallback_is_made_while_the_call_goes_on_and_what_came_late_is_preferred() -> None:
+    going = Turn(observations=(FINE_B,), open=(Call("1-0", "look", {}, ref="a"),))
+    assert asked_for(going) == ["c"]
+    given_up = seen("1-0", "a", "no", "TIMEOUT")
+    turns = (
+        Turn(observations=(given_up, FINE_B), late=(seen("1-0", "a", "A"),)),
+        Turn(observations=(seen("2-0", "a2", "A2"),)),
+        Turn(observations=(seen("3-0", "c", "C"), seen("3-1", "d", "D"))),
+    )
+    assert decided(view(*turns), MENDED).answer == "A and C"
+
+
+def test_where_every_fallback_failed_the_answer_names_them_and_nothing_that_was_mended() -> None:
+    plan = {**MENDED, "call": [*MENDED["call"], {"id": "b2", "worker": "w", "fallback_for": "b"}]}
+    turns = (
+        Turn(observations=(seen("1-0", "a", "no", "EXEC_ERR"), seen("1-1", "b", "-", "TIMEOUT"))),
+        Turn(observations=(seen("2-0", "b2", "B"),)),
+        Turn(observations=(seen("3-0", "a2", "neither", "TIMEOUT"),)),
+        Turn(observations=(seen("4-0", "a3", "nor", "EXEC_ERR"), seen("4-1", "c", "C"))),
+    )
+    assert decided(view(*turns), plan).answer == (
+        "The plan was not finished: {a.output}: the call a ended as EXEC_ERR.\n"
+        "- a (look) EXEC_ERR: no\n- a2 (look) TIMEOUT: neither\n- a3 (look) EXEC_ERR: nor"
+    )
+
+
 def test_the_version_is_that_of_the_plan() -> None:
     one, same = policy().decide(view()), policy().decide(view(FIRST))
     other = policy({**CHAIN, "answer": "{task}"}).decide(view())
@@ -170,6 +250,41 @@ def test_the_run_records_the_plan() -> None:
             },
             "in a circle",
         ),
+        ({"call": [{"id": "a", "worker": "w", "fallback_for": "q"}]}, "there is no call 'q'"),
+        (
+            {"answer": "{task}", "call": [{"id": "a", "worker": "w", "fallback_for": "a"}]},
+            "in a circle",
+        ),
+        (
+            {
+                "call": [
+                    {"id": "a", "worker": "w"},
+                    {"id": "b", "worker": "w", "fallback_for": "a"},
+                    {"id": "c", "worker": "w", "fallback_for": "a"},
+                ]
+            },
+            "'b' and 'c' are both the fallback for 'a'",
+        ),
+        (
+            {
+                "answer": "{b.output}",
+                "call": [
+                    {"id": "a", "worker": "w"},
+                    {"id": "b", "worker": "w", "fallback_for": "a"},
+                ],
+            },
+            "the answer: 'b' is a fallback",
+        ),
+        (
+            {
+                "answer": "{a.output}",
+                "call": [
+                    {"id": "a", "worker": "w"},
+                    {"id": "b", "worker": "w", "fallback_for": "a", "sees": ["a"]},
+                ],
+            },
+            "in a circle",
+        ),
         (
             {"answer": "{task}", "call": [{"id": f"c{n}", "worker": "w"} for n in range(65)]},
             "round 1 of the plan",
@@ -200,7 +315,7 @@ def test_a_text_that_is_filled_in_is_not_filled_in_again(name: str) -> None:
 def test_any_plan_comes_to_its_end(data: st.DataObject) -> None:
     ids = [f"c{number}" for number in range(data.draw(st.integers(1, 6)))]
     some = st.lists(st.sampled_from(ids), max_size=2, unique=True)
-    tree = {
+    tree: dict[str, Any] = {
         "answer": "".join(f"{{{name}.status}}" for name in ids),
         "call": [
             {
@@ -215,6 +330,15 @@ def test_any_plan_comes_to_its_end(data: st.DataObject) -> None:
             for name in ids
         ],
     }
+    for call in tree["call"][1:]:
+        without = {**tree, "answer": tree["answer"].replace(f"{{{call['id']}.status}}", "")}
+        call["fallback_for"] = data.draw(st.sampled_from(ids))
+        try:
+            read(without)
+        except InvalidData:  # somebody names it, or it would be made for itself
+            del call["fallback_for"]
+        else:
+            tree = without
     turns: list[Turn] = []
     asked: list[str] = []
     for number in range(1, len(stages(read(tree))) + 2):
@@ -230,4 +354,4 @@ def test_any_plan_comes_to_its_end(data: st.DataObject) -> None:
     assert decided(view(*turns), tree).answer
     assert len(asked) == len(set(asked))
     if all(item.status == "OK" for turn in turns for item in turn.observations):
-        assert sorted(asked) == ids
+        assert sorted(asked) == [c["id"] for c in tree["call"] if "fallback_for" not in c]
