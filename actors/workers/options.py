@@ -1,6 +1,8 @@
 """A worker's options, as they stand in the pool, made into what its adapter knows them as."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -30,3 +32,18 @@ def converted(options: Mapping[str, Json], to: type[_Options], kind: str, whose:
             f"The options of the worker {whose!r} are wrong: {error}.",
             hint=f"Options of the adapter {kind!r}: {', '.join(to.__struct_fields__)}.",
         ) from error
+
+
+def beside(location: str, there: Callable[[Path], bool]) -> Path | None:
+    """Where a file or folder is that a pool file names; None if nowhere.
+
+    Args:
+        location: A full path, or one from the pool file's folder. That is among those that Python
+            imports from, wherever a worker works; the working folder goes before them.
+        there: Whether a path is what is looked for, such as ``Path.is_file``.
+    """
+    path = Path(location).expanduser()
+    if path.is_absolute():
+        return path if there(path) else None
+    folders = (Path.cwd(), *map(Path, sys.path))
+    return next((found for folder in folders if there(found := folder / path)), None)

@@ -185,6 +185,15 @@ async def test_of_the_workers_environment_a_server_sees_what_it_is_given(
         assert (await ask(tools["do"], what="who")).value["token"] == "given"
 
 
+async def test_python_is_the_one_that_podium_runs_in_with_the_pools_modules(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # no virtual environment is activated
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # as loading a pool file does
+    async with hosted({"command": "python", "args": ["-m", "old_mcp_server"]}) as tools:
+        assert (await ask(tools["do"], what="work")).value == "do work"
+
+
 # ------------------------------------------------------------------------------------- what changes
 
 

@@ -122,7 +122,6 @@ def test_a_list_that_cant_be_meant_is_refused(allow: Any, said: str) -> None:
     "options",
     [
         {},
-        {"folder": "here"},
         {"wall_s": 0},
         {"wall_s": float("inf")},
         {"output_bytes": 2**21},
@@ -211,6 +210,16 @@ def test_what_is_no_program_is_never_given_to_a_shell(tmp_path: Path) -> None:
 
 def test_it_runs_in_its_folder(tmp_path: Path) -> None:
     assert worked(script("pwd", folder=str(tmp_path)))["stdout"] == f"{tmp_path}\n"
+
+
+def test_its_folder_may_be_named_from_the_pool_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "papers").mkdir()
+    outcome = script("pwd", folder="papers", output_bytes=1)
+    assert "can't be entered: No such file" in failed(outcome, fault="infrastructure")
+    monkeypatch.syspath_prepend(str(tmp_path))  # as loading the pool file does
+    assert worked(script("pwd", folder="papers"))["stdout"] == f"{tmp_path / 'papers'}\n"
 
 
 def test_without_a_folder_it_has_an_empty_one_that_is_removed() -> None:

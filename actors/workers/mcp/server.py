@@ -6,6 +6,7 @@ The SDK (``mcp``) is an extra, and loaded with the first server that is used.
 import contextlib
 import logging
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextvars import ContextVar
 from types import ModuleType, TracebackType
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
     import asyncio
 
     import httpx2
+
+PYTHON: Final = "python"
+"""The command that is not looked up: on a host where no virtual environment is activated, another
+Python, or none, is what would be found."""
+
+_IMPORTS: Final = "PYTHONPATH"
+"""What that one needs of the environment besides: the pool file's folder is in it."""
 
 INSTALL: Final = "pip install 'podium[mcp]'"
 
@@ -49,7 +57,8 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What may be set in the pool for a worker of this kind: a command, or a URL."""
 
     command: str = ""
-    """The program that is the server, speaking over its standard input and output."""
+    """The program that is the server, speaking over its standard input and output; `PYTHON` for
+    the Python that this process runs in."""
     args: tuple[str, ...] = ()
     env: dict[str, str] = {}
     """Its environment, besides ``PATH``, ``HOME``, ``USER`` and the like."""
@@ -217,10 +226,12 @@ async def transport(
         return
     from mcp.client.stdio import StdioServerParameters, stdio_client
 
+    own = server.command == PYTHON
+    imports = {_IMPORTS: os.environ[_IMPORTS]} if own and _IMPORTS in os.environ else {}
     parameters = StdioServerParameters(
-        command=server.command,
+        command=sys.executable if own else server.command,
         args=list(server.args),
-        env=server.env,
+        env=imports | server.env,
         cwd=server.cwd,
         encoding_error_handler="replace",  # what is no UTF-8 must not end the session
     )

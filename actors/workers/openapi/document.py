@@ -4,7 +4,6 @@ Nothing is required of a document that isn't needed: many that are in use are no
 is wrong with one operation is no reason to go without the others.
 """
 
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import msgspec
 
+from actors.workers.options import beside
 from protocol.actions import Json
 from protocol.errors import InvalidData, NotFound, Unreachable
 from protocol.limits import MAX_NESTING
@@ -202,12 +202,10 @@ def lookup(part: Part, ref: str) -> Part:
 def _uri(location: str) -> str:
     if urlsplit(location).scheme in ("http", "https", "file"):
         return location
-    path = Path(location).expanduser()
-    if path.is_absolute():
+    if (path := Path(location).expanduser()).is_absolute():
         return path.as_uri()
-    for folder in (Path.cwd(), *map(Path, sys.path)):
-        if (folder / path).is_file():
-            return (folder / path).resolve().as_uri()
+    if (found := beside(location, Path.is_file)) is not None:
+        return found.resolve().as_uri()
     raise NotFound(
         f"There is no document {location!r}.",
         hint="Give a URL, a full path, or a path from the pool file's folder.",

@@ -12,13 +12,14 @@ import os
 import shutil
 import signal
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final, Literal, TypeGuard
 
 import msgspec
 
 from actors import tracing
 from actors.ports import Attempt, Outcome
-from actors.workers.options import converted
+from actors.workers.options import beside, converted
 from actors.workers.outcomes import clean, failure
 from actors.workers.processes.allowed import Allowed, Entry
 from actors.workers.processes.supervisor import (
@@ -55,7 +56,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     allow: tuple[Entry, ...]
     """What may be started: programs, beginnings of command lines, or `allowed.Rule` tables."""
     folder: str = ""
-    """Where commands run, a full path; empty for a fresh folder each time, removed afterwards."""
+    """Where commands run, a full path or one from the pool file's folder; empty for a fresh folder
+    each time, removed afterwards."""
     env: dict[str, str] = {}
     """Further variables, and others in place of those that are passed on."""
     wall_s: float = 30.0
@@ -78,11 +80,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
                 raise ValueError(f"{name} must be above 0, and a finite number")
         if self.output_bytes > MAX_OUTPUT_BYTES:
             raise ValueError(f"output_bytes can be at most {MAX_OUTPUT_BYTES}")
-        if self.folder and not os.path.isabs(os.path.expanduser(self.folder)):
-            raise ValueError(f"folder must be a full path, not {self.folder!r}")
         for name, value in self.env.items():
             if not name or "=" in name or "\0" in name + value:
                 raise ValueError(f"env has a variable {name!r}, which none can be called")
+
+    def where(self) -> str:
+        """`folder` as a full path, or as it was given if there is no such folder; "" for none."""
+        found = beside(self.folder, Path.is_dir) if self.folder else None
+        return os.path.expanduser(self.folder) if found is None else str(found)
 
 
 class _Answer(Printed, frozen=True, kw_only=True):
@@ -210,7 +215,7 @@ def look(spec: WorkerSpec) -> tuple[list[str], list[str], str]:
     path = options.env.get("PATH", os.environ.get("PATH", ""))
     absent = [program for program in allowed.programs if located(program, path) is None]
     open_ended = [name for name in allowed.free() if os.path.basename(name) in SHELLS]
-    folder = os.path.expanduser(options.folder)
+    folder = options.where()
     return absent, open_ended, folder if folder and not os.path.isdir(folder) else ""
 
 
@@ -257,7 +262,7 @@ def _request(
         "program": program,
         "argv": argv,
         "stdin": stdin if stdin is None else clean(stdin),
-        "folder": os.path.expanduser(options.folder),
+        "folder": options.where(),
         "env": environment,
         "wall_s": wall_s,
         "cpu_s": options.cpu_s,
