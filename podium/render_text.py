@@ -60,7 +60,7 @@ def value_text(value: Any, *, apart_from: tuple[Any, ...] = ()) -> str:
 def _inner(value: Any) -> str:
     match value:
         case str():
-            return value
+            return value.strip() or '""'
         case bool() | None:
             return msgspec.json.encode(value).decode()
         case int():

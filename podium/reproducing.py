@@ -236,7 +236,7 @@ class Hosting:
             if prepared.record is None or not isinstance(self.adapter, OpenAIAdapter):
                 raise Conflict(
                     f"no reply of the agent is recorded for {place}",
-                    hint=f"ask it anew: podium reproduce {place} --live",
+                    hint="ask it anew: the same command with --live",
                 )
             model = self.adapter.endpoint.model
             recorded = exchanges(prepared.record)

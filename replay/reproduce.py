@@ -127,6 +127,8 @@ def _report(log: RunLog, call: str, attempt: int, settled: CallSettled | None) -
 
 def diff(recorded: Result, made: Result) -> list[str]:
     """What differs, line by line, as ``diff -u`` says it; nothing if nothing does."""
+    if not recorded.differs(made):  # 1 and 1.0 are written differently, and are no difference
+        return []
     before, after = (_lines(result) for result in (recorded, made))
     found = unified_diff(before, after, "recorded", "reproduced", lineterm="", n=CONTEXT_LINES)
     return list(found)

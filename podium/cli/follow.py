@@ -1,6 +1,7 @@
 """Following a run: live in a terminal, line by line elsewhere, as JSON lines for programs."""
 
 import asyncio
+import shlex
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
@@ -147,13 +148,14 @@ def done(run: "RunTree") -> dict[str, Any]:
     }
 
 
-def failure_hints(output: Output, run: "RunTree") -> None:
-    """What to do about the first call that failed, if one did."""
+def failure_hints(output: Output, run: "RunTree", pool: str = "") -> None:
+    """What to do about the first call that failed, if one did; with the pool file that is named."""
     calls = (call for turn in run.turns for call in turn.calls)
     failed = next((call.call for call in calls if call.status in FAILED), None)
     if failed is not None:
         output.hint(f"what failed: podium timeline {run.run} --failures")
-        again = f"podium reproduce {run.run}/{failed}   or: podium rerun {run.run}"
+        named = f" --pool {shlex.quote(pool)}" if pool else ""
+        again = f"podium reproduce {run.run}/{failed}{named}   or: podium rerun {run.run}{named}"
         output.hint(f"then make it again: {again}")
 
 

@@ -114,7 +114,7 @@ class Launch:
             return EXIT_INTERRUPTED
         if shown.phase == "paused":
             raise pause_error(shown)
-        return ended(self.output, shown)
+        return ended(self.output, shown, self.config.pool)
 
     def _starting(self) -> Callable[[], None]:
         """Say that servers are starting; gives what ends that."""
@@ -225,8 +225,8 @@ def importable(run: str, pool: "Pool", command: str) -> None:
             ) from None
 
 
-def ended(output: Output, shown: "RunTree") -> int:
-    """Print what came of a run; the exit code."""
+def ended(output: Output, shown: "RunTree", pool: str = "") -> int:
+    """Print what came of a run, of the pool in this file if one is named; the exit code."""
     if output.as_json:
         output.json({"done": done(shown)})
     elif shown.outcome == "finished":
@@ -236,7 +236,7 @@ def ended(output: Output, shown: "RunTree") -> int:
     if output.lively():
         output.say("")
     output.hint(f"look at it again: podium runs show {shown.run} --content")
-    failure_hints(output, shown)
+    failure_hints(output, shown, pool)
     if shown.forked_from:
         origin = shown.forked_from.partition("@")[0]
         output.hint(f"compare it: podium diff {origin} {shown.run}")

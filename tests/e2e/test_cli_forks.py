@@ -92,9 +92,10 @@ def test_a_rerun_says_what_failed_and_reuses_the_rest(atlas: Atlas) -> None:
 def test_a_run_in_which_a_call_failed_says_where_to_look(atlas: Atlas) -> None:
     said = atlas.shell("run", "--pool", str(atlas.pool), ASKED)
     run = atlas.shell("runs", "--json").json()["rows"][0]["run"]
-    for shown in (said, atlas.shell("runs", "show", run)):
+    named = f" --pool {atlas.pool}"
+    for shown, pool in ((said, named), (atlas.shell("runs", "show", run), "")):
         assert f"what failed: podium timeline {run} --failures\n" in shown.err
-        assert f"podium reproduce {run}/1-1   or: podium rerun {run}\n" in shown.err
+        assert f"podium reproduce {run}/1-1{pool}   or: podium rerun {run}{pool}\n" in shown.err
     atlas.mend()
     mended = atlas.done("rerun", run)["run_id"]
     assert "what failed" not in atlas.shell("runs", "show", mended).err

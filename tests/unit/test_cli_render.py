@@ -255,6 +255,7 @@ def test_every_value_is_one_line(value: Any) -> None:
         (None, "null"),
         (["a", 1], "[a, 1]"),
         ({"unit": "km", "value": 3}, "value: 3, unit: km"),
+        ({"stdout": "one\n", "stderr": "", "exit": 0}, 'stdout: one, stderr: "", exit: 0'),
         ({"a": {"b": [1, {}]}}, 'a: {"b":[1,{}]}'),
     ],
 )

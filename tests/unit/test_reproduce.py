@@ -98,7 +98,7 @@ def test_a_call_that_waits_for_others_was_never_started() -> None:
 
 def test_what_differs_is_named_and_shown() -> None:
     recorded = Result(status="OK", fault="none", value={"b": 1, "a": [1, 2]})
-    same = Result(status="OK", fault="none", value={"a": [1, 2], "b": 1})
+    same = Result(status="OK", fault="none", value={"a": [1, 2.0], "b": 1})
     assert recorded.differs(same) == []
     assert diff(recorded, same) == []
     other = Result(status="OK", fault="none", value={"a": [1, 3], "b": 1})
