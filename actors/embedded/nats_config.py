@@ -17,7 +17,7 @@ import msgspec
 from actors.embedded.guard import CONFIG_FILE, write_atomically
 from protocol.actions import Json
 from protocol.errors import InvalidData
-from protocol.limits import MAX_MESSAGE_BYTES
+from protocol.limits import MAX_MESSAGE_BYTES, MAX_WORKERS
 from replay.connection import inbox
 from replay.durability import Durability
 
@@ -85,9 +85,10 @@ TRACER_HEARS: Final = (f"{inbox('tracer')}.>",)
 NOBODY_PUBLISHES: Final = ("hint.>",)
 """What only the server itself says: its republication of what it has stored."""
 
-REPLIES: Final = {"max": 1, "expires": "2m"}
-"""A worker's right to answer ``stats``: once to each that it hears, within two minutes. The right
-to publish to a client's inbox instead would let it forge the broker's answers there."""
+REPLIES: Final = {"max": MAX_WORKERS, "expires": "2m"}
+"""A worker's right to answer ``stats``: to each that it hears, within two minutes, as often as
+there may be workers in its process. The right to publish to a client's inbox instead would let it
+forge the broker's answers there."""
 
 
 class Tokens(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -247,6 +247,23 @@ async def test_a_worker_answers_whoever_asked_how_it_is(broker: One, role: Role)
         assert reply.data == b"here"
 
 
+async def test_workers_that_share_a_process_all_answer(broker: One) -> None:
+    """As those do whose MCP tools are of one server."""
+    async with broker.connect("client") as asking, broker.connect("worker") as worker:
+
+        async def answer(message: Msg) -> None:
+            await worker.publish(message.reply, b"here")
+
+        for _ in range(3):
+            await worker.subscribe("stats", cb=answer)
+        await settled(worker)
+        inbox = asking.new_inbox()
+        heard = await asking.subscribe(inbox)
+        await asking.publish("stats", b"", reply=inbox)
+        for _ in range(3):
+            assert (await heard.next_msg(timeout=ANSWER_LIMIT_S)).data == b"here"
+
+
 async def test_known_hole_the_broker_does_not_check_where_an_answer_goes(broker: One) -> None:
     """A worker can have the broker *answer* onto a run's commits (decision 0003).
 
