@@ -12,7 +12,7 @@ import msgspec
 from actors.ports import Adapter, Attempt, Outcome
 from actors.secrets import Secrets
 from actors.workers.agent.exchanges import kept
-from actors.workers.outcomes import failure, leaving
+from actors.workers.outcomes import EVERY_MISFIT_BYTES, failure, leaving
 from protocol.actions import WorkerSpec
 from protocol.codec import deeper_than
 from protocol.limits import MAX_NESTING, MAX_VALUE_BYTES
@@ -23,10 +23,6 @@ from protocol.views import short
 THREAD_BYTES: Final = 1_048_576
 """Bytes of a value above which secrets are looked for beside the event loop: a worker that gives no
 sign of life loses its calls to another, and 64 MiB may take seconds."""
-
-EVERY_MISFIT_BYTES: Final = 65_536
-"""Bytes of a value up to which all that doesn't fit what is declared is told: a larger one may have
-a million such places, and to find them all would hold the event loop for half a minute."""
 
 
 async def work_on(attempt: Attempt, adapter: Adapter, secrets: Secrets) -> Outcome:

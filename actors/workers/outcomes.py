@@ -18,6 +18,10 @@ leaving: Final[ContextVar[Redactor | None]] = ContextVar("leaving", default=None
 """What takes secrets out of the texts of the attempt that is worked on: before one is cut, since
 half a secret is known to nobody any more."""
 
+EVERY_MISFIT_BYTES: Final = 65_536
+"""Bytes of a value up to which all that doesn't fit what is declared is told: a larger one may have
+a million such places, and to find them all would hold the event loop for half a minute."""
+
 _WELL_KNOWN: Final = Redactor()
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from actors.ports import Attempt, Outcome
-from actors.work import EVERY_MISFIT_BYTES
+from actors.workers.outcomes import EVERY_MISFIT_BYTES
 from protocol.actions import WorkerSpec
 from protocol.decisions import Decision, Observation
 from protocol.errors import InvalidData

@@ -18,6 +18,7 @@ import msgspec
 from actors import tracing
 from actors.ports import Attempt, Outcome
 from actors.workers.openapi.answers import answered
+from actors.workers.openapi.declared import Declared, declared
 from actors.workers.openapi.document import Document, Operation, load
 from actors.workers.openapi.plan import Plan, planned, server, worker_name
 from actors.workers.openapi.schemas import free
@@ -61,6 +62,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Bytes of an answer; a larger one has failed."""
     price_usd: float = 0.0
     """US dollars of each request that is sent, whatever comes back."""
+    check_answers: bool = True
+    """Whether JSON answers are held to what the document says of them."""
     only: tuple[str, ...] = ()
     """The operations to make workers of, where the address names none."""
 
@@ -213,6 +216,7 @@ class OperationAdapter:
             where=operation.address,
             chosen="{" in operation.path,
             asks=endpoint.asks,
+            declared=endpoint.declared,
             spend=self._spend,
         )
 
@@ -248,6 +252,8 @@ class _Endpoint(msgspec.Struct, frozen=True):
     credentials: tuple[Credential, ...]
     asks: tuple[str, ...]
     """The security schemes that the document names for it."""
+    declared: Declared
+    """What its answers are held to."""
 
     def url(self, request: Written) -> str:
         """Where the request goes."""
@@ -297,6 +303,7 @@ def _endpoint(address: str, options: Options) -> _Endpoint:
         {name.lower(): value for name, value in options.headers.items()},
         credentials(document, operation, options.security),
         tuple(dict.fromkeys(name for each in asked(document, operation) for name in each)),
+        declared(document, operation) if options.check_answers else Declared(),
     )
 
 

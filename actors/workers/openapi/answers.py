@@ -6,8 +6,10 @@ from typing import Final
 import msgspec
 
 from actors.ports import Outcome
-from actors.workers.outcomes import Unrepresentable, failure, json_value
+from actors.workers.openapi.declared import JSON, Declared
+from actors.workers.outcomes import EVERY_MISFIT_BYTES, Unrepresentable, failure, json_value
 from protocol.actions import Fault, Spend, Status
+from protocol.views import short
 
 SHOWN_CHARS: Final = 1_200
 """Characters kept of a refusal's text: what servers say of wrong arguments, not an error's page."""
@@ -35,6 +37,7 @@ def answered(
     where: str,
     chosen: bool,
     asks: Sequence[str],
+    declared: Declared,
     spend: Spend,
 ) -> Outcome:
     """The outcome of an attempt that was answered.
@@ -46,10 +49,18 @@ def answered(
         where: The operation, for texts.
         chosen: Whether an argument is part of the path, so that it chose what is asked for.
         asks: The security schemes that the document names for it.
+        declared: What JSON is held to.
         spend: What the attempt cost.
     """
     if 200 <= code < 300:
-        return _value(headers.get("content-type", ""), body, where, spend)
+        kind = headers.get("content-type", "")
+        outcome = _value(kind, body, where, spend)
+        if outcome.status == "OK" and body:
+            every = len(body) <= EVERY_MISFIT_BYTES
+            if wrong := declared.wrong(code, _media(kind), outcome.value, every=every):
+                text = f"{where}: the answer is not what its document says: {wrong}. It was "
+                return failure("EXEC_ERR", "worker", text + short(outcome.value), spend)
+        return outcome
     status, fault = _meaning(code, chosen=chosen)
     text = f"{where}: HTTP {code}{_advice(code, headers, asks)}. {_said(headers, body)}".rstrip()
     return failure(status, fault, text, spend)
@@ -100,8 +111,8 @@ def _said(headers: Mapping[str, str], body: bytes) -> str:
 def _value(kind: str, body: bytes, where: str, spend: Spend) -> Outcome:
     if not body:
         return Outcome(spend=spend)
-    media = kind.partition(";")[0].strip().lower()
-    if media.endswith(("/json", "+json")):
+    media = _media(kind)
+    if media.endswith(JSON):
         try:
             return Outcome(value=json_value(msgspec.json.decode(body)), spend=spend)
         except (ValueError, RecursionError, Unrepresentable) as error:
@@ -122,6 +133,11 @@ def _value(kind: str, body: bytes, where: str, spend: Spend) -> Outcome:
         text = f"{where} answered with {len(body)} bytes of {what}, which are no text."
         return failure("EXEC_ERR", "worker", text, spend)
     return Outcome(value=text, spend=spend)
+
+
+def _media(kind: str) -> str:
+    """The media type in a content type."""
+    return kind.partition(";")[0].strip().lower()
 
 
 def _charset(kind: str) -> str:

@@ -1,10 +1,10 @@
-"""Schemas of an OpenAPI document as JSON Schema, draft 2020-12: self-contained, for requests.
+"""Schemas of an OpenAPI document as JSON Schema, draft 2020-12: self-contained, of one direction.
 
 Those of OpenAPI 3.1 are such schemas; those of 3.0 are a dialect of an old draft.
 """
 
 import re
-from typing import Final
+from typing import Final, Literal
 
 import jsonschema_rs
 
@@ -36,10 +36,12 @@ class Schemas:
 
     Args:
         old: Whether they are those of OpenAPI 3.0.
+        hidden: What is marked so is no part of them: ``readOnly`` of what is sent to a server,
+            ``writeOnly`` of what it answers.
     """
 
-    def __init__(self, *, old: bool) -> None:
-        self.old = old
+    def __init__(self, *, old: bool, hidden: Literal["readOnly", "writeOnly"] = "readOnly") -> None:
+        self.old, self.hidden = old, hidden
         self.definitions: dict[str, Json] = {}
         self._names: dict[int, str] = {}
         self._made = 0
@@ -82,14 +84,23 @@ class Schemas:
         if keyword in SEVERAL and isinstance(value, list):
             return [inner(each) for each in value]
         if keyword in NAMED and isinstance(value, dict):
-            kept = _writable(part, value) if keyword == "properties" else value
+            kept = self._kept(part, value) if keyword == "properties" else value
             return {name: inner(each) for name, each in kept.items()}
         if keyword == "required" and isinstance(value, list):
             properties = part.value.get("properties")
             known = properties if isinstance(properties, dict) else {}
-            gone = known.keys() - _writable(part, known).keys()
+            gone = known.keys() - self._kept(part, known).keys()
             return [name for name in value if name not in gone]
         return value
+
+    def _kept(self, part: Part, properties: dict[str, Json]) -> dict[str, Json]:
+        """The properties that are there in this direction."""
+        kept = {}
+        for name, each in properties.items():
+            own = isinstance(each, dict) and each.get(self.hidden) is True
+            if not own and followed(part.with_value(each)).table().get(self.hidden) is not True:
+                kept[name] = each
+        return kept
 
     def _named(self, part: Part, ref: str, depth: int) -> str:
         """The name under ``$defs`` of what a reference stands for."""
@@ -112,16 +123,6 @@ def free(name: str, taken: dict[str, Json] | set[str]) -> str:
         number += 1
         found = f"{name}_{number}"
     return found
-
-
-def _writable(part: Part, properties: dict[str, Json]) -> dict[str, Json]:
-    """The properties that a request may have."""
-    kept = {}
-    for name, each in properties.items():
-        own = isinstance(each, dict) and each.get("readOnly") is True
-        if not own and followed(part.with_value(each)).table().get("readOnly") is not True:
-            kept[name] = each
-    return kept
 
 
 def _mended(schema: dict[str, Json], made: dict[str, Json], *, old: bool) -> dict[str, Json]:
