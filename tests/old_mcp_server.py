@@ -16,6 +16,15 @@ NUMBER: Final = {
     "required": ["number"],
 }
 
+PROMISED: Final = {
+    "leave": {
+        "type": "object",
+        "properties": {"pid": {"type": "integer"}},
+        "required": ["pid"],
+    }
+}
+"""What tools say of their results."""
+
 tools: Final = {"do": ANY, "go": ANY, "leave": ANY}
 cancelled: Final[list[Any]] = []
 
@@ -93,7 +102,9 @@ def answer(message: dict[str, Any]) -> None:
             # One on each page.
             number = int(parameters.get("cursor", 0))
             name = list(tools)[number]
-            page: dict[str, Any] = {"tools": [{"name": name, "inputSchema": tools[name]}]}
+            tool = {"name": name, "inputSchema": tools[name]}
+            tool |= {"outputSchema": PROMISED[name]} if name in PROMISED else {}
+            page: dict[str, Any] = {"tools": [tool]}
             if number + 1 < len(tools):
                 page["nextCursor"] = str(number + 1)
             say({"id": request, "result": page})

@@ -71,6 +71,20 @@ async def test_what_a_server_says_has_a_status(
         assert (await ask(tools["do"], what="still there")).value == "do still there"
 
 
+@pytest.mark.parametrize(
+    ("what", "text"),
+    [("cancelled", "'pid' is a required property"), ("x", "did not return structured content")],
+)
+async def test_a_result_that_breaks_the_tools_own_promise_is_its_failure(
+    what: str, text: str
+) -> None:
+    async with hosted(OLD) as tools:
+        assert (await ask(tools["leave"], what="who")).value["pid"]
+        outcome = await ask(tools["leave"], what=what)
+        assert (outcome.status, outcome.fault) == ("EXEC_ERR", "worker")
+        assert text in outcome.value
+
+
 async def test_a_server_that_dies_is_started_anew_at_the_next_call() -> None:
     async with hosted(OLD) as tools:
         before = (await ask(tools["do"], what="who")).value["pid"]
