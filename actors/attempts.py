@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from actors.ports import Attempt
-from protocol.actions import Json, Status
+from protocol.actions import Json
 from protocol.codec import CallMessage, encode
 from protocol.errors import TooLarge
 from protocol.state import RunState
-from protocol.views import short
+from protocol.views import outputs, short
 
 MAX_SEEN_CHARS: Final = 64_000
 """Characters of what a worker may see of other calls, all of them together, where the whole doesn't
@@ -32,6 +32,7 @@ def call_message(
         again: Whether it may have been sent before.
     """
     known = state.calls[call].call
+    seen = outputs(state, call, values)
     spec = state.workers[known.worker]
     return fitting(
         run=state.run,
@@ -40,27 +41,13 @@ def call_message(
         worker=spec.name,
         arguments=known.arguments,
         timeout_ms=spec.timeout_ms,
-        sees=_seen(state, values, known.sees),
-        failed=_failed(state, known.sees),
+        sees={each.call: each.value for each in seen},
+        failed={each.call: each.status for each in seen if each.status != "OK"},
         task=state.task.text if spec.kind == "agent" else "",
         again=again,
         redact=state.redact,
         policy_version=state.policy_version,
     )
-
-
-def _seen(state: RunState, values: Mapping[str, Json], calls: tuple[str, ...]) -> dict[str, Json]:
-    known = {call: state.calls[call] for call in calls}
-    return {
-        call: values.get(report) if (report := item.late or item.report) else item.value
-        for call, item in known.items()
-    }
-
-
-def _failed(state: RunState, calls: tuple[str, ...]) -> dict[str, Status]:
-    """Those without a result: what came late is one, too."""
-    ended = {call: state.calls[call].status for call in calls if not state.calls[call].late}
-    return {call: status for call, status in ended.items() if status not in (None, "OK")}
 
 
 def fitting(*, sees: dict[str, Json], **fields: Any) -> bytes:

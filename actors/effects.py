@@ -143,7 +143,7 @@ class Effects:
             if spec.kind == "person":
                 continue  # the log asks
             if spec.kind == "conductor":
-                start = child_start(state, name)
+                start = child_start(state, name, self.shell.values)
                 await self.shell.assure()
                 await host.tasks.put(
                     subjects.task(start.priority, start.run),

@@ -67,12 +67,21 @@ def event_json(row: Row, timeline: Timeline, *, content: bool) -> dict[str, Json
     event: dict[str, Json] = msgspec.to_builtins(row.entry.event)
     if not content:
         hidden = (name for name in _WROTE.get(row.kind, ()) if event.get(name))
-        return event | dict.fromkeys(hidden, HIDDEN)
+        return _without_outputs(event | dict.fromkeys(hidden, HIDDEN))
     report = timeline.messages.get(getattr(row.entry.event, "report", ""))
     if isinstance(report, Report):
         event["value"] = report.value if report.blob is None else msgspec.to_builtins(report.blob)
         event["by"] = report.by
     return event
+
+
+def _without_outputs(event: dict[str, Json]) -> dict[str, Json]:
+    """A child run's beginning, without what calls of the run above gave."""
+    task = event.get("task", {})
+    if "sees" not in task:
+        return event
+    seen = [{**each, "value": HIDDEN} for each in task["sees"]]
+    return event | {"task": {**task, "sees": seen}}
 
 
 def row_json(row: Row, timeline: Timeline, iso: str | None, *, content: bool) -> dict[str, Any]:

@@ -59,7 +59,9 @@ def told(row: Row, timeline: Timeline, *, content: bool) -> str:
         case PolicyAsked() | PolicyReplied() | DecisionRejected() as event:
             return _of_policy(event, content)
         case RunStarted() as event:
-            return f"run {event.run} begins: {one_line(event.task.text)}"
+            seen = ", ".join(each.call for each in event.task.sees)
+            beside = f"; it sees {seen} of run {event.parent.run}" if seen and event.parent else ""
+            return f"run {event.run} begins: {one_line(event.task.text)}{beside}"
         case RunForked() as event:
             before = timeline.rows[: row.number - 1]
             shared = sum(isinstance(each.entry.event, RoundClosed) for each in before)

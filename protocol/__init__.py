@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from protocol.decisions import (
         Decision,
         Observation,
+        Output,
         PlannedCall,
         PolicySpec,
         Rejection,
@@ -132,6 +133,7 @@ __all__ = [
     "Message",
     "Observation",
     "Origin",
+    "Output",
     "PlannedCall",
     "PodiumError",
     "PolicyReply",
@@ -197,6 +199,7 @@ _HOMES: Final = {
     "decisions": (
         "Decision",
         "Observation",
+        "Output",
         "PlannedCall",
         "PolicySpec",
         "Rejection",

@@ -137,12 +137,25 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Why the model stopped, in its endpoint's word: ``stop``, ``length``, ``tool_calls``."""
 
 
+class Output(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What came of a call, as others are shown it who may see that call."""
+
+    call: str
+    """Its id, in the run that made it."""
+    worker: str
+    value: Json = None
+    status: Status = "OK"
+
+
 class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a user asks."""
 
     text: str
     inputs: dict[str, Json] = {}
     """Data that belongs to the question, shown to the policy as JSON."""
+    sees: tuple[Output, ...] = ()
+    """Of a child run: what the call that it answers is shown of the run above, shown to the policy
+    below the inputs. Cut to ``limits.MAX_SEEN_BYTES``."""
     check: Json = None
     """For training: how to check the answer. Never shown to a policy or a worker."""
 

@@ -53,6 +53,10 @@ rejected."""
 MAX_ARGUMENTS_BYTES: Final = 32_768
 """Bytes of one call's encoded arguments; a round of many calls has to fit into one commit."""
 
+MAX_SEEN_BYTES: Final = MAX_TASK_BYTES - MAX_ARGUMENTS_BYTES
+"""Bytes of the outputs that a child run's task shows, encoded: what is left beside the arguments
+that it is made of."""
+
 MAX_ROUND_CALLS: Final = 64
 """Calls of one round: what fits into one commit beside the reply that asked for them."""
 

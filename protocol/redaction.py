@@ -288,6 +288,10 @@ class Redactor:
             lambda: Task(
                 text=self.text(task.text),
                 inputs=self._mapping(task.inputs),
+                sees=tuple(
+                    msgspec.structs.replace(each, value=self.value(each.value))
+                    for each in task.sees
+                ),
                 check=self.value(task.check),
             ),
         )

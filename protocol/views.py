@@ -12,9 +12,9 @@ import msgspec
 from protocol.actions import MAX_COUNT, Json, Report, Spend, Status
 from protocol.budgets import Limit
 from protocol.commands import Start
-from protocol.decisions import Decision, Observation, Reply, Turn, View
+from protocol.decisions import Decision, Observation, Output, Reply, Turn, View
 from protocol.events import Parent
-from protocol.limits import MAX_REPLY_BYTES
+from protocol.limits import MAX_REPLY_BYTES, MAX_SEEN_BYTES
 from protocol.rules import child_budget
 from protocol.state import RunState
 from protocol.subjects import child_id
@@ -154,7 +154,37 @@ def short(value: Json, chars: int = _SHOWN_CHARS) -> str:
     return text if len(text) <= chars else text[: chars - 1] + "…"
 
 
-def child_start(state: RunState, call: str) -> Start:
+def outputs(state: RunState, call: str, values: Values) -> tuple[Output, ...]:
+    """What a call is shown of those that it may see: what came late is a result, too."""
+    return tuple(
+        Output(name, seen.call.worker, seen.value, seen.status)
+        for name in dict.fromkeys(state.calls[call].call.sees)
+        if (seen := late_observation(state, name, state.calls[name].late, values)) is not None
+    )
+
+
+def _fitting(seen: tuple[Output, ...]) -> tuple[Output, ...]:
+    """The outputs as a child run's task can hold them.
+
+    Long values are cut, all to one length; where even that is too much, the last ones stay.
+    """
+    chars, fitting = MAX_SEEN_BYTES, seen
+    while len(msgspec.json.encode(fitting)) > MAX_SEEN_BYTES:
+        if chars > _SHOWN_CHARS:
+            chars //= 2
+        else:
+            seen = seen[1 + len(seen) // 8 :]
+        fitting = tuple(_cut(each, chars) for each in seen)
+    return fitting
+
+
+def _cut(output: Output, chars: int) -> Output:
+    if len(as_text(output.value)) <= chars:
+        return output
+    return msgspec.structs.replace(output, value=short(output.value, chars))
+
+
+def child_start(state: RunState, call: str, values: Values) -> Start:
     """The run that an open call of a conductor begins."""
     known = state.calls[call]
     arguments = known.call.arguments
@@ -167,6 +197,7 @@ def child_start(state: RunState, call: str) -> Start:
             state.task,
             text=text if isinstance(text, str) else msgspec.json.encode(arguments).decode(),
             inputs=inputs if isinstance(inputs, dict) else {},
+            sees=_fitting(outputs(state, call, values)),
             check=None,
         ),
         pool=state.pool,

@@ -30,7 +30,10 @@ _WROTE: Final = {
 }
 """What agents write into a state."""
 
-_LONGEST: Final = max(map(len, _WROTE))
+_SEEN: Final = ("task", "sees")
+"""Of a child run, outputs of calls of the run above: their values were written by agents, too."""
+
+_LONGEST: Final = max(*map(len, _WROTE), len(_SEEN) + 2)
 
 Path = tuple[str, ...]
 Reports = Mapping[str, Report]
@@ -186,6 +189,8 @@ def _name(key: Any) -> str:
 def _wrote(path: Path) -> bool:
     if len(path) > _LONGEST or not path:
         return False
+    if path[:2] == _SEEN:
+        return path[3:] == ("value",)
     if len(path) > 1:
         path = (path[0], "*", *path[2:])
     return path in _WROTE

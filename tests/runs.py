@@ -231,7 +231,7 @@ def play(
             case Make(call, attempt):
                 spec = driver.state.workers[driver.state.calls[call].call.worker]
                 if spec.kind == "conductor":
-                    below = play(child_start(driver.state, call), policy, work)
+                    below = play(child_start(driver.state, call, driver.values), policy, work)
                     family += below
                     ended = below[-1].state
                     report = child_report(ended) if Tell() in due(ended) else None

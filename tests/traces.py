@@ -77,7 +77,7 @@ def story() -> tuple[Driver, Driver]:
     reported(driver, "2-1", 30)
     reported(driver, "2-0", 400, status="TIMEOUT", fault="worker", usage=Usage(7, 3))
     driver.reply(plan(planned("child", n="go")), after_ms=20)
-    child = Driver(child_start(driver.state, "3-0"), at=driver.at + 2)
+    child = Driver(child_start(driver.state, "3-0", driver.values), at=driver.at + 2)
     child.reply(plan(planned(n=4)), after_ms=10)
     reported(child, "1-0", 25)
     child.reply(answer("of the child"), after_ms=10)

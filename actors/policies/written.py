@@ -13,7 +13,7 @@ import msgspec
 from actors.ports import EndpointPolicy, InstantPolicy, Policy
 from protocol.decisions import WRITTEN, Decision, Observation, PlannedCall, Reply, Turn, View
 from protocol.dialects import note_of, parse, render, with_note
-from protocol.dialects.shared import compact, cut
+from protocol.dialects.shared import compact, cut, outputs
 from protocol.limits import MAX_ARGUMENTS_BYTES, MAX_REPLY_BYTES
 from protocol.views import as_text
 
@@ -122,6 +122,7 @@ def record(view: View, draft: str) -> str:
     head = f"The task:\n{view.task.text}"
     if view.task.inputs:
         head += f"\n\nIts inputs (JSON):\n{compact(view.task.inputs)}"
+    head += outputs(view.task.sees, DRAFT_CHARS)
     tail = f"The conductor's own answer, which nobody has checked:\n{cut(draft, DRAFT_CHARS)}"
     chars = VALUE_CHARS
     lines = _lines(view, chars)

@@ -3,13 +3,14 @@
 Pure, and canonical: sorted keys, compact JSON, no clock, no random ids.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
 import msgspec
 
 from protocol.actions import Call, Json
 from protocol.codec import deeper_than
-from protocol.decisions import Observation, Rejection, Turn, View
+from protocol.decisions import Observation, Output, Rejection, Turn, View
 from protocol.limits import MAX_DETAIL_CHARS, MAX_NESTING, MAX_REPLY_BYTES
 
 Message: TypeAlias = dict[str, Any]
@@ -35,6 +36,9 @@ VALUE_CHARS: Final = 2_000
 LATE_CHARS: Final = 8_000
 """Characters shown of a value that came late. Each is a message of its own, and none depends on how
 many there are: more may come before a question that was lost is asked again."""
+
+SEEN_CHARS: Final = 48_000
+"""Characters of the results that a task shows of the run above, shared by them."""
 
 STILL_OPEN: Final = "(still at work: its result follows when it comes)"
 """In place of the result of a call that went on when the policy was asked."""
@@ -130,7 +134,25 @@ def task(view: View) -> Message:
     text = view.task.text
     if view.task.inputs:
         text += f"\n\nInputs (JSON):\n{compact(view.task.inputs)}"
-    return {"role": "user", "content": text}
+    return {"role": "user", "content": text + outputs(view.task.sees)}
+
+
+def outputs(seen: Sequence[Output], limit: int = SEEN_CHARS) -> str:
+    """What a task shows of the run above, below the task; empty if that is nothing.
+
+    Args:
+        seen: The outputs.
+        limit: Characters of all of them together.
+    """
+    if not seen:
+        return ""
+    share = limit // len(seen)
+    parts = ["", "Results that are known already, of calls made before this task was given:"]
+    for each in seen:
+        status = f' status="{each.status}"' if each.status != "OK" else ""
+        value = each.value if isinstance(each.value, str) else compact(each.value)
+        parts.append(f'<output of="{each.worker}"{status}>\n{cut(value, share)}\n</output>')
+    return "\n\n".join(parts)
 
 
 def refused(turn: Turn, rejection: Rejection) -> list[Message]:

@@ -315,7 +315,7 @@ class World:
     def begin_child(self, parent: int) -> str:
         """Carve the child's budget as the real code does; what is wrong with it, or ""."""
         state = self.nodes[parent].state
-        start = child_start(state, CALL)
+        start = child_start(state, CALL, {})
         held = state.reserves.get((CALL, 1), Spend())
         if start.budget.calls > held.calls or start.budget.tokens > held.tokens:
             return BUDGETS[0]

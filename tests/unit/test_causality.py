@@ -197,7 +197,7 @@ def test_what_is_not_known_is_asked_for() -> None:
 
 def test_a_child_that_nobody_waits_for_is_cancelled_by_what_gave_it_up() -> None:
     parent = started(planned("child"))
-    below = Driver(child_start(parent.state, "1-0"))
+    below = Driver(child_start(parent.state, "1-0", {}))
     parent.signal("answer")
     wish = Signal(id="1", run=below.state.run, kind="cancel", by=f"run:{RUN}")
     below.give(inbox(wish))

@@ -250,7 +250,7 @@ def test_a_childs_budget_is_carved_from_its_parents(start: Start, history: Histo
                 continue
             if state.calls[event.call].call.worker != "child":
                 continue
-            child = child_start(state, event.call)
+            child = child_start(state, event.call, {})
             assert child.budget.tokens <= event.reserve.tokens
             assert child.budget.cost <= event.reserve.cost
             assert child.budget.calls <= event.reserve.calls

@@ -175,7 +175,7 @@ def parent(**more: Any) -> Driver:
 
 def test_a_child_is_carved_out_of_its_parent() -> None:
     driver = parent(budget=Budget(tokens=1_000, cost=100, calls=11, depth=2, wall_ms=50_000))
-    child = child_start(driver.state, "1-0")
+    child = child_start(driver.state, "1-0", driver.values)
     assert driver.state.reserves["1-0", 1] == Spend(tokens=495, cost=48, calls=5)
     assert child.budget.tokens == 495
     assert child.budget.calls == 5
@@ -189,7 +189,7 @@ def test_a_child_is_carved_out_of_its_parent() -> None:
 def test_a_childs_time_is_what_is_left_of_its_parents() -> None:
     driver = Driver(begin(budget=Budget(wall_ms=50_000)))
     driver.reply(plan(PlannedCall("child", {})), after_ms=20_000)
-    assert child_start(driver.state, "1-0").budget.wall_ms == 30_000
+    assert child_start(driver.state, "1-0", driver.values).budget.wall_ms == 30_000
 
 
 def test_a_share_for_a_child_can_always_be_started_while_something_is_left() -> None:
@@ -206,7 +206,7 @@ def test_no_run_begins_below_the_depth(budget_depth: int, depth: int) -> None:
 
 def test_a_child_tells_its_parent_and_its_bill() -> None:
     driver = parent()
-    child = Driver(child_start(driver.state, "1-0"))
+    child = Driver(child_start(driver.state, "1-0", driver.values))
     child.reply(plan(planned(), spend=Spend(tokens=8)))
     child.report("1-0")
     child.reply(answer("below"))
@@ -219,7 +219,7 @@ def test_a_child_tells_its_parent_and_its_bill() -> None:
 
 
 def test_a_child_can_not_be_extended() -> None:
-    child = Driver(child_start(parent().state, "1-0"))
+    child = Driver(child_start(parent().state, "1-0", {}))
     assert names(child.signal("extend", calls=100)) == ["SignalReceived"]
 
 

@@ -77,7 +77,7 @@ def assert_attempts_are_where_a_conductor_says(driver: Driver, found: list[Span]
             place = attempt_context(RUN, event.call, event.attempt, "", segment)
             sent.add((place.trace, place.span))
             if state.workers[state.calls[event.call].call.worker].kind == "conductor":
-                assert child_start(state, event.call).traceparent == place.traceparent
+                assert child_start(state, event.call, {}).traceparent == place.traceparent
     made = {
         (span.trace, span.id)
         for span in found

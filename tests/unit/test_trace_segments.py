@@ -38,7 +38,7 @@ def test_a_long_pause_goes_on_in_another_trace() -> None:
     resumed = driver.at
     reported(driver, "1-1", 20)
     driver.reply(plan(planned("child")), after_ms=5)
-    below = child_start(driver.state, "2-0")
+    below = child_start(driver.state, "2-0", {})
     driver.report("2-0")
     driver.reply(answer())
     found = of_run(log_of(driver))

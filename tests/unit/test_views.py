@@ -65,7 +65,7 @@ def test_how_an_answer_is_checked_is_shown_to_nobody() -> None:
     driver = Driver(start)
     assert view(driver.state, {}).task == Task(text="Sum?", inputs={"a": 1})
     driver.reply(plan(PlannedCall("child", {"task": "Below?"})))
-    assert child_start(driver.state, "1-0").task.check is None
+    assert child_start(driver.state, "1-0", {}).task.check is None
 
 
 def test_a_final_view_says_why() -> None:
@@ -112,7 +112,7 @@ def test_a_composed_answer_always_fits_into_a_reply(value: Any) -> None:
 def below(**arguments: Any) -> tuple[Driver, Start]:
     driver = Driver(begin(task="Above?"))
     driver.reply(plan(PlannedCall("child", arguments)))
-    return driver, child_start(driver.state, "1-0")
+    return driver, child_start(driver.state, "1-0", {})
 
 
 def test_a_child_run_is_the_same_however_often_it_is_begun() -> None:
@@ -122,7 +122,7 @@ def test_a_child_run_is_the_same_however_often_it_is_begun() -> None:
     assert start.parent is not None
     assert (start.parent.run, start.parent.call, start.parent.attempt) == (RUN, "1-0", 1)
     driver.activate(after_ms=60_000)
-    assert encode(child_start(driver.state, "1-0")) == encode(start)
+    assert encode(child_start(driver.state, "1-0", {})) == encode(start)
 
 
 @pytest.mark.parametrize(
