@@ -6,18 +6,23 @@ whose sender dies before it has queued the paused run again. Both are rare, and 
 run for ever. So a run that has begun, has not ended and is quiet is queued again from time to time.
 Where its task is there already the queue refuses the second, so this is safe to do for any run at
 any time.
+
+A run that is paused for a person is woken by nobody when the person does not answer: it is queued
+again shortly before its time is up, and its conductor has it at hand then (`waking.at_hand`).
 """
 
 import asyncio
 import logging
 from typing import Final
 
+from actors.ports import Clock
 from actors.queues import Queue
-from actors.waking import wakes
+from actors.waking import at_hand, wakes
 from protocol import subjects
 from protocol.codec import encode
 from protocol.commands import Continue
 from protocol.errors import PodiumError
+from protocol.run import Wait, due
 from replay.log import EventLog
 from replay.scrub import Finding, Ledger, Scrubber
 
@@ -40,6 +45,7 @@ class Caretaker:
         log: The event log.
         ledger: What is known of the runs without reading them.
         tasks: The task queue.
+        clock: Milliseconds since the epoch.
         readers: The log with all shelves, where a fork's origin may be; ``log`` by default.
     """
 
@@ -49,9 +55,10 @@ class Caretaker:
         ledger: Ledger,
         tasks: Queue,
         *,
+        clock: Clock,
         readers: EventLog | None = None,
     ) -> None:
-        self.log, self.ledger, self.tasks = log, ledger, tasks
+        self.log, self.ledger, self.tasks, self.clock = log, ledger, tasks, clock
         self.readers = readers or log
         self.scrubber = Scrubber(log, ledger, readers=self.readers)
         self.findings: list[Finding] = []
@@ -63,6 +70,8 @@ class Caretaker:
         self._before: dict[str, int] = {}
         self._due: dict[str, int] = {}
         self._skipped: dict[str, int] = {}
+        self._until: dict[str, int] = {}
+        """When the time of a person is up, by the run that is paused for it."""
 
     async def run(self) -> None:
         """Make rounds until cancelled."""
@@ -102,9 +111,11 @@ class Caretaker:
         if run in self._ended:
             return False
         if self._before.get(run) != count:  # it moves
-            self._skipped.pop(run, None)
-            self._due.pop(run, None)
+            for known in (self._skipped, self._due, self._until):
+                known.pop(run, None)
             return False
+        if at_hand(self._until.get(run, 0), self.clock()):
+            return True
         return self._due.get(run, 0) <= self._round
 
     async def _look(self, run: str) -> bool:
@@ -119,7 +130,10 @@ class Caretaker:
             return False
         skipped = min(2 * self._skipped.get(run, 0) + 1, MAX_SKIPPED)
         self._skipped[run], self._due[run] = skipped, self._round + skipped
-        if state.phase == "paused" and not wakes(log, state):
-            return False
+        if state.phase == "paused":
+            until = next((each.until for each in due(state) if isinstance(each, Wait)), 0)
+            self._until[run] = until
+            if not (wakes(log, state) or at_hand(until, self.clock())):
+                return False
         place = subjects.task(state.priority, run)
         return await self.tasks.put(place, encode(Continue(run=run)))

@@ -227,7 +227,7 @@ class SupervisorActor:
                 log = JetStreamLog(broker)
                 tasks = JetStreamQueue(broker, subjects.TASKS, lease_s=conductor.lease_s)
                 readers = conductor.shelves.over(log)
-                caretaker = Caretaker(log, BrokerLedger(log), tasks, readers=readers)
+                caretaker = Caretaker(log, BrokerLedger(log), tasks, clock=now_ms, readers=readers)
                 archiving = _archiving(conductor, log)
                 async with asyncio.TaskGroup() as group:
                     group.create_task(caretaker.run())

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeGuard
 from actors.effects import Effects
 from actors.ports import EndpointPolicy, InstantPolicy, Policy
 from actors.queues import Delivery
+from actors.waking import at_hand
 from protocol.actions import Json, Report
 from protocol.codec import decode_value, digest
 from protocol.commands import (
@@ -175,7 +176,8 @@ class RunShell:
             await self._hints.close()
 
     def _at_rest(self) -> bool:
-        return self.state.phase == "paused" and not self.effects.asking and not self._pending
+        paused = self.state.phase == "paused" and not self.effects.asking and not self._pending
+        return paused and not at_hand(self.effects.wait_until, self.host.clock())
 
     async def _give_back(self) -> None:
         """The run ended or paused and its effects are done: take its task out of the queue."""

@@ -19,6 +19,11 @@ from protocol.state import RunState
 from replay.chain import RunLog
 from replay.log import EventLog
 
+AT_HAND_MS: Final = 120_000
+"""Milliseconds before a person's time is up from which on a conductor has the paused run at hand.
+The caretaker, who has it taken up, knows of a quiet run after two of its rounds. Before that, the
+run takes no place."""
+
 WAKE_S: Final = 10.0
 """Seconds to go on asking. A queue that refuses for so long has a message whose owner is at work or
 is lost, and then somebody else is given it: an acknowledgement on its way takes milliseconds."""
@@ -58,6 +63,16 @@ async def queue_again(log: EventLog, tasks: Queue, run: str) -> bool:
             return False
         await asyncio.sleep(pause)
         pause = min(2 * pause, MAX_PAUSE_S)
+
+
+def at_hand(deadline: int, now: int) -> bool:
+    """Whether a run that is paused until a deadline has to be at hand for it.
+
+    Args:
+        deadline: Milliseconds since the epoch; 0 for none.
+        now: Likewise.
+    """
+    return bool(deadline) and deadline - now <= AT_HAND_MS
 
 
 async def _fresh(log: EventLog, run: str) -> RunLog | None:

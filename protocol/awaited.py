@@ -53,6 +53,15 @@ def wait_for_people(d: Draft) -> None:
         d.emit(RunResumed(at=d.at))
 
 
+def give_up_people(d: Draft) -> None:
+    """Let a run go on that is paused for people of whom one has not answered in time."""
+    s = d.state
+    if s.phase != "paused" or s.pause_reason != "person":
+        return
+    if any(d.at >= s.calls[name].deadline for name in asked_people(s)):
+        d.emit(RunResumed(at=d.at))
+
+
 def _moves(d: Draft) -> bool:
     """Whether something follows although nobody else has answered."""
     return replans(d) or any(True for _ in ready(d.state))

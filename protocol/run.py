@@ -28,7 +28,7 @@ import msgspec
 
 from protocol import traces
 from protocol.actions import Report
-from protocol.awaited import close_round, hedge, replans, wait_for_people
+from protocol.awaited import close_round, give_up_people, hedge, replans, wait_for_people
 from protocol.budgets import Limit
 from protocol.commands import (
     Activate,
@@ -184,6 +184,7 @@ def _take(d: Draft, command: Command) -> None:
         case Fork() if command.run != d.state.run:
             _fork_run(d, command)
         case Deadline():
+            give_up_people(d)
             settle_overdue(d)
             give_up_question(d)
         case _:  # a second start or fork; rewards and labels, which no rule looks at
@@ -409,6 +410,8 @@ def due(state: RunState) -> list[Effect]:
         if state.parent is not None:
             effects.append(Tell())
         return effects
+    if state.phase == "paused" and state.pause_reason == "person" and state.open:
+        effects.append(Wait(min(state.calls[call].deadline for call in state.open)))
     if state.phase not in ("deciding", "working"):
         return effects
     effects += [Make(call, attempt) for call, attempt in state.open.items()]

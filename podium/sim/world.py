@@ -374,7 +374,8 @@ class World:
 
     async def _caretaker(self, seat: Seat, broker: Broker) -> None:
         log = JetStreamLog(broker)
-        caretaker = Caretaker(log, BrokerLedger(log), self._queue(broker, subjects.TASKS))
+        tasks = self._queue(broker, subjects.TASKS)
+        caretaker = Caretaker(log, BrokerLedger(log), tasks, clock=self.clock(seat))
         self._started(seat, lambda: True)
         await caretaker.run()
 

@@ -23,7 +23,7 @@ class Place:
         self.world = World(lease_s=30.0)
         assert isinstance(self.world.log, MemoryLog)
         ledger = MemoryLedger(self.world.log.store)
-        self.caretaker = Caretaker(self.world.log, ledger, self.world.tasks)
+        self.caretaker = Caretaker(self.world.log, ledger, self.world.tasks, clock=self.world.clock)
         self.gate = asyncio.Event()
         self.working = asyncio.Event()
 

@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
 from actors.caretaker import Caretaker
 from actors.ports import Attempt, Outcome
+from actors.waking import AT_HAND_MS
 from podium.client import Client
 from podium.resting import paused
 from podium.unhosted import unhosted
@@ -16,7 +18,7 @@ from protocol.decisions import Decision, PlannedCall, PolicySpec, View
 from protocol.errors import Conflict, TooLarge, Usage
 from protocol.events import RunPaused, RunResumed
 from protocol.limits import MAX_INLINE_BYTES
-from protocol.run import Make, due
+from protocol.run import Make, Wait, due
 from protocol.schemas import misfit
 from replay.memory_log import MemoryLog
 from replay.scrub import MemoryLedger
@@ -49,7 +51,7 @@ def test_while_only_a_person_is_waited_for_the_run_is_paused() -> None:
     driver = asked()
     paused = last(driver, RunPaused)
     assert (paused.reason, paused.detail) == ("person", "asked in 1-0")
-    assert due(driver.state) == []
+    assert due(driver.state) == [Wait(driver.state.calls["1-0"].deadline)]
 
 
 def test_time_does_not_count_meanwhile() -> None:
@@ -123,7 +125,38 @@ def test_who_wants_the_answer_now_does_not_wait_for_a_person() -> None:
 
 def test_after_thirty_days_it_is_too_late() -> None:
     driver = asked()
-    driver.at += 31 * DAY_MS
+    before = driver.state.wall_deadline
+    begun = driver.at
+    driver.wait()
+    assert last(driver, RunResumed).at >= begun + 30 * DAY_MS
+    assert settled(driver, "1-0") == ("TIMEOUT", "infrastructure")
+    assert driver.state.asked is not None, "its policy decides what becomes of it"
+    assert driver.state.wall_deadline == before + driver.at - begun
+
+
+def test_nobody_is_given_up_before_the_time() -> None:
+    driver = asked()
+    driver.at = driver.state.calls["1-0"].deadline - 1
+    assert driver.deadline() == []
+
+
+def test_who_still_has_time_is_waited_for_when_another_is_given_up() -> None:
+    hasty = msgspec.structs.replace(person(), timeout_ms=1_000)
+    ben = PlannedCall("ben", {"question": "And you?"})
+    driver = started(ASK, ben, pool=Pool((hasty, person("ben"))))
+    driver.wait()
+    assert settled(driver, "1-0") == ("TIMEOUT", "infrastructure")
+    assert driver.state.pause_reason == "person"
+    assert Wait(driver.state.calls["1-1"].deadline) in due(driver.state)
+    driver.report("1-1", value="yes")
+    assert driver.state.asked is not None
+
+
+def test_who_is_told_to_wait_by_somebody_waits_on_when_the_time_is_up() -> None:
+    driver = asked()
+    driver.signal("pause")
+    assert due(driver.state) == []
+    assert driver.deadline(after_ms=31 * DAY_MS) == []
     driver.signal("resume")
     driver.wait()
     assert settled(driver, "1-0") == ("TIMEOUT", "infrastructure")
@@ -137,6 +170,12 @@ async def world() -> AsyncIterator[World]:
     made = World()
     yield made
     await made.close()
+
+
+def caretaker_of(world: World) -> Caretaker:
+    assert isinstance(world.log, MemoryLog)
+    ledger = MemoryLedger(world.log.store)
+    return Caretaker(world.log, ledger, world.tasks, clock=world.clock)
 
 
 async def waiting(world: World, **arguments: object) -> tuple[Client, str]:
@@ -201,7 +240,7 @@ async def test_an_answer_whose_sender_dies_wakes_the_run_all_the_same(world: Wor
     if shell := world.conductors[0].runs.get(run):
         await shell.over.wait()
     assert isinstance(world.log, MemoryLog)
-    caretaker = Caretaker(world.log, MemoryLedger(world.log.store), world.tasks)
+    caretaker = caretaker_of(world)
     assert [await caretaker.sweep() for _ in range(2)] == [[], []], "nobody has answered"
     (question,) = await client.asked()
     said = Report(run=run, call=question.call, attempt=1, status="OK", value="the first", by="ada")
@@ -211,6 +250,26 @@ async def test_an_answer_whose_sender_dies_wakes_the_run_all_the_same(world: Wor
     for _ in range(4):  # a quiet run is skipped for some rounds
         await caretaker.sweep()
     assert (await world.ended(run)).state().answer == "so be it: the first"
+
+
+async def test_a_person_who_does_not_answer_is_given_up_whoever_is_there_then(world: World) -> None:
+    """Its conductor is gone by then; another has the run at hand when the time is up."""
+    now = world.clock()
+    world.clock = lambda: now
+    _, run = await waiting(world)
+    await world.conductors.pop().stop()
+    caretaker = caretaker_of(world)
+    assert [await caretaker.sweep() for _ in range(4)] == [[], [], [], []], "there is time"
+    later = await world.conductor("c2")
+    now += 30 * DAY_MS - AT_HAND_MS // 2
+    assert await caretaker.sweep() == [run]
+    log = await world.until(run, lambda log: log.state().epoch == 2)
+    assert log.state().phase == "paused", "a minute is left"
+    assert later.runs[run].state.phase == "paused"
+    now += AT_HAND_MS
+    log = await world.ended(run)
+    assert log.state().answer == "so be it: No report of attempt 1 came before its deadline."
+    assert log.state().calls["1-0"].status == "TIMEOUT"
 
 
 async def test_a_run_that_waits_for_a_person_can_be_cancelled(world: World) -> None:
