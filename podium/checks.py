@@ -15,7 +15,7 @@ from protocol.decisions import PolicySpec, asked
 from protocol.edits import MAX_EDITS
 from protocol.errors import Conflict, InvalidData, TooLarge, Usage
 from protocol.events import RunForked
-from protocol.inbox import SET_ASIDE, Label
+from protocol.inbox import SET_ASIDE, Label, SignalKind
 from protocol.limits import MAX_POLICY_BYTES, MAX_POOL_BYTES, MAX_TASK_BYTES, MAX_WORKERS
 from protocol.run import evolve
 from protocol.schemas import check_schema
@@ -233,3 +233,22 @@ def check_begun(log: RunLog) -> None:
                 f"run {log.run} could not be begun: {entry.message.value}",
                 hint="correct that, and begin another: this one was taken out of the queue",
             )
+
+
+def check_told(run: str, kind: SignalKind, state: RunState, call: str = "") -> None:
+    """Raise `Conflict` if a run of this state can't be told that."""
+    if state.phase == "ended":
+        raise Conflict(
+            f"run {run} has ended already ({state.outcome}), and can't be told to {kind}",
+            hint=f"see what came of it: podium runs show {run}",
+        )
+    if call and call not in state.open:
+        raise Conflict(
+            f"run {run}: call {call!r} is not at work",
+            hint=f"see which are: podium runs show {run}",
+        )
+    if kind == "extend" and state.parent is not None:
+        raise Conflict(
+            f"run {run} answers a call of run {state.parent.run}; its budget is part of that",
+            hint=f"extend the root run: podium runs extend {state.parent.run}",
+        )

@@ -22,6 +22,7 @@ from podium.checks import (
     check_run,
     check_start,
     check_times,
+    check_told,
     in_range,
 )
 from podium.rows import Result, RunRow, result_of, row
@@ -58,7 +59,7 @@ MAX_AMBIGUOUS: Final = 8
 Randomness = Callable[[int], bytes]
 """So many random bytes."""
 
-_WAKES: Final[frozenset[SignalKind]] = frozenset({"resume", "extend", "answer", "cancel"})
+_WAKES: Final[frozenset[SignalKind]] = frozenset({"resume", "extend", "answer", "cancel", "replan"})
 """Signals for which a paused run has to be taken up: it holds no place anywhere."""
 
 _T = TypeVar("_T")
@@ -273,10 +274,12 @@ class Client:
         by: str = "",
         reason: str = "",
         extension: Extension | None = None,
+        call: str = "",
     ) -> str:
         """Say something to a run: it stands in the run's inbox when this returns.
 
         A run that is still queued finds it there when it begins; a paused one is queued again.
+        ``replan`` may name a call, ``hedge`` has to.
 
         Returns:
             The signal's id.
@@ -285,7 +288,7 @@ class Client:
             InvalidData: ``run`` is no id, the extension has a value out of range, or what the run
                 recorded to be a secret can't be looked for.
             Usage: An extension that extends nothing.
-            Conflict: The run has ended, or only a root run can be extended.
+            Conflict: The run has ended; the call is not at work; only a root run can be extended.
             Unreachable, Busy: It may or may not be in the inbox; signalling again is safe.
         """
         extension = in_range(extension or Extension(), "the extension")
@@ -296,7 +299,7 @@ class Client:
             )
         check_run(run)
         state = (await self._log.read(run)).state()
-        self.refuse(run, kind, state)
+        check_told(run, kind, state, call)
         signal = Signal(
             id=self._randomness(8).hex(),
             run=run,
@@ -304,6 +307,7 @@ class Client:
             by=by or self.by,
             reason=self._redactor.also(state.redact, run).text(reason),
             extension=extension,
+            call=call,
         )
         await self._log.post(run, encode(signal))
         if kind in _WAKES:
@@ -358,19 +362,6 @@ class Client:
             )
         await self._log.post(run, encode(report))
         await queue_again(self._log, self._tasks, run)
-
-    def refuse(self, run: str, kind: SignalKind, state: RunState) -> None:
-        """Raise `Conflict` if a run of this state can't be told that."""
-        if state.phase == "ended":
-            raise Conflict(
-                f"run {run} has ended already ({state.outcome}), and can't be told to {kind}",
-                hint=f"see what came of it: podium runs show {run}",
-            )
-        if kind == "extend" and state.parent is not None:
-            raise Conflict(
-                f"run {run} answers a call of run {state.parent.run}; its budget is part of that",
-                hint=f"extend the root run: podium runs extend {state.parent.run}",
-            )
 
     # ------------------------------------------------------------------------- to read
 

@@ -1,10 +1,16 @@
 """The rules about calls that go on: beside a question, beside a second attempt, with a person."""
 
+from typing import Final
+
 from protocol.actions import UNHOSTED
 from protocol.budgets import short_of
 from protocol.events import RoundClosed, RunPaused, RunResumed
 from protocol.rules import ONE_CALL, Draft, begin, full, limit_reached, ready, reservation
 from protocol.state import RunState
+
+PEOPLE_ARE_LEFT: Final = 3
+"""The version of the rules from which on the policy of a run that is paused for a person can be
+asked meanwhile."""
 
 
 def hedge(d: Draft, name: str) -> None:
@@ -34,6 +40,21 @@ def replans(d: Draft) -> bool:
         return False
     settled = (name for name, report in s.news if not report or report != s.calls[name].late)
     return any(s.calls[name].status not in (None, "OK") for name in (*s.current, *settled))
+
+
+def replan(d: Draft, name: str) -> None:
+    """Have the policy asked while calls go on, because of one of them; without a name, of any.
+
+    That goes for a run which is paused for people, too: what they are asked stays open, and the
+    answer is shown with the next question after it came.
+    """
+    s = d.state
+    if s.rules >= PEOPLE_ARE_LEFT:
+        name = name or next(iter(s.open), "")
+        if s.pause_reason == "person" and name in s.open:
+            d.emit(RunResumed(at=d.at))
+    if s.phase == "working" and name in s.open and not limit_reached(s, d.at):
+        close_round(d)
 
 
 def asked_people(s: RunState) -> list[str]:

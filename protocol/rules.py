@@ -44,6 +44,11 @@ LATE_IS_SHOWN: Final = 2
 SELF_CALLS_END: Final = 2
 """The version of the rules from which on a run may not begin one of its own task again."""
 
+CHILDREN_SEE: Final = 3
+"""The version of the rules from which on a run below another is given what its call sees: it may be
+of the same task, then. From it on, too, a child run gets a share of what its worker's reserve does
+not say."""
+
 NOT_WAITED_FOR: Final = "Not waited for: only an answer is possible."
 """Of a call that goes on when the run's last question is asked."""
 
@@ -204,14 +209,16 @@ def _problem(s: RunState, call: CallState) -> str:
         name = _called(s, spec)
         return f"{name} would start a run below this one, and no further level is allowed."
     if spec.kind == "conductor" and s.rules >= SELF_CALLS_END and _asks_itself(s, call):
-        return (
-            f"{_called(s, spec)} would start a run of this very task, which would do so again. "
-            "Give it a part of the task, or inputs that say what is known by now."
-        )
+        more = "Give it a part of the task, or inputs that say what is known by now"
+        more += "." if s.rules < CHILDREN_SEE else ", or let it see that."
+        name = _called(s, spec)
+        return f"{name} would start a run of this very task, which would do so again. {more}"
     return misfit(spec.parameters, call.call.arguments)
 
 
 def _asks_itself(s: RunState, call: CallState) -> bool:
+    if s.rules >= CHILDREN_SEE and call.call.sees:
+        return False
     arguments = call.call.arguments
     inputs = arguments.get("inputs") or {}
     return bool(arguments.get("task") == s.task.text and inputs == s.task.inputs)
@@ -300,15 +307,16 @@ def begun_at(s: RunState, name: str) -> int:
 def reservation(s: RunState, spec: WorkerSpec) -> Spend:
     """The most that one attempt may spend.
 
-    A child run that declares nothing gets a share of what is left.
+    A child run gets a share of what is left, of all that its worker's reserve does not say.
     """
-    if spec.kind != "conductor" or spec.reserve != NOTHING:
-        return spec.reserve
+    declared = spec.reserve
+    if spec.kind != "conductor" or (declared != NOTHING and s.rules < CHILDREN_SEE):
+        return declared
     taken = s.committed + s.policy.reserve + ONE_CALL
     return Spend(
-        tokens=max(0, s.budget.tokens - taken.tokens) // _CHILD_SHARE,
-        cost=max(0, s.budget.cost - taken.cost) // _CHILD_SHARE,
-        calls=max(0, s.budget.calls - taken.calls) // _CHILD_SHARE,
+        tokens=declared.tokens or max(0, s.budget.tokens - taken.tokens) // _CHILD_SHARE,
+        cost=declared.cost or max(0, s.budget.cost - taken.cost) // _CHILD_SHARE,
+        calls=declared.calls or max(0, s.budget.calls - taken.calls) // _CHILD_SHARE,
     )
 
 

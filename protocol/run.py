@@ -28,7 +28,14 @@ import msgspec
 
 from protocol import traces
 from protocol.actions import Report
-from protocol.awaited import close_round, give_up_people, hedge, replans, wait_for_people
+from protocol.awaited import (
+    close_round,
+    give_up_people,
+    hedge,
+    replan,
+    replans,
+    wait_for_people,
+)
 from protocol.budgets import Limit
 from protocol.commands import (
     Activate,
@@ -80,7 +87,6 @@ from protocol.rules import (
     ask,
     check_calls,
     give_up_question,
-    limit_reached,
     settle_overdue,
     settle_rest,
     start_ready,
@@ -89,7 +95,7 @@ from protocol.rules import (
 from protocol.state import RunState
 from protocol.transitions import LEGAL, apply
 
-RULES: Final = "2"
+RULES: Final = "3"
 """Version of the rules, recorded with each activation. Raised whenever an old log would be decided
 differently."""
 
@@ -298,8 +304,7 @@ def _take_signal(d: Draft, digest: str, signal: Signal) -> None:
             if s.phase in ("working", "deciding"):
                 hedge(d, signal.call)
         case "replan":
-            if s.phase == "working" and signal.call in s.open and not limit_reached(s, d.at):
-                close_round(d)
+            replan(d, signal.call)
 
 
 def _take_reply(

@@ -81,6 +81,10 @@ def decider(command: Command | None, event: AnyEvent, before: RunState) -> str:
             return "protocol.awaited.close_round"
         case RunResumed() if isinstance(command, Inbox) and isinstance(command.message, Report):
             return "protocol.awaited.wait_for_people"
+        case RunResumed() if isinstance(command, Deadline):
+            return "protocol.awaited.give_up_people"
+        case RunResumed() if _wished(command) == "replan":
+            return "protocol.awaited.replan"
         case SignalReceived() | RunCancelled() | BudgetExtended() | RunResumed():
             return "protocol.run._take_signal"
         case RunPaused():
@@ -96,6 +100,14 @@ def decider(command: Command | None, event: AnyEvent, before: RunState) -> str:
             return ""
         case _:
             assert_never(event)
+
+
+def _wished(command: Command | None) -> str:
+    match command:
+        case Inbox(message=Signal(kind=kind)):
+            return kind
+        case _:
+            return ""
 
 
 def _settler(event: CallSettled) -> str:

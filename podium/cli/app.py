@@ -152,6 +152,7 @@ SIGNALS: Final = {
     "cancel": "End a run without an answer.",
     "pause": "Let a run rest; it goes on with `resume`.",
     "resume": "Let a paused run go on.",
+    "replan": "Have a run decide anew while calls go on.",
     "answer": "Have a run answer now, with what it has.",
     "extend": "Let a run spend more.",
 }

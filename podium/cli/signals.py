@@ -1,4 +1,4 @@
-"""`podium runs cancel`, `pause`, `resume`, `answer`, `extend`: what people say to a run.
+"""`podium runs cancel`, `pause`, `resume`, `replan`, `answer`, `extend`: what people say to a run.
 
 Each takes one whole id, so that nothing is ended by a slip of the finger, and asks no question.
 """
@@ -66,6 +66,20 @@ def resume(
     return _Signal("resume", run, reason, by, dry_run, common).give("goes on")
 
 
+def replan(
+    run: str,
+    /,
+    *,
+    call: Annotated[str, Parameter(help="The call because of which, such as 1-0.")] = "",
+    reason: Reason = "",
+    by: By = None,
+    dry_run: DryRun = False,
+    common: Common = COMMON,
+) -> int:
+    """Have a run decide anew while calls go on, also one that waits for a person."""
+    return _Signal("replan", run, reason, by, dry_run, common, call).give("is asked to decide anew")
+
+
 def answer(
     run: str,
     /,
@@ -131,8 +145,9 @@ class _Signal:
         by: str | None,
         dry_run: bool,
         common: Common,
+        call: str = "",
     ) -> None:
-        self.kind, self.run, self.reason = kind, run, reason
+        self.kind, self.run, self.reason, self.call = kind, run, reason, call
         self.by = by or current().user
         self.dry_run, self.common = dry_run, common
 
@@ -152,9 +167,14 @@ class _Signal:
         async with current().deployments.connect(config) as host:
             await self._exact(host.client)
             if self.dry_run:
-                host.client.refuse(self.run, self.kind, await host.client.state(self.run))
+                from podium.checks import check_told
+
+                state = await host.client.state(self.run)
+                check_told(self.run, self.kind, state, self.call)
                 return None
-            return await host.client.signal(self.run, self.kind, self.by, self.reason, extension)
+            return await host.client.signal(
+                self.run, self.kind, self.by, self.reason, extension, self.call
+            )
 
     async def _exact(self, client: "Client") -> None:
         """Refuse anything but the whole id of a run that is there."""

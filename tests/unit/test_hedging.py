@@ -9,6 +9,7 @@ from protocol.actions import Pool, Spend
 from protocol.budgets import Budget
 from protocol.commands import Activate, Fork
 from protocol.events import AttemptStarted, ReportNoted, RoundClosed
+from protocol.inbox import SignalKind
 from protocol.run import RULES, Make, Withdraw, due
 from protocol.subjects import run_id
 from replay.forks import origin_at
@@ -119,11 +120,12 @@ def test_a_child_run_is_never_hedged() -> None:
     assert names(driver.events).count("AttemptStarted") == 1
 
 
-@pytest.mark.parametrize("call", ["", "1-7", "nonsense"])
-def test_what_there_is_not_changes_nothing(call: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "call"), [("hedge", ""), ("hedge", "1-7"), ("replan", "1-7"), ("replan", "nonsense")]
+)
+def test_what_there_is_not_changes_nothing(kind: SignalKind, call: str) -> None:
     driver = started(planned("agent"), pool=POOL)
-    assert names(driver.signal("hedge", call)) == ["SignalReceived"]
-    assert names(driver.signal("replan", call)) == ["SignalReceived"]
+    assert names(driver.signal(kind, call)) == ["SignalReceived"]
 
 
 def test_a_hedge_has_its_whole_time() -> None:

@@ -1,6 +1,6 @@
 """A person is asked: the run waits, holds no place, and goes on with the answer."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import msgspec
 import pytest
@@ -14,15 +14,29 @@ from podium.unhosted import unhosted
 from protocol.actions import Pool, Report, WorkerSpec
 from protocol.budgets import Budget
 from protocol.codec import encode
+from protocol.commands import Activate
 from protocol.decisions import Decision, PlannedCall, PolicySpec, View
 from protocol.errors import Conflict, TooLarge, Usage
-from protocol.events import RunPaused, RunResumed
+from protocol.events import RoundClosed, RunPaused, RunResumed
 from protocol.limits import MAX_INLINE_BYTES
 from protocol.run import Make, Wait, due
 from protocol.schemas import misfit
+from protocol.views import view
 from replay.memory_log import MemoryLog
 from replay.scrub import MemoryLedger
-from tests.runs import TOOL, Driver, answer, inbox, last, names, planned, settled, started
+from tests.runs import (
+    TOOL,
+    Driver,
+    answer,
+    begin,
+    inbox,
+    last,
+    names,
+    plan,
+    planned,
+    settled,
+    started,
+)
 from tests.world import World, calls
 
 
@@ -123,6 +137,61 @@ def test_who_wants_the_answer_now_does_not_wait_for_a_person() -> None:
     assert driver.state.asked is not None
 
 
+# ----------------------------------------------------- the policy is asked while a person is, too
+
+
+def test_who_wants_a_new_decision_gets_one_and_the_question_stays_open() -> None:
+    driver = asked()
+    before = driver.state.wall_deadline
+    driver.at += DAY_MS
+    driver.signal("replan", "1-0")
+    assert last(driver, RoundClosed).left == ("1-0",)
+    assert driver.state.asked is not None
+    assert driver.state.wall_deadline == before + DAY_MS, "the time it was paused does not count"
+    driver.reply(plan(planned()))
+    driver.report("2-0")
+    assert last(driver, RunPaused).detail == "asked in 1-0", "only the person is waited for again"
+    driver.report("1-0", value="this one")
+    first, second = view(driver.state, driver.values).turns
+    assert [call.id for call in first.open] == ["1-0"]
+    assert [(seen.call.id, seen.value) for seen in second.late] == [("1-0", "this one")]
+
+
+def test_a_new_decision_may_do_without_the_person() -> None:
+    driver = asked()
+    driver.signal("replan")
+    driver.reply(answer("without her"))
+    assert driver.state.outcome == "finished"
+    assert driver.state.open == {}
+
+
+def test_where_only_an_answer_would_be_accepted_the_person_is_waited_for() -> None:
+    driver = started(ASK, pool=POOL, budget=Budget(rounds=1))
+    assert names(driver.signal("replan")) == ["SignalReceived", "RunResumed", "RunPaused"]
+
+
+def test_a_wish_because_of_a_call_that_is_not_open_changes_nothing() -> None:
+    assert names(asked().signal("replan", "1-7")) == ["SignalReceived"]
+
+
+@pytest.mark.parametrize("call", ["", "1-0"])
+def test_runs_of_older_rules_wait_on(call: str) -> None:
+    driver = Driver()
+    driver.give(begin(pool=POOL), Activate("conductor", "2"))
+    driver.reply(plan(ASK))
+    assert names(driver.signal("replan", call)) == ["SignalReceived"]
+
+
+def test_who_names_no_call_means_whichever_goes_on() -> None:
+    driver = started(planned(), planned(n=2))
+    driver.report("1-0")
+    driver.signal("replan")
+    assert last(driver, RoundClosed).left == ("1-1",)
+
+
+# --------------------------------------------------------------------- a person who does not answer
+
+
 def test_after_thirty_days_it_is_too_late() -> None:
     driver = asked()
     before = driver.state.wall_deadline
@@ -178,10 +247,12 @@ def caretaker_of(world: World) -> Caretaker:
     return Caretaker(world.log, ledger, world.tasks, clock=world.clock)
 
 
-async def waiting(world: World, **arguments: object) -> tuple[Client, str]:
+async def waiting(
+    world: World, decide: Callable[[View], Decision] | None = None, **arguments: object
+) -> tuple[Client, str]:
     """A run that waits for a person, and nobody hosts it."""
 
-    def decide(view: View) -> Decision:
+    def follow(view: View) -> Decision:
         if view.turns:
             return Decision(answer=f"so be it: {view.turns[0].observations[0].value}")
         return calls(("ada", {"question": "Which one?", **arguments}))
@@ -189,7 +260,7 @@ async def waiting(world: World, **arguments: object) -> tuple[Client, str]:
     async def never(_: Attempt) -> Outcome:
         raise AssertionError("a person is no actor")
 
-    world.policy(decide)
+    world.policy(decide or follow)
     world.pool = Pool((person(),))
     await world.worker(WorkerSpec(name="tool"), never)
     await world.conductor()
@@ -270,6 +341,27 @@ async def test_a_person_who_does_not_answer_is_given_up_whoever_is_there_then(wo
     log = await world.ended(run)
     assert log.state().answer == "so be it: No report of attempt 1 came before its deadline."
     assert log.state().calls["1-0"].status == "TIMEOUT"
+
+
+async def test_a_run_that_waits_for_a_person_decides_anew_when_somebody_wants_it(
+    world: World,
+) -> None:
+    def decide(view: View) -> Decision:
+        if not view.turns:
+            return calls(("ada", {"question": "Which one?"}))
+        return Decision(answer=f"without {[call.worker for call in view.turns[0].open]}")
+
+    client, run = await waiting(world, decide)
+    await client.signal(run, "replan", call="1-0")
+    assert (await world.ended(run)).state().answer == "without ['ada']"
+    with pytest.raises(Conflict, match="nobody is asked"):
+        await client.answer(run, "1-0", "too late")
+
+
+async def test_a_call_that_is_not_at_work_is_no_reason(world: World) -> None:
+    client, run = await waiting(world)
+    with pytest.raises(Conflict, match="call '1-7' is not at work"):
+        await client.signal(run, "replan", call="1-7")
 
 
 async def test_a_run_that_waits_for_a_person_can_be_cancelled(world: World) -> None:

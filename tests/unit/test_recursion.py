@@ -8,9 +8,10 @@ import pytest
 from actors.ports import Attempt, Outcome
 from podium.shown import event_json
 from podium.words import told
-from protocol.actions import Json, Pool, WorkerSpec
+from protocol.actions import Json, Pool, Spend, WorkerSpec
+from protocol.budgets import Budget
 from protocol.commands import Activate, Start
-from protocol.decisions import Decision, Output, PlannedCall, Task, View
+from protocol.decisions import Decision, Output, PlannedCall, PolicySpec, Task, View
 from protocol.dialects.shared import SEEN_CHARS, task
 from protocol.limits import MAX_SEEN_BYTES, MAX_TASK_BYTES
 from protocol.redaction import Redactor
@@ -40,7 +41,7 @@ def test_a_run_of_the_very_same_task_is_refused_with_the_reason(inputs: dict[str
     assert settled(driver, "1-0") == ("PARSE_ERR", "policy")
     assert driver.state.calls["1-0"].value == (
         "self would start a run of this very task, which would do so again. Give it a part of the "
-        "task, or inputs that say what is known by now."
+        "task, or inputs that say what is known by now, or let it see that."
     )
 
 
@@ -53,8 +54,41 @@ def test_one_that_comes_nearer_is_begun(arguments: dict[str, Json]) -> None:
     assert set(called(arguments).state.open) == {"1-0"}
 
 
+def seeing(rules: str = RULES) -> Driver:
+    """A run that calls itself with its own task, and lets it see what was found."""
+    driver = Driver()
+    pool = Pool((*POOL.workers, TOOL))
+    driver.give(begin(pool=pool, task=TASK), Activate("conductor", rules))
+    driver.reply(plan(planned(), PlannedCall("self", {"task": TASK}, sees=(0,))))
+    driver.report("1-0")
+    return driver
+
+
+def test_one_that_sees_what_was_found_knows_more() -> None:
+    assert set(seeing().state.open) == {"1-1"}
+
+
 def test_runs_of_older_rules_are_decided_as_they_were() -> None:
     assert set(called({"task": TASK}, "1").state.open) == {"1-0"}
+    assert settled(seeing("2"), "1-1") == ("PARSE_ERR", "policy")
+
+
+@pytest.mark.parametrize(
+    ("rules", "carved"),
+    [(RULES, Spend(tokens=300, cost=50, calls=31)), ("2", Spend(tokens=300))],
+)
+def test_what_its_reserve_does_not_say_is_a_share_of_what_is_left(
+    rules: str, carved: Spend
+) -> None:
+    """One with tokens alone could make no call."""
+    spec = msgspec.structs.replace(CHILD, reserve=Spend(tokens=300))
+    budget = Budget(calls=64, tokens=1_000, cost=100)
+    start = begin(pool=Pool((spec,)), budget=budget, policy=PolicySpec(name="script"))
+    driver = Driver()
+    driver.give(start, Activate("conductor", rules))
+    driver.reply(plan(PlannedCall("child", {"task": "A part of it?"})))
+    given = child_start(driver.state, "1-0", {}).budget
+    assert Spend(tokens=given.tokens, cost=given.cost, calls=given.calls) == carved
 
 
 # --------------------------------------------------------------------------- what its call sees

@@ -113,9 +113,13 @@ def stories() -> list[Driver]:
     people.signal("pause")
     people.signal("resume")
     people.report("1-0")
+    asked = started(*[PlannedCall("ada", {})] * 2, pool=Pool((person,)))
+    asked.signal("replan")
+    asked.reply(plan(PlannedCall("ada", {})))
+    asked.wait()
     return [
         *(paused, wall, slow, killed, composed, nothing, unavailable, rejected, fork, broke),
-        *(cancelled, late, people),
+        *(cancelled, late, people, asked),
     ]
 
 
