@@ -155,7 +155,8 @@ class MemoryQueue:
 
     def _deliver(self) -> None:
         self._waking = False
-        for puller in self.pullers:
+        for puller in list(self.pullers):
+            given = 0
             for consumer in puller.consumers:
                 pattern = self.filters[consumer]
                 for item in list(self.items.values()):
@@ -163,6 +164,10 @@ class MemoryQueue:
                         continue
                     if puller.capacity(consumer) <= 0:
                         break
+                    given += 1
                     item.delivered += 1
                     self.lease(item, self.lease_s)
                     puller.handler(_Delivery(self, item))
+            if given:  # whoever was served last is served last, as by a server
+                self.pullers.remove(puller)
+                self.pullers.append(puller)

@@ -23,10 +23,11 @@ from actors.queues import Bus, Delivery, Puller, Queue
 from actors.secrets import Secrets
 from actors.tracing import Trace
 from actors.work import presentable, record_of, work_on
-from protocol import subjects
+from protocol import inbox, subjects
 from protocol.actions import NOTHING, BlobRef, Json, Report, Spend, WorkerSpec
 from protocol.codec import CallMessage, decode_withdrawal, encode
 from protocol.errors import InvalidData, NotFound, PodiumError
+from protocol.inbox import HandedBack, Label
 from protocol.limits import MAX_INLINE_BYTES, MAX_RECORD_BYTES
 from protocol.traces import TRACEPARENT, attempt_context, carried
 from replay.chain import InboxEntry, read_inbox
@@ -36,6 +37,10 @@ logger = logging.getLogger("podium.worker")
 
 MAX_DELIVERIES: Final = 3
 """Deliveries of one attempt before it is taken to kill its worker, and reported as failed."""
+
+MAX_HANDED_BACK: Final = 5
+"""Deliveries of an attempt of which a replica hands back those that others had better have. Then it
+takes what nobody else has taken: they are busy, or gone."""
 
 BEATS_PER_LEASE: Final = 3
 """Signs of life per lease: two may be lost."""
@@ -49,6 +54,9 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     lease_s: float = 10.0
     """Seconds after which the server gives an attempt to another replica; the same as the call
     consumers'."""
+    hand_back_s: float = 0.01
+    """Seconds until an attempt is delivered again that was handed back; doubles with each time, so
+    that another replica has a third of a second to take it."""
 
 
 class _Job:
@@ -57,8 +65,15 @@ class _Job:
     def __init__(self, delivery: Delivery, secrets: Secrets) -> None:
         self.deliveries, self.secrets = [delivery], secrets
         self.delivered = delivery.delivered
+        self.handed_back = 0
+        """Deliveries before this one that were handed back untouched."""
         self.task: asyncio.Task[None] | None = None
         self.withdrawn = False
+
+    @property
+    def taken(self) -> int:
+        """Times that somebody took it to work on, this time included."""
+        return self.delivered - self.handed_back
 
 
 def _trace(job: _Job, message: CallMessage) -> Trace:
@@ -70,6 +85,16 @@ def _trace(job: _Job, message: CallMessage) -> Trace:
 
 def _lost(text: str, spend: Spend) -> Outcome:
     return Outcome(status="EXEC_ERR", fault="infrastructure", value=text, spend=spend)
+
+
+def _deliveries(value: Json, message: CallMessage) -> set[int]:
+    """The delivery of an attempt that a label says was handed back; none if it says another's."""
+    try:
+        known = msgspec.convert(value, HandedBack)
+    except msgspec.ValidationError:  # somebody else's label
+        return set()
+    same = (known.call, known.attempt) == (message.call, message.attempt)
+    return {known.delivery} if same else set()
 
 
 class Worker:
@@ -103,7 +128,8 @@ class Worker:
         self.log, self.calls, self.bus = log, calls, bus
         self.clock, self.options, self.monotonic = clock, options, monotonic
         self.counts: Counter[str] = Counter()
-        """What happened so far, by status, and ``aside``, ``withdrawn``, ``again``, ``changed``."""
+        """What happened so far, by status, and ``aside``, ``withdrawn``, ``again``, ``changed``,
+        ``handed_back``."""
         self.taken = 0
         """Call messages taken so far."""
         if isinstance(adapter, Changing):
@@ -178,14 +204,13 @@ class Worker:
     # ----------------------------------------------------------------------------------------- work
 
     async def _work(self, job: "_Job", message: CallMessage) -> None:
-        done = True
+        done, delay_s = True, 0.0
         try:
-            costly = self.spec.reserve != NOTHING
-            look = costly or message.again or job.delivered > 1
-            if not (look and await self._reported(message)):
-                report = await self._report(job, message)
-                await self.log.post(message.run, encode(report))
-                self.counts[report.status] += 1
+            if self._is_for_others(job, message):
+                await self._say_handed_back(job, message)
+                delay_s = self.options.hand_back_s * 2 ** (job.delivered - 1)
+            else:
+                await self._make(job, message)
         except asyncio.CancelledError:
             if not job.withdrawn:
                 raise  # stopping: `stop` hands the delivery back
@@ -203,30 +228,75 @@ class Worker:
         del self._working[message.run, message.call, message.attempt]
         for delivery in job.deliveries:
             self._held.pop(id(delivery), None)
-            if done:
+            if delay_s:
+                await delivery.nak(delay_s)
+            elif done:
                 await delivery.ack()
         if self._puller is not None:
             self._puller.want()
 
-    async def _reported(self, message: CallMessage) -> bool:
-        """Whether the attempt's report is in the inbox already."""
+    async def _make(self, job: "_Job", message: CallMessage) -> None:
+        """Work on the attempt, and report."""
+        costly = self.spec.reserve != NOTHING
+        look = costly or message.again or job.delivered > 1
+        if look and await self._reported(job, message):
+            return
+        report = await self._report(job, message)
+        await self.log.post(message.run, encode(report))
+        self.counts[report.status] += 1
+
+    async def _reported(self, job: "_Job", message: CallMessage) -> bool:
+        """Whether the attempt's report is in the inbox already; if not, who had handed it back."""
         self.counts["again"] += 1
+        handed_back: set[int] = set()
         fresh = self.spec.reserve != NOTHING  # what costs is not done twice for a replica's lag
         for stored in await self.log.inbox(message.run, fresh=fresh):
             entry = read_inbox(message.run, stored)
-            if isinstance(entry, InboxEntry) and isinstance(entry.message, Report):
-                report = entry.message
-                if (report.call, report.attempt) == (message.call, message.attempt):
+            match entry.message if isinstance(entry, InboxEntry) else None:
+                case Report(call=message.call, attempt=message.attempt):
                     return True
+                case Label(key=inbox.HANDED_BACK, value=value) if not message.again:
+                    handed_back |= _deliveries(value, message)
+        job.handed_back = len(handed_back & set(range(1, job.delivered)))
         return False
+
+    def _is_for_others(self, job: "_Job", message: CallMessage) -> bool:
+        """Whether another replica had better have it: this one is at another attempt of the call.
+
+        Whatever makes that one slow may be here. One that was queued again stays: its deliveries
+        are counted anew, and what was said of those before would be taken for said of them.
+        """
+        return (
+            message.attempt > 1
+            and not message.again
+            and self.spec.replicas > 1
+            and job.delivered <= MAX_HANDED_BACK
+            and any(
+                (run, call) == (message.run, message.call) and not other.withdrawn
+                for (run, call, attempt), other in self._working.items()
+                if attempt != message.attempt
+            )
+        )
+
+    async def _say_handed_back(self, job: "_Job", message: CallMessage) -> None:
+        """Have whoever is given it next know that nobody has begun it: it may cost money."""
+        value = HandedBack(message.call, message.attempt, job.delivered)
+        label = Label(
+            run=message.run,
+            key=inbox.HANDED_BACK,
+            value=msgspec.to_builtins(value),
+            by=self.options.replica,
+        )
+        await self.log.post(message.run, encode(label))
+        self.counts["handed_back"] += 1
 
     async def _report(self, job: "_Job", message: CallMessage) -> Report:
         started = self.monotonic()
         secrets = job.secrets
-        if job.delivered > 1 and self.spec.reserve != NOTHING:
+        if job.taken > 1 and self.spec.reserve != NOTHING:
             text = "Whoever took this attempt before is gone. It may have spent what was reserved."
             outcome = _lost(text, self.spec.reserve)  # never pay twice for one reservation
-        elif job.delivered > MAX_DELIVERIES:
+        elif job.taken > MAX_DELIVERIES:
             text = f"{MAX_DELIVERIES} replicas took this attempt and none came back with a report."
             outcome = _lost(text, NOTHING)
         else:
@@ -250,7 +320,7 @@ class Worker:
             record=record,
             record_blob=record_blob,
             usage=outcome.usage,
-            deliveries=job.delivered,
+            deliveries=job.taken,
         )
 
     async def _stored(

@@ -48,6 +48,20 @@ SET_ASIDE: Final = "set aside"
 """Key of the label by which a conductor says why a task could not be begun."""
 
 
+HANDED_BACK: Final = "handed back"
+"""Key of the label by which a replica says that it hands a delivery of an attempt back, and has
+begun nothing of it. Its value is a `HandedBack`."""
+
+
+class HandedBack(msgspec.Struct, frozen=True):
+    """What a replica has handed back."""
+
+    call: str
+    attempt: int
+    delivery: int
+    """Which delivery of the attempt it was, from 1."""
+
+
 class Label(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="label"):
     """What a person says of a run."""
 

@@ -33,14 +33,15 @@ SMALL: Final = Job(
 SHARED: Final = Job(
     run=subjects.run_id(b"every step"),
     n=7,
-    rounds=(("agent", "ask"), ("shift",)),
+    rounds=(("agent", "agent"), ("ask", "shift")),
     asked=False,
     tight=False,
     shared=True,
     at_ms=0,
     wishes=(Wish(50, "hedge"),),
 )
-"""A call that is hedged, and a person who is waited for."""
+"""Two calls that are hedged, of which a replica hands one back since it is at it already; and a
+person who is waited for."""
 
 
 def lengths(

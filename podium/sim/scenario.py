@@ -55,6 +55,7 @@ SLOTH: Final = WorkerSpec(
 AGENT: Final = WorkerSpec(
     name="agent",
     kind="agent",
+    replicas=2,
     parameters=_NUMBER,
     reserve=RESERVE,
     timeout_ms=DAY_MS,

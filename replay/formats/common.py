@@ -9,7 +9,7 @@ import msgspec
 from protocol.actions import Json
 from protocol.codec import decode_value
 from protocol.errors import InvalidData, NotFound
-from protocol.inbox import Label, Reward
+from protocol.inbox import HANDED_BACK, Label, Reward
 from protocol.subjects import child_id
 from replay.chain import RunLog
 from replay.family import children_of
@@ -97,7 +97,8 @@ def rewards(log: RunLog) -> list[Reward]:
 
 def labels(log: RunLog) -> list[Label]:
     """The labels that were given, in their order."""
-    return [each.message for each in log.inbox if isinstance(each.message, Label)]
+    said = (each.message for each in log.inbox if isinstance(each.message, Label))
+    return [label for label in said if label.key != HANDED_BACK]
 
 
 __all__ = [

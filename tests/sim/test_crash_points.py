@@ -6,7 +6,9 @@ from typing import Final
 import pytest
 
 from podium.sim import every
-from podium.sim.run import Summary, many
+from podium.sim.run import Summary, many, undisturbed
+from podium.sim.world import REAL, World
+from protocol.inbox import HANDED_BACK
 
 PROCESSES: Final = min(4, os.cpu_count() or 1)
 
@@ -77,8 +79,20 @@ def test_every_step_of_every_process() -> None:
     assert summary.histories > 150
 
 
-def test_every_step_of_a_call_that_is_hedged_and_a_person_who_is_asked() -> None:
-    summary = every.singles(job=every.SHARED)
+def handed_back(seed: int) -> int:
+    """How many deliveries of a second attempt were handed back, undisturbed."""
+    world = World(seed, [every.SHARED], [], REAL)
+    with undisturbed():
+        world.play()
+    streams = world.server.streams.values()
+    kept = [each.data for stream in streams for each in stream.by_seq.values()]
+    return sum(HANDED_BACK.encode() in data for data in kept)
+
+
+def test_every_step_of_calls_that_are_hedged_and_a_person_who_is_asked() -> None:
+    seed = 5
+    assert handed_back(seed) >= 2
+    summary = every.singles(seed, job=every.SHARED)
     sound(summary)
     assert summary.crashes == summary.histories, "each of them met its process"
     assert summary.histories > 150
