@@ -355,7 +355,8 @@ async def _try_policy(file: PoolFile, path: Path) -> Finding:
 
 async def _endpoint(model: str, url: str | None, key_env: str) -> Tried:
     """Ask for one word."""
-    from actors.workers.agent.chat import Endpoint, Failed, key_from
+    from actors.workers.agent.chat import Endpoint, key_from
+    from protocol.exchanges import Failed
 
     endpoint = Endpoint(model, base_url=url, api_key=key_from(key_env), key_env=key_env)
     try:

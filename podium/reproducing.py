@@ -17,13 +17,13 @@ from actors.secrets import Secrets
 from actors.work import presentable, work_on
 from actors.workers.a2a import A2AAdapter
 from actors.workers.agent import OpenAIAdapter
-from actors.workers.agent.chat import Said
-from actors.workers.agent.exchanges import Replay, Used, exchanges
+from actors.workers.agent.exchanges import Replay
 from actors.workers.agent.toolbox import ToolTable, within
 from actors.workers.function import FunctionAdapter, Here, find, is_tool
 from protocol.actions import BlobRef, Json, Report, WorkerSpec
 from protocol.codec import decode_call, decode_value
 from protocol.errors import Conflict, Denied, NotFound, Usage
+from protocol.exchanges import Said, Used, exchanges
 from protocol.redaction import Redactor
 from protocol.subjects import child_id
 from replay.chain import RunLog

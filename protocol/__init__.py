@@ -9,6 +9,7 @@ Read `run` first: it is the whole idea in one file. The rest, in the order in wh
     schemas            do arguments fit a worker's JSON Schema
     inbox              what others say to a run: Report, Signal, Reward, Label
     events             the facts of a run
+    exchanges          what an agent exchanged with its model, as a report keeps it
     commands           all that can make it move
     redaction          what is a secret, and what stands in its place (secret_forms, references)
     codec              bytes to messages and back: Commit and what stands in the queues

@@ -45,7 +45,8 @@ def measures(span: Span) -> list[Measure]:
         case semconv.INVOKE_AGENT:
             agent = (semconv.AGENT_NAME, semconv.REQUEST_MODEL)
             took = _duration(span, semconv.INVOKE_AGENT_DURATION, agent)
-            return [took, *_tokens(span), *_message(span)]
+            alone = semconv.MODEL_CALLS not in span.attributes  # else each request has a span
+            return [took, *(_tokens(span) if alone else ()), *_message(span)]
         case semconv.INVOKE_WORKFLOW:
             return _run(span)
         case _:

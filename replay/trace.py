@@ -7,6 +7,8 @@
     │  └─ chat {model}                   the model's part of it, where the policy is a model
     ├─ execute_tool {worker}             an attempt; each further one is a span of its own
     ├─ invoke_agent {worker}             an attempt of an agent
+    │  ├─ chat {model}                   one of its turns, where it has tools of its own
+    │  └─ execute_tool {tool}            a use of one of these
     └─ invoke_agent {worker}             an attempt of a conductor
        └─ invoke_workflow {policy}       the child run that answers it
 
@@ -23,12 +25,11 @@ yet, and its attempts that are open have none.
 from collections.abc import Iterable
 from itertools import islice
 from sys import getsizeof
-from typing import Final
 
 import msgspec
 
 from protocol import semconv
-from protocol.actions import Report, Spend, Status
+from protocol.actions import BlobRef, Report, Spend
 from protocol.codec import Commit
 from protocol.decisions import WRITTEN
 from protocol.events import (
@@ -57,6 +58,7 @@ from protocol.traces import FIRST, Context, Segment, attempt_id, parse, run_cont
 from replay.chain import RunLog
 from replay.spans import Attributes, Link, Span, in_order
 from replay.trace_parts import (
+    Begun,
     Called,
     Offered,
     Party,
@@ -64,26 +66,17 @@ from replay.trace_parts import (
     Tried,
     attempt,
     chat,
+    failed,
+    lost,
     message,
     offered,
     party,
     plan,
+    turns,
 )
 from replay.trace_root import Root
 from replay.trace_scene import Scene, spent
-
-MAX_REPORTS: Final = 32
-"""Reports of one open attempt that are kept until one counts: more are somebody's noise."""
-
-
-class _Open(msgspec.Struct):
-    """An attempt that is waited for."""
-
-    number: int
-    at: int
-    root: Context
-    """The run's own span at that time."""
-    reports: dict[str, Report]
+from replay.trace_turns import NO_RECORDS, Records, in_blob
 
 
 class Projector:
@@ -113,7 +106,7 @@ class Projector:
         self._calls: dict[str, Called] = {}
         self._last: dict[str, Context] = {}
         """Of each call, the span of its last attempt that is over."""
-        self._open: dict[tuple[str, int], _Open] = {}
+        self._open: dict[tuple[str, int], Begun] = {}
         self._spent = Spend()
         self._attempts = self._turns = self._chats = 0
         self._limited = self._said = self._answer = ""
@@ -127,19 +120,28 @@ class Projector:
         if not self._scene.content:
             return 0
         calls: tuple[Offered | Called, ...] = (*self._offered, *self._calls.values())
-        tried = (report.value for each in self._open.values() for report in each.reports.values())
-        kept = (*self._root.contents, self._said, self._answer, *tried)
-        return sum(map(getsizeof, kept)) + sum(getsizeof(call.arguments) for call in calls)
+        kept = (*self._root.contents, self._said, self._answer)
+        texts = (*kept, *(call.arguments for call in calls))
+        return sum(map(getsizeof, texts)) + sum(each.held for each in self._open.values())
 
     # ------------------------------------------------------------------------------------ to feed
 
     def report(self, known: str, report: Report) -> None:
         """A report stands in the inbox under this hash; a commit may say later that it counts."""
         waiting = self._open.get((report.call, report.attempt))
-        if waiting is not None and len(waiting.reports) < MAX_REPORTS:
-            value = self._scene.content_of(report.value)
-            slim = msgspec.structs.replace(report, value=value, record=None)
-            waiting.reports[known] = slim
+        if waiting is not None:
+            waiting.keep(self._scene, self._party(report.call), known, report)
+
+    def wants(self, report: Report) -> BlobRef | None:
+        """Where the record stands that is to be put into a report before that is given.
+
+        None where it is there, or not needed.
+        """
+        waits = (report.call, report.attempt) in self._open
+        return in_blob(report) if waits and self._party(report.call).turns else None
+
+    def _party(self, call: str) -> Party:
+        return self._calls[call].worker if call in self._calls else Party("")
 
     def share(self, log: RunLog) -> None:
         """For a fork: what it shares with its origin, before its own first commit."""
@@ -175,7 +177,7 @@ class Projector:
             case AttemptStarted():
                 self._attempts += 1
                 self._segment = self._segment.tried()
-                begun = _Open(self.number, at, self._scene.context, {})
+                begun = Begun(self.number, at, self._scene.context, {})
                 self._open[event.call, event.attempt] = begun
             case CallSettled():
                 self._settled(event, at)
@@ -272,7 +274,7 @@ class Projector:
         if question is None:
             return
         self._turns += 1
-        scene, error, content = self._scene, _failed(event.status), self._scene.event(self.number)
+        scene, error, content = self._scene, failed(event.status), self._scene.event(self.number)
         if error:
             self._unanswered = question, Link.to(question.own, semconv.RETRIES)
         is_model = scene.policy.dialect != "decision" and event.version != WRITTEN
@@ -321,9 +323,9 @@ class Projector:
             if event.attempt in (0, number):
                 self._over(call, number, at, event)
             else:  # an earlier attempt has reported after all
-                self._over(call, number, at, _lost(call), semconv.CANCELLED)
+                self._over(call, number, at, lost(call), semconv.CANCELLED)
         if event.attempt == 0 and not waiting:
-            begun = _Open(self.number, at, self._scene.context, {})
+            begun = Begun(self.number, at, self._scene.context, {})
             self._attempted(self._tried(event.call, 0, begun, at, event, None))
         elif event.attempt and (event.call, event.attempt) not in waiting:
             self._late(event.call, event.attempt, at, event.spend)
@@ -355,7 +357,7 @@ class Projector:
         self,
         call: str,
         attempt: int,
-        begun: _Open,
+        begun: Begun,
         at: int,
         ended: CallSettled,
         report: Report | None,
@@ -374,6 +376,7 @@ class Projector:
             self._done += [published, processed]
             under = under.with_span(processed.id)
         self._done.append(attempt(scene, called, tried, under, self._joined(called)))
+        self._done += turns(scene, called, tried)
         cause = scene.event(self.number)
         self._calls[tried.call] = msgspec.structs.replace(called, cause=cause, last=tried.own)
         self._last[tried.call] = tried.own
@@ -430,7 +433,7 @@ class Projector:
             links=(Link.to(of, semconv.FORKED_FROM),),
         )
         anew = (self.number, event.at, scene.context)
-        self._open = {key: _Open(*anew, {}) for key in self._open}
+        self._open = {key: Begun(*anew, {}) for key in self._open}
         self._question, self._unanswered, self._spent = None, None, Spend()
         if event.policy is not None:
             scene.version = ""  # it has said nothing yet
@@ -439,7 +442,7 @@ class Projector:
     def _ended(self, event: RunFinished | RunFailed | RunCancelled) -> None:
         self._forget_question(event.at)
         for call, number in list(self._open):
-            self._over(call, number, event.at, _lost(call), semconv.CANCELLED)
+            self._over(call, number, event.at, lost(call), semconv.CANCELLED)
         self._resume(event.at)
         self.ended = True
         if self._root.number:
@@ -464,30 +467,28 @@ class Projector:
         return self._root.ended(self._scene, event.at, totals, self._answer, error)
 
 
-def _failed(status: Status) -> str:
-    return "" if status == "OK" else status
-
-
-def _lost(call: str) -> CallSettled:
-    """An attempt that has no end of its own."""
-    return CallSettled(call=call, status="EXEC_ERR")
-
-
-def of_run(log: RunLog, *, content: bool = False, messages: bool = False) -> list[Span]:
-    """The spans of one run that have ended, in order."""
-    projector = Projector(log.run, content=content, messages=messages)
+def of_run(log: RunLog, *, records: Records = NO_RECORDS, **options: bool) -> list[Span]:
+    """The spans of one run that have ended, in order; see `spans`."""
+    projector = Projector(log.run, **options)
     projector.share(log)
     found: list[Span] = []
     reports = {each.hash: each.message for each in log.inbox if isinstance(each.message, Report)}
     for commit in log.commits:
         for event in commit.events:
             if isinstance(event, CallSettled | ReportNoted) and event.report in reports:
-                projector.report(event.report, reports[event.report])
+                report = reports[event.report]
+                record = records.get(event.report, report.record)
+                projector.report(event.report, msgspec.structs.replace(report, record=record))
         found += projector.commit(commit)
     return in_order(found)
 
 
-def spans(logs: Iterable[RunLog], *, content: bool = False, messages: bool = False) -> list[Span]:
-    """The spans of several runs, such as one and those below it, in order."""
-    found = (span for log in logs for span in of_run(log, content=content, messages=messages))
-    return in_order(found)
+def spans(logs: Iterable[RunLog], *, records: Records = NO_RECORDS, **options: bool) -> list[Span]:
+    """The spans of several runs, such as one and those below it, in order.
+
+    Args:
+        logs: The runs.
+        records: What stands in the blobs that `trace_turns.in_blobs` names.
+        options: See `Projector`.
+    """
+    return in_order(span for log in logs for span in of_run(log, records=records, **options))

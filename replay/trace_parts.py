@@ -1,17 +1,22 @@
 """The spans of a run's questions and attempts, one function each: the parts of `trace`."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from sys import getsizeof
+from typing import Final, NamedTuple
 
 import msgspec
 
 from protocol import semconv, subjects
-from protocol.actions import Kind, Report, WorkerSpec
+from protocol.actions import Kind, Report, Status, WorkerSpec
 from protocol.decisions import Decision, asked
 from protocol.events import CallSettled, PolicyAsked, PolicyReplied
 from protocol.traces import Context, span_id
 from replay.spans import Attributes, Link, Span
 from replay.trace_scene import Scene, messages, said, spent, text
+from replay.trace_turns import Attempt, has_turns, held, model_calls, record_of, spans
+
+MAX_REPORTS: Final = 32
+"""Reports of one open attempt that are kept until one counts: more are somebody's noise."""
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -39,6 +44,8 @@ class Party(NamedTuple):
     provider: str = ""
     """Of an agent that is one model: whose it is, and which."""
     model: str = ""
+    turns: bool = False
+    """Whether it may have turns of its own, see `trace_turns`."""
 
 
 def party(spec: WorkerSpec) -> Party:
@@ -46,7 +53,8 @@ def party(spec: WorkerSpec) -> Party:
     model = spec.options.get("model")
     if spec.kind != "agent" or not isinstance(model, str):
         return Party(spec.name, spec.kind)
-    return Party(spec.name, spec.kind, spec.adapter.partition(":")[0], model)
+    provider = spec.adapter.partition(":")[0]
+    return Party(spec.name, spec.kind, provider, model, has_turns(spec))
 
 
 class Offered(NamedTuple):
@@ -88,6 +96,39 @@ class Called(msgspec.Struct, frozen=True):
     """The span of its last attempt that is over."""
 
 
+class Begun(msgspec.Struct):
+    """An attempt that is waited for."""
+
+    number: int
+    at: int
+    root: Context
+    """The run's own span at that time."""
+    reports: dict[str, Report]
+
+    def keep(self, scene: Scene, worker: Party, known: str, report: Report) -> None:
+        """Keep a report until one counts: as much of it as will be told."""
+        if len(self.reports) < MAX_REPORTS:
+            value = scene.content_of(report.value)
+            record = record_of(scene, report.record) if worker.turns else ()
+            self.reports[known] = msgspec.structs.replace(report, value=value, record=record)
+
+    @property
+    def held(self) -> int:
+        """Bytes of what agents wrote that are kept."""
+        reports = self.reports.values()
+        return sum(getsizeof(report.value) + held(report.record) for report in reports)
+
+
+def failed(status: Status) -> str:
+    """Why a span has failed."""
+    return "" if status == "OK" else status
+
+
+def lost(call: str) -> CallSettled:
+    """The end of an attempt that has none of its own."""
+    return CallSettled(call=call, status="EXEC_ERR")
+
+
 class Tried(msgspec.Struct, frozen=True):
     """An attempt that is over."""
 
@@ -108,6 +149,7 @@ class Tried(msgspec.Struct, frozen=True):
     settled: CallSettled
     """How it ended, whether or not its call did with it."""
     report: Report | None
+    """Its record is what is told of its turns."""
     error: str = ""
     """Why nobody waited for it any more, if so."""
 
@@ -238,6 +280,8 @@ def _of_attempt(scene: Scene, called: Called, tried: Tried) -> Attributes:
     if worker.model:
         found[semconv.PROVIDER_NAME] = worker.provider
         found[semconv.REQUEST_MODEL] = worker.model
+    if report is not None and report.record:
+        found |= model_calls(report.record)
     if report is not None and report.deliveries > 1:
         found[semconv.DELIVERIES] = report.deliveries
     if report is not None and (report.usage.input or report.usage.output):
@@ -252,6 +296,28 @@ def _of_attempt(scene: Scene, called: Called, tried: Tried) -> Attributes:
         found[semconv.TOOL_CALL_ARGUMENTS] = text(called.arguments)
         found[semconv.TOOL_CALL_RESULT] = text(value) if value is not None else ""
     return found
+
+
+def turns(scene: Scene, called: Called, tried: Tried) -> list[Span]:
+    """What an agent asked and used within an attempt, below the attempt's own span."""
+    report, worker = tried.report, called.worker
+    if report is None or not report.record:
+        return []
+    common = scene.common(tried.number, called.cause) | {
+        semconv.CALL_ID: tried.call,
+        semconv.ACTOR_ROLE: _role(worker),
+        semconv.ACTOR_ID: report.by,
+    }
+    made = Attempt(
+        identity=f"{scene.run}/{tried.call}/{tried.attempt}",
+        own=tried.own,
+        common=common,
+        provider=worker.provider,
+        model=worker.model,
+        began=tried.began(worker.kind),
+        ended=tried.ended,
+    )
+    return spans(scene, made, report.record)
 
 
 def _role(worker: Party) -> str:

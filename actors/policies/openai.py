@@ -11,7 +11,6 @@ from actors.workers.agent.chat import (
     KEY_ENV,
     URL_ENV,
     Endpoint,
-    Failed,
     key_from,
     url_from_environment,
 )
@@ -20,6 +19,7 @@ from protocol.decisions import PolicySpec, Reply, View, asked
 from protocol.dialects import request
 from protocol.dialects.shared import cut
 from protocol.errors import Denied, InvalidData
+from protocol.exchanges import Failed
 
 KIND: Final = "openai"
 """What stands before the first colon of its name."""

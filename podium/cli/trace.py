@@ -4,6 +4,7 @@ The ids come from the log, so a trace that is exported twice, or was exported li
 """
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,8 +17,8 @@ from podium.cli.source import source
 from podium.cli.world import current
 from podium.render_text import duration, money, one_line
 from protocol import semconv
-from protocol.actions import MICRO
-from protocol.errors import NotFound, Unreachable, Usage
+from protocol.actions import MICRO, Json
+from protocol.errors import InvalidData, NotFound, Unreachable, Usage
 
 if TYPE_CHECKING:
     from podium.cli.source import Source
@@ -57,8 +58,8 @@ def export(
     if otlp is not None and file is not None:
         raise Usage("--otlp and --file are two places.", hint="Give one, then the other.")
     output = Output(common.json)
-    logs = asyncio.run(_logs(common, run, children))
-    found = spans(logs, content=content, messages=messages)
+    logs, records = asyncio.run(_logs(common, run, children))
+    found = spans(logs, records=records, content=content, messages=messages)
     where = _deliver(found, otlp, file)
     _show(output, found)
     going = [log.run for log in logs if log.state().phase != "ended"]
@@ -73,14 +74,26 @@ def export(
     return 0
 
 
-async def _logs(common: Common, name: str, children: bool) -> "list[RunLog]":
+async def _logs(
+    common: Common, name: str, children: bool
+) -> "tuple[list[RunLog], dict[str, Json]]":
+    """The logs of a run and of those below it; and what their agents' turns are read from."""
+    from protocol.codec import decode_value
+    from replay.trace_turns import in_blobs
+
+    records: dict[str, Json] = {}
     async with source(common) as runs:
         root = await runs.log(name)
         if not root.commits:
             raise NotFound(
                 f"run {root.run} has no log yet", hint=f"wait for it: podium runs watch {root.run}"
             )
-        return [root, *(await _below(runs, root) if children else ())]
+        logs = [root, *(await _below(runs, root) if children else ())]
+        for log in logs:
+            for report, ref in in_blobs(log).items():
+                with contextlib.suppress(NotFound, InvalidData):  # its attempt is traced anyway
+                    records[report] = decode_value(await runs.blob(ref))
+        return logs, records
 
 
 async def _below(runs: "Source", above: "RunLog") -> "list[RunLog]":

@@ -8,6 +8,7 @@ import msgspec
 
 from podium.tracing.follower import Told
 from protocol import subjects
+from protocol.actions import BlobRef
 from replay.broker import Broker, persist
 from replay.chain import RunLog
 from replay.connection import Heard
@@ -64,6 +65,10 @@ class BrokerFeed:
     async def read(self, run: str) -> RunLog:
         """See `Feed.read`."""
         return await self._reader.read(run)
+
+    async def blob(self, ref: BlobRef) -> bytes:
+        """See `Feed.blob`."""
+        return await self._reader.get_blob(ref)
 
     async def ends(self) -> dict[int, Offset]:
         """The end of each shard's log, as it is now."""

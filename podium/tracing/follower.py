@@ -14,9 +14,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from operator import itemgetter
 from typing import Final, NamedTuple, Protocol
 
+import msgspec
+
 from protocol import subjects
-from protocol.actions import Report
-from protocol.codec import Commit, decode_commit, decode_message, digest
+from protocol.actions import BlobRef, Json, Report
+from protocol.codec import Commit, decode_commit, decode_message, decode_value, digest
 from protocol.errors import Busy, InvalidData, PodiumError, TimedOut, Unreachable
 from protocol.events import Archived, RunCancelled, RunFailed, RunFinished, RunForked
 from replay.chain import EMPTY, Head, InboxEntry, RunLog, stranger
@@ -63,6 +65,10 @@ class Feed(Protocol):
         """All of one run."""
         ...
 
+    async def blob(self, ref: BlobRef) -> bytes:
+        """The bytes of a blob. Raises `NotFound`."""
+        ...
+
 
 Take = Callable[[Sequence[Span]], Awaitable[bool]]
 """Takes spans; False if it could not, and wants them again."""
@@ -101,6 +107,14 @@ class _Run:
         except Exception as error:
             self._failed(error)
             return []
+
+    def wants(self, report: Report) -> BlobRef | None:
+        """See `Projector`."""
+        try:
+            return None if self.passed_over else self.projector.wants(report)
+        except Exception as error:
+            self._failed(error)
+            return None
 
     def report(self, known: str, report: Report) -> None:
         """See `Projector`."""
@@ -213,9 +227,23 @@ class Follower:
         except InvalidData:  # a stranger's: whoever reads the run sets it aside and says so
             return []
         if known is not None and isinstance(message, Report) and message.run == run:
-            known.report(digest(told.data), message)
+            await self._reported(known, digest(told.data), message)
             self._weigh(known)
         return []
+
+    async def _reported(self, known: _Run, name: str, report: Report) -> None:
+        if (ref := known.wants(report)) is not None:
+            report = msgspec.structs.replace(report, record=await self._record(ref))
+        known.report(name, report)
+
+    async def _record(self, ref: BlobRef) -> Json:
+        """What an agent exchanged with its model; None if that is nowhere any more."""
+        try:
+            return decode_value(await self.feed.blob(ref))
+        except _PASSING:
+            raise
+        except PodiumError:
+            return None
 
     async def _commit(self, run: str, commit: Commit, told: Told) -> list[Span]:
         if all(isinstance(event, Archived) for event in commit.events):
@@ -267,7 +295,7 @@ class Follower:
                 count += 1
                 found.commit(each)
             elif isinstance(each.message, Report):
-                found.report(each.hash, each.message)
+                await self._reported(found, each.hash, each.message)
         if count:
             last = log.commits[count - 1]
             known = log.commits[count].prev if count < len(log.commits) else log.head.hash

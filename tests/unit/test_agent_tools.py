@@ -13,10 +13,11 @@ from actors.ports import Attempt, Outcome
 from actors.work import record_of
 from actors.workers import draft, host, isolation
 from actors.workers.agent import MAX_TURNS, PROMPT_TOKENS, REPLY_TOKENS, OpenAIAdapter
-from actors.workers.agent.exchanges import Exchange, Replay, exchanges
+from actors.workers.agent.exchanges import Replay
 from actors.workers.agent.turns import LAST_WORD
 from protocol.actions import Json, Spend, Usage, WorkerSpec
 from protocol.errors import InvalidData, NotFound
+from protocol.exchanges import Exchange, exchanges
 from protocol.redaction import Redactor
 from tests.endpoint import Endpoint
 from tests.unit.test_agent_worker import _keys, endpoint

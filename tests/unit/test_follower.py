@@ -21,7 +21,7 @@ from podium.tracing import follower, keeper
 from podium.tracing.feed import OFFSETS, Offset, Offsets
 from podium.tracing.follower import Follower, Told
 from protocol import subjects
-from protocol.actions import Report
+from protocol.actions import BlobRef, Report
 from protocol.codec import Commit, encode
 from protocol.errors import NotFound, PodiumError, Unreachable, Usage
 from replay.chain import RunLog, Stored, assemble
@@ -46,6 +46,7 @@ class Stream:
         self.reads = 0
         self.fails: list[PodiumError] = []
         """What the next reads raise."""
+        self.blobs: dict[str, bytes] = {}
         queues = [self._messages(log_of(driver), driver) for driver in drivers]
         chance = random.Random(seed)
         while any(queues):
@@ -69,6 +70,11 @@ class Stream:
     async def page(self, shard: int, after: int) -> tuple[list[Told], int]:
         page = [told for told in self.told if told.seq > after][: self.page_size]
         return page, len(self.told) - (page[-1].seq if page else len(self.told))
+
+    async def blob(self, ref: BlobRef) -> bytes:
+        if self.fails:
+            raise self.fails.pop(0)
+        return self.blobs[ref.sha256]
 
     async def read(self, run: str) -> RunLog:
         if self.fails:

@@ -8,11 +8,11 @@ import pytest
 
 from actors.ports import Outcome
 from actors.work import record_of
-from actors.workers.agent.chat import Failed, Said
-from actors.workers.agent.exchanges import Exchange, Replay, changed, exchanges, hashed, parts
+from actors.workers.agent.exchanges import Replay, changed, hashed, parts
 from protocol.actions import BlobRef, Report, Spend
 from protocol.codec import Commit, encode
 from protocol.errors import InvalidData, NotFound
+from protocol.exchanges import Exchange, Failed, Said, exchanges
 from protocol.redaction import Redactor
 from replay.chain import RunLog, Stored, assemble
 from replay.reproduce import Result, diff, tried

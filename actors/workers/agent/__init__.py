@@ -18,8 +18,6 @@ from actors.workers.agent import judging, roles
 from actors.workers.agent.chat import (
     KEY_ENV,
     Endpoint,
-    Failed,
-    Said,
     key_from,
     url_from_environment,
 )
@@ -30,6 +28,7 @@ from actors.workers.options import converted
 from actors.workers.outcomes import failure
 from protocol.actions import Json, Spend, WorkerSpec
 from protocol.dialects.shared import Message, cut
+from protocol.exchanges import Failed, Said
 from protocol.views import as_text
 
 KIND: Final = "openai"

@@ -12,12 +12,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-import msgspec
-
 from actors import tracing
 from actors.workers.outcomes import clean, redacted
-from protocol.actions import NOTHING, UNKNOWN_USAGE, Fault, Json, Spend, Status, Usage
+from protocol.actions import UNKNOWN_USAGE, Fault, Json, Spend, Usage
 from protocol.decisions import ToolCall
+from protocol.exchanges import Failed, Said
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -36,29 +35,6 @@ ERROR_CHARS: Final = 600
 
 MAX_TOKENS: Final = 1_000_000_000
 """Tokens of one request that are believed; an endpoint that claims more miscounts."""
-
-
-class Said(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="said"):
-    """What the endpoint answered."""
-
-    text: str = ""
-    tool_calls: tuple[ToolCall, ...] = ()
-    finish: str = ""
-    """Why the model stopped: ``stop``, ``length``, ``tool_calls``, ``content_filter``."""
-    refusal: str = ""
-    spend: Spend = NOTHING
-    version: str = ""
-    """The model that answered, and the fingerprint of its system if there is one."""
-    usage: Usage = UNKNOWN_USAGE
-
-
-class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
-    """Why the endpoint did not answer."""
-
-    status: Status
-    fault: Fault
-    text: str
-    """What happened and how to mend it; without the key, whatever the endpoint echoed."""
 
 
 class Endpoint:

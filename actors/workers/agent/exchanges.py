@@ -8,56 +8,18 @@ what has changed since.
 import asyncio
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from actors.ports import Attempt
-from actors.workers.agent.chat import Failed, Said
-from protocol.actions import NOTHING, UNKNOWN_USAGE, Count, Fault, Json, Spend, Status, Usage
+from protocol.actions import Json
 from protocol.decisions import PlannedCall
-from protocol.errors import InvalidData
+from protocol.exchanges import Exchange, Failed, Reply, Request, Used, exchanges
 from protocol.redaction import Redactor
 
 HASH_CHARS: Final = 16
 """Hex characters of a part's hash: enough to tell a change from none."""
-
-Request: TypeAlias = dict[str, Json]
-"""A request, part by part: ``model``, ``messages[0]``, ``max_tokens``, ``temperature``, …"""
-
-Reply: TypeAlias = Said | Failed
-
-
-class Used(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One use of a tool of an agent's own, and what came of it."""
-
-    status: Status = "OK"
-    fault: Fault = "none"
-    value: Json = None
-    """As the model is shown it: without secrets, and cut if it is long."""
-    spend: Spend = NOTHING
-    usage: Usage = UNKNOWN_USAGE
-    """Of a tool that is an agent itself."""
-    record: Json = None
-    """Likewise: its own exchanges."""
-    began_ms: Count = 0
-    """Milliseconds from the beginning of the attempt."""
-    took_ms: Count = 0
-
-
-class Exchange(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One request to a model, its reply, and the tools that the reply has called."""
-
-    request: Request
-    """Part by part, without the parts that the request before it had, too: as it was made in the
-    worker, as a hash in a record."""
-    reply: Reply
-    tools: tuple[Used, ...] = ()
-    """One for each call of the reply that was made, in its order."""
-    began_ms: Count = 0
-    """Milliseconds from the beginning of the attempt."""
-    took_ms: Count = 0
-    """Milliseconds until the reply was there."""
 
 
 class Asks(Protocol):
@@ -177,17 +139,6 @@ def changed(recorded: Mapping[str, str], request: Request) -> list[str]:
     today = hashed(request)
     names = list(dict.fromkeys((*today, *recorded)))
     return [name for name in names if today.get(name) != recorded.get(name)]
-
-
-def exchanges(record: Json) -> list[Exchange]:
-    """The exchanges of a record. Raises `InvalidData`."""
-    try:
-        return msgspec.convert(record, list[Exchange])
-    except msgspec.ValidationError as error:
-        raise InvalidData(
-            f"the record of what the model said can't be read: {error}",
-            hint="ask the model anew with --live",
-        ) from None
 
 
 class Replay:

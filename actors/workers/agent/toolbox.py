@@ -12,12 +12,13 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from actors.ports import Adapter, Attempt, Outcome
-from actors.workers.agent.exchanges import Used, Watch
+from actors.workers.agent.exchanges import Watch
 from actors.workers.outcomes import failure, leaving, unable
 from protocol.actions import MICRO, Json, Kind, Pool, Spend, WorkerSpec
 from protocol.decisions import PlannedCall
 from protocol.dialects.shared import UNREADABLE, cut, value_chars
 from protocol.errors import InvalidData, PodiumError
+from protocol.exchanges import Used
 from protocol.limits import MAX_NESTING, MAX_ROUND_CALLS
 from protocol.schemas import check_schema, misfit
 from protocol.subjects import check_name

@@ -11,13 +11,8 @@ from typing import Final
 import msgspec
 
 from actors.ports import Attempt
-from actors.workers.agent.chat import Failed, Said
 from actors.workers.agent.exchanges import (
     Asks,
-    Exchange,
-    Reply,
-    Request,
-    Used,
     Uses,
     Watch,
     added,
@@ -28,6 +23,7 @@ from protocol.decisions import Observation, PlannedCall, Rejection, Turn
 from protocol.decisions import Reply as Spoken
 from protocol.dialects import openai as dialect
 from protocol.dialects.shared import Message, cut
+from protocol.exchanges import Exchange, Failed, Reply, Request, Said, Used
 
 SPARE: Final = 0.05
 """Part of an attempt's time that is left for the report: one that comes in time tells of every
