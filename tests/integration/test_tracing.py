@@ -20,23 +20,27 @@ from podium.tracing import keeper as keepers
 from podium.tracing.feed import OFFSETS
 from podium.tracing.keeper import Keeper
 from protocol import semconv, subjects
-from protocol.codec import encode
+from protocol.codec import decode_value, encode
 from protocol.commands import Activate, Fork
 from protocol.run import RULES
+from protocol.subjects import run_id
 from replay.chain import RunLog
 from replay.forks import origin_at
 from replay.history import entries
 from replay.imported import FOLDER, export
+from replay.jetstream_log import JetStreamLog
 from replay.memory_log import MemoryLog, MemoryStore
 from replay.spans import Span
 from replay.streams import ensure_streams
 from replay.trace import spans
+from replay.trace_turns import in_blobs
 from tests.broker import One
 from tests.collector import Collector, Received
 from tests.places import connected
 from tests.runs import Driver
 from tests.stored import put, stored_of
 from tests.traces import ABOVE, log_of, story
+from tests.unit.test_trace_turns import DATA, in_a_blob
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
@@ -137,8 +141,13 @@ async def test_what_ends_is_exported_live_with_its_metrics(
     server: One, collector: Collector, tmp_path: Path
 ) -> None:
     async with Beside(server, collector, tmp_path):
-        logs = await written(server, *story())
-        made = spans(logs)
+        broker = await connected(server, "worker")
+        await JetStreamLog(broker).put_blob(DATA)
+        await broker.close()
+        logs = await written(server, *story(), in_a_blob(run_id(b"an agent's turns")))
+        records = {name: decode_value(DATA) for name in in_blobs(logs[-1])}
+        made = spans(logs, records=records)
+        assert {"chat gpt-9", "execute_tool price"} <= {span.name for span in made}
         found = await asyncio.to_thread(collector.wait, lambda some: ended(some, len(made)))
         wanted = {semconv.RUN_DURATION, semconv.EXECUTE_TOOL_DURATION, semconv.SENT_MESSAGES}
         await asyncio.to_thread(collector.until, lambda: wanted <= collector.metrics.keys())

@@ -77,9 +77,11 @@ MADE = [
 ]
 
 
-def ran(record: Json, spec: WorkerSpec = CLERK, ref: BlobRef | None = None) -> Driver:
+def ran(
+    record: Json, spec: WorkerSpec = CLERK, ref: BlobRef | None = None, run: str = RUN
+) -> Driver:
     """A run whose agent reported such a record, after 100 ms of work."""
-    driver = Driver(begin(pool=Pool((spec,))))
+    driver = Driver(msgspec.structs.replace(begin(pool=Pool((spec,))), run=run))
     driver.reply(plan(planned(spec.name)))
     report = msgspec.structs.replace(
         driver.report_of("1-0"),
@@ -220,8 +222,8 @@ def test_they_are_within_the_attempt_and_no_more_than_so_many() -> None:
 DATA = msgspec.json.encode(turns())
 
 
-def in_a_blob() -> Driver:
-    return ran(None, ref=blob_ref(DATA))
+def in_a_blob(run: str = RUN) -> Driver:
+    return ran(None, ref=blob_ref(DATA), run=run)
 
 
 def test_a_record_in_a_blob_is_named_for_whoever_can_fetch_it() -> None:
