@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
-from protocol.actions import Json, Status
+from protocol.actions import Json
 from protocol.codec import encode
 from protocol.errors import PodiumError
 from protocol.events import AnyEvent, CallSettled, RoundClosed
@@ -49,7 +49,11 @@ LEAST_MS: Final = 20
 """Milliseconds that any call may take: below it, a second attempt would hardly be faster."""
 
 CIRCLES: Final = 5
-"""Rounds in a row that ask for the same and get the same before a run is paused."""
+"""Rounds, all but the first of which ask for what was asked before and get the same, before a run
+is paused."""
+
+KNOWN: Final = 24
+"""Rounds back that are looked at: a circle of several steps is one, too."""
 
 BARREN: Final = 8
 """Rounds in a row in which nothing succeeds before a run is paused."""
@@ -104,17 +108,16 @@ def circling(state: RunState, values: Mapping[str, Json]) -> str:
         state: The run.
         values: Values by the hash of their report.
     """
-    rounds = [turn.calls for turn in state.turns[-BARREN - 1 :] if turn.calls]
-    over = [names for names in rounds if all(state.calls[name].status for name in names)][-BARREN:]
-    if len(over) == BARREN and not any(_found(state, names) for names in reversed(over)):
+    rounds = [turn.calls for turn in state.turns[-KNOWN:] if turn.calls]
+    over = [names for names in rounds if all(state.calls[name].status for name in names)]
+    tried = over[-BARREN:]
+    if len(tried) == BARREN and not any(_found(state, names) for names in reversed(tried)):
         return f"nothing has succeeded in {BARREN} rounds"
-    last = over[-CIRCLES:]
-    if len(last) < CIRCLES:
+    known = [name for names in over[: 1 - CIRCLES] for name in names]
+    last = [name for names in reversed(over[1 - CIRCLES :]) for name in names]
+    if not known or any(not _known(state, name, known, values) for name in last):
         return ""
-    told = _told(state, last[0], values)
-    if any(_told(state, names, values) != told for names in reversed(last)):
-        return ""
-    workers = ", ".join(dict.fromkeys(worker for worker, *_ in told))
+    workers = ", ".join(dict.fromkeys(state.calls[name].call.worker for name in last))
     return f"{CIRCLES} rounds have asked {workers} for the same and got the same"
 
 
@@ -123,12 +126,21 @@ def _found(state: RunState, names: Iterable[str]) -> bool:
     return any(state.calls[name].status == "OK" or state.calls[name].late for name in names)
 
 
-def _told(
-    state: RunState, names: Iterable[str], values: Mapping[str, Json]
-) -> list[tuple[str, dict[str, Json], Status, Json]]:
-    """What was asked of whom in a round that is over, and what came of it."""
-    seen = (observation(state, name, values) for name in names)
-    return [(e.call.worker, e.call.arguments, e.status, e.value) for e in seen if e is not None]
+def _known(state: RunState, name: str, before: Iterable[str], values: Mapping[str, Json]) -> bool:
+    """Whether a call has asked for what one before had asked for, and got the same."""
+    asked = state.calls[name]
+    return any(
+        (known := state.calls[other]).status == asked.status
+        and known.call.worker == asked.call.worker
+        and known.call.arguments == asked.call.arguments
+        and _value(state, other, values) == _value(state, name, values)
+        for other in before
+    )
+
+
+def _value(state: RunState, name: str, values: Mapping[str, Json]) -> Json:
+    seen = observation(state, name, values)
+    return seen.value if seen is not None else None
 
 
 class Monitor:

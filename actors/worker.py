@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -23,6 +23,7 @@ from actors.queues import Bus, Delivery, Puller, Queue
 from actors.secrets import Secrets
 from actors.tracing import Trace
 from actors.work import presentable, record_of, work_on
+from actors.workers.outcomes import so_far
 from protocol import inbox, subjects
 from protocol.actions import NOTHING, BlobRef, Json, Report, Spend, WorkerSpec
 from protocol.codec import CallMessage, decode_withdrawal, encode
@@ -42,6 +43,9 @@ MAX_HANDED_BACK: Final = 5
 """Deliveries of an attempt of which a replica hands back those that others had better have. Then it
 takes what nobody else has taken: they are busy, or gone."""
 
+WITHDRAWN: Final = "Withdrawn: nobody waited for it any more."
+"""What is reported of an attempt that was stopped, beside what it has cost."""
+
 BEATS_PER_LEASE: Final = 3
 """Signs of life per lease: two may be lost."""
 
@@ -59,6 +63,11 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     that another replica has a third of a second to take it."""
 
 
+Stage = Literal["", "waiting", "working", "reporting"]
+"""How far an attempt has come here: it waits for a place, it is worked on, its report is about to
+be stored. Empty until it is known that nobody else has made it."""
+
+
 class _Job:
     """An attempt that is worked on, for every delivery of it that has come here."""
 
@@ -69,6 +78,9 @@ class _Job:
         """Deliveries before this one that were handed back untouched."""
         self.task: asyncio.Task[None] | None = None
         self.withdrawn = False
+        self.stage: Stage = ""
+        self.started = 0.0
+        """When the work began, seconds of the monotonic clock."""
 
     @property
     def taken(self) -> int:
@@ -199,7 +211,8 @@ class Worker:
         if job is not None and job.task is not None and not job.withdrawn:
             self.counts["withdrawn"] += 1
             job.withdrawn = True
-            job.task.cancel()
+            if job.stage != "reporting":  # else its report says what it has cost
+                job.task.cancel()
 
     # ----------------------------------------------------------------------------------------- work
 
@@ -214,6 +227,7 @@ class Worker:
         except asyncio.CancelledError:
             if not job.withdrawn:
                 raise  # stopping: `stop` hands the delivery back
+            await self._say_withdrawn(job, message)
         except NotFound as error:  # there is no such run, and no log to report to
             self.counts["aside"] += 1
             logger.warning("set aside: %s", error)
@@ -290,9 +304,25 @@ class Worker:
         await self.log.post(message.run, encode(label))
         self.counts["handed_back"] += 1
 
+    async def _say_withdrawn(self, job: "_Job", message: CallMessage) -> None:
+        """Report what an attempt has spent that nobody waits for any more: it is billed."""
+        if self.spec.reserve == NOTHING or job.stage not in ("waiting", "working"):
+            return
+        known = so_far.get()
+        spent = Outcome(spend=self.spec.reserve if job.stage == "working" else NOTHING)
+        if job.stage == "working" and known is not None:
+            spent = known()
+        outcome = msgspec.structs.replace(
+            spent, status="EXEC_ERR", fault="infrastructure", value=WITHDRAWN
+        )
+        try:
+            report = await self._told(job, message, outcome)
+            await self.log.post(message.run, encode(report))
+        except PodiumError as error:  # its whole reserve stays spoken for
+            logger.warning("run %s, call %s: not billed: %s", message.run, message.call, error)
+
     async def _report(self, job: "_Job", message: CallMessage) -> Report:
-        started = self.monotonic()
-        secrets = job.secrets
+        job.started = self.monotonic()
         if job.taken > 1 and self.spec.reserve != NOTHING:
             text = "Whoever took this attempt before is gone. It may have spent what was reserved."
             outcome = _lost(text, self.spec.reserve)  # never pay twice for one reservation
@@ -300,12 +330,18 @@ class Worker:
             text = f"{MAX_DELIVERIES} replicas took this attempt and none came back with a report."
             outcome = _lost(text, NOTHING)
         else:
+            job.stage = "waiting"
             async with self._slots:
-                started = self.monotonic()
+                job.stage, job.started = "working", self.monotonic()
                 with tracing.under(partial(_trace, job, message)):
-                    outcome = await work_on(attempt_of(message), self.adapter, secrets)
-        outcome, value, blob = await self._stored(outcome, secrets)
-        record, record_blob = await self._recorded(outcome, secrets)
+                    outcome = await work_on(attempt_of(message), self.adapter, job.secrets)
+        job.stage = "reporting"
+        return await self._told(job, message, outcome)
+
+    async def _told(self, job: "_Job", message: CallMessage, outcome: Outcome) -> Report:
+        """The report of an outcome; what is large of it is stored."""
+        outcome, value, blob = await self._stored(outcome, job.secrets)
+        record, record_blob = await self._recorded(outcome, job.secrets)
         return Report(
             run=message.run,
             call=message.call,
@@ -315,7 +351,7 @@ class Worker:
             value=value,
             blob=blob,
             spend=outcome.spend,
-            latency_ms=round((self.monotonic() - started) * 1_000),
+            latency_ms=round((self.monotonic() - job.started) * 1_000),
             by=self.options.replica,
             record=record,
             record_blob=record_blob,

@@ -2,6 +2,7 @@
 
 import math
 import traceback
+from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,10 @@ half a secret is known to nobody any more."""
 EVERY_MISFIT_BYTES: Final = 65_536
 """Bytes of a value up to which all that doesn't fit what is declared is told: a larger one may have
 a million such places, and to find them all would hold the event loop for half a minute."""
+
+so_far: Final[ContextVar[Callable[[], Outcome] | None]] = ContextVar("so_far", default=None)
+"""What the attempt that is worked on has spent by now, and the record of that. Set by an adapter
+that spends as it goes; asked when the attempt is withdrawn."""
 
 _WELL_KNOWN: Final = Redactor()
 

@@ -27,6 +27,7 @@ from protocol.budgets import Budget
 from protocol.decisions import Decision, PolicySpec
 from protocol.events import AttemptStarted, CallSettled, RunPaused, SignalReceived
 from protocol.inbox import Signal
+from protocol.state import RunState
 from protocol.subjects import child_id
 from tests.runs import AGENT, CHILD, TOOL, Driver, plan, planned, started
 from tests.world import World, calls
@@ -110,6 +111,19 @@ def test_who_asks_for_something_else_or_gets_something_else_does_not() -> None:
     driver.reply(plan(planned()))
     driver.report(f"{CIRCLES}-0", value="at last")
     assert circling(driver.state, driver.values) == ""
+
+
+def test_a_circle_may_have_several_steps() -> None:
+    """Asked in turns: what the last four rounds asked, and got, was known before them."""
+    assert circling(*seen(rounds(5, n=lambda count: count % 2))) == ""
+    assert circling(*seen(rounds(6, n=lambda count: count % 2))) == (
+        f"{CIRCLES} rounds have asked tool for the same and got the same"
+    )
+    assert circling(*seen(rounds(7, n=lambda count: count % 4))) == ""
+
+
+def seen(driver: Driver) -> tuple[RunState, dict[str, Any]]:
+    return driver.state, driver.values
 
 
 def test_where_nothing_succeeds_nothing_comes_of_it() -> None:

@@ -1,11 +1,13 @@
 """A run below another: it comes nearer to an end with each call, and sees what its call sees."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
 
 from actors.ports import Attempt, Outcome
+from podium.client import Client
 from podium.shown import event_json
 from podium.words import told
 from protocol.actions import Json, Pool, Spend, WorkerSpec
@@ -19,10 +21,11 @@ from protocol.run import RULES
 from protocol.subjects import child_id
 from protocol.views import child_start
 from replay.differences import HIDDEN, tree
+from replay.family import children_of
 from replay.history import reports
 from replay.timeline import timeline
 from tests.runs import CHILD, TOOL, Driver, begin, plan, planned, settled
-from tests.world import World
+from tests.world import World, calls
 
 POOL = Pool((WorkerSpec(name="self", kind="conductor", attempts=1),))
 TASK = "What is asked?"
@@ -207,3 +210,74 @@ async def test_what_it_sees_is_recorded_and_shown_to_its_policy(world: World) ->
         "value": HIDDEN,
         "status": "OK",
     }
+
+
+# ------------------------------------------------------------------------------- a family of runs
+
+
+def deeper(view: View) -> Decision:
+    """Calls itself with another task each time, and answers with what came of that."""
+    if view.turns:
+        (seen,) = view.turns[0].observations
+        return Decision(answer=str(seen.value["answer"] if seen.status == "OK" else seen.value))
+    return calls(("child", {"task": f"{view.task.text}'"}))
+
+
+async def test_it_goes_down_as_many_levels_as_its_budget_says_and_is_told_why_no_further(
+    world: World,
+) -> None:
+    world.policy(deeper)
+    world.pool = Pool((CHILD,))
+    await world.conductor()
+    log = await world.ended(await world.submit(world.start(budget=Budget(depth=2))))
+    assert log.state().answer == (
+        "child would start a run below this one, and no further level is allowed."
+    )
+    depths, budgets, above = [0], [log.state().budget], log
+    for _ in range(2):
+        (name,) = children_of(above)
+        below = await world.log.read(name)
+        parent = below.state().parent
+        assert parent is not None
+        assert (parent.run, parent.call, parent.attempt) == (above.run, "1-0", 1), "both ways"
+        depths.append(below.state().depth)
+        budgets.append(below.state().budget)
+        above = below
+    assert depths == [0, 1, 2]
+    assert [budget.depth for budget in budgets] == [2, 1, 0]
+    for part in ("tokens", "cost", "calls"):
+        parts = [getattr(budget, part) for budget in budgets]
+        assert parts == sorted(parts, reverse=True), "each a part of the one above"
+        assert len(set(parts)) == 3
+
+
+async def test_whoever_cancels_a_run_cancels_all_below_it(world: World) -> None:
+    stopped, working = asyncio.Event(), asyncio.Event()
+
+    async def endless(_: Attempt) -> Outcome:
+        working.set()
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            stopped.set()
+        raise AssertionError
+
+    def decide(view: View) -> Decision:
+        if view.task.text.endswith("''"):
+            return calls(("endless", {}))
+        return deeper(view)
+
+    world.policy(decide)
+    world.pool = Pool((CHILD,))
+    await world.worker(WorkerSpec(name="endless"), endless)
+    await world.conductor()
+    run = await world.submit(world.start())
+    await working.wait()
+    await Client(world.log, world.tasks, by="ada", look_s=0.1).signal(run, "cancel")
+    log = await world.ended(run)
+    for _ in range(2):
+        (below,) = children_of(log)
+        log = await world.ended(below)
+        assert log.state().outcome == "cancelled"
+        assert log.state().detail.startswith("by run:")
+    await stopped.wait()

@@ -25,7 +25,7 @@ from actors.workers.agent.exchanges import Asks, Uses, recorded
 from actors.workers.agent.toolbox import Toolbox, ToolTable, drafted, pool_of
 from actors.workers.agent.turns import Turns
 from actors.workers.options import converted
-from actors.workers.outcomes import failure
+from actors.workers.outcomes import failure, so_far
 from protocol.actions import Json, Spend, WorkerSpec
 from protocol.dialects.shared import Message, cut
 from protocol.exchanges import Failed, Said
@@ -205,6 +205,7 @@ class OpenAIAdapter:
             temperature=self.options.temperature,
             reserve=self.spec.reserve,
         )
+        so_far.set(lambda: turns.so_far)
         said = await turns.run(messages(self.options.role, attempt))
         if isinstance(said, Failed):
             outcome = failure(said.status, said.fault, said.text)

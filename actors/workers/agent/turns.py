@@ -10,13 +10,14 @@ from typing import Final
 
 import msgspec
 
-from actors.ports import Attempt
+from actors.ports import Attempt, Outcome
 from actors.workers.agent.exchanges import (
     Asks,
     Uses,
     Watch,
     added,
     parts,
+    recorded,
 )
 from protocol.actions import NOTHING, Call, Json, Pool, Spend, Usage
 from protocol.decisions import Observation, PlannedCall, Rejection, Turn
@@ -75,6 +76,8 @@ class Turns:
         self._before: Request = {}
         self.exchanges: list[Exchange] = []
         """All that was asked, said and used so far."""
+        self._under_way = NOTHING
+        """What is being asked or used, and may cost."""
         self.late = ""
         """Why it was asked for its answer before it gave one; "" if it wasn't."""
 
@@ -102,6 +105,19 @@ class Turns:
         known += [use.usage for each in self.exchanges for use in each.tools]
         return Usage(sum(each.input for each in known), sum(each.output for each in known))
 
+    @property
+    def so_far(self) -> Outcome:
+        """What an attempt that ends here has spent: of what is under way, all that it may cost."""
+        spend = self.spend + self._under_way
+        return Outcome(spend=spend, usage=self.usage, record=recorded(self.exchanges))
+
+    def _most(self, calls: tuple[PlannedCall, ...]) -> Spend:
+        total = NOTHING
+        for call in calls:
+            tool = self._tools.get(call.worker)
+            total += tool.reserve if tool is not None else NOTHING
+        return total
+
     async def run(self, conversation: list[Message]) -> Reply:
         """The model's last reply, or why there is none. Only cancellation is an exception."""
         if not self._tools.workers:
@@ -125,12 +141,14 @@ class Turns:
         began_ms = self._watch.passed_ms
         reply: Reply
         if self._watch.left_s > 0:
+            self._under_way = self._share
             reply = await self._endpoint.ask(
                 conversation,
                 timeout_s=self._watch.left_s,
                 max_tokens=self._max_tokens,
                 extra=extra,
             )
+            self._under_way = NOTHING
         else:
             text = f"The agent's time was used up by {len(self.exchanges)} turns and their tools."
             reply = Failed(status="TIMEOUT", fault="worker", text=text)
@@ -147,7 +165,9 @@ class Turns:
             return dialect.told(Turn(text=cut(said.text), rejection=decided))
         numbered = f"{self._attempt.call}.{turn}"
         attempt = msgspec.structs.replace(self._attempt, call=numbered)
+        self._under_way = self._most(decided.calls)
         used = await self._toolbox.use(decided.calls, attempt, self._watch)
+        self._under_way = NOTHING
         self.exchanges[-1] = msgspec.structs.replace(self.exchanges[-1], tools=used)
         pairs = enumerate(zip(decided.calls, used, strict=True))
         seen = tuple(_seen(f"{numbered}-{place}", *pair) for place, pair in pairs)
