@@ -38,7 +38,7 @@ def call_message(
         run=state.run,
         call=call,
         attempt=attempt,
-        worker=spec.name,
+        worker=spec.place,
         arguments=known.arguments,
         timeout_ms=spec.timeout_ms,
         sees={each.call: each.value for each in seen},

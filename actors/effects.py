@@ -152,7 +152,7 @@ class Effects:
                 )
                 continue
             message = call_message(state, self.shell.values, name, attempt, again=self.recovered)
-            subject = subjects.call(spec.name, state.priority, state.run, name, attempt)
+            subject = subjects.call(spec.place, state.priority, state.run, name, attempt)
             headers = self._headers(name, attempt)
             messages.append(Outgoing(subject, message, (known.deadline - now) / 1_000, headers))
         if messages:
@@ -177,8 +177,8 @@ class Effects:
     async def _withdraw(self, call: str, attempt: int) -> None:
         self._withdrawn.add((call, attempt))
         state, host = self.shell.state, self.shell.host
-        worker = state.calls[call].call.worker
-        if state.workers[worker].kind == "conductor":
+        worker = state.workers[state.calls[call].call.worker]
+        if worker.kind == "conductor":
             child = subjects.child_id(state.run, call, attempt)
             signal = Signal(
                 id=f"{state.run}/{call}/{attempt}",
@@ -190,9 +190,9 @@ class Effects:
             await host.log.post(child, encode(signal))
             await queue_again(host.log, host.tasks, child)
             return
-        await host.calls.withdraw(f"calls.{worker}.*.{state.run}.{call}.{attempt}")
+        await host.calls.withdraw(f"calls.{worker.place}.*.{state.run}.{call}.{attempt}")
         withdrawal = Withdrawal(state.run, call, attempt)
-        await host.bus.publish(subjects.withdraw(worker), encode(withdrawal))
+        await host.bus.publish(subjects.withdraw(worker.place), encode(withdrawal))
 
     # ------------------------------------------------------------------------------------------ end
 

@@ -95,6 +95,13 @@ class JetStreamQueue:
                 f"consumer {name}",
             )
 
+    async def drop(self, consumers: Iterable[str]) -> None:
+        """End consumers that nobody pulls from. What stands in the queue stays there."""
+        for name in consumers:
+            path = f"$JS.API.CONSUMER.DELETE.{self.stream}.{name}"
+            with contextlib.suppress(Refused):  # it is not there
+                await persist(lambda path=path: self.broker.request(path), PUT_S, name)  # type: ignore[misc]
+
     async def present(self) -> None:
         """Wait until the stream is there: one in memory is gone when its server restarts."""
         path = f"$JS.API.STREAM.INFO.{self.stream}"

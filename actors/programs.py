@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Literal
@@ -75,6 +76,8 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     name; see `policies.asks`."""
     specs: tuple[WorkerSpec, ...] = ()
     """For a worker: what it hosts; several where they share a session."""
+    folders: tuple[str, ...] = ()
+    """For a worker: where its modules are imported from, besides where Python looks anyway."""
     redact: Redaction = EVERYTHING
     """What is taken for a secret, and never stored."""
     secrets: str = ""
@@ -107,10 +110,13 @@ class Health(msgspec.Struct, frozen=True):
     """How an actor is doing."""
 
     queues: dict[str, Pulled]
-    """Each queue that it pulls: ``tasks``, or the names of its workers."""
+    """Each queue that it pulls: ``tasks``, or the places of its workers."""
     connected: bool
     failed: str = ""
     """Why it can't work, and what to do about it; empty if it can."""
+    offers: tuple[WorkerSpec, ...] = ()
+    """All that its server offers, by bare names and full addresses, where that is no more what is
+    hosted."""
 
 
 def own_process() -> None:
@@ -150,7 +156,7 @@ def placed(pool: Pool) -> dict[str, tuple[WorkerSpec, ...]]:
         if spec.kind in UNHOSTED:
             continue
         for number in range(1, spec.replicas + 1):
-            name = f"host-{spec.host}" if spec.host else f"worker-{spec.name}"
+            name = f"host-{spec.host}" if spec.host else f"worker-{spec.place}"
             found[f"{name}-{number}"] = (*found.get(f"{name}-{number}", ()), spec)
     return found
 
@@ -163,13 +169,14 @@ class Program:
         broker: Broker,
         health: Mapping[str, Callable[[], tuple[int, int]]],
         stop: Callable[[], Awaitable[None]],
+        offers: Callable[[], tuple[WorkerSpec, ...]] = tuple,
     ) -> None:
-        self._broker, self._health, self._stop = broker, health, stop
+        self._broker, self._health, self._stop, self._offers = broker, health, stop, offers
 
     async def health(self) -> Health:
         """See `Health`."""
         queues = {queue: Pulled(*ask()) for queue, ask in self._health.items()}
-        return Health(queues, self._broker.client.is_connected)
+        return Health(queues, self._broker.client.is_connected, offers=self._offers())
 
     async def stop(self) -> None:
         """Hand everything back, and disconnect."""
@@ -259,6 +266,9 @@ async def _send_again(conductor: Conductor, calls: JetStreamQueue) -> None:
 async def _workers(declared: Declared) -> Program:
     for name, value in declared.variables.items():
         os.environ.setdefault(name, value)
+    for folder in declared.folders:
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
     redactor = Redactor(declared.redact)
     secrets = [Secrets.of(spec, redactor, declared.secrets) for spec in declared.specs]
     adapters = [
@@ -276,7 +286,7 @@ async def _workers(declared: Declared) -> Program:
             bus=NatsBus(broker),
             clock=now_ms,
             options=WorkerOptions(
-                replica=f"{declared.name}/{adapter.spec.name}" if together else declared.name,
+                replica=f"{declared.name}/{adapter.spec.place}" if together else declared.name,
                 lease_s=declared.lease_s,
             ),
             secrets=own,
@@ -290,6 +300,9 @@ async def _workers(declared: Declared) -> Program:
         if flush is not None:
             await asyncio.to_thread(flush)
 
+    def offers() -> tuple[WorkerSpec, ...]:
+        return next((worker.offers for worker in started if worker.offers), ())
+
     for worker in started:
         await worker.start()
-    return Program(broker, {worker.spec.name: worker.health for worker in started}, stop)
+    return Program(broker, {worker.spec.place: worker.health for worker in started}, stop, offers)

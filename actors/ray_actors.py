@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 from collections.abc import Coroutine
+from hashlib import sha256
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -23,6 +24,7 @@ from actors.logs import log_to
 from actors.programs import Declared, Health, Program, known_to, now_ms, own_process, start
 from actors.supervisor import PATIENCE_S, Supervisor
 from protocol import subjects
+from protocol.actions import WorkerSpec
 from protocol.errors import Busy, PodiumError, TimedOut, Unreachable
 from protocol.secret_forms import EVERYTHING
 from replay.archive.archiver import Archiver
@@ -48,6 +50,22 @@ STOP_S: Final = 10.0
 """Seconds that an actor may take to hand back what it has."""
 
 _T = TypeVar("_T")
+
+
+class Looked(msgspec.Struct, frozen=True):
+    """How the actors of a deployment are."""
+
+    declared: str
+    """Which, see `fingerprint`."""
+    missing: dict[str, str]
+    """Those that have not worked yet, and why they can't, where that is known."""
+    offers: dict[str, tuple[WorkerSpec, ...]]
+    """What the servers of actors offer, where that is no more what they host."""
+
+
+def fingerprint(encoded: bytes) -> str:
+    """What tells one declaration of actors from another."""
+    return sha256(encoded).hexdigest()
 
 
 class LoopThread:
@@ -240,15 +258,24 @@ class SupervisorActor:
                     await broker.close()
             await asyncio.sleep(PATIENCE_S)
 
-    def is_for(self, encoded: bytes) -> bool:
-        """Whether it looks after just these actors."""
-        return self._encoded == encoded
+    def look(self, of: str) -> bytes | None:
+        """How the actors are (`Looked`); None if others than those were declared here.
 
-    def missing(self) -> dict[str, str]:
-        """The actors that have not worked yet, and why they can't, where that is known."""
+        Args:
+            of: What was declared, see `fingerprint`.
+        """
         if self._running.done():
             raise RuntimeError(f"the supervisor ended: {self._running.exception()}")
-        return self._supervisor.missing
+        if fingerprint(self._encoded) != of:
+            return None
+        supervisor = self._supervisor
+        return msgspec.json.encode(Looked(of, supervisor.missing, supervisor.offers))
+
+    def declare(self, encoded: bytes) -> None:
+        """Have these actors looked after and no others; ends the others."""
+        declared = msgspec.json.decode(encoded, type=list[Declared])
+        self._thread.call(self._supervisor.declare(declared), START_S)
+        self._encoded, self._declared = encoded, declared
 
     def stop(self) -> None:
         """Stop every actor."""

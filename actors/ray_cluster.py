@@ -1,9 +1,11 @@
 """Ray's driver: a process that starts or joins a cluster and ends when it is lost.
 
-    python -m actors.ray_cluster < one line of JSON
+    python -m actors.ray_cluster < one line of JSON (`Asked`)
 
-It answers with ``{"ready": true}`` on a line of its own. The end of its input ends it. It keeps
-nothing: whoever started it starts another, on a fresh cluster, and the log has everything.
+It answers with ``{"ready": true}`` on a line of its own. Each further line of its input is another
+list of actors that should be there (`Declared`), and whenever there is something else to tell of
+them it prints ``{"looked": Looked}``. The end of its input ends it. It keeps nothing: whoever
+started it starts another, on a fresh cluster, and the log has everything.
 """
 
 import contextlib
@@ -24,7 +26,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from actors import descendants
 from actors.logs import log_to
 from actors.programs import Declared
-from actors.ray_actors import NAMESPACE, SupervisorActor
+from actors.ray_actors import NAMESPACE, Looked, SupervisorActor, fingerprint
 from protocol.limits import MAX_DETAIL_CHARS
 from protocol.secret_forms import EVERYTHING
 
@@ -62,6 +64,9 @@ SPARE_CPUS: Final = 4
 """Logical processors beyond one per actor, so that Ray starts enough processes ahead. Our actors
 claim none."""
 
+READ_BYTES: Final = 65_536
+"""Bytes of the input that are read at a time: what a pipe holds."""
+
 SUPERVISOR: Final = "podium-supervisor"
 
 
@@ -84,7 +89,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 def main() -> int:
     """Be the driver until the input ends (0) or the cluster is lost (1)."""
-    asked = msgspec.json.decode(sys.stdin.buffer.readline(), type=Asked)
+    lines = _Lines(sys.stdin.fileno())
+    asked = msgspec.json.decode(lines.next(None) or b"", type=Asked)
     log_to("", redaction=asked.declared[0].redact if asked.declared else EVERYTHING)
     descendants.adopt()
     leaving = threading.Event()
@@ -96,7 +102,7 @@ def main() -> int:
         logger.exception("no cluster")
         _say({"error": f"{type(error).__name__}: {error}"[:MAX_DETAIL_CHARS]})
         return 1
-    code = _serve(asked)
+    code = _serve(asked, lines)
     leaving.set()
     if code and not asked.address:
         _abandon()
@@ -106,14 +112,37 @@ def main() -> int:
     return code
 
 
-def _serve(asked: Asked) -> int:
-    supervisor = _supervisor(asked)
-    if not _await_ready(supervisor):
+class _Lines:
+    """The lines of an input that may say nothing for long."""
+
+    def __init__(self, number: int) -> None:
+        self._number, self._read, self.ended = number, b"", False
+
+    def next(self, within_s: float | None) -> bytes | None:
+        """The next line; None if none comes in time, or none ever will."""
+        while b"\n" not in self._read and not self.ended:
+            readable, _, _ = select.select([self._number], [], [], within_s)
+            if not readable:
+                return None
+            data = os.read(self._number, READ_BYTES)
+            self._read += data
+            self.ended = not data
+        line, newline, rest = self._read.partition(b"\n")
+        if not newline:
+            return None
+        self._read = rest
+        return line
+
+
+def _serve(asked: Asked, lines: _Lines) -> int:
+    declared = msgspec.json.encode(asked.declared)
+    supervisor = _supervisor(asked, declared)
+    if not _await_ready(supervisor, declared, lines):
         if asked.address:
             _stop(supervisor)
         return 1
     _say({"ready": True})
-    return _watch(supervisor)
+    return _watch(supervisor, declared, lines)
 
 
 def _end_with_ray(leaving: threading.Event) -> None:
@@ -166,7 +195,7 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), KNOCK_S).close()
 
 
-def _supervisor(asked: Asked) -> Any:
+def _supervisor(asked: Asked, declared: bytes) -> Any:
     env: dict[str, str] = {}
     if asked.address:
         names = ("PYTHONPATH", "OPENAI_BASE_URL", "OPENAI_API_KEY")
@@ -181,24 +210,35 @@ def _supervisor(asked: Asked) -> Any:
         num_cpus=0,
         max_concurrency=4,
     )
-    encoded = msgspec.json.encode(asked.declared)
-    supervisor: Any = remote.remote(encoded, asked.namespace, env, asked.log)
-    if asked.address and not ray.get(supervisor.is_for.remote(encoded), timeout=READY_S):
+    supervisor: Any = remote.remote(declared, asked.namespace, env, asked.log)
+    found = supervisor.look.remote(fingerprint(declared))
+    if asked.address and ray.get(found, timeout=READY_S) is None:
         logger.warning("the cluster has this deployment's actors of an earlier start: ending them")
         _stop(supervisor)
-        supervisor = remote.remote(encoded, asked.namespace, env, asked.log)
+        supervisor = remote.remote(declared, asked.namespace, env, asked.log)
     return supervisor
 
 
-def _await_ready(supervisor: Any) -> bool:
+def _look(supervisor: Any, declared: bytes) -> Looked | None:
+    """How the actors are. None if the supervisor was told others: it gets told these."""
+    found = ray.get(supervisor.look.remote(fingerprint(declared)), timeout=ANSWER_S)
+    if found is None:  # those that it was made with, if Ray has restarted it
+        ray.get(supervisor.declare.remote(declared), timeout=STOP_S)
+        return None
+    return msgspec.json.decode(found, type=Looked)
+
+
+def _await_ready(supervisor: Any, declared: bytes, lines: _Lines) -> bool:
     deadline = time.monotonic() + READY_S
     missing: dict[str, str] = {}
     while time.monotonic() < deadline:
-        if _input_ended(0):
+        lines.next(0)
+        if lines.ended:
             return False
         with contextlib.suppress(RayError, GetTimeoutError):
-            missing = ray.get(supervisor.missing.remote(), timeout=ANSWER_S)
-            if not missing:
+            found = _look(supervisor, declared)
+            missing = {} if found is None else found.missing
+            if found is not None and not missing:
                 return True
             if failed := [f"{name}: {why}" for name, why in missing.items() if why]:
                 _say({"error": "; ".join(failed)[:MAX_DETAIL_CHARS]})
@@ -208,12 +248,21 @@ def _await_ready(supervisor: Any) -> bool:
     return False
 
 
-def _watch(supervisor: Any) -> int:
-    silences = 0
-    while not _input_ended(LOOK_S):
+def _watch(supervisor: Any, declared: bytes, lines: _Lines) -> int:
+    silences, told = 0, None
+    while True:
+        busy = not silences and (told is None or bool(told.missing))
+        line = lines.next(LOOK_S / 5 if busy else LOOK_S)
+        if lines.ended:
+            break
+        if line is not None:
+            declared, told = line, None
         try:
-            ray.get(supervisor.missing.remote(), timeout=ANSWER_S)
+            found = _look(supervisor, declared)
             silences = 0
+            if found is not None and found != told:
+                told = found
+                _say({"looked": msgspec.to_builtins(found)})
         except (RayError, GetTimeoutError) as error:
             silences += 1
             logger.warning("the supervisor does not answer (%d): %s", silences, error)
@@ -237,11 +286,6 @@ def _node_lives() -> bool:
         return any(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
     except Exception:  # the control store itself is gone
         return False
-
-
-def _input_ended(within_s: float) -> bool:
-    readable, _, _ = select.select([sys.stdin], [], [], within_s)
-    return bool(readable) and not sys.stdin.buffer.read(1)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from actors.programs import Declared, Health
+from protocol.actions import WorkerSpec
 
 logger = logging.getLogger("podium.supervisor")
 
@@ -44,6 +45,10 @@ class Actors(Protocol):
         """End it, however it is doing, and start it anew."""
         ...
 
+    async def stop(self, declared: Declared) -> None:
+        """Have it hand back what it has, and end it."""
+        ...
+
     async def backlog(self, declared: Declared, queue: str) -> int:
         """How many messages wait for it in one of its queues."""
         ...
@@ -58,6 +63,7 @@ class _Watched:
         self.replaced_at = now
         self.seen = False
         self.failed = ""
+        self.offers: tuple[WorkerSpec, ...] = ()
 
 
 class Supervisor:
@@ -65,7 +71,7 @@ class Supervisor:
 
     Args:
         actors: Where they live.
-        declared: Which should be there.
+        declared: Which should be there at first.
         clock: Seconds, monotonic.
     """
 
@@ -77,6 +83,8 @@ class Supervisor:
     ) -> None:
         self.actors, self.clock = actors, clock
         self._watched = [_Watched(each, clock()) for each in declared]
+        self._one_at_a_time = asyncio.Lock()
+        """Held by a look and by a change: an actor that is being ended must not be started."""
 
     @property
     def ready(self) -> bool:
@@ -88,6 +96,26 @@ class Supervisor:
         """The actors that have not worked yet, and why they can't, where that is known."""
         return {each.declared.name: each.failed for each in self._watched if not each.seen}
 
+    @property
+    def offers(self) -> dict[str, tuple[WorkerSpec, ...]]:
+        """What the servers of actors offer, where that is no more what they host."""
+        return {each.declared.name: each.offers for each in self._watched if each.offers}
+
+    async def declare(self, declared: Sequence[Declared]) -> None:
+        """Have these actors there and no others. One that is there under its name stays."""
+        async with self._one_at_a_time:
+            there = {watched.declared.name: watched for watched in self._watched}
+            names = {each.name for each in declared}
+            self._watched = []
+            for each in declared:
+                watched = there.get(each.name) or _Watched(each, self.clock())
+                watched.declared = each
+                self._watched.append(watched)
+            gone = [watched.declared for name, watched in there.items() if name not in names]
+            for each in gone:
+                logger.info("actor %s is not needed any more: ended", each.name)
+            await asyncio.gather(*(self.actors.stop(each) for each in gone))
+
     async def run(self) -> None:
         """Look after the actors until cancelled."""
         while True:
@@ -96,7 +124,8 @@ class Supervisor:
 
     async def look(self) -> None:
         """One look at every actor, at all of them at once."""
-        await asyncio.gather(*(self._look_at(watched) for watched in self._watched))
+        async with self._one_at_a_time:
+            await asyncio.gather(*(self._look_at(watched) for watched in self._watched))
 
     async def _look_at(self, watched: _Watched) -> None:
         try:
@@ -116,7 +145,7 @@ class Supervisor:
         if health is None:
             watched.silences += 1
             return "does not answer" if watched.silences >= MAX_SILENCES else ""
-        watched.silences, watched.failed = 0, health.failed
+        watched.silences, watched.failed, watched.offers = 0, health.failed, health.offers
         if health.failed:
             return f"can't work: {health.failed}"
         watched.seen = True

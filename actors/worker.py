@@ -144,6 +144,8 @@ class Worker:
         ``handed_back``."""
         self.taken = 0
         """Call messages taken so far."""
+        self.offers: tuple[WorkerSpec, ...] = ()
+        """All that its server offers, since that is no more what is hosted; see `Changing`."""
         if isinstance(adapter, Changing):
             adapter.changed = self._changed
         self._slots = asyncio.Semaphore(self.spec.concurrency)
@@ -156,8 +158,8 @@ class Worker:
         """Begin to take calls."""
         self._spawn(self._heartbeat())
         await self.bus.listen("stats", self._stats)
-        await self.bus.listen(subjects.withdraw(self.spec.name), self._withdrawn)
-        names = [f"calls-{self.spec.name}-{priority}" for priority in subjects.PRIORITIES]
+        await self.bus.listen(subjects.withdraw(self.spec.place), self._withdrawn)
+        names = [f"calls-{self.spec.place}-{priority}" for priority in subjects.PRIORITIES]
         self._puller = await self.calls.pull(names, self._capacity, self._delivered)
 
     async def stop(self) -> None:
@@ -377,6 +379,7 @@ class Worker:
 
     def _changed(self, there: list[WorkerSpec]) -> None:
         self.counts["changed"] += 1
+        self.offers = tuple(there)
         found = next((each for each in there if each.adapter == self.spec.adapter), None)
         how = "is gone" if found is None else "takes other parameters than were recorded"
         logger.warning("worker %s: %s %s", self.spec.name, self.spec.adapter, how)

@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 import time
-from hashlib import sha256
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,17 +28,23 @@ from actors.embedded.launch import read_record
 from actors.jetstream_queue import JetStreamQueue, consumers_of
 from actors.logs import log_to
 from actors.programs import Connection, Declared, placed
+from actors.secrets import ambient
+from podium.cluster import Cluster
 from podium.config import BudgetTable, Config, age_ms
+from podium.roster import Roster, folders_of
 from podium.shelved import shelves_of
 from podium.tracing.keeper import Keeper
 from protocol import subjects
-from protocol.actions import Pool
+from protocol.actions import Pool, WorkerSpec
 from protocol.decisions import PolicySpec
-from protocol.errors import Conflict, PodiumError, Unreachable
+from protocol.errors import Conflict, PodiumError
+from protocol.redaction import Redactor
+from protocol.registry import Registered
 from protocol.secret_forms import Redaction
 from replay import durability
 from replay.address import shown
 from replay.broker import Broker
+from replay.registry_log import JetStreamRegistry
 from replay.streams import ensure_streams
 
 logger = logging.getLogger("podium.daemon")
@@ -46,9 +52,6 @@ logger = logging.getLogger("podium.daemon")
 RECORD: Final = "deployment.json"
 LOCK: Final = "deployment.lock"
 LOG: Final = "deployment.log"
-
-CLUSTER_READY_S: Final = 150.0
-"""Seconds that Ray and all actors may take to start."""
 
 RESTART_PAUSE_S: Final = 1.0
 """Seconds before a cluster is started anew, if it lived shorter than ``SHORT_LIFE_S``: one that
@@ -63,9 +66,6 @@ MAX_FAILURES: Final = 5
 PREPARE_PAUSE_S: Final = 2.0
 """Seconds before a broker that is back, and could not be prepared, is tried again: it may still be
 electing leaders, and each try is a handful of requests."""
-
-STOP_S: Final = 45.0
-"""Seconds that a cluster may take to hand everything back."""
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +83,10 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """Further ones that its conductors may import, or ask where they say."""
     budget: BudgetTable = BudgetTable()
     """The pool's own, likewise."""
+    folder: str = ""
+    """Where the pool's modules are imported from."""
+    tables: dict[str, str] = {}
+    """The pool's tables that take all that a server offers, by the names of their workers."""
     tied: bool
     """Whether it ends with its input."""
 
@@ -94,6 +98,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     pool: str
     workers: Pool
+    """What runs that begin get."""
+    earlier: tuple[WorkerSpec, ...] = ()
+    """What runs may have that began earlier, and is hosted for them: the latest."""
     policy: str = ""
     spec: PolicySpec | None = None
     budget: BudgetTable = BudgetTable()
@@ -114,16 +121,23 @@ class Daemon:
         self.asked, self.config = asked, asked.config
         self.folder = asked.config.path()
         self.server: NatsServer | None = None
-        self.cluster: asyncio.subprocess.Process | None = None
+        self.cluster = Cluster(self.config, self.folder / LOG)
+        self.roster = Roster(
+            self.cluster,
+            declare=self._declare,
+            changed=self._write,
+            redactor=Redactor(self.config.redact, ambient()),
+            secrets=self.config.secrets.place(),
+        )
         self.broker: Broker | None = None
         self.tracer = Keeper(self.config, self.folder / LOG, lambda: self._connection("tracer"))
         self.ending = asyncio.Event()
         self.reconnected = asyncio.Event()
+        self._began = asyncio.Event()
         self._processes = asyncio.Lock()
         """Held by whoever starts the broker or ends what is left of a cluster: a broker that is
         just being started is in no record yet, and would be ended with the rest."""
         self._preparing = asyncio.Lock()
-        self._started_at = 0.0
         self._label = ""
         self._url = ""
         self._since = time.time_ns() // 1_000_000
@@ -144,7 +158,7 @@ class Daemon:
             await self.tracer.start()
             await self._keep_going()
         finally:
-            await self._stop_cluster()
+            await self.cluster.stop()
             await self.tracer.stop()
             if not self.asked.tied:
                 (self.folder / RECORD).unlink(missing_ok=True)
@@ -159,11 +173,12 @@ class Daemon:
             self.ending.set()
 
     def _record(self) -> Record:
-        record = Record(
+        return Record(
             pid=os.getpid(),
             url=shown(self._connection("client").url),
             pool=self.asked.pool_name,
-            workers=self.asked.pool,
+            workers=self.roster.registry.pool,
+            earlier=tuple(each.spec for each in self.roster.earlier),
             policy=self.asked.policy,
             spec=self.asked.spec,
             budget=self.asked.budget,
@@ -172,12 +187,14 @@ class Daemon:
             durability=self._label,
             address=self.config.ray.address,
         )
+
+    def _write(self) -> None:
+        """Say so in the folder, too."""
         if not self.asked.tied:
             temporary = self.folder / f"{RECORD}.new"
-            temporary.write_bytes(msgspec.json.encode(record))
+            temporary.write_bytes(msgspec.json.encode(self._record()))
             temporary.chmod(0o600)
             temporary.replace(self.folder / RECORD)
-        return record
 
     async def _keep_going(self) -> None:
         """Keep broker and cluster going, each by itself: one may die while the other starts."""
@@ -186,6 +203,7 @@ class Daemon:
             self._keep_broker(),
             self._keep_prepared(),
             self._keep_cluster(),
+            self._keep_roster(),
             self.tracer.keep(),
         )
         tasks = {ending, *(asyncio.create_task(keeper) for keeper in keepers)}
@@ -212,8 +230,7 @@ class Daemon:
             await old.close()
         await self._prepare_until_done()
         self.tracer.renew()
-        if self.cluster is not None and self.cluster.returncode is None:
-            self.cluster.kill()
+        self.cluster.kill()
 
     async def _keep_prepared(self) -> None:
         """Mend what a broker that is back has lost: the calls' stream, which was in memory."""
@@ -233,20 +250,34 @@ class Daemon:
             await asyncio.sleep(PREPARE_PAUSE_S)
 
     async def _keep_cluster(self) -> None:
-        await self._start_cluster()
+        assert self.broker is not None
+        registry = JetStreamRegistry(self.broker)
+        asked = self.asked
+        await self.roster.begin(registry, asked.pool, asked.folder, asked.tables)
+        try:
+            await self._start_cluster()
+        except PodiumError as error:
+            await self.roster.settle(registry, error.message)
+            raise
+        if self.ending.is_set():
+            return
+        await self.roster.settle(registry, "")
+        self.roster.required = ()
+        self._began.set()
         if not self.ending.is_set():
+            self._write()
             _say({"ready": msgspec.to_builtins(self._record())})
         failures = 0
         while True:
-            await self._cluster_ended()
+            await self.cluster.ended()
             failures = await self._replace_cluster(failures)
             if not failures:
-                self._record()
+                self._write()
 
     async def _replace_cluster(self, failures: int) -> int:
         """Start a fresh one. Returns how many in a row did not start; raises after too many."""
         logger.warning("the Ray cluster ended: starting a fresh one")
-        if time.monotonic() - self._started_at < SHORT_LIFE_S:
+        if time.monotonic() - self.cluster.started_at < SHORT_LIFE_S:
             await asyncio.sleep(RESTART_PAUSE_S)
         try:
             await self._start_cluster()
@@ -299,8 +330,8 @@ class Daemon:
         tasks = JetStreamQueue(broker, subjects.TASKS, lease_s=self.config.lease_s)
         await tasks.ensure(consumers_of("tasks"))
         calls = JetStreamQueue(broker, subjects.CALLS, lease_s=self.config.lease_s)
-        for worker in self.asked.pool.workers:
-            await calls.ensure(consumers_of(worker.name))
+        for each in self.roster.hosted:
+            await calls.ensure(consumers_of(each.spec.place))
         self._label = await self._check_durability(broker)
 
     async def _check_durability(self, broker: Broker) -> str:
@@ -309,7 +340,7 @@ class Daemon:
 
     # -------------------------------------------------------------------------------------- cluster
 
-    def _declared(self) -> list[Declared]:
+    def _declared(self, hosted: Sequence[Registered]) -> list[Declared]:
         lease_s = self.config.lease_s
         conductor = Declared(
             name="conductor-1",
@@ -332,57 +363,34 @@ class Daemon:
                 connection=self._connection("worker"),
                 lease_s=lease_s,
                 specs=specs,
+                folders=folders_of(hosted, specs),
                 redact=self.config.redact,
                 secrets=self.config.secrets.place(),
                 variables=self.tracer.variables,
             )
-            for name, specs in placed(self.asked.pool).items()
+            for name, specs in placed(Pool(tuple(each.spec for each in hosted))).items()
         ]
         return [conductor, *workers]
 
+    def _declare(self) -> None:
+        """Have the cluster host what is to be hosted."""
+        self.cluster.declare(self._declared(self.roster.hosted))
+
+    async def _keep_roster(self) -> None:
+        """Follow the registry of workers, as soon as what it has at first is there."""
+        await self._began.wait()
+        await self.roster.keep(
+            lambda: self._connection("conductor").open("registry"), self.config.lease_s
+        )
+
     async def _start_cluster(self) -> None:
-        await self._stop_cluster()
+        """Start a fresh one with what it can't do without; the rest follows when it works."""
+        await self.cluster.stop()
         async with self._processes:
             await asyncio.to_thread(self._clear)
-        self._started_at = time.monotonic()
-        log = (self.folder / LOG).open("ab")
-        with log:
-            self.cluster = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "actors.ray_cluster",
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-                start_new_session=True,
-                env=_environment(self.config),
-            )
-        # Ray takes longer to load than a command that only reads takes as a whole.
-        from actors.ray_cluster import Asked as ClusterAsked
-
-        address = self.config.ray.address
-        here = "" if address else str(self.folder / LOG)
-        deployment = sha256(f"{self.folder}@{self.config.nats.url}".encode()).hexdigest()[:12]
-        asked = ClusterAsked(
-            declared=self._declared(), address=address, deployment=deployment, log=here
-        )
-        assert self.cluster.stdin is not None
-        assert self.cluster.stdout is not None
-        self.cluster.stdin.write(msgspec.json.encode(asked) + b"\n")
-        ready = asyncio.create_task(_ready(self.cluster.stdout))
-        ending = asyncio.create_task(self.ending.wait())
-        done, rest = await asyncio.wait(
-            {ready, ending}, timeout=CLUSTER_READY_S, return_when=asyncio.FIRST_COMPLETED
-        )
-        for task in rest:
-            task.cancel()
-        why = ready.result() if ready in done else f"no answer within {CLUSTER_READY_S:g} s"
-        if not why or ending in done:
-            return
-        raise Unreachable(
-            f"Ray or one of its actors did not start: {why}",
-            hint=f"more of it is at the end of {self.folder / LOG}",
-        )
+        needed = self.roster.required or self.roster.registry.offered
+        await self.cluster.start(self._declared(self.roster.those(needed)), self.ending)
+        self.cluster.news.set()
 
     def _clear(self) -> None:
         """End what a cluster that was killed has left: actors of the same names."""
@@ -390,42 +398,6 @@ class Daemon:
         spared = self.tracer.pids | ({guard.guard} if guard is not None else set())
         if left := descendants.kill(but=spared):
             logger.warning("killed %d processes that the last Ray cluster had left", left)
-
-    async def _cluster_ended(self) -> None:
-        if self.cluster is not None:  # else it did not start
-            await self.cluster.wait()
-
-    async def _stop_cluster(self) -> None:
-        cluster, self.cluster = self.cluster, None
-        if cluster is None or cluster.returncode is not None:
-            return
-        assert cluster.stdin is not None
-        cluster.stdin.close()
-        try:
-            await asyncio.wait_for(cluster.wait(), STOP_S)
-        except TimeoutError:
-            logger.warning("the Ray cluster does not end by itself: killing it")
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(cluster.pid, signal.SIGKILL)
-            await cluster.wait()
-
-
-def _environment(config: Config) -> dict[str, str]:
-    """Ray's driver's. `ray start` asks for a token by default, and drivers don't send one."""
-    environment = dict(os.environ)
-    if config.ray.address and (Path.home() / ".ray" / "auth_token").exists():
-        environment.setdefault("RAY_AUTH_MODE", "token")
-    return environment
-
-
-async def _ready(output: asyncio.StreamReader) -> str:
-    """Why the process isn't ready, as it says itself; "" if it is. It may print more than that."""
-    while line := await output.readline():
-        if line.startswith(b'{"ready"'):
-            return ""
-        if line.startswith(b'{"error"'):
-            return str(json.loads(line)["error"]).splitlines()[0]
-    return "it ended without a word"
 
 
 def connection(config: Config, server: NatsServer | None, role: Any) -> Connection:

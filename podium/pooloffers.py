@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from protocol.actions import Json, WorkerSpec
+from protocol.actions import Json, Pool, WorkerSpec
 from protocol.errors import PodiumError, Usage
 from protocol.limits import MAX_WORKER_NAME_CHARS, NAME_PATTERN
 from protocol.redaction import Redactor
@@ -57,7 +57,7 @@ class Offers:
 
     def one(self, asked: WorkerSpec) -> WorkerSpec:
         """The worker that an address names, as its server describes it."""
-        there = self._all(asked)
+        there = self.all_of(asked)
         found = next((spec for spec in there if spec.adapter == asked.adapter), None)
         if found is None:
             kind, _, part = asked.adapter.partition(":")
@@ -69,7 +69,7 @@ class Offers:
 
     def each(self, asked: WorkerSpec, only: tuple[str, ...]) -> dict[str, WorkerSpec]:
         """A worker for each that a server offers, or only for some, by what it will be called."""
-        there = self._all(asked)
+        there = self.all_of(asked)
         known = {name for spec in there for name in _names(spec)}
         if unknown := [name for name in only if name not in known]:
             raise Usage(
@@ -114,7 +114,7 @@ class Offers:
                 answers = threads.map(lambda question: question(), questions.values())
                 self._found.update(zip(questions, answers, strict=True))
 
-    def _all(self, asked: WorkerSpec) -> list[WorkerSpec]:
+    def all_of(self, asked: WorkerSpec) -> list[WorkerSpec]:
         """All that a server offers, or the error that it gave: nobody waits for it twice."""
         key, question = self._question(asked)
         if key not in self._found:
@@ -133,6 +133,55 @@ class Offers:
         kind = asked.adapter.partition(":")[0]
         key = kind, msgspec.json.encode(options, order="deterministic")
         return key, partial(_ask, asked.adapter, options, known.redactor)
+
+
+def rediscovered(
+    pool: Pool, tables: Mapping[str, str], offers: Offers
+) -> tuple[Pool, dict[str, str]]:
+    """A pool with the workers of servers as those offer them by now, and their tables.
+
+    A tool that is gone is no worker any more; one that is added is a worker of the table that takes
+    all. Workers of a server that can't be asked stay as they are.
+
+    Args:
+        pool: The pool.
+        tables: The tables that take all that a server offers, by the names of their workers.
+        offers: What was asked.
+    """
+    found: dict[str, WorkerSpec] = {}
+    taking: dict[str, str] = {}
+    for spec in pool.workers:
+        table = tables.get(spec.name, "")
+        try:
+            there = offers.all_of(spec) if discovers(spec.adapter) else ()
+        except PodiumError:
+            there = ()
+        if not there:
+            found[spec.name], taking[spec.name] = spec, table
+            continue
+        for each in there:
+            name = fitting(table, each.name) if table else spec.name
+            if each.adapter == spec.adapter:
+                found[name] = _as_offered(spec, each, described=bool(table))
+            elif table and name not in pool.by_name():
+                found.setdefault(name, _as_offered(spec, each, described=True, name=name))
+            else:
+                continue
+            taking[name] = table
+    return Pool(tuple(found.values())), taking
+
+
+def _as_offered(
+    spec: WorkerSpec, there: WorkerSpec, *, described: bool, name: str = ""
+) -> WorkerSpec:
+    return msgspec.structs.replace(
+        spec,
+        name=name or spec.name,
+        adapter=there.adapter,
+        queue="" if name else spec.queue,
+        parameters=there.parameters,
+        description=there.description if described else spec.description,
+    )
 
 
 def _ask(adapter: str, options: dict[str, Json], redactor: Redactor) -> _Answer:

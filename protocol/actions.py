@@ -113,6 +113,14 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     host: str = ""
     """The process that hosts it together with all workers of the pool that name the same, so that
     they can share a session; empty for a process of its own."""
+    queue: str = ""
+    """Where its calls wait, if not under its name: a deployment hosts several definitions of one
+    name while runs have the earlier ones, see `registry`."""
+
+    @property
+    def place(self) -> str:
+        """Where its calls wait: the token in their subjects, and the name of its actors."""
+        return self.queue or self.name
 
 
 class Pool(msgspec.Struct, frozen=True):

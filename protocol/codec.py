@@ -53,6 +53,7 @@ class CallMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     call: str
     attempt: int
     worker: str
+    """Its `WorkerSpec.place`."""
     arguments: dict[str, Json]
     timeout_ms: int
     sees: dict[str, Json] = {}

@@ -6,11 +6,12 @@
               log.<k>.<run>.i      the inbox: many writers
               hint.<run>.<c|i>     core NATS: the server's own republication of both, never stored
     TASKS     tasks.<priority>.<run>
-    CALLS     calls.<worker>.<priority>.<run>.<call>.<attempt>
+    CALLS     calls.<place>.<priority>.<run>.<call>.<attempt>
     BLOBS     blobs.<sha256>.<chunk>
     HEADS     heads.<run>
+    WORKERS   workers                 the registry's log
     live.<run>                     core NATS: progress, never stored
-    withdraw.<worker>              core NATS: attempts that nobody waits for any more
+    withdraw.<place>               core NATS: attempts that nobody waits for any more
 
 ``k`` is the shard of the log that a run lives in: the last character of its id.
 """
@@ -40,6 +41,10 @@ TASKS: Final = "TASKS"
 CALLS: Final = "CALLS"
 BLOBS: Final = "BLOBS"
 HEADS: Final = "HEADS"
+WORKERS: Final = "WORKERS"
+
+REGISTRY: Final = "workers"
+"""Where the registry's changes stand: what only a conductor's rights allow to say."""
 
 TASK: Final = "tasks.{priority}.{run}"
 CALL: Final = "calls.{worker}.{priority}.{run}.{call}.{attempt}"
@@ -117,9 +122,9 @@ def task(priority: Priority, run: str) -> str:
     return f"tasks.{priority}.{run}"
 
 
-def call(worker: str, priority: Priority, run: str, call_id: str, attempt: int) -> str:
+def call(place: str, priority: Priority, run: str, call_id: str, attempt: int) -> str:
     """The one place of an attempt in the call queue."""
-    return f"calls.{worker}.{priority}.{run}.{call_id}.{attempt}"
+    return f"calls.{place}.{priority}.{run}.{call_id}.{attempt}"
 
 
 def blob(sha: str, chunk: int | str) -> str:
@@ -137,6 +142,6 @@ def live(run: str) -> str:
     return f"live.{run}"
 
 
-def withdraw(worker: str) -> str:
+def withdraw(place: str) -> str:
     """What the worker is told to stop."""
-    return f"withdraw.{worker}"
+    return f"withdraw.{place}"

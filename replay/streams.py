@@ -8,6 +8,7 @@ stream        retention   why so
 ``CALLS``     work queue  one message per attempt; in memory, for a conductor can derive it again
 ``BLOBS``     limits      one message per chunk, and no second; only the archiver removes any
 ``HEADS``     limits      the scrubber's last head of each run
+``WORKERS``   limits      the registry of workers: refuses what is new, as the logs of runs do
 ============  ==========  ==========================================================================
 """
 
@@ -25,6 +26,9 @@ conductors."""
 MAX_CALL_AGE_S: Final = 86_400
 """Seconds that a call may stand in the queue at all. Its own deadline is far shorter; this ends
 what nobody sent."""
+
+MAX_CHANGES: Final = 10_000
+"""Changes of the registry of workers: one an hour for a year. Whoever begins a run reads them."""
 
 MAX_TASKS: Final = 1_000_000
 """Runs that may be queued at a time."""
@@ -96,7 +100,13 @@ def definitions(shards: int, replicas: int) -> list[dict[str, Any]]:
         "max_msgs_per_subject": 1,
         "discard": "old",
     }
-    return [*logs, tasks, calls, blobs, heads]
+    workers = kept | {
+        "name": subjects.WORKERS,
+        "subjects": [subjects.REGISTRY],
+        "deny_delete": True,
+        "max_msgs": MAX_CHANGES,
+    }
+    return [*logs, tasks, calls, blobs, heads, workers]
 
 
 async def ensure_streams(broker: Broker, *, shards: int = 1, replicas: int = 1) -> None:

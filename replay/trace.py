@@ -312,7 +312,7 @@ class Projector:
         cause = self._scene.event(self._replied)
         planned, self._offered, self._said = self._offered, (), ""
         for index, call in enumerate(planned):
-            worker = self._workers.get(call.worker) or Party(call.worker)
+            worker = self._workers.get(call.worker) or Party(call.worker, place=call.worker)
             made = Called(worker, call.ref, call.arguments, cause, call.waits(event.round))
             self._calls[f"{event.round}-{index}"] = made
 

@@ -46,15 +46,17 @@ class Party(NamedTuple):
     model: str = ""
     turns: bool = False
     """Whether it may have turns of its own, see `trace_turns`."""
+    place: str = ""
+    """Where its calls wait."""
 
 
 def party(spec: WorkerSpec) -> Party:
     """What spans tell of a worker."""
     model = spec.options.get("model")
     if spec.kind != "agent" or not isinstance(model, str):
-        return Party(spec.name, spec.kind)
+        return Party(spec.name, spec.kind, place=spec.place)
     provider = spec.adapter.partition(":")[0]
-    return Party(spec.name, spec.kind, provider, model, has_turns(spec))
+    return Party(spec.name, spec.kind, provider, model, has_turns(spec), spec.place)
 
 
 class Offered(NamedTuple):
@@ -331,9 +333,9 @@ def message(scene: Scene, called: Called, tried: Tried) -> tuple[Span, Span]:
         place = subjects.task("high", subjects.child_id(scene.run, tried.call, tried.attempt))
         template, queue, group = subjects.TASK, "tasks", "tasks-high"
     else:
-        place = subjects.call(worker.name, scene.priority, scene.run, tried.call, tried.attempt)
+        place = subjects.call(worker.place, scene.priority, scene.run, tried.call, tried.attempt)
         template = subjects.CALL
-        queue, group = f"calls.{worker.name}", f"calls-{worker.name}-{scene.priority}"
+        queue, group = f"calls.{worker.place}", f"calls-{worker.place}-{scene.priority}"
     attributes = scene.common(tried.number, called.cause) | {
         semconv.MESSAGING_SYSTEM: semconv.NATS,
         semconv.DESTINATION_NAME: place,

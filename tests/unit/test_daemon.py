@@ -10,7 +10,7 @@ import pytest
 
 from actors import descendants
 from actors.embedded import NatsServer
-from podium import daemon
+from podium import cluster, daemon
 from podium.config import Config
 from podium.daemon import Asked, Daemon, only_one
 from protocol import subjects
@@ -95,7 +95,7 @@ async def test_a_broker_that_is_starting_is_not_ended_with_a_clusters_rest(
 
     monkeypatch.setattr(NatsServer, "start", start)
     monkeypatch.setattr(descendants, "kill", kill)
-    monkeypatch.setattr(daemon, "CLUSTER_READY_S", 0.0)
+    monkeypatch.setattr(cluster, "READY_S", 0.0)
     tried = Daemon(asked(tmp_path))
     starting = asyncio.create_task(tried._start_broker())
     async with asyncio.timeout(WITHIN_S):
@@ -103,7 +103,6 @@ async def test_a_broker_that_is_starting_is_not_ended_with_a_clusters_rest(
         with contextlib.suppress(Unreachable):
             await tried._start_cluster()
         await starting
-    if tried.cluster is not None:
-        tried.cluster.kill()
-        await tried.cluster.wait()
+    tried.cluster.kill()
+    await tried.cluster.stop()
     assert order == ["started", "cleared"]

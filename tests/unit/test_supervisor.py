@@ -2,6 +2,8 @@
 
 from collections import Counter
 
+import msgspec
+
 from actors.programs import Connection, Declared, Health, Pulled, placed
 from actors.supervisor import DEAF_S, MAX_SILENCES, PATIENCE_S, Supervisor
 from protocol.actions import Pool, WorkerSpec
@@ -23,6 +25,7 @@ class Actors:
         self.state: Health | None = Health({}, connected=True)
         self.waiting: Counter[str] = Counter()
         self.replaced = 0
+        self.stopped: list[str] = []
 
     def clock(self) -> float:
         return self.now
@@ -35,6 +38,9 @@ class Actors:
 
     async def replace(self, declared: Declared) -> None:
         self.replaced += 1
+
+    async def stop(self, declared: Declared) -> None:
+        self.stopped.append(declared.name)
 
     async def backlog(self, declared: Declared, queue: str) -> int:
         return self.waiting[queue]
@@ -81,6 +87,28 @@ async def test_an_actor_that_does_not_answer_is_started_anew() -> None:
         assert await looked(actors, supervisor, PATIENCE_S) == 0
     assert not supervisor.ready
     assert await looked(actors, supervisor, PATIENCE_S) == 1
+
+
+async def test_what_is_declared_anew_is_there_and_the_rest_is_ended() -> None:
+    actors = Actors()
+    other, third = (msgspec.structs.replace(HOST, name=name) for name in ("other", "third"))
+    supervisor = Supervisor(actors, [HOST, other], actors.clock)
+    await supervisor.look()
+    assert supervisor.ready
+    await supervisor.declare([other, third])
+    assert actors.stopped == [HOST.name]
+    assert supervisor.missing == {"third": ""}, "the one that stays is not waited for again"
+    await supervisor.look()
+    assert supervisor.ready
+
+
+async def test_what_servers_offer_by_now_is_told_by_actor() -> None:
+    actors = Actors()
+    supervisor = Supervisor(actors, [HOST], actors.clock)
+    offered = (WorkerSpec(name="query", adapter="mcp:query"),)
+    actors.state = Health({}, connected=True, offers=offered)
+    await supervisor.look()
+    assert supervisor.offers == {HOST.name: offered}
 
 
 def test_workers_of_one_host_share_a_process_for_each_replica() -> None:

@@ -1,0 +1,197 @@
+"""The registry of workers: what is offered, under which place, and what runs keep."""
+
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol import registry as reg
+from protocol.actions import UNHOSTED, Pool, WorkerSpec
+from protocol.errors import Busy, Usage
+from protocol.registry import EMPTY, ChangeAdmitted, Registry, WorkerRegistered, WorkerWithdrawn
+
+
+def tool(name: str, does: str = "", host: str = "") -> WorkerSpec:
+    return WorkerSpec(name=name, description=does, adapter=f"function:m:{name}", host=host)
+
+
+def told(registry: Registry, *workers: WorkerSpec, renewed: Sequence[str] = ()) -> Registry:
+    """After a change to these workers, which is tried and admitted if it has to be."""
+    said = reg.change(registry, Pool(workers), at=5, by="me", renewed=frozenset(renewed))
+    if said is None:
+        return registry
+    registry = reg.folded(registry, [said])
+    if registry.pending is not None:
+        registry = reg.folded(registry, [reg.verdict(registry, "", at=6)])
+    return registry
+
+
+def places(registry: Registry) -> dict[str, str]:
+    return {spec.name: spec.place for spec in registry.offered}
+
+
+def test_what_is_registered_is_offered_when_it_was_seen_to_work() -> None:
+    said = reg.change(EMPTY, Pool((tool("a"), tool("b"))), at=5, by="me", folder="/pool")
+    assert said is not None
+    assert (said.n, said.at, said.by) == (1, 5, "me")
+    registry = reg.folded(EMPTY, [said])
+    assert registry.offered == ()
+    assert registry.pending == said
+    assert [spec.name for spec in registry.tried] == ["a", "b"]
+    registry = reg.folded(registry, [reg.verdict(registry, "", at=6)])
+    assert registry.offered == (tool("a"), tool("b"))
+    assert registry.known["a"] == (tool("a"), "/pool", "", 1, 5)
+    assert registry.pending is None
+
+
+def test_what_can_not_work_changes_nothing_and_can_be_tried_again() -> None:
+    before = told(EMPTY, tool("a"))
+    said = reg.change(before, Pool((tool("a", "other"), tool("b"))), at=7)
+    assert said is not None
+    registry = reg.folded(before, [said])
+    registry = reg.folded(registry, [reg.verdict(registry, "no such command", at=8)])
+    assert registry.offered == before.offered
+    assert registry.refused == {said.n: "no such command"}
+    again = told(registry, tool("a", "other"), tool("b"))
+    assert places(again) == {"a": "a@2", "b": "b"}
+
+
+def test_a_changed_worker_has_a_place_of_its_own_and_runs_keep_the_earlier_one() -> None:
+    before = told(EMPTY, tool("a"), tool("b"))
+    registry = told(before, tool("a", "better"), tool("b"))
+    assert places(registry) == {"a": "a@2", "b": "b"}
+    assert list(registry.earlier) == ["a"]
+    assert reg.hosts(registry, before.offered[0])
+    assert not reg.hosts(registry, tool("a", "a third"))
+    assert reg.hosted(registry, tool("a", "better")) == registry.offered[0]
+    assert reg.hosted(registry, tool("a")) == tool("a")
+    assert reg.hosted(registry, tool("a", "a third")) is None
+
+
+def test_a_definition_that_comes_back_has_the_place_that_it_had() -> None:
+    registry = told(told(told(EMPTY, tool("a")), tool("a", "better")), tool("a"))
+    assert places(registry) == {"a": "a"}
+    registry = told(registry, tool("a", "third"))
+    assert places(registry) == {"a": "a@3"}
+
+
+def test_a_withdrawn_worker_is_offered_to_nobody_and_still_hosted_for_those_who_have_it() -> None:
+    before = told(EMPTY, tool("a"), tool("b"))
+    said = reg.change(before, Pool((tool("a"),)), at=7)
+    assert said is not None
+    assert said.events == (WorkerWithdrawn(name="b"), ChangeAdmitted(change=said.n))
+    registry = reg.folded(before, [said])
+    assert registry.offered == (tool("a"),)
+    assert reg.hosts(registry, tool("b"))
+
+
+def test_a_renamed_worker_stays_where_it_is() -> None:
+    before = told(EMPTY, tool("a"), tool("b"))
+    renamed = msgspec.structs.replace(tool("a"), name="z")
+    said = reg.change(before, Pool((renamed, tool("b"))), at=7)
+    assert said is not None
+    hosted = msgspec.structs.replace(renamed, queue="a")
+    assert said.events == (
+        WorkerRegistered(spec=hosted, replaces="a"),
+        ChangeAdmitted(change=said.n),
+    )
+    registry = reg.folded(before, [said])
+    assert registry.offered == (hosted, tool("b"))
+    assert reg.hosts(registry, tool("a"))  # as a run has it that began before
+
+
+def test_a_name_that_was_given_up_is_free_and_its_place_is_not() -> None:
+    renamed = msgspec.structs.replace(tool("a"), name="z")
+    registry = told(told(EMPTY, tool("a")), renamed)
+    registry = told(registry, renamed, tool("a", "another"))
+    assert places(registry) == {"z": "a", "a": "a@2"}
+
+
+def test_two_names_of_one_definition_that_both_stay_are_two_workers() -> None:
+    twin = msgspec.structs.replace(tool("a"), name="twin")
+    assert places(told(told(EMPTY, tool("a")), tool("a"), twin)) == {"a": "a", "twin": "twin"}
+
+
+def test_workers_of_one_process_change_together() -> None:
+    before = told(EMPTY, tool("a", host="files"), tool("b", host="files"), tool("c"))
+    registry = told(before, tool("a", host="files"), tool("b", "new", host="files"), tool("c"))
+    assert places(registry) == {"a": "a@2", "b": "b@2", "c": "c"}
+    assert {spec.host for spec in registry.offered} == {"files@2", ""}
+    assert all(reg.hosts(registry, spec) for spec in before.offered)
+
+
+def test_workers_of_one_process_are_renamed_together() -> None:
+    before = told(EMPTY, tool("a", host="files"), tool("b", host="files"))
+    renamed = [msgspec.structs.replace(tool(n, host="disk"), name=f"disk_{n}") for n in "ab"]
+    registry = told(before, *renamed)
+    assert places(registry) == {"disk_a": "a", "disk_b": "b"}
+    assert {spec.host for spec in registry.offered} == {"files"}
+
+
+def test_what_is_renewed_has_a_place_of_its_own_though_its_definition_is_the_same() -> None:
+    registry = told(told(EMPTY, tool("a"), tool("b")), tool("a"), tool("b"), renewed=["a"])
+    assert places(registry) == {"a": "a@2", "b": "b"}
+    assert reg.hosted(registry, tool("a")) == registry.offered[0]
+    with pytest.raises(Usage, match="no worker 'x' to renew"):
+        told(registry, tool("a"), renewed=["x"])
+
+
+def test_what_needs_no_host_is_offered_at_once() -> None:
+    boss = WorkerSpec(name="boss", kind="conductor", adapter="conductor")
+    registry = told(EMPTY, tool("a"), boss)
+    changed = msgspec.structs.replace(boss, description="Asks back.")
+    said = reg.change(registry, Pool((tool("a"), changed)), at=9)
+    assert said is not None
+    assert said.events[-1] == ChangeAdmitted(change=said.n)
+    assert reg.folded(registry, [said]).offered[1] == changed
+
+
+def test_one_change_is_tried_at_a_time() -> None:
+    said = reg.change(EMPTY, Pool((tool("a"),)), at=1)
+    assert said is not None
+    with pytest.raises(Busy, match="change 1 of the workers is still being tried"):
+        reg.change(reg.folded(EMPTY, [said]), Pool((tool("b"),)), at=2)
+
+
+SPECS = st.builds(
+    WorkerSpec,
+    name=st.sampled_from("abcd"),
+    kind=st.sampled_from(["tool", "tool", "agent", "person"]),
+    description=st.sampled_from(["", "one", "two"]),
+    host=st.sampled_from(["", "", "files"]),
+)
+POOLS = st.lists(SPECS, min_size=1, max_size=4, unique_by=lambda spec: spec.name).map(
+    lambda specs: [msgspec.structs.replace(s, host="") if s.kind in UNHOSTED else s for s in specs]
+)
+
+
+@given(st.lists(st.tuples(POOLS, st.booleans(), st.booleans()), max_size=6))
+def test_the_offered_pool_is_the_wanted_one_and_what_runs_have_stays_hosted(
+    steps: list[tuple[list[WorkerSpec], bool, bool]],
+) -> None:
+    registry, log, recorded = EMPTY, [], []
+    for workers, works, renew in steps:
+        renewed = frozenset({workers[0].name}) if renew else frozenset()
+        said = reg.change(registry, Pool(tuple(workers)), at=1, renewed=renewed)
+        before = registry.offered
+        if said is not None:
+            log.append(said)
+            registry = reg.folded(registry, [said])
+        if registry.pending is not None:
+            log.append(reg.verdict(registry, "" if works else "it does not start", at=2))
+            registry = reg.folded(registry, log[-1:])
+            if not works:
+                assert registry.offered == before
+                continue
+        assert [reg.definition(s) for s in registry.offered] == list(map(reg.definition, workers))
+        assert reg.change(registry, Pool(tuple(workers)), at=3) is None
+        assert [reg.hosted(registry, spec) for spec in workers] == list(registry.offered)
+        hosted = [spec for spec in registry.offered if spec.kind not in UNHOSTED]
+        assert len({spec.place for spec in hosted}) == len(hosted)
+        recorded += hosted
+    assert all(reg.hosts(registry, spec) for spec in recorded)
+    assert reg.folded(EMPTY, log) == registry
+    read = msgspec.json.decode(msgspec.json.encode(log), type=list[reg.Change])
+    assert reg.folded(EMPTY, read) == registry
