@@ -3,6 +3,7 @@
 Each check raises an error that names what is wrong, and what to do about it.
 """
 
+from collections.abc import Iterable
 from typing import Final, TypeVar
 
 import msgspec
@@ -17,6 +18,7 @@ from protocol.errors import Conflict, InvalidData, TooLarge, Usage
 from protocol.events import RunForked
 from protocol.inbox import SET_ASIDE, Label, SignalKind
 from protocol.limits import MAX_POLICY_BYTES, MAX_POOL_BYTES, MAX_TASK_BYTES, MAX_WORKERS
+from protocol.registry import as_defined, as_recorded
 from protocol.run import evolve
 from protocol.schemas import check_schema
 from protocol.state import RunState
@@ -197,20 +199,21 @@ def _reopenable(state: RunState, fork: Fork) -> None:
             )
 
 
-def unlike(hosted: Pool, pool: Pool) -> str:
-    """Why a deployment that hosts one pool can't make the calls of another; "" if it can."""
-    there = {worker.name: _written(worker) for worker in hosted.workers}
-    missing = [w.name for w in pool.workers if w.name not in there]
-    other = [w.name for w in pool.workers if there.get(w.name, b"") not in (b"", _written(w))]
+def unlike(hosted: Iterable[WorkerSpec], pool: Pool) -> str:
+    """Why a deployment that hosts some workers can't make a pool's calls; "" if it can."""
+    there = tuple(hosted)
+    names = {worker.name for worker in there}
+    absent = [
+        worker.name
+        for worker in pool.workers
+        if as_defined(there, worker) is None and not as_recorded(there, worker)
+    ]
+    missing = [name for name in absent if name not in names]
+    other = [name for name in absent if name in names]
     differs = f"without {', '.join(missing)}" if missing else ""
     if other:
         differs += f"{' and ' if missing else ''}with another definition of {', '.join(other)}"
     return differs
-
-
-def _written(worker: WorkerSpec) -> bytes:
-    """A definition as a record has it, to compare one that was never written with one read."""
-    return msgspec.json.encode(worker, order="deterministic")
 
 
 def _affords(budget: Budget, committed: Spend, policy: PolicySpec) -> None:

@@ -10,7 +10,9 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from hashlib import sha256
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
+
+import msgspec
 
 from actors import tracing
 from actors.ports import Clock
@@ -25,26 +27,26 @@ from podium.checks import (
     check_told,
     in_range,
 )
+from podium.people import Asked, answered, asked_in
+from podium.places import Places
 from podium.rows import Result, RunRow, result_of, row
 from protocol import subjects
-from protocol.actions import BlobRef, Json, Pool, Report, WorkerSpec
-from protocol.awaited import asked_people
+from protocol.actions import BlobRef, Json, Pool, WorkerSpec
 from protocol.budgets import Budget, Extension
 from protocol.codec import Commit, encode
 from protocol.commands import Fork, Start
 from protocol.decisions import PolicySpec, Task
-from protocol.errors import Ambiguous, Conflict, NotFound, TooLarge, Usage
+from protocol.errors import Ambiguous, Conflict, NotFound, Usage
 from protocol.events import Edit
 from protocol.inbox import Label, Signal, SignalKind
-from protocol.limits import MAX_INLINE_BYTES
 from protocol.redaction import Redactor
-from protocol.rules import begun_at
 from protocol.state import RunState
 from protocol.subjects import Priority
 from replay import forks
 from replay.chain import RunLog
 from replay.damage import Known
 from replay.log import EventLog
+from replay.registry_log import RegistryLog
 from replay.verify import Verified, verify_run
 
 LOOK_S: Final = 2.0
@@ -65,19 +67,6 @@ _WAKES: Final[frozenset[SignalKind]] = frozenset({"resume", "extend", "answer", 
 _T = TypeVar("_T")
 
 
-class Asked(NamedTuple):
-    """A question to a person."""
-
-    run: str
-    call: str
-    who: str
-    """The worker's name."""
-    arguments: dict[str, Json]
-    """``question``, and perhaps ``choices``."""
-    since: int
-    """Milliseconds since the epoch."""
-
-
 class Client:
     """Everything that a user does with runs.
 
@@ -91,6 +80,7 @@ class Client:
         look_s: Seconds between two looks of a watcher that hears nothing.
         redactor: Takes secrets out of what is said; by default those of well-known forms. What it
             goes by is recorded with each run.
+        registry: Of the deployment's workers; without one, each is hosted under its name.
     """
 
     def __init__(
@@ -104,10 +94,11 @@ class Client:
         shards: int = 1,
         look_s: float = LOOK_S,
         redactor: Redactor | None = None,
+        registry: RegistryLog | None = None,
     ) -> None:
         self._redactor = redactor or Redactor()
         self._pool: tuple[Pool, Pool] | None = None
-        self._log, self._tasks = log, tasks
+        self._log, self._tasks, self._places = log, tasks, Places(registry)
         self.by = by
         self._clock, self._randomness = clock, randomness
         self._shards, self._look_s = shards, look_s
@@ -179,6 +170,7 @@ class Client:
 
     async def queue(self, start: Start) -> str:
         """Queue a run that `start` made. Raises `Unreachable` and `Busy`."""
+        start = msgspec.structs.replace(start, pool=await self._places.begun(start.pool))
         await self._tasks.put(subjects.task(start.priority, start.run), encode(start))
         return start.run
 
@@ -219,6 +211,7 @@ class Client:
         origin = forks.origin_at(log, at)
         state = log.state(at)
         redactor = self._redactor.also(state.redact, run)
+        workers = await self._places.forked(state.pool, workers)
         made = [
             redactor.fork(
                 Fork(
@@ -245,6 +238,10 @@ class Client:
         if self._pool is None or self._pool[0] is not pool:
             self._pool = (pool, self._redactor.pool(pool))
         return self._pool[1]
+
+    async def offered(self) -> Pool:
+        """The workers that the deployment offers to runs that begin, by its registry."""
+        return await self._places.offered()
 
     def new_run(self) -> str:
         """An id for a run that is about to be submitted."""
@@ -317,12 +314,7 @@ class Client:
     async def asked(self, run: str = "") -> list[Asked]:
         """What people are asked, by all runs or one, and have not answered; the oldest first."""
         runs = [run] if run else [each.run for each in await self.runs() if not each.outcome]
-        found: list[Asked] = []
-        for each in runs:
-            state = (await self._log.read(each)).state()
-            for name in asked_people(state) if state.phase != "ended" else ():
-                call, since = state.calls[name].call, begun_at(state, name)
-                found.append(Asked(each, name, call.worker, dict(call.arguments), since))
+        found = [one for each in runs for one in asked_in((await self._log.read(each)).state())]
         return sorted(found, key=lambda asked: asked.since)
 
     async def answer(self, run: str, call: str, value: Json, by: str = "") -> None:
@@ -337,29 +329,8 @@ class Client:
         """
         check_run(run)
         state = (await self._log.read(run)).state()
-        waiting = asked_people(state) if state.phase != "ended" else []
-        if call not in waiting:
-            there = f"answer one of: {', '.join(waiting)}" if waiting else "see: podium answer"
-            raise Conflict(f"run {run}: nobody is asked in call {call!r}", hint=there)
-        choices = state.calls[call].call.arguments.get("choices")
-        if choices and value not in choices:
-            raise Usage(
-                f"{value!r} is none of the answers that run {run} can go on with in call {call}",
-                hint=f"give one of: {', '.join(map(str, choices))}",
-            )
-        report = Report(
-            run=run,
-            call=call,
-            attempt=state.open[call],
-            status="OK",
-            value=self._redactor.also(state.redact, run).value(value),
-            by=by or self.by,
-        )
-        if (size := len(encode(report))) > MAX_INLINE_BYTES:
-            raise TooLarge(
-                f"the answer has {size} bytes of {MAX_INLINE_BYTES} at most",
-                hint="say where it is, such as a path that the workers can read",
-            )
+        redactor = self._redactor.also(state.redact, run)
+        report = answered(state, run, call, redactor.value(value), by or self.by)
         await self._log.post(run, encode(report))
         await queue_again(self._log, self._tasks, run)
 

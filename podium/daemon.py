@@ -254,6 +254,7 @@ class Daemon:
         registry = JetStreamRegistry(self.broker)
         asked = self.asked
         await self.roster.begin(registry, asked.pool, asked.folder, asked.tables)
+        await self._ensure_calls(self.broker)
         try:
             await self._start_cluster()
         except PodiumError as error:
@@ -329,10 +330,14 @@ class Daemon:
         await ensure_streams(broker, shards=self.config.shards, replicas=replicas)
         tasks = JetStreamQueue(broker, subjects.TASKS, lease_s=self.config.lease_s)
         await tasks.ensure(consumers_of("tasks"))
+        await self._ensure_calls(broker)
+        self._label = await self._check_durability(broker)
+
+    async def _ensure_calls(self, broker: Broker) -> None:
+        """The consumers by which workers take their calls."""
         calls = JetStreamQueue(broker, subjects.CALLS, lease_s=self.config.lease_s)
         for each in self.roster.hosted:
             await calls.ensure(consumers_of(each.spec.place))
-        self._label = await self._check_durability(broker)
 
     async def _check_durability(self, broker: Broker) -> str:
         settings = await read_settings(self.config, broker, self.server)

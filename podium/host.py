@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +20,7 @@ from actors.jetstream_queue import JetStreamQueue
 from actors.programs import now_ms
 from actors.secrets import ambient, named_keys
 from actors.workers.agent.chat import KEY_ENV, key_from
+from podium.applying import Applied, applied
 from podium.checks import unlike
 from podium.client import Client
 from podium.config import Config
@@ -28,12 +30,15 @@ from podium.shelved import no_broker, no_deployment, shelves_of
 from protocol import errors, subjects
 from protocol.errors import Conflict, PodiumError, TimedOut, Unreachable, Usage
 from protocol.redaction import Redactor
+from protocol.registry import Registry
 from protocol.secret_forms import Redaction
 from replay.broker import Broker
+from replay.connection import listen
 from replay.damage import Known
 from replay.durability import Settings
 from replay.foreign import Foreign, foreign
 from replay.jetstream_log import JetStreamLog
+from replay.registry_log import JetStreamRegistry
 from replay.scrub import BrokerLedger, Finding, Scrubber
 
 if TYPE_CHECKING:
@@ -62,7 +67,10 @@ class Host:
         known = ambient() | named_keys(KEY_ENV, key_from(KEY_ENV))
         redactor = Redactor(config.redact, known)
         log = shelves_of(config).over(JetStreamLog(broker))
-        self._client = Client(log, tasks, by=user, shards=shards, redactor=redactor)
+        self._registry = JetStreamRegistry(broker)
+        self._client = Client(
+            log, tasks, by=user, shards=shards, redactor=redactor, registry=self._registry
+        )
 
     @property
     def client(self) -> Client:
@@ -94,6 +102,40 @@ class Host:
         ledger = BrokerLedger(JetStreamLog(self.broker))
         kept = (await ledger.kept(run)).values()
         return {each.head.run: Known(each.head.n, each.head.hash) for each in kept}
+
+    async def registry(self) -> Registry:
+        """What was said of the deployment's workers."""
+        return await self._registry.read()
+
+    async def apply(
+        self, pool: LoadedPool, renewed: frozenset[str] = frozenset(), *, dry_run: bool = False
+    ) -> Applied:
+        """Have runs that begin get this pool's workers; returns when they do.
+
+        Args:
+            pool: The pool. Its policy, its budget and its forms of secrets don't count.
+            renewed: Workers that are taken for changed though their definition is the same.
+            dry_run: Whether to find out only what would be said.
+
+        Raises:
+            Unreachable: A worker of it can't work, and nothing has changed.
+            Busy, Conflict: Somebody else changes them.
+            Usage: ``renewed`` has no worker of the pool, or an option holds a secret.
+            TimedOut: It isn't known what came of it; `registry` will tell.
+        """
+        pool = _without_secrets(self.config, pool)
+        broker = await connection(self.config, self._server, "conductor").open("registry")
+        try:
+            return await applied(
+                JetStreamRegistry(broker),
+                pool,
+                renewed,
+                by=self._client.by,
+                woken=partial(listen, broker.client, subjects.REGISTRY),
+                dry_run=dry_run,
+            )
+        finally:
+            await broker.close()
 
     @contextlib.asynccontextmanager
     async def archiver(self, shelf: "ArchiveShelf") -> "AsyncIterator[Archiver]":
@@ -205,7 +247,7 @@ def _same(there: Record, pool: LoadedPool) -> None:
     So must be what its policy asks.
     """
     hint = "`podium down`, then `podium up --pool FILE`; or leave --pool out to use its own"
-    if differs := unlike(there.workers, pool.pool):
+    if differs := unlike((*there.workers.workers, *there.earlier), pool.pool):
         raise Usage(f"the standing deployment hosts pool {there.pool!r}, {differs}", hint=hint)
     hosted = (there.spec,) if there.spec is not None else ()
     for spec in filter(None, [pool.spec, *pool.endpoints]):
@@ -313,6 +355,8 @@ async def _start(config: Config, pool: LoadedPool, *, tied: bool) -> asyncio.sub
         policies=pool.policies,
         endpoints=pool.endpoints,
         budget=pool.budget,
+        folder=str(pool.folder),
+        tables=pool.tables,
         tied=tied,
     )
     try:

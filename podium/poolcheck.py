@@ -82,7 +82,8 @@ async def check(path: Path, secrets: str = "") -> list[Finding]:
 def _built(path: Path, secrets: str) -> tuple[PoolFile, list[WorkerSpec], dict[str, Usage]]:
     path = path.expanduser().absolute()
     file = read(path)
-    return (file, *build(path, file, secrets))
+    built = build(path, file, secrets)
+    return file, built.workers, built.problems
 
 
 def servers(path: Path | None, standing: Pool | None, secrets: str) -> list[Finding]:

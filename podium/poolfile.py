@@ -25,7 +25,7 @@ names the place and the cure. `podium.poolcheck` tries the workers out.
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 
@@ -138,6 +138,8 @@ class LoadedPool(msgspec.Struct, frozen=True):
     policies: tuple[str, ...] = ()
     endpoints: tuple[PolicySpec, ...] = ()
     """Further ones that a deployment has to host: of pools that share it."""
+    tables: dict[str, str] = {}
+    """The tables that take all that a server offers, by the names of their workers."""
 
     @property
     def folder(self) -> Path:
@@ -193,7 +195,7 @@ def load(path: str | Path, secrets: str = "") -> LoadedPool:
     """
     path = Path(path).expanduser().absolute()
     file = read(path)
-    workers, problems = build(path, file, secrets)
+    workers, problems, tables = build(path, file, secrets)
     for error in problems.values():
         raise error
     if not workers:
@@ -213,18 +215,28 @@ def load(path: str | Path, secrets: str = "") -> LoadedPool:
         policyfile.budget(file.policy, file.budget, path),
         file.redact,
         spec,
+        tables=tables,
     )
 
 
-def build(
-    path: Path, file: PoolFile, secrets: str = ""
-) -> tuple[list[WorkerSpec], dict[str, Usage]]:
-    """The workers that could be made, and what is wrong with each of the others, by its place."""
+class Built(NamedTuple):
+    """What could be made of a pool file."""
+
+    workers: list[WorkerSpec]
+    problems: dict[str, Usage]
+    """What is wrong with each of the others, by its place."""
+    tables: dict[str, str]
+    """See `LoadedPool`."""
+
+
+def build(path: Path, file: PoolFile, secrets: str = "") -> Built:
+    """The workers that could be made, and what is wrong with the others."""
     problems: dict[str, Usage] = {}
+    tables: dict[str, str] = {}
     try:
         unique(tuple(worker.name for worker in file.worker), str(path))
     except Usage as error:
-        return [], {"[[worker]]": error}
+        return Built([], {"[[worker]]": error}, {})
     import_from(path.parent)
     found: dict[str, WorkerSpec] = {}
     for name in (*filter(None, (file.pool.module,)), *file.pool.modules):
@@ -253,6 +265,8 @@ def build(
                         hint="Rename one of the tables, or leave the tool out with only = [...].",
                     )
                 named.add(single.name)
+                if table.adapter == base.adapter.partition(":")[0] and table.only is None:
+                    tables[single.name] = table.name
                 made = worker(single, base)
                 check_options(made, redactor)
                 found[made.name] = made
@@ -260,7 +274,7 @@ def build(
             if not (problems and isinstance(error, _NoAdapter)):
                 problems[table.name] = _placed(error, place)
             found.pop(table.name, None)
-    return list(found.values()), problems
+    return Built(list(found.values()), problems, tables)
 
 
 def _bases(

@@ -12,6 +12,7 @@ from actors.queues import Delivery, Outgoing, Puller
 from podium.client import Client
 from podium.config import Config
 from protocol.errors import NotFound
+from protocol.registry import EMPTY, Registry
 from replay.bundle import BundleShelf
 from replay.foreign import Foreign
 from replay.imported import FOLDER
@@ -20,6 +21,8 @@ from replay.shelf import Shelf
 from replay.shelves import Shelves
 
 if TYPE_CHECKING:
+    from podium.applying import Applied
+    from podium.poolfile import LoadedPool
     from replay.archive.archiver import Archiver
     from replay.archive.shelf import ArchiveShelf
     from replay.damage import Known
@@ -143,6 +146,19 @@ class ShelfHost:
     async def heads(self, run: str = "") -> "dict[str, Known]":
         """See `Hosted`: nobody keeps heads of what is on a shelf."""
         return {}
+
+    async def registry(self) -> Registry:
+        """See `Hosted`: nobody hosts anything."""
+        return EMPTY
+
+    async def apply(
+        self, pool: "LoadedPool", renewed: frozenset[str] = frozenset(), *, dry_run: bool = False
+    ) -> "Applied":
+        """See `Hosted`: there is nobody to host it."""
+        raise NotFound(
+            f"there is no deployment in {self._folder} whose workers could be changed",
+            hint=f"start one: podium up --pool {pool.path}",
+        )
 
     def archiver(self, shelf: "ArchiveShelf") -> "AbstractAsyncContextManager[Archiver]":
         """See `Hosted`: there is no live log to archive from."""

@@ -116,6 +116,12 @@ class Registry(NamedTuple):
         return "" if known is None else known.table
 
     @property
+    def hosted(self) -> tuple[WorkerSpec, ...]:
+        """Every definition that runs may have: what is offered first, then the latest."""
+        known = [each.spec for each in self.known.values()]
+        return (*self.offered, *(spec for spec in reversed(known) if spec not in self.offered))
+
+    @property
     def earlier(self) -> dict[str, Registered]:
         """Definitions that are not offered, and that runs may have; the latest last."""
         there = {spec.place for spec in self.tried}
@@ -252,12 +258,13 @@ def _proposed(
 ) -> Iterator[Proposal]:
     there = {spec.name: spec for spec in registry.offered}
     leaving = [spec for spec in registry.offered if spec.name not in wanted.by_name()]
+    staying = {spec.place: spec.name for spec in registry.offered if spec not in leaving}
     used = set(registry.known)
     hosts = {each.spec.host for each in registry.known.values()}
     renamed: dict[str, str] = {}
     for group in _groups(wanted.workers):
         again = bool(renewed & {spec.name for spec in group}) and group[0].kind not in UNHOSTED
-        pairs = None if again else _same(registry, group)
+        pairs = None if again else _known(registry, group, staying)
         if pairs is None and not again and (pairs := _renamed(leaving, group)):
             renamed |= {new.name: was.name for was, new in pairs if new.name not in there}
             leaving = [spec for spec in leaving if spec.name not in renamed.values()]
@@ -284,15 +291,31 @@ _Pairs: TypeAlias = list[tuple[WorkerSpec, WorkerSpec]]
 """Definitions that are known, each with the one that is wanted."""
 
 
-def _same(registry: Registry, group: Sequence[WorkerSpec]) -> _Pairs | None:
-    """A group of just these workers that is offered, or was; the latest."""
+def _known(
+    registry: Registry, group: Sequence[WorkerSpec], staying: Mapping[str, str]
+) -> _Pairs | None:
+    """A group as it is offered, as a run has recorded it, or as it was offered; else None."""
     if group[0].kind in UNHOSTED:
         return [(spec, spec) for spec in group]
-    earlier = [each.spec for each in registry.known.values()]
+    hosted = registry.hosted
+    recorded = all(
+        as_recorded(hosted, spec)
+        and (spec.queue or staying.get(spec.place, spec.name) == spec.name)
+        for spec in group
+    )
+    return (
+        _same(registry.offered, group)
+        or ([(spec, spec) for spec in group] if recorded else None)
+        or _same(hosted, group)
+    )
+
+
+def _same(there: Iterable[WorkerSpec], group: Sequence[WorkerSpec]) -> _Pairs | None:
+    """The first group of just these definitions."""
     wanted = {spec.name: definition(spec) for spec in group}
-    for there in (*_groups(registry.offered), *_groups(earlier)[::-1]):
-        if {spec.name: definition(spec) for spec in there} == wanted:
-            by_name = {spec.name: spec for spec in there}
+    for each in _groups(there):
+        if {spec.name: definition(spec) for spec in each} == wanted:
+            by_name = {spec.name: spec for spec in each}
             return [(by_name[spec.name], spec) for spec in group]
     return None
 
@@ -351,20 +374,18 @@ def _nameless(spec: WorkerSpec) -> bytes:
 # ----------------------------------------------------------------------------------------- to look
 
 
-def hosts(registry: Registry, recorded: WorkerSpec) -> bool:
-    """Whether the deployment can host a worker as a run has recorded it."""
-    known = registry.known.get(recorded.place)
+def as_recorded(there: Iterable[WorkerSpec], recorded: WorkerSpec) -> bool:
+    """Whether a worker is hosted just where a run has recorded it."""
     if recorded.kind in UNHOSTED:
         return True
     # A run may have it under the name that it had before.
-    return known is not None and _nameless(known.spec) == _nameless(recorded)
+    bare = _nameless(recorded)
+    return any(each.place == recorded.place and _nameless(each) == bare for each in there)
 
 
-def hosted(registry: Registry, wanted: WorkerSpec) -> WorkerSpec | None:
-    """The worker of a definition as it is offered, or was; None if it never was."""
+def as_defined(there: Iterable[WorkerSpec], wanted: WorkerSpec) -> WorkerSpec | None:
+    """The first of those that are hosted that has this definition; None if none has."""
     if wanted.kind in UNHOSTED:
         return wanted
-    bytes_of = definition(wanted)
-    earlier = [each.spec for each in registry.known.values()]
-    there = (*registry.offered, *reversed(earlier))
-    return next((each for each in there if definition(each) == bytes_of), None)
+    bare = definition(wanted)
+    return next((each for each in there if definition(each) == bare), None)

@@ -16,8 +16,8 @@ from protocol.actions import Json
 from protocol.errors import Conflict, NotFound, Usage
 
 if TYPE_CHECKING:
-    from podium.client import Asked
     from podium.config import Config
+    from podium.people import Asked
 
 Call = Annotated[
     str | None, Parameter(help="Which of the run's questions, such as 1-0, if it asks several.")

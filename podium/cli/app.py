@@ -53,9 +53,17 @@ def make() -> App:
     runs.command("podium.cli.bill:bill", name="bill", help="What a run has spent, on whom.")
     for verb, say in SIGNALS.items():
         runs.command(f"podium.cli.signals:{verb}", name=verb.rstrip("_"), help=say)
-    worker = App(name="worker", help="Try out workers.", group=OWN)
+    worker = App(name="worker", help="Try out workers; change a deployment's.", group=OWN)
     worker.command(
         "podium.cli.worker:check", name="check", help="Try every worker of a pool file for real."
+    )
+    worker.command(
+        "podium.cli.worker:apply",
+        name="apply",
+        help="Change a standing deployment's workers while runs go.",
+    )
+    worker.command(
+        "podium.cli.worker:list_", name="list", help="A deployment's workers, by its registry."
     )
     trace = App(name="trace", help="Traces for OpenTelemetry.", group=DEBUG)
     trace.command(

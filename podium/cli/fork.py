@@ -300,14 +300,15 @@ class _Fork:
         from podium.checks import unlike
 
         there = self.launch.deployments.standing(self.launch.config)
-        if there is not None and self.named and (other := unlike(there.workers, self.pool.pool)):
+        hosted = (*there.workers.workers, *there.earlier) if there is not None else ()
+        if there is not None and self.named and (other := unlike(hosted, self.pool.pool)):
             raise Usage(
                 f"the standing deployment hosts pool {there.pool!r}, {other}",
                 hint="leave --pool out, or stop it first: podium down",
             )
         if there is None:
             importable(run, pool.pool, self.command)
-        elif differs := unlike(there.workers, pool.pool):
+        elif differs := unlike(hosted, pool.pool):
             raise Usage(
                 f"the standing deployment hosts pool {there.pool!r}, {differs}",
                 hint="stop it, and the fork hosts workers of its own: podium down",
@@ -336,6 +337,7 @@ class _Fork:
 def _worker(text: str, pool: "Pool", secrets: str) -> "WorkerSpec":
     """The worker that ``NAME=SOURCE`` means. Raises `Usage` or what a pool file does."""
     from podium import poolfile
+    from podium.places import renamed
 
     name, found, source = text.partition("=")
     if not (name and found and source):
@@ -360,6 +362,8 @@ def _worker(text: str, pool: "Pool", secrets: str) -> "WorkerSpec":
         raise Usage(
             f"--worker {text}: {where} has no worker {other!r}", hint=f"There are: {names}."
         )
+    if there is pool:
+        return renamed(spec, name)
     return msgspec.structs.replace(spec, name=name)
 
 

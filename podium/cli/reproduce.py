@@ -115,7 +115,7 @@ class _Reproduce:
         standing = current().deployments.standing(config)
         if config.pool:
             path = Path(config.pool).expanduser().absolute()
-            own = tuple(poolfile.build(path, poolfile.read(path), secrets)[0])
+            own = tuple(poolfile.build(path, poolfile.read(path), secrets).workers)
         elif standing is not None:
             own = standing.workers.workers
         redactor = Redactor(redaction(config))

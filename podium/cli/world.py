@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
 if TYPE_CHECKING:
+    from podium.applying import Applied
     from podium.client import Client
     from podium.config import Config
     from podium.poolfile import LoadedPool
-    from protocol.actions import Pool
+    from protocol.actions import Pool, WorkerSpec
+    from protocol.registry import Registry
     from protocol.secret_forms import Redaction
     from replay.archive.archiver import Archiver
     from replay.archive.shelf import ArchiveShelf
@@ -54,6 +56,16 @@ class Hosted(Protocol):
     async def heads(self, run: str = "") -> "dict[str, Known]":
         """How far each run's log, or that of one run, was seen to reach."""
 
+    async def registry(self) -> "Registry":
+        """What was said of the deployment's workers."""
+        ...
+
+    async def apply(
+        self, pool: "LoadedPool", renewed: frozenset[str] = ..., *, dry_run: bool = ...
+    ) -> "Applied":
+        """Have runs that begin get this pool's workers; returns when they do."""
+        ...
+
     def archiver(self, shelf: "ArchiveShelf") -> "AbstractAsyncContextManager[Archiver]":
         """What moves runs into an archive; it takes a conductor's rights."""
         ...
@@ -80,6 +92,11 @@ class Standing(Protocol):
     @property
     def workers(self) -> "Pool":
         """What it hosts."""
+        ...
+
+    @property
+    def earlier(self) -> "tuple[WorkerSpec, ...]":
+        """What it hosts besides, for runs that began with it."""
         ...
 
     @property

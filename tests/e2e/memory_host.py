@@ -5,7 +5,7 @@ Every command runs in an event loop of its own, and so does what it hosts; log a
 
 import contextlib
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from actors.memory_queue import MemoryQueue
 from actors.ports import Policy
 from actors.secrets import Secrets
 from actors.worker import Worker, WorkerOptions
+from podium.applying import Applied, applied
 from podium.cli import main
 from podium.cli.world import World
 from podium.client import Client
@@ -26,9 +27,10 @@ from podium.config import Config
 from podium.poolfile import LoadedPool
 from podium.shelved import shelves_of
 from protocol import subjects
-from protocol.actions import UNHOSTED, Pool
+from protocol.actions import UNHOSTED, Pool, WorkerSpec
 from protocol.decisions import PolicySpec
 from protocol.redaction import Redactor
+from protocol.registry import Change, Registry, verdict
 from protocol.secret_forms import Redaction
 from replay.archive.archiver import Archiver
 from replay.archive.keeper import MemoryKeeper
@@ -37,6 +39,7 @@ from replay.damage import Known
 from replay.durability import Settings
 from replay.foreign import Foreign
 from replay.memory_log import MemoryLog, MemoryStore
+from replay.registry_log import MemoryRegistry
 from replay.scrub import Finding, MemoryLedger, Scrubber
 from tests.world import now_ms
 
@@ -48,9 +51,38 @@ class Record(msgspec.Struct, frozen=True):
     url: str = "memory"
     pool: str = "test"
     workers: Pool = Pool(())
+    earlier: tuple[WorkerSpec, ...] = ()
     policy: str = "rules"
     redact: Redaction = Redaction()
     since: int = 1
+
+
+class Registering(MemoryRegistry):
+    """A registry whose workers work, unless the test says why one doesn't."""
+
+    why = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._heard: list[Callable[[Any], None]] = []
+
+    async def listen(self, heard: Callable[[Any], None]) -> "Registering":
+        """See `applying.Woken`."""
+        self._heard.append(heard)
+        return self
+
+    async def close(self) -> None:
+        """Listen no more."""
+        self._heard.clear()
+
+    async def append(self, change: Change) -> Registry:
+        """See `RegistryLog.append`; what comes of it follows at once."""
+        registry = await super().append(change)
+        if registry.pending is not None:
+            await super().append(verdict(registry, self.why, at=now_ms()))
+            for heard in self._heard:
+                heard(None)
+        return registry
 
 
 class MemoryHost:
@@ -60,8 +92,14 @@ class MemoryHost:
         self.memory = MemoryLog(deployments.store)
         self.log = shelves_of(config).over(self.memory)
         self._client = Client(
-            self.log, deployments.tasks, by="tester", look_s=0.2, redactor=Redactor(config.redact)
+            self.log,
+            deployments.tasks,
+            by="tester",
+            look_s=0.2,
+            redactor=Redactor(config.redact),
+            registry=deployments.registry,
         )
+        self._registry = deployments.registry
         self._bus, self._ledger, self._config = bus, deployments.ledger, config
 
     @property
@@ -72,6 +110,18 @@ class MemoryHost:
     async def stats(self) -> list[dict[str, Any]]:
         """See `Hosted`."""
         return [msgspec.json.decode(answer) for answer in await self._bus.ask("stats", b"", 0.1)]
+
+    async def registry(self) -> Registry:
+        """See `Hosted`."""
+        return await self._registry.read()
+
+    async def apply(
+        self, pool: LoadedPool, renewed: frozenset[str] = frozenset(), *, dry_run: bool = False
+    ) -> Applied:
+        """See `Hosted`: whatever is registered works."""
+        return await applied(
+            self._registry, pool, renewed, by="tester", woken=self._registry.listen, dry_run=dry_run
+        )
 
     async def settings(self) -> Settings | None:
         """See `Hosted`."""
@@ -107,6 +157,7 @@ class MemoryDeployments:
         self.store = MemoryStore()
         self.ledger = MemoryLedger(self.store)
         self.tasks = MemoryQueue(consumers_of("tasks"))
+        self.registry = Registering()
         self.up_record: Record | None = None
         self.failure: Exception | None = None
         """What comes of every attempt to connect."""
@@ -135,7 +186,7 @@ class MemoryDeployments:
         )
         running: list[Worker] = []
         for spec in pool.pool.workers:
-            calls.filters.update(consumers_of(spec.name))
+            calls.filters.update(consumers_of(spec.place))
             if spec.kind in UNHOSTED:
                 continue
             secrets = Secrets.of(spec, Redactor(config.redact), config.secrets.place())

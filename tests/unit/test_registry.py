@@ -63,11 +63,11 @@ def test_a_changed_worker_has_a_place_of_its_own_and_runs_keep_the_earlier_one()
     registry = told(before, tool("a", "better"), tool("b"))
     assert places(registry) == {"a": "a@2", "b": "b"}
     assert list(registry.earlier) == ["a"]
-    assert reg.hosts(registry, before.offered[0])
-    assert not reg.hosts(registry, tool("a", "a third"))
-    assert reg.hosted(registry, tool("a", "better")) == registry.offered[0]
-    assert reg.hosted(registry, tool("a")) == tool("a")
-    assert reg.hosted(registry, tool("a", "a third")) is None
+    assert reg.as_recorded(registry.hosted, before.offered[0])
+    assert not reg.as_recorded(registry.hosted, tool("a", "a third"))
+    assert reg.as_defined(registry.hosted, tool("a", "better")) == registry.offered[0]
+    assert reg.as_defined(registry.hosted, tool("a")) == tool("a")
+    assert reg.as_defined(registry.hosted, tool("a", "a third")) is None
 
 
 def test_a_definition_that_comes_back_has_the_place_that_it_had() -> None:
@@ -84,7 +84,7 @@ def test_a_withdrawn_worker_is_offered_to_nobody_and_still_hosted_for_those_who_
     assert said.events == (WorkerWithdrawn(name="b"), ChangeAdmitted(change=said.n))
     registry = reg.folded(before, [said])
     assert registry.offered == (tool("a"),)
-    assert reg.hosts(registry, tool("b"))
+    assert reg.as_recorded(registry.hosted, tool("b"))
 
 
 def test_a_renamed_worker_stays_where_it_is() -> None:
@@ -99,7 +99,21 @@ def test_a_renamed_worker_stays_where_it_is() -> None:
     )
     registry = reg.folded(before, [said])
     assert registry.offered == (hosted, tool("b"))
-    assert reg.hosts(registry, tool("a"))  # as a run has it that began before
+    assert reg.as_recorded(registry.hosted, tool("a"))  # as a run has it that began before
+
+
+def test_a_worker_that_gets_its_earlier_name_back_stays_where_it_is() -> None:
+    renamed = msgspec.structs.replace(tool("a"), name="z")
+    registry = told(
+        told(told(EMPTY, tool("a"), tool("b")), renamed, tool("b")), tool("a"), tool("b")
+    )
+    assert registry.offered == (tool("a"), tool("b"))
+
+
+def test_a_pool_that_a_run_has_recorded_is_hosted_as_it_is() -> None:
+    registry = told(told(EMPTY, tool("a"), tool("b")), tool("a", "better"), tool("b"))
+    copy = msgspec.structs.replace(registry.offered[0], name="copy", queue="a@2")
+    assert places(told(registry, tool("a"), copy)) == {"a": "a", "copy": "a@2"}
 
 
 def test_a_name_that_was_given_up_is_free_and_its_place_is_not() -> None:
@@ -119,7 +133,7 @@ def test_workers_of_one_process_change_together() -> None:
     registry = told(before, tool("a", host="files"), tool("b", "new", host="files"), tool("c"))
     assert places(registry) == {"a": "a@2", "b": "b@2", "c": "c"}
     assert {spec.host for spec in registry.offered} == {"files@2", ""}
-    assert all(reg.hosts(registry, spec) for spec in before.offered)
+    assert all(reg.as_recorded(registry.hosted, spec) for spec in before.offered)
 
 
 def test_workers_of_one_process_are_renamed_together() -> None:
@@ -133,7 +147,7 @@ def test_workers_of_one_process_are_renamed_together() -> None:
 def test_what_is_renewed_has_a_place_of_its_own_though_its_definition_is_the_same() -> None:
     registry = told(told(EMPTY, tool("a"), tool("b")), tool("a"), tool("b"), renewed=["a"])
     assert places(registry) == {"a": "a@2", "b": "b"}
-    assert reg.hosted(registry, tool("a")) == registry.offered[0]
+    assert reg.as_defined(registry.hosted, tool("a")) == registry.offered[0]
     with pytest.raises(Usage, match="no worker 'x' to renew"):
         told(registry, tool("a"), renewed=["x"])
 
@@ -187,11 +201,11 @@ def test_the_offered_pool_is_the_wanted_one_and_what_runs_have_stays_hosted(
                 continue
         assert [reg.definition(s) for s in registry.offered] == list(map(reg.definition, workers))
         assert reg.change(registry, Pool(tuple(workers)), at=3) is None
-        assert [reg.hosted(registry, spec) for spec in workers] == list(registry.offered)
+        assert [reg.as_defined(registry.hosted, spec) for spec in workers] == list(registry.offered)
         hosted = [spec for spec in registry.offered if spec.kind not in UNHOSTED]
         assert len({spec.place for spec in hosted}) == len(hosted)
         recorded += hosted
-    assert all(reg.hosts(registry, spec) for spec in recorded)
+    assert all(reg.as_recorded(registry.hosted, spec) for spec in recorded)
     assert reg.folded(EMPTY, log) == registry
     read = msgspec.json.decode(msgspec.json.encode(log), type=list[reg.Change])
     assert reg.folded(EMPTY, read) == registry

@@ -1,0 +1,70 @@
+"""Where a deployment hosts the workers of a pool, as its registry says."""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from protocol.actions import Pool, WorkerSpec
+from protocol.registry import EMPTY, Registry, as_defined, as_recorded
+from replay.registry_log import RegistryLog
+
+FRESH_S: Final = 1.0
+"""Seconds for which what was read of the registry is good: the time that a change takes to be
+noticed anyway."""
+
+
+class Places:
+    """The registry, as who begins runs sees it.
+
+    Args:
+        log: Its log; None where there is none, and each worker is where its name says.
+        monotonic: Seconds of a clock that never goes back.
+    """
+
+    def __init__(
+        self, log: RegistryLog | None = None, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._log, self._monotonic = log, monotonic
+        self._registry, self._read_at = EMPTY, -FRESH_S
+
+    async def _read(self) -> Registry:
+        now = self._monotonic()
+        if self._log is not None and now - self._read_at >= FRESH_S:
+            self._registry, self._read_at = await self._log.read(), now
+        return self._registry
+
+    async def offered(self) -> Pool:
+        """What runs that begin get."""
+        return (await self._read()).pool
+
+    async def begun(self, pool: Pool) -> Pool:
+        """The pool of a run that begins: each worker where it is hosted.
+
+        One that is hosted nowhere stays where its name says: somebody may host it yet.
+        """
+        hosted = (await self._read()).hosted
+        placed = tuple(as_defined(hosted, spec) or spec for spec in pool.workers)
+        return pool if placed == pool.workers else Pool(placed)
+
+    async def forked(self, pool: Pool, replaced: tuple[WorkerSpec, ...]) -> tuple[WorkerSpec, ...]:
+        """What a fork has to replace of the pool that its origin recorded."""
+        hosted = (await self._read()).hosted
+        new = {spec.name for spec in replaced}
+        kept = [spec for spec in pool.workers if spec.name not in new]
+        found = (
+            as_defined(hosted, spec)
+            for spec in (*kept, *replaced)
+            if spec.name in new or not as_recorded(hosted, spec)
+        )
+        moved = [spec for spec in found if spec is not None]
+        there = {spec.name for spec in moved}
+        return (*(spec for spec in replaced if spec.name not in there), *moved)
+
+
+def renamed(spec: WorkerSpec, name: str) -> WorkerSpec:
+    """A worker under another name, hosted where it is."""
+    if name == spec.name:
+        return spec
+    return msgspec.structs.replace(spec, name=name, queue=spec.place)
