@@ -53,6 +53,7 @@ def _admit_fork(fork: Fork) -> None:
 
 
 def _admit_worker(spec: WorkerSpec, what: str) -> None:
+    subjects.check_place(spec.queue, what)
     for field in _NUMBERS:
         _count(getattr(spec, field), f"{what}: {field} of the worker {spec.name}")
 

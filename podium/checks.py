@@ -80,8 +80,8 @@ def check_pool(pool: Pool) -> None:
         seen.add(spec.name)
         in_range(spec, f"the worker {spec.name!r}")
         check_schema(spec.parameters, f"the worker {spec.name!r}")
-        if spec.host:
-            subjects.check_name(spec.host, f"the host of the worker {spec.name!r}")
+        subjects.check_place(spec.queue, f"the worker {spec.name!r}")
+        subjects.check_place(spec.host, f"the host of the worker {spec.name!r}")
         for field in ("concurrency", "replicas", "timeout_ms", "wait_ms", "attempts"):
             if getattr(spec, field) < 1:
                 raise InvalidData(
@@ -139,8 +139,8 @@ def check_times(times: int) -> None:
         )
 
 
-def check_fork(state: RunState, fork: Fork) -> None:
-    """Raise unless a conductor could go on from this state as that fork."""
+def check_fork(state: RunState, fork: Fork) -> Pool:
+    """The pool of a fork. Raises unless a conductor could go on from this state as it."""
     check_run(fork.run)
     if len(fork.edits) > MAX_EDITS:
         raise Usage(f"{len(fork.edits)} edits; at most {MAX_EDITS} are possible")
@@ -172,6 +172,7 @@ def check_fork(state: RunState, fork: Fork) -> None:
         _fits(fork.policy, MAX_POLICY_BYTES, "the policy", "shorten its plan or its job")
         check_plan(fork.policy, forked.pool)
     _affords(forked.budget, forked.committed, forked.policy)
+    return forked.pool
 
 
 def _same_kinds(old: Pool, pool: Pool) -> None:

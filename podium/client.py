@@ -211,7 +211,6 @@ class Client:
         origin = forks.origin_at(log, at)
         state = log.state(at)
         redactor = self._redactor.also(state.redact, run)
-        workers = await self._places.forked(state.pool, workers)
         made = [
             redactor.fork(
                 Fork(
@@ -228,8 +227,10 @@ class Client:
             )
             for _ in range(times)
         ]
-        check_fork(state, made[0])
-        for fork in made:
+        moved = await self._places.moved(check_fork(state, made[0]))
+        names = {spec.name for spec in moved}
+        there = (*(spec for spec in made[0].workers if spec.name not in names), *moved)
+        for fork in (msgspec.structs.replace(each, workers=there) for each in made):
             await self._tasks.put(subjects.task(fork.priority, fork.run), encode(fork))
         return [fork.run for fork in made]
 

@@ -48,19 +48,12 @@ class Places:
         placed = tuple(as_defined(hosted, spec) or spec for spec in pool.workers)
         return pool if placed == pool.workers else Pool(placed)
 
-    async def forked(self, pool: Pool, replaced: tuple[WorkerSpec, ...]) -> tuple[WorkerSpec, ...]:
-        """What a fork has to replace of the pool that its origin recorded."""
+    async def moved(self, pool: Pool) -> tuple[WorkerSpec, ...]:
+        """Those of a fork's workers that are hosted elsewhere than its pool has it."""
         hosted = (await self._read()).hosted
-        new = {spec.name for spec in replaced}
-        kept = [spec for spec in pool.workers if spec.name not in new]
-        found = (
-            as_defined(hosted, spec)
-            for spec in (*kept, *replaced)
-            if spec.name in new or not as_recorded(hosted, spec)
-        )
-        moved = [spec for spec in found if spec is not None]
-        there = {spec.name for spec in moved}
-        return (*(spec for spec in replaced if spec.name not in there), *moved)
+        lost = (spec for spec in pool.workers if not as_recorded(hosted, spec))
+        found = (as_defined(hosted, spec) for spec in lost)
+        return tuple(spec for spec in found if spec is not None)
 
 
 def renamed(spec: WorkerSpec, name: str) -> WorkerSpec:

@@ -8,12 +8,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from actors.jetstream_queue import JetStreamQueue, consumers_of
 from actors.programs import now_ms, placed
 from podium.checks import check_pool
-from podium.cluster import Cluster
+from podium.cluster import Looked
 from podium.pooloffers import Offers, discovers, rediscovered
 from protocol import registry as rules
 from protocol import subjects
@@ -49,6 +49,18 @@ MAX_EARLIER: Final = 256
 """Earlier definitions, the latest, whose calls are looked at: a question to the broker each."""
 
 
+class Hosts(Protocol):
+    """What hosts workers: a `Cluster`, or a test."""
+
+    news: asyncio.Event
+    """Set when there is something else to tell of the actors."""
+
+    @property
+    def looked(self) -> Looked | None:
+        """How those actors are that were declared last; None while nobody knows."""
+        ...
+
+
 class Roster:
     """Which workers a deployment hosts.
 
@@ -63,7 +75,7 @@ class Roster:
 
     def __init__(
         self,
-        cluster: Cluster,
+        cluster: Hosts,
         *,
         declare: Callable[[], None],
         changed: Callable[[], None],
@@ -79,6 +91,9 @@ class Roster:
         """What has to work for the deployment to start at all."""
         self._called: dict[str, float] = {}
         """Earlier definitions that are hosted, and when a call of each was last seen."""
+        self._followed = False
+        self._pulled: set[str] = set()
+        """Definitions whose queues have consumers."""
         self._tried: tuple[int, float] = (0, 0.0)
         """The change that is tried, and since when."""
         self._heard: dict[str, tuple[WorkerSpec, ...]] = {}
@@ -116,6 +131,8 @@ class Roster:
 
     def _take(self, registry: Registry) -> None:
         was, self.registry = self.registry, registry
+        if self._followed and was.offered != registry.offered:
+            self._changed()
         earlier, now = registry.earlier, self._monotonic()
         self._called |= {s.place: now for s in was.offered if s.place in earlier}
 
@@ -165,6 +182,7 @@ class Roster:
             await asyncio.sleep(PAUSE_S)
 
     async def _follow(self, broker: Broker, lease_s: float) -> None:
+        self._followed = True
         log = JetStreamRegistry(broker)
         calls = JetStreamQueue(broker, subjects.CALLS, lease_s=lease_s)
         listening = await listen(broker.client, subjects.REGISTRY, lambda _: self._wake.set())
@@ -191,19 +209,17 @@ class Roster:
         self._cluster.news.clear()
 
     async def _step(self, log: JetStreamRegistry, calls: JetStreamQueue) -> None:
-        offered, before = self.registry.offered, {each.spec.place for each in self.hosted}
         self._take(await log.read())
         await self._look_at_calls(calls.broker)
-        for each in self.hosted:
-            if each.spec.place not in before:
-                await calls.ensure(consumers_of(each.spec.place))
+        for place in {each.spec.place for each in self.hosted} - self._pulled:
+            await calls.ensure(consumers_of(place))
+            self._pulled.add(place)
         self._declare()
         await self._judge(log)
         self._declare()
-        if self.registry.offered != offered:
-            self._changed()
-        for place in before - {each.spec.place for each in self.hosted}:
+        for place in self._pulled - {each.spec.place for each in self.hosted}:
             await calls.drop(consumers_of(place))
+            self._pulled.remove(place)
         await self._rediscover(log)
 
     async def _look_at_calls(self, broker: Broker) -> None:

@@ -99,6 +99,8 @@ def _pool_with(pool: Pool, name: str, keys: list[str], edit: Edit) -> Pool:
         raise _Impossible(f"{edit.path}: {_none(name, [w.name for w in pool.workers])}")
     if keys[0] not in WorkerSpec.__struct_fields__:
         raise _Impossible(f"{edit.path}: {_none(keys[0], list(WorkerSpec.__struct_fields__))}")
+    if keys[0] == "queue":
+        raise _Impossible(f"{edit.path}: where a worker is hosted is the registry's to say")
     changed = _replaced(spec, keys, edit)
     return Pool(tuple(changed if worker is spec else worker for worker in pool.workers))
 

@@ -15,9 +15,7 @@ import msgspec
 
 from protocol.actions import UNHOSTED, Count, Pool, WorkerSpec
 from protocol.errors import Busy, Usage
-
-AGAIN: Final = "@"
-"""What stands between a name and the number of its definition; no name has it."""
+from protocol.subjects import AGAIN
 
 
 class WorkerRegistered(

@@ -54,6 +54,11 @@ _RUN: Final = re.compile(f"[{ALPHABET}]{{{RUN_ID_CHARS}}}")
 _CALL: Final = re.compile(r"[0-9]{1,6}-[0-9]{1,6}")
 _NAME: Final = re.compile(NAME_PATTERN)
 
+AGAIN: Final = "@"
+"""What stands between a name and the number of its definition; no name has it."""
+
+_PLACE: Final = re.compile(rf"{NAME_PATTERN[1:-1]}(?:{AGAIN}[0-9]{{1,9}})?")
+
 
 def run_id(randomness: bytes, shard: int = 0) -> str:
     """A run's id from at least 8 random bytes and its shard."""
@@ -89,6 +94,15 @@ def check_name(name: str, of: str) -> None:
         raise InvalidData(
             f"{of}: {name!r} is no name",
             hint="a name starts with a letter and has at most 64 letters, digits, '_' and '-'",
+        )
+
+
+def check_place(place: str, of: str) -> None:
+    """Raise `InvalidData` unless that is a place where calls can wait, or "" for the usual one."""
+    if place and not _PLACE.fullmatch(place):
+        raise InvalidData(
+            f"{of}: {place!r} is no place for its calls",
+            hint=f"it is a name, or a name, {AGAIN} and a number; leave it to the registry",
         )
 
 

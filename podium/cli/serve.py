@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import os
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import msgspec
 from cyclopts import Group, Parameter
@@ -30,18 +31,24 @@ from podium.serve.server import (
 from podium.serve.server import (
     serve as answer,
 )
-from protocol.errors import Usage
+from protocol.errors import PodiumError, Usage
 
 if TYPE_CHECKING:
     import socket
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncIterator
 
     from podium.cli.world import Hosted
+    from podium.client import Client
     from podium.config import Loaded
     from podium.poolfile import LoadedPool
     from podium.serve.models import Model
 
 SERVER = Group("Server", sort_key=5)
+
+logger = logging.getLogger("podium.serve")
+
+FOLLOW_S: Final = 2.0
+"""Seconds in which a model of a deployment's own pool gets the workers that this has by now."""
 
 
 @Parameter(name="*")
@@ -146,6 +153,11 @@ class Orchestras:
         ]
         self._hosted = together(self._pools)
         self.models = by_name([_model(loaded, pool) for loaded, pool in pools])
+        self._following = [
+            pool.name
+            for loaded, pool in pools
+            if not loaded.config.pool and current().deployments.standing(loaded.config) is not None
+        ]
 
     async def preflight(self) -> None:
         """Look for keys and endpoints where the workers will run in processes of this one."""
@@ -155,9 +167,26 @@ class Orchestras:
             for pool in self._pools:
                 await preflight(pool, pool.policy, self.config.secrets.place())
 
-    def open(self) -> "AbstractAsyncContextManager[Hosted]":
-        """A deployment that works."""
-        return current().deployments.open(self.config, self._hosted)
+    @asynccontextmanager
+    async def open(self) -> "AsyncIterator[Hosted]":
+        """A deployment that works. A model that is its own pool changes as that does."""
+        async with current().deployments.open(self.config, self._hosted) as host:
+            following = asyncio.create_task(self._follow(host.client))
+            try:
+                yield host
+            finally:
+                following.cancel()
+
+    async def _follow(self, client: "Client") -> None:
+        while self._following:
+            await asyncio.sleep(FOLLOW_S)
+            try:
+                pool = await client.offered()
+            except PodiumError as error:
+                logger.warning("the deployment's workers can't be looked up: %s", error.message)
+                continue
+            for name in self._following if pool.workers else ():
+                self.models[name] = self.models[name].changed(pool)
 
     def would(self) -> str:
         """What would be served, in words."""

@@ -7,7 +7,7 @@ telling of the same tasks. A client that hangs up leaves its run at work: it can
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager, aclosing
 from typing import Any, Final, NoReturn
 
@@ -89,7 +89,7 @@ class Tasks(RequestHandler):
 
     Args:
         client: A deployment's.
-        pool: What runs may use.
+        pool: Gives what runs may use that begin.
         policy: Who decides in them.
         budget: What each may spend.
     """
@@ -97,7 +97,7 @@ class Tasks(RequestHandler):
     def __init__(
         self,
         client: Client,
-        pool: Pool,
+        pool: Callable[[], Pool],
         policy: PolicySpec,
         budget: Budget | None = None,
     ) -> None:
@@ -181,7 +181,9 @@ class Tasks(RequestHandler):
                 if asked_of(log) is None:
                     await self._client.reader.post(run, encode(label))
                 with _under(context):
-                    await self._client.submit(task, self._pool, self._policy, self._budget, run=run)
+                    await self._client.submit(
+                        task, self._pool(), self._policy, self._budget, run=run
+                    )
         except PodiumError as error:
             _refuse(error)
         return run, asked, ""

@@ -148,7 +148,8 @@ class Chat:
         """The model that a run was asked of; runs of other pools are nobody's here."""
         state = log.state()
         for model in self.runs.models.values():
-            if (model.policy, model.pool.by_name().keys()) == (state.policy, state.workers.keys()):
+            names = (pool.by_name().keys() for pool in (model.pool, *model.earlier))
+            if model.policy == state.policy and state.workers.keys() in names:
                 return model.name
         raise Problem(404, "not_found", f"run {log.run} is of no model that is served here")
 

@@ -1,6 +1,7 @@
 """The models that are served: pools, each under its name; and a deployment that hosts them all."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
@@ -10,6 +11,9 @@ from protocol.budgets import Budget
 from protocol.decisions import PolicySpec
 from protocol.errors import Usage
 
+MAX_EARLIER: Final = 64
+"""Pools that a model is known to have had: a change a day for two months."""
+
 
 class Model(msgspec.Struct, frozen=True):
     """A pool, its policy and what a run may spend, as one model."""
@@ -18,6 +22,15 @@ class Model(msgspec.Struct, frozen=True):
     pool: Pool
     policy: PolicySpec
     budget: Budget
+    earlier: tuple[Pool, ...] = ()
+    """What its pool was before the deployment's workers were changed."""
+
+    def changed(self, pool: Pool) -> "Model":
+        """The same model over another pool."""
+        if pool == self.pool:
+            return self
+        earlier = (*self.earlier, self.pool)[-MAX_EARLIER:]
+        return Model(self.name, pool, self.policy, self.budget, earlier)
 
 
 def by_name(models: Sequence[Model]) -> dict[str, Model]:

@@ -241,8 +241,9 @@ def test_a_standing_deployment_has_to_host_the_workers_as_they_are(atlas: Atlas)
     said = atlas.shell("rerun", run)
     assert said.code == 0
     assert "when they were started; after a change" in said.err
-    said = atlas.shell("rerun", run, "--worker", "country=invented", "--json")
-    error = said.json()["error"]
+    assert atlas.shell("rerun", run, "--worker", "country=invented").code == 0, "hosted already"
+    other = ["--set", "workers.country.timeout_ms=7000"]
+    error = atlas.shell("fork", run, "--at", "3", *other, "--json").json()["error"]
     assert "with another definition of country" in error["message"]
     assert error["next"] == "podium down"
     atlas.shell.deployments.up_record = Record(pool="other")

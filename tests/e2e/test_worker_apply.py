@@ -167,7 +167,7 @@ async def test_workers_change_while_a_hundred_runs_go_and_none_breaks(desk: Desk
         assert desk.workers() == {"price": "price", "stock": "stock", "hold": "hold"}
 
         desk.edit(
-            tuple(reversed(broken)),
+            (broken[1], broken[0]),
             ('"old price"', '"new price"'),
             ("@podium.tool\ndef stock", "def stock"),
             ("podium.tool(concurrency", 'podium.tool(name="wait", concurrency'),

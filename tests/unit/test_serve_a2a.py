@@ -112,7 +112,7 @@ async def desk(
     listening = socket.create_server(("127.0.0.1", 0))
     made.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     card = card_of(world.pool, name="desk", url=f"{made.url}/a2a", version="1")
-    tasks = Tasks(made.client, world.pool, world.policies["script"].spec, budget)
+    tasks = Tasks(made.client, lambda: world.pool, world.policies["script"].spec, budget)
     app = Starlette(
         routes=routes(tasks, card),
         middleware=[Middleware(AuthenticationMiddleware, backend=Named())],
@@ -239,7 +239,7 @@ async def test_another_server_tells_of_the_same_task() -> None:
         async for event in client.send_message(request):
             task = event.task
             break  # and hangs up
-        other = Tasks(made.client, made.world.pool, made.world.policies["script"].spec)
+        other = Tasks(made.client, lambda: made.world.pool, made.world.policies["script"].spec)
         again = await looked_up(other, task.id)
         assert (again.id, again.context_id) == (task.id, "talk")
         events = []

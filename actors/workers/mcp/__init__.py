@@ -65,8 +65,9 @@ class McpAdapter:
         self.server = server_of(spec.options, spec.name)
         self.changed: Callable[[list[WorkerSpec]], None] = _nobody
         """Told all tools that the server has, as `discover` does but without options, when this
-        one is no more what was recorded."""
+        one is no more what was recorded, or others have come or gone."""
         self._seen: dict[str, Json] | None = spec.parameters
+        self._others: Tools | None = None
         self._session: Session | None = None
 
     @staticmethod
@@ -133,8 +134,9 @@ class McpAdapter:
     def _listed(self, tools: Tools) -> None:
         tool = tools.get(self.tool)
         now = None if tool is None else tool.input_schema
-        if now != self._seen:
-            self._seen = now
+        changed = now != self._seen or tools != (self._others or tools)
+        self._seen, self._others = now, tools
+        if changed:
             self.changed(_specs(tools, {}))
 
     def _unfit(self, tools: Tools, attempt: Attempt) -> Outcome | None:

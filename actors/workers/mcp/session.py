@@ -137,6 +137,7 @@ class _Connection:
         while True:
             try:
                 async with client.listen(tools_list_changed=True) as changes:
+                    self.relist()  # what has changed before it listened to us
                     async for _ in changes:
                         pass
             except ListenNotSupportedError:  # it says them unasked
