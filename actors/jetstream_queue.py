@@ -12,6 +12,7 @@ import math
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Final
 
 from nats.aio.client import Client
@@ -100,7 +101,7 @@ class JetStreamQueue:
         for name in consumers:
             path = f"$JS.API.CONSUMER.DELETE.{self.stream}.{name}"
             with contextlib.suppress(Refused):  # it is not there
-                await persist(lambda path=path: self.broker.request(path), PUT_S, name)  # type: ignore[misc]
+                await persist(partial(self.broker.request, path), PUT_S, f"consumer {name}")
 
     async def present(self) -> None:
         """Wait until the stream is there: one in memory is gone when its server restarts."""

@@ -246,9 +246,10 @@ def _same(there: Record, pool: LoadedPool) -> None:
 
     So must be what its policy asks.
     """
-    hint = "`podium down`, then `podium up --pool FILE`; or leave --pool out to use its own"
+    hint = f"podium worker apply {pool.path}   (or leave --pool out to use its own)"
     if differs := unlike((*there.workers.workers, *there.earlier), pool.pool):
         raise Usage(f"the standing deployment hosts pool {there.pool!r}, {differs}", hint=hint)
+    hint = "`podium down`, then `podium up --pool FILE`; or leave --pool out to use its own"
     hosted = (there.spec,) if there.spec is not None else ()
     for spec in filter(None, [pool.spec, *pool.endpoints]):
         if not policies.asks(hosted, spec):

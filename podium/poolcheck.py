@@ -126,7 +126,7 @@ def _as_hosted(spec: WorkerSpec, offers: Offers) -> Finding:
     if there.parameters == spec.parameters:
         return _finding(spec, "ok", "its server offers it")
     found = "the deployment has other parameters than its server"
-    return _finding(spec, "warning", found, "podium down, then podium up")
+    return _finding(spec, "warning", found, "podium worker apply FILE")
 
 
 def _finding(spec: WorkerSpec, state: State, found: str, hint: str = "") -> Finding:

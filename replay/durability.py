@@ -49,7 +49,8 @@ DERIVED: Final = frozenset({subjects.CALLS})
 """Streams that a conductor makes again from the log: what they hold may be lost."""
 
 _OURS: Final = re.compile(
-    rf"LOG-\d+|{subjects.TASKS}|{subjects.CALLS}|{subjects.BLOBS}|{subjects.HEADS}|{subjects.WORKERS}"
+    rf"LOG-\d+|{subjects.TASKS}|{subjects.CALLS}|{subjects.BLOBS}|{subjects.HEADS}"
+    rf"|{subjects.WORKERS}"
 )
 """Streams of Podium's; others of the same account are not our business."""
 

@@ -54,17 +54,8 @@ def make() -> App:
     for verb, say in SIGNALS.items():
         runs.command(f"podium.cli.signals:{verb}", name=verb.rstrip("_"), help=say)
     worker = App(name="worker", help="Try out workers; change a deployment's.", group=OWN)
-    worker.command(
-        "podium.cli.worker:check", name="check", help="Try every worker of a pool file for real."
-    )
-    worker.command(
-        "podium.cli.worker:apply",
-        name="apply",
-        help="Change a standing deployment's workers while runs go.",
-    )
-    worker.command(
-        "podium.cli.worker:list_", name="list", help="A deployment's workers, by its registry."
-    )
+    for verb, say in WORKER.items():
+        worker.command(f"podium.cli.worker:{verb}", name=verb.rstrip("_"), help=say)
     trace = App(name="trace", help="Traces for OpenTelemetry.", group=DEBUG)
     trace.command(
         "podium.cli.trace:export", name="export", help="The trace of a run, made from its log."
@@ -126,6 +117,12 @@ RUNS: Final = {
     "list_": "The runs, the newest first. Bare `podium runs` does the same.",
     "show": "One run: every round and call.",
     "watch": "Follow a run until it ends.",
+}
+
+WORKER: Final = {
+    "check": "Try every worker of a pool file for real.",
+    "apply": "Change a standing deployment's workers while runs go.",
+    "list_": "A deployment's workers, by its registry.",
 }
 
 RUN: Final = """\

@@ -304,7 +304,7 @@ class _Fork:
         if there is not None and self.named and (other := unlike(hosted, self.pool.pool)):
             raise Usage(
                 f"the standing deployment hosts pool {there.pool!r}, {other}",
-                hint="leave --pool out, or stop it first: podium down",
+                hint=f"leave --pool out, or: podium worker apply {self.pool.path}",
             )
         if there is None:
             importable(run, pool.pool, self.command)

@@ -263,7 +263,7 @@ def test_a_pool_file_that_a_standing_deployment_does_not_host_is_refused(atlas: 
         error = atlas.shell(*command, "--pool", str(atlas.pool), "--json").json()["error"]
         assert error["kind"] == "usage"
         assert "without more" in error["message"]
-        assert error["next"] == "podium down"
+        assert error["next"] == f"podium worker apply {atlas.pool}"
         assert atlas.shell(*command).code == 0
 
 

@@ -1,5 +1,6 @@
 """`podium serve` as a person types it: in memory, and for real."""
 
+import asyncio
 import io
 import json
 import os
@@ -11,15 +12,22 @@ from typing import Any, Final
 import openai
 import pytest
 
-from podium.cli import main
-from podium.cli.world import World
+from podium.cli import main, serve
+from podium.cli.options import RunLimits
+from podium.cli.world import World, enter
 from podium.pools import OFFLINE
-from tests.e2e.memory_host import MemoryDeployments
+from protocol.actions import Pool, WorkerSpec
+from protocol.registry import EMPTY, change
+from tests.e2e.memory_host import MemoryDeployments, Record
 from tests.e2e.test_cli_real import Typist
+from tests.integration.chaos import eventually
 
 WITHIN_S: Final = 60
 QUESTION: Final[list[Any]] = [{"role": "user", "content": "How large is Chad?"}]
 TOKEN: Final = "a-token-of-these-tests"
+
+ONE: Final = Pool((WorkerSpec(name="conductor", kind="conductor", adapter="conductor"),))
+TWO: Final = Pool((*ONE.workers, WorkerSpec(name="who", kind="person", adapter="person")))
 
 
 class Heard(io.StringIO):
@@ -81,6 +89,29 @@ def test_several_pools_are_several_models(tmp_path: Path) -> None:
     )
     assert told["models"] == ["offline", "two"]
     assert [each.model for each in said] == ["offline", "two"]
+
+
+async def test_a_model_of_a_deployments_own_pool_changes_as_that_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "FOLLOW_S", 0.01)
+    deployments, registry = MemoryDeployments(), EMPTY
+    deployments.up_record = Record(workers=ONE)
+    enter(World(deployments=deployments, environment={}, folder=tmp_path))
+    orchestras = serve.Orchestras(serve.Serving(), RunLimits())
+    assert orchestras.models["test"].pool == ONE
+    async with asyncio.timeout(WITHIN_S), orchestras.open():
+        for pool in (ONE, TWO):
+            said = change(registry, pool, at=1)
+            assert said is not None
+            await deployments.registry.append(said)
+            registry = await deployments.registry.read()
+
+        async def followed() -> bool:
+            return orchestras.models["test"].pool == TWO
+
+        await eventually(followed, "the model has the deployment's workers")
+    assert orchestras.models["test"].earlier == (ONE,)
 
 
 SLOW_POOL: Final = """

@@ -28,6 +28,7 @@ from replay.jetstream_log import JetStreamLog
 from replay.registry_log import JetStreamRegistry
 from replay.streams import ensure_streams
 from tests.broker import One, r1
+from tests.integration.chaos import eventually
 from tests.places import connected
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -168,11 +169,13 @@ class Deployment:
 
     async def until(self, holds: Callable[[Registry], bool]) -> Registry:
         """The registry, when that holds."""
-        async with asyncio.timeout(LIMIT_S):
-            while not holds(registry := await self.log.read()):
-                await self.here.hear()
-                await asyncio.sleep(0.02)
-        return registry
+
+        async def look() -> bool:
+            await self.here.hear()
+            return holds(await self.log.read())
+
+        await eventually(look, "the registry is as it should be", LIMIT_S)
+        return await self.log.read()
 
     async def hosts(self, *actors: str) -> None:
         """Wait until just these are there."""
