@@ -138,6 +138,8 @@ CASES: Final[list[tuple[str, list[str], int]]] = [
     ("error", ["serve", "--pool", "nowhere.toml"], 4),
     ("read", ["status"], 0),
     ("read", ["doctor"], 0),
+    ("read", ["worker", "list"], 0),
+    ("error", ["worker", "apply", "pool.toml"], 4),
     ("read", ["worker", "check", OFFLINE], 0),
     ("error", ["worker", "check", "nowhere.toml"], 4),
     ("read", ["config", "show"], 0),

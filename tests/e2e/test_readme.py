@@ -51,6 +51,7 @@ def plain(lines: list[str]) -> list[str]:
     begun = re.search(r"run (\w+) begins", text)
     assert begun, text
     text = re.sub(r"\b\d+(\.\d+)? m?s\b", "(time)", text.replace(begun[1], "(run)"))
+    text = re.sub(r"(?<=\S)  \(time\)(?=  |$)", "", text, flags=re.MULTILINE)  # not told if 0 ms
     told = [re.sub(r"^ +", "", line) for line in text.splitlines()]
     for place in range(len(told)):  # calls of one round stand together, as they came
         end = place

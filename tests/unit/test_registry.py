@@ -209,3 +209,30 @@ def test_the_offered_pool_is_the_wanted_one_and_what_runs_have_stays_hosted(
     assert reg.folded(EMPTY, log) == registry
     read = msgspec.json.decode(msgspec.json.encode(log), type=list[reg.Change])
     assert reg.folded(EMPTY, read) == registry
+
+
+LOG = """\
+{"n":1,"at":5,"by":"up","events":[{"type":"WorkerRegistered","spec":{"name":"a"},"folder":"/p"},\
+{"type":"WorkerRegistered","spec":{"name":"b"},"table":"b"}]}
+{"n":2,"at":6,"events":[{"type":"ChangeAdmitted","change":1}]}
+{"n":3,"at":7,"events":[\
+{"type":"WorkerRegistered","spec":{"name":"a","queue":"a@2"},"replaces":"a"},\
+{"type":"WorkerWithdrawn","name":"b"},{"type":"WorkersOrdered","names":["a"]}]}
+{"n":4,"at":8,"events":[{"type":"ChangeRefused","change":3,"why":"no"}]}
+"""
+
+
+def test_a_log_that_was_written_is_folded_for_ever() -> None:
+    changes = [msgspec.json.decode(line, type=reg.Change) for line in LOG.splitlines()]
+    registry = reg.folded(EMPTY, changes)
+    assert registry.offered == (WorkerSpec(name="a"), WorkerSpec(name="b"))
+    assert {place: each.change for place, each in registry.known.items()} == {
+        "a": 1,
+        "b": 1,
+        "a@2": 3,
+    }
+    assert registry.refused == {3: "no"}
+    assert [registry.table_of(spec) for spec in registry.offered] == ["", "b"]
+    assert [
+        msgspec.json.decode(msgspec.json.encode(c), type=reg.Change) for c in changes
+    ] == changes
