@@ -36,7 +36,7 @@ from protocol.budgets import Budget, Extension
 from protocol.codec import Commit, encode
 from protocol.commands import Fork, Start
 from protocol.decisions import PolicySpec, Task
-from protocol.errors import Ambiguous, Conflict, NotFound, Usage
+from protocol.errors import Ambiguous, NotFound, Usage
 from protocol.events import Edit
 from protocol.inbox import Label, Signal, SignalKind
 from protocol.redaction import Redactor
