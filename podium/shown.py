@@ -23,7 +23,7 @@ SHORT_CHARS: Final = 60
 """Characters of one of the two values of a change: both fit on a line of most terminals."""
 
 _WROTE: Final = {
-    "PolicyReplied": ("text", "decision", "tool_calls"),
+    "PolicyReplied": ("text", "decision", "tool_calls", "sampled"),
     "DecisionRejected": ("detail",),
     "CallSettled": ("value",),
     "UnknownEvent": ("raw",),

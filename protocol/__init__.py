@@ -6,6 +6,7 @@ Read `run` first: it is the whole idea in one file. The rest, in the order in wh
     actions            what can be called: WorkerSpec, Pool, Call; what comes back: Report
     budgets            what a run may spend
     decisions          what a policy is shown (View), says (Reply), and decides (Decision)
+    sampled            a reply token by token, of a model whose tokens we see
     schemas            do arguments fit a worker's JSON Schema
     inbox              what others say to a run: Report, Signal, Reward, Label
     events             the facts of a run

@@ -16,6 +16,7 @@ from protocol.actions import (
     Usage,
 )
 from protocol.budgets import Limit
+from protocol.sampled import Sampled
 
 Dialect: TypeAlias = Literal["decision", "openai", "hermes", "lists"]
 """How a policy speaks: decisions as they are (rules, scripts), OpenAI's native tool calls, the text
@@ -135,6 +136,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The tokens in ``spend``, told apart, where the endpoint does."""
     finish: str = ""
     """Why the model stopped, in its endpoint's word: ``stop``, ``length``, ``tool_calls``."""
+    sampled: Sampled | None = None
+    """Its tokens, of a model whose tokens we see; None is not for policy gradients."""
 
 
 class Output(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

@@ -24,6 +24,7 @@ from protocol.actions import (
 from protocol.budgets import Budget, Extension, Limit
 from protocol.decisions import Decision, PolicySpec, Task, ToolCall
 from protocol.inbox import SignalKind
+from protocol.sampled import Sampled
 from protocol.secret_forms import Redaction
 from protocol.subjects import Priority
 
@@ -167,6 +168,8 @@ class PolicyReplied(Event, frozen=True, kw_only=True, tag="PolicyReplied"):
     """The tokens in ``spend``, told apart, where they are known."""
     finish: str = ""
     """Why the model stopped, in its endpoint's word."""
+    sampled: Sampled | None = None
+    """Its tokens, of a model whose tokens we see; None is not for policy gradients."""
 
 
 class DecisionRejected(Event, frozen=True, kw_only=True, tag="DecisionRejected"):

@@ -50,6 +50,10 @@ MAX_REPLY_BYTES: Final = 131_072
 """Bytes of one policy reply kept in the log, about 30,000 tokens. A longer one is cut and
 rejected."""
 
+MAX_SAMPLED_BYTES: Final = 16_384
+"""Bytes of a reply's packed tokens kept in its event, about 1,300 sampled ones; larger ones go to a
+blob and are named by its hash. Every reader of a log reads its events."""
+
 MAX_ARGUMENTS_BYTES: Final = 32_768
 """Bytes of one call's encoded arguments; a round of many calls has to fit into one commit."""
 

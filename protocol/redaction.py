@@ -354,13 +354,17 @@ class Redactor:
                 return value
 
     def reply(self, reply: Reply) -> Reply:
-        """A policy's reply: text, arguments, decision, error."""
+        """A policy's reply: text, arguments, decision, error.
+
+        Tokens would spell what was taken out of the text: they go as a whole.
+        """
         return self._struct(
             reply,
             lambda: msgspec.structs.replace(
                 reply,
                 error=self.text(reply.error),
-                text=self.text(reply.text),
+                text=(text := self.text(reply.text)),
+                sampled=reply.sampled if text == reply.text else None,
                 tool_calls=tuple(map(self._tool_call, reply.tool_calls)),
                 decision=reply.decision and self._decision(reply.decision),
                 version=self.text(reply.version),

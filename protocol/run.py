@@ -339,6 +339,7 @@ def _take_reply(
             retry_at=retry_at,
             usage=reply.usage,
             finish=reply.finish[:MAX_NAME_CHARS],
+            sampled=reply.sampled if fits else None,
         )
     )
     if problem is not None and not failed:

@@ -9,6 +9,7 @@
     film, differences             the state at any event, and what changed between two
     causality                     who led to what, over parents and children
     forks                         runs that begin with the events of another
+    tokens                        a policy's replies token by token, where it is a model of ours
     redecide                      the recorded causes through the rules of today
     trace, spans, measures        OpenTelemetry's spans and metrics, as projections of a log
     diff, sides                   two runs compared

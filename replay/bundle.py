@@ -31,6 +31,7 @@ from protocol.limits import MAX_MESSAGE_BYTES, MAX_VALUE_BYTES
 from protocol.subjects import is_run
 from replay.chain import Messages, RunLog, Stored, assemble
 from replay.shelf import checked, no_blob
+from replay.tokens import sampled
 
 SUFFIX: Final = ".podium"
 """Of the files."""
@@ -249,9 +250,11 @@ def _line(data: bytes) -> bytes:
 
 
 def named_blobs(log: RunLog) -> dict[str, BlobRef]:
-    """The blobs that a run's inbox names, by hash."""
+    """The blobs that a run's inbox and its policy's replies name, by hash."""
     reports = (entry.message for entry in log.inbox if isinstance(entry.message, Report))
-    return {ref.sha256: ref for report in reports for ref in report.blobs}
+    found = {ref.sha256: ref for report in reports for ref in report.blobs}
+    replies = sampled(event for commit in log.commits for event in commit.events)
+    return found | {each.blob.sha256: each.blob for _, each in replies if each.blob is not None}
 
 
 # -------------------------------------------------------------------------------------------- read

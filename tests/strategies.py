@@ -284,6 +284,7 @@ _LEAVES: Final[dict[type, st.SearchStrategy[Any]]] = {
     msgspec.inspect.AnyType: JSON,
     msgspec.inspect.NoneType: st.none(),
     msgspec.inspect.BoolType: st.booleans(),
+    msgspec.inspect.BytesType: st.binary(max_size=12),
     msgspec.inspect.StrType: TEXTS | st.text(max_size=5),
     msgspec.inspect.FloatType: st.floats(allow_nan=False, allow_infinity=False),
     msgspec.inspect.RawType: st.just(msgspec.Raw(b'{"type":"Newer"}')),
