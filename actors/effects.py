@@ -9,6 +9,8 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from actors.attempts import call_message
+from actors.models.context import Context
+from actors.ports import SamplingPolicy
 from actors.queues import Outgoing
 from actors.waking import queue_again
 from protocol import subjects
@@ -40,6 +42,8 @@ class Effects:
         self._withdrawn: set[tuple[str, int]] = set()
         self._question: asyncio.Task[None] | None = None
         self._turn = 0
+        self.context = Context()
+        """What a model of ours has read and written."""
 
     @property
     def asking(self) -> bool:
@@ -119,7 +123,12 @@ class Effects:
             shown = view(shell.state, shell.values, effect.limited_by)
             try:
                 async with asyncio.timeout(spec.timeout_ms / 1_000):
-                    reply = to_prompt(await policy.ask(shown), spec, shown)
+                    if isinstance(policy, SamplingPolicy):
+                        log = shell.host.log
+                        reply = await self.context.ask(policy, shown, effect.turn, log)
+                    else:
+                        reply = await policy.ask(shown)
+                reply = to_prompt(reply, spec, shown)
             except TimeoutError:
                 text = f"no reply within {spec.timeout_ms} ms"
                 reply = Reply(status="TIMEOUT", error=text, spend=spec.reserve)

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
+from actors.models.question import Question
 from protocol.actions import NOTHING, UNKNOWN_USAGE, Fault, Json, Spend, Status, Usage, WorkerSpec
 from protocol.decisions import PolicySpec, Reply, View
 
@@ -34,6 +35,35 @@ class EndpointPolicy(Protocol):
 
 
 Policy = InstantPolicy | EndpointPolicy
+
+
+@runtime_checkable
+class SamplingPolicy(Protocol):
+    """A policy whose tokens we see: a model of ours. It is an `EndpointPolicy`, too."""
+
+    async def sample(self, view: View, before: bytes) -> Reply:
+        """The reply to ``view``, with its tokens.
+
+        Args:
+            view: See `EndpointPolicy.ask`.
+            before: Packed ids of the tokens of the run's last question and what was sampled for
+                it; its prompt goes on from them where it says the same. Empty for none.
+
+        Returns:
+            The reply. Its ``sampled.after`` is 1 if its prompt goes on from ``before``.
+        """
+        ...
+
+
+class Models(Protocol):
+    """Models of ours, wherever they are hosted."""
+
+    async def ask(self, place: str, question: Question, within_s: float) -> Reply:
+        """The reply of the model at that place; a failure is a reply with its status.
+
+        Cancelling it takes the question back.
+        """
+        ...
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,6 +18,8 @@ from actors import policies, tracing, workers
 from actors.bus import NatsBus
 from actors.conductor import Conductor, ConductorOptions
 from actors.jetstream_queue import JetStreamQueue, consumers_of
+from actors.models.remote import RemoteModels, Service
+from actors.policies import local
 from actors.ports import Policy
 from actors.secrets import Secrets, ambient, named_keys
 from actors.worker import Worker, WorkerOptions
@@ -36,6 +38,11 @@ from replay.shelves import Shelves
 GC_OBJECTS: Final = 50_000
 """New objects between two looks for cycles. Python's 700 are made by a few messages, and messages
 leave no cycles behind."""
+
+
+LOAD_S: Final = 40.0
+"""Seconds that the start of a model's process waits for it, to say why it can't be loaded: less
+than Ray's own patience. A large one goes on loading, and questions wait for it."""
 
 
 class Connection(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +72,7 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     """An actor that should be there."""
 
     name: str
-    kind: Literal["conductor", "worker"]
+    kind: Literal["conductor", "worker", "model"]
     connection: Connection
     lease_s: float
     policies: tuple[str, ...] = ()
@@ -73,7 +80,7 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     whoever may submit must not thereby have any code run where the rights to the log are."""
     endpoints: tuple[PolicySpec, ...] = ()
     """For a conductor: policies whose models it may ask where they say, with the keys that they
-    name; see `policies.asks`."""
+    name; see `policies.asks`. For a model: the policy that is asked."""
     specs: tuple[WorkerSpec, ...] = ()
     """For a worker: what it hosts; several where they share a session."""
     folders: tuple[str, ...] = ()
@@ -139,7 +146,7 @@ def known_to(declared: Declared) -> dict[str, str]:
     if not declared.specs:
         known = ambient()
         for place in {policies.ANYWHERE, *map(policies.place, declared.endpoints)}:
-            if place is not None:
+            if place is not None and place.key_env:
                 known |= named_keys(place.key_env, key_from(place.key_env))
         return known
     known = ambient()
@@ -162,7 +169,7 @@ def placed(pool: Pool) -> dict[str, tuple[WorkerSpec, ...]]:
 
 
 class Program:
-    """A started conductor, or started workers."""
+    """A started conductor, started workers, or a started model."""
 
     def __init__(
         self,
@@ -170,13 +177,17 @@ class Program:
         health: Mapping[str, Callable[[], tuple[int, int]]],
         stop: Callable[[], Awaitable[None]],
         offers: Callable[[], tuple[WorkerSpec, ...]] = tuple,
+        failed: Callable[[], str] = str,
     ) -> None:
-        self._broker, self._health, self._stop, self._offers = broker, health, stop, offers
+        self._broker, self._health, self._stop = broker, health, stop
+        self._offers, self._failed = offers, failed
 
     async def health(self) -> Health:
         """See `Health`."""
         queues = {queue: Pulled(*ask()) for queue, ask in self._health.items()}
-        return Health(queues, self._broker.client.is_connected, offers=self._offers())
+        return Health(
+            queues, self._broker.client.is_connected, self._failed(), offers=self._offers()
+        )
 
     async def stop(self) -> None:
         """Hand everything back, and disconnect."""
@@ -203,6 +214,8 @@ async def start(declared: Declared) -> Program:
         Unreachable: The broker does not answer.
         PodiumError: A worker's adapter can't be made.
     """
+    if declared.kind == "model":
+        return await _model(declared)
     return await (_workers(declared) if declared.specs else _conductor(declared))
 
 
@@ -212,13 +225,14 @@ def _queue(broker: Broker, stream: str, declared: Declared) -> JetStreamQueue:
 
 async def _conductor(declared: Declared) -> Program:
     broker = await declared.connection.open(declared.name)
+    models = RemoteModels(broker)
     cache: dict[bytes, Policy] = {}
 
     def policy(spec: PolicySpec) -> Policy:
         need_hosted(declared, spec)
         key = encode(spec)
         if key not in cache:
-            cache[key] = policies.make(spec)
+            cache[key] = policies.make(spec, models)
         return cache[key]
 
     calls = _queue(broker, subjects.CALLS, declared)
@@ -261,6 +275,20 @@ async def _send_again(conductor: Conductor, calls: JetStreamQueue) -> None:
     """Queue calls again: what stood on a server that has restarted is gone, even the stream."""
     await calls.present()
     conductor.redo()
+
+
+async def _model(declared: Declared) -> Program:
+    (spec,) = declared.endpoints
+    options = local.options_of(spec)
+    broker = await declared.connection.open(declared.name)
+    service = Service(broker, options.folder, options.batching, declared.name)
+    await NatsBus(broker).listen("stats", service.stats)
+    try:
+        await service.start(LOAD_S)
+    except BaseException:
+        await broker.close()
+        raise
+    return Program(broker, {}, service.stop, failed=lambda: service.failed)
 
 
 async def _workers(declared: Declared) -> Program:

@@ -283,6 +283,7 @@ class RunShell:
     async def _remember(self, log: RunLog) -> None:
         for known, report in reports(log).items():
             await self._keep(known, report)
+        await self.effects.context.recall(log, self.message, self.host.log)
         self._inbox_seq = self._read_seq = log.inbox_seq
         self._hear_early()
 
@@ -336,6 +337,7 @@ class RunShell:
         finally:
             self._appending = False
         before, self.state = self.state, draft.state
+        self.effects.context.recorded(draft.events)
         self._active = True
         self.host.monitor.saw(self, before, draft.events, at)
 

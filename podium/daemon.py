@@ -27,12 +27,12 @@ from actors.embedded import NatsServer
 from actors.embedded.launch import read_record
 from actors.jetstream_queue import JetStreamQueue, consumers_of
 from actors.logs import log_to
-from actors.programs import Connection, Declared, placed
+from actors.programs import Connection, Declared
 from actors.secrets import ambient
 from podium.cluster import Cluster
-from podium.config import BudgetTable, Config, age_ms
-from podium.roster import Roster, folders_of
-from podium.shelved import shelves_of
+from podium.config import BudgetTable, Config
+from podium.declared import actors_of
+from podium.roster import Roster
 from podium.tracing.keeper import Keeper
 from protocol import subjects
 from protocol.actions import Pool, WorkerSpec
@@ -103,6 +103,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """What runs may have that began earlier, and is hosted for them: the latest."""
     policy: str = ""
     spec: PolicySpec | None = None
+    endpoints: tuple[PolicySpec, ...] = ()
+    """Further policies that it asks where they say."""
     budget: BudgetTable = BudgetTable()
     redact: Redaction = Redaction()
     """What its processes take for a secret, and so must whoever gives it tasks."""
@@ -181,6 +183,7 @@ class Daemon:
             earlier=tuple(each.spec for each in self.roster.earlier),
             policy=self.asked.policy,
             spec=self.asked.spec,
+            endpoints=self.asked.endpoints,
             budget=self.asked.budget,
             redact=self.config.redact,
             since=self._since,
@@ -346,36 +349,7 @@ class Daemon:
     # -------------------------------------------------------------------------------------- cluster
 
     def _declared(self, hosted: Sequence[Registered]) -> list[Declared]:
-        lease_s = self.config.lease_s
-        conductor = Declared(
-            name="conductor-1",
-            kind="conductor",
-            connection=self._connection("conductor"),
-            lease_s=lease_s,
-            policies=tuple(
-                sorted({self.asked.policy, self.config.policy, *self.asked.policies} - {""})
-            ),
-            endpoints=(*filter(None, [self.asked.spec]), *self.asked.endpoints),
-            redact=self.config.redact,
-            shelves=shelves_of(self.config),
-            archive_after_ms=age_ms(after) if (after := self.config.archive.after) else 0,
-            variables=self.tracer.variables,
-        )
-        workers = [
-            Declared(
-                name=name,
-                kind="worker",
-                connection=self._connection("worker"),
-                lease_s=lease_s,
-                specs=specs,
-                folders=folders_of(hosted, specs),
-                redact=self.config.redact,
-                secrets=self.config.secrets.place(),
-                variables=self.tracer.variables,
-            )
-            for name, specs in placed(Pool(tuple(each.spec for each in hosted))).items()
-        ]
-        return [conductor, *workers]
+        return actors_of(self.asked, hosted, self._connection, self.tracer.variables)
 
     def _declare(self) -> None:
         """Have the cluster host what is to be hosted."""

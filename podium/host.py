@@ -250,7 +250,7 @@ def _same(there: Record, pool: LoadedPool) -> None:
     if differs := unlike((*there.workers.workers, *there.earlier), pool.pool):
         raise Usage(f"the standing deployment hosts pool {there.pool!r}, {differs}", hint=hint)
     hint = "`podium down`, then `podium up --pool FILE`; or leave --pool out to use its own"
-    hosted = (there.spec,) if there.spec is not None else ()
+    hosted = tuple(filter(None, [there.spec, *there.endpoints]))
     for spec in filter(None, [pool.spec, *pool.endpoints]):
         if not policies.asks(hosted, spec):
             raise Usage(

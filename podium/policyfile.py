@@ -3,7 +3,7 @@
 ::
 
     [policy]
-    name = "openai:qwen3-4b"        # or "rules", "static:FILE", "python:module:name"
+    name = "openai:qwen3-4b"        # or "local:FOLDER", "rules", "static:FILE", "python:…"
     base_url = "http://127.0.0.1:8000/v1"
     dialect = "hermes"
     naming = "numbers"
@@ -14,6 +14,7 @@ gives the policy that a command means; its name alone finds the table again.
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -32,8 +33,22 @@ MAX_PLAN_BYTES: Final = 32_768
 MAX_SYSTEM_CHARS: Final = 8_000
 """Characters of a job's description: two pages, in every prompt."""
 
-_ANYONES: Final = ("name", "serial")
+_ANYONES: Final = frozenset({"name", "serial"})
 """What may be said of any policy; all else is a model's."""
+
+_MODELS: Final = frozenset(
+    {"dialect", "naming", "system", "temperature", "max_tokens", "timeout_s", "reserve_tokens"}
+    | {"replan_on"}
+)
+"""What may be said of any model."""
+
+_ENDPOINTS: Final = frozenset(
+    {"base_url", "api_key_env", "price_in", "price_out", "extra", "reserve_cost_usd"}
+)
+"""What may be said of an endpoint, besides."""
+
+_LOCALS: Final = frozenset({"top_p", "top_k", "seed", "template", "batching"})
+"""What may be said of a model of ours, besides."""
 
 _TAKEN: Final = frozenset(
     {"messages", "model", "n", "stream", "temperature", "tool_choice", "tools"}
@@ -47,10 +62,10 @@ class PolicyTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """``[policy]``."""
 
     name: str
-    """``rules``, ``openai:MODEL``, ``static:FILE``, ``python:module:name``; before each of them
-    ``written:WORKER:``."""
+    """``rules``, ``openai:MODEL``, ``local:FOLDER``, ``static:FILE``, ``python:module:name``;
+    before each of them ``written:WORKER:``."""
     dialect: Literal["openai", "hermes", "lists"] | None = None
-    """How the model speaks; native tool calls by default."""
+    """How the model speaks; native tool calls by default, and ``hermes`` for a model of ours."""
     naming: Naming | None = None
     """Whether it is shown its workers' names, or numbers; numbers by default in lists."""
     system: Annotated[str, msgspec.Meta(max_length=MAX_SYSTEM_CHARS)] | None = None
@@ -71,6 +86,14 @@ class PolicyTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     reserve_tokens: Whole | None = None
     """The most that one reply may spend; held back from the budget while it is waited for."""
     reserve_cost_usd: Price | None = None
+    top_p: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
+    """Of a model of ours, like all up to ``batching``: see `actors.models.question.Sampling`."""
+    top_k: Annotated[int, msgspec.Meta(ge=0, le=10**7)] | None = None
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**53)] | None = None
+    template: dict[str, Json] | None = None
+    """Values for its chat template, such as ``enable_thinking``."""
+    batching: dict[str, Json] | None = None
+    """How it is hosted, see `actors.models.serving.Batching`."""
     replan_on: ReplanOn | None = None
     """When it is asked although calls go on."""
     serial: bool = False
@@ -93,7 +116,7 @@ def named(
         Usage: It can't be made as it stands there.
     """
     if table is None:
-        if not asked(name).startswith("static:"):
+        if not asked(name).startswith(("static:", "local:")):
             return name, None
         table = PolicyTable(name=name)
     elif name:
@@ -152,21 +175,36 @@ def policy_spec(name: str) -> PolicySpec:
         return msgspec.structs.replace(OpenAIPolicy(rest).spec, name=name)
     if kind == "static" and rest:
         return _as_named(name, _planned(rest, Path()))
+    if kind == "local" and rest:
+        return _as_named(name, _ours(PolicyTable(name=name), rest, Path()))
     from actors.policies import find
 
     return find(name).spec
 
 
+def hosted(name: str, own: str, spec: PolicySpec | None) -> tuple[PolicySpec, ...]:
+    """What a deployment has to host besides the pool's own policy: a model of ours.
+
+    Args:
+        name: What a command or the configuration names; "" for the pool's own.
+        own: The pool's own.
+        spec: Its description.
+
+    Raises:
+        Usage: There is no such policy.
+    """
+    if name in ("", own) or not asked(name).startswith("local:"):
+        return ()
+    return (chosen(name, own, spec),)
+
+
 def _described(table: PolicyTable, folder: Path) -> PolicySpec | None:
     kind, _, rest = asked(table.name).partition(":")
+    _check_fields(table, kind if rest else "")
     if kind == "openai" and rest:
         return msgspec.structs.replace(_model(table, rest), name=table.name)
-    for field in PolicyTable.__struct_fields__:
-        if field not in _ANYONES and getattr(table, field) is not None:
-            raise Usage(
-                f"{field} is nothing of the policy {table.name!r}",
-                hint='It is for a model: name = "openai:MODEL".',
-            )
+    if kind == "local" and rest:
+        return _as_named(table.name, _ours(table, rest, folder))
     if kind == "static" and rest:
         return _as_named(table.name, _planned(rest, folder))
     if asked(table.name) == "rules" or (kind == "python" and ":" in rest):
@@ -174,6 +212,67 @@ def _described(table: PolicyTable, folder: Path) -> PolicySpec | None:
     from actors.policies import NAMES
 
     raise Usage(f"there is no policy {table.name!r}", hint=NAMES)
+
+
+def _check_fields(table: PolicyTable, kind: str) -> None:
+    """Raise `Usage` if the table says something that is nothing of its policy."""
+    known = _ANYONES
+    if kind in ("openai", "local"):
+        known |= _MODELS | (_ENDPOINTS if kind == "openai" else _LOCALS)
+    for field in PolicyTable.__struct_fields__:
+        if field not in known and getattr(table, field) is not None:
+            hint = 'It is for a model: name = "openai:MODEL".'
+            if field in _LOCALS:
+                hint = 'It is for a local model: name = "local:FOLDER"; an endpoint has extra.'
+            raise Usage(f"{field} is nothing of the policy {table.name!r}", hint=hint)
+
+
+def _ours(table: PolicyTable, name: str, folder: Path) -> PolicySpec:
+    """The policy that is a model of ours."""
+    from actors.models.serving import Batching
+    from actors.policies import local
+
+    given = {
+        field: getattr(table, field)
+        for field in local.Options.__struct_fields__
+        if field in (_MODELS | _LOCALS)
+    }
+    given = {field: value for field, value in given.items() if value is not None}
+    try:
+        if unknown := (table.batching or {}).keys() - set(Batching.__struct_fields__):
+            raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
+        if table.batching:
+            given["batching"] = msgspec.convert(table.batching, Batching)
+    except ValueError as error:
+        keys = ", ".join(Batching.__struct_fields__)
+        raise Usage(f"batching: {error}", hint=f"Its keys are {keys}.") from None
+    place = (folder / Path(name).expanduser()).absolute()
+    options = local.Options(folder=os.path.normpath(place), **given)
+    if table.dialect == "openai":
+        raise Usage(
+            f"the policy {table.name!r} has no native tool calls",
+            hint='A local model writes text: dialect = "hermes", or "lists".',
+        )
+    dialect = table.dialect or "hermes"
+    _check_lists(table, dialect)
+    reserve = options.reserve.tokens if table.reserve_tokens is None else table.reserve_tokens
+    return local.spec_of(
+        options,
+        dialect=dialect,
+        reserve=Spend(tokens=reserve),
+        timeout_ms=max(1, round((table.timeout_s or local.TIMEOUT_S) * 1_000)),
+        naming=table.naming or ("numbers" if dialect == "lists" else "names"),
+        system=table.system or "",
+        replan_on=table.replan_on or "never",
+    )
+
+
+def _check_lists(table: PolicyTable, dialect: str) -> None:
+    if dialect == "lists" and asked(table.name) != table.name:
+        raise Usage(
+            f"{table.name!r} has a worker write the answer, which in lists the last step does",
+            hint="Make that worker the last step, by what you say in system.",
+        )
 
 
 def _model(table: PolicyTable, model: str) -> PolicySpec:
@@ -188,11 +287,7 @@ def _model(table: PolicyTable, model: str) -> PolicySpec:
     reserve = options.reserve
     cost = table.reserve_cost_usd
     dialect = table.dialect or "openai"
-    if dialect == "lists" and asked(table.name) != table.name:
-        raise Usage(
-            f"{table.name!r} has a worker write the answer, which in lists the last step does",
-            hint="Make that worker the last step, by what you say in system.",
-        )
+    _check_lists(table, dialect)
     return PolicySpec(
         name=f"openai:{model}",
         dialect=dialect,
@@ -209,7 +304,7 @@ def _model(table: PolicyTable, model: str) -> PolicySpec:
 
 
 def _as_named(name: str, spec: PolicySpec) -> PolicySpec:
-    """The policy of a plan, under the name of the worker that writes its answers, if one does."""
+    """A policy, under the name of the worker that writes its answers, if one does."""
     head = name.removesuffix(asked(name))
     return msgspec.structs.replace(spec, name=head + spec.name)
 

@@ -20,7 +20,7 @@ from podium.poolfile import LoadedPool, PoolFile, asked_of, build, read
 from podium.pooloffers import Offers, discovers
 from protocol.actions import Pool, WorkerSpec
 from protocol.decisions import PolicySpec, asked
-from protocol.errors import Denied, PodiumError, Unreachable, Usage
+from protocol.errors import Denied, NotFound, PodiumError, Unreachable, Usage
 from protocol.redaction import Redactor
 from replay.address import shown
 
@@ -154,10 +154,29 @@ async def preflight(loaded: LoadedPool, policy: str, secrets: str = "") -> None:
     if asked(policy).startswith("openai:"):
         described = policyfile.chosen(policy, loaded.policy, loaded.spec)
         endpoints.append((f"The policy {policy}", *_place(described)))
+    if asked(policy).startswith("local:"):
+        need_model(policyfile.chosen(policy, loaded.policy, loaded.spec))
     for who, _, key_env in endpoints:
         need_key(who, key_env)
     who_asks = {url: who for who, url, _ in reversed(endpoints)}
     await asyncio.gather(*(listens(who, url) for url, who in who_asks.items()))
+
+
+def need_model(spec: PolicySpec) -> str:
+    """Which version of a model of ours would answer, if it were hosted here.
+
+    Raises:
+        NotFound: There is no such folder, or what hosts a model is not installed.
+        InvalidData: The version can't be read.
+    """
+    from actors.models.serving import EXTRA, missing
+    from actors.models.versions import find, pointed
+    from actors.policies.local import options_of
+
+    if absent := missing():
+        raise NotFound(f"The policy {spec.name} needs what is not installed: {absent}.", hint=EXTRA)
+    folder = Path(options_of(spec).folder)
+    return find(folder, pointed(folder)).name
 
 
 def need_key(who: str, key_env: str) -> None:
@@ -343,7 +362,9 @@ async def _try_policy(file: PoolFile, path: Path) -> Finding:
         spec = policyfile.chosen("", own, described)
         state: State = "ok"
         found, hint = "needs no model", ""
-        if asked(name).startswith("openai:"):
+        if asked(name).startswith("local:"):
+            found = f"version {need_model(spec)} is there"
+        elif asked(name).startswith("openai:"):
             url, key_env = _place(spec)
             need_key(f"The policy {name}", key_env)
             await listens(f"The policy {name}", url)

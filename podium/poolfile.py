@@ -4,7 +4,7 @@
 
     [pool]
     name = "desk"
-    policy = "rules"              # or "openai:MODEL"
+    policy = "rules"              # or "openai:MODEL", "local:FOLDER"
     module = "desk_tools"         # beside this file; each @podium.tool function is a worker
 
     [[worker]]                    # further workers, or other settings of a function
@@ -140,6 +140,12 @@ class LoadedPool(msgspec.Struct, frozen=True):
     """Further ones that a deployment has to host: of pools that share it."""
     tables: dict[str, str] = {}
     """The tables that take all that a server offers, by the names of their workers."""
+
+    def also(self, endpoints: tuple[PolicySpec, ...]) -> "LoadedPool":
+        """The same, with further policies that a deployment has to host."""
+        if not endpoints:
+            return self
+        return msgspec.structs.replace(self, endpoints=(*self.endpoints, *endpoints))
 
     @property
     def folder(self) -> Path:

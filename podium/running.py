@@ -29,7 +29,8 @@ async def run_async(
     Args:
         task: A question, or a `Task` with inputs.
         pool: Path of a pool file; as configured by default, and else the pool that is shipped.
-        policy: ``rules``, ``openai:MODEL``; as configured by default, and else the pool's own.
+        policy: ``rules``, ``openai:MODEL``, ``local:FOLDER``; as configured by default, and else
+            the pool's own.
         budget: What the run may spend; as configured by default, and else the pool's own.
         config: Instead of ``podium.toml`` and the environment.
 
@@ -42,8 +43,9 @@ async def run_async(
     loaded = await asyncio.to_thread(poolfile.load, path, secrets)
     named = policy or chosen.policy
     spec = await asyncio.to_thread(policyfile.chosen, named, loaded.policy, loaded.spec)
+    ours = policyfile.hosted(named, loaded.policy, spec)
     allowed = budget or chosen.budget.over(loaded.budget.over(Budget()))
-    async with Host.open(chosen, loaded) as host:
+    async with Host.open(chosen, loaded.also(ours)) as host:
         run = await host.client.submit(task, loaded.pool, spec, allowed)
         return await host.client.result(run)
 

@@ -156,6 +156,11 @@ def live(run: str) -> str:
     return f"live.{run}"
 
 
+def model(name: str, verb: Literal["ask", "stop", "begun"]) -> str:
+    """Where a model of ours is asked, is told to stop, and says that it has begun."""
+    return f"models.{name}.{verb}"
+
+
 def withdraw(place: str) -> str:
     """What the worker is told to stop."""
     return f"withdraw.{place}"

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -258,10 +258,13 @@ class Listening:
             await self._subscription.unsubscribe()
 
 
-async def listen(client: Client, subject: str, listener: Callable[[Heard], None]) -> Listening:
+async def listen(
+    client: Client, subject: str, listener: Callable[[Heard], None], queue: str = ""
+) -> Listening:
     """Have a function called with each message on a subject, until that is closed.
 
-    It must not block, and nothing waits between it and the network.
+    It must not block, and nothing waits between it and the network. Of those who listen under the
+    same name of a ``queue``, one hears each message.
     """
 
     async def heard(message: Msg) -> None:
@@ -270,9 +273,10 @@ async def listen(client: Client, subject: str, listener: Callable[[Heard], None]
         block = "\r\n".join([f"NATS/1.0 {status}".strip(), *lines, "", ""]).encode()
         listener(Heard(message.subject, message.data, block, message.reply))
 
-    subscription = await client.subscribe(
-        subject, cb=heard, pending_msgs_limit=-1, pending_bytes_limit=-1
-    )
+    options: dict[str, Any] = {"pending_msgs_limit": -1, "pending_bytes_limit": -1}
+    if queue:
+        options["queue"] = queue
+    subscription = await client.subscribe(subject, cb=heard, **options)
     if isinstance(client, Forgiving):
         client.listeners[subscription._id] = listener
     return Listening(client, subscription)

@@ -322,11 +322,16 @@ def test_podium_loads_no_torch() -> None:
     assert asked_for(ROOT, "podium", deep=False, refused="torch,transformers,trainer") == ""
 
 
+@pytest.mark.parametrize("module", ["actors.programs", "podium.daemon", "podium.poolcheck"])
+def test_only_whoever_hosts_a_model_loads_torch(module: str) -> None:
+    assert asked_for(ROOT, module, deep=False, refused="torch,transformers,tokenizers") == ""
+
+
 def test_a_planted_load_is_found(tmp_path: Path) -> None:
     _write(tmp_path / "planted/__init__.py", '"""x"""\n')
-    _write(tmp_path / "planted/a.py", '"""x"""\ntry:\n    import torch\nexcept ImportError: ...\n')
-    assert asked_for(tmp_path, "planted", deep=False, refused="ray,torch") == ""
-    assert asked_for(tmp_path, "planted", deep=True, refused="ray,torch") == "torch"
+    _write(tmp_path / "planted/a.py", '"""x"""\ntry:\n    import heavy\nexcept ImportError: ...\n')
+    assert asked_for(tmp_path, "planted", deep=False, refused="ray,heavy") == ""
+    assert asked_for(tmp_path, "planted", deep=True, refused="ray,heavy") == "heavy"
 
 
 def _write(path: Path, text: str) -> None:

@@ -5,6 +5,7 @@ name                      policy
 ========================  ==========================================================================
 ``rules``                 plans questions of a few families by hand-written rules; needs no model
 ``openai:MODEL``          a model behind an OpenAI-compatible endpoint, in any dialect
+``local:NAME``            a model of ours, from a folder of Transformers (extra ``local``)
 ``static:NAME``           follows a plan from a file, which the run records
 ``python:module:name``    a class or function of your own that gives an instant policy
 ``written:WORKER:NAME``   the policy of that name; but the worker writes the answer
@@ -19,7 +20,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from actors.ports import Policy
+from actors.ports import Models, Policy
 from actors.workers.agent.chat import KEY_ENV
 from protocol.decisions import WRITTEN, PolicySpec, asked
 from protocol.errors import NotFound, PodiumError, Usage
@@ -28,8 +29,8 @@ from replay.address import shown
 __all__ = ["ANYWHERE", "NAMES", "Place", "asks", "find", "make", "place"]
 
 NAMES: Final = (
-    "use 'rules', 'openai:MODEL', 'static:FILE', 'python:module:name', or 'written:WORKER:' before "
-    "one"
+    "use 'rules', 'openai:MODEL', 'local:FOLDER', 'static:FILE', 'python:module:name', or "
+    "'written:WORKER:' before one"
 )
 """What to do about a name of no policy."""
 
@@ -41,8 +42,12 @@ class Place(NamedTuple):
     """The endpoint's address; None for the one that the environment names."""
     key_env: str
     """The environment variable that has the key."""
+    folder: str = ""
+    """Of a model of ours: where it is, instead."""
 
     def __str__(self) -> str:
+        if self.folder:
+            return f"in {self.folder}"
         where = shown(self.base_url) if self.base_url else "the usual address"
         return f"at {where} with the key in {self.key_env}"
 
@@ -53,9 +58,12 @@ ANYWHERE: Final = Place(None, KEY_ENV)
 
 def place(spec: PolicySpec) -> Place | None:
     """Where the model is that a policy asks; None if it asks none."""
-    from actors.policies import openai
+    from actors.policies import local, openai
 
-    if asked(spec.name).partition(":")[0] != openai.KIND:
+    kind = asked(spec.name).partition(":")[0]
+    if kind == local.KIND:
+        return Place(None, "", local.options_of(spec).folder)
+    if kind != openai.KIND:
         return None
     options = openai.options_of(spec)
     return Place(options.base_url, options.api_key_env)
@@ -69,8 +77,12 @@ def asks(hosted: Iterable[PolicySpec], spec: PolicySpec) -> bool:
     return place(spec) in {None, ANYWHERE, *map(place, hosted)}
 
 
-def make(spec: PolicySpec) -> Policy:
+def make(spec: PolicySpec, models: Models | None = None) -> Policy:
     """The policy that a run has recorded. Asks nobody anything yet.
+
+    Args:
+        spec: As recorded.
+        models: Where models of ours are hosted, if they are.
 
     Raises:
         Usage, InvalidData: There is no such policy.
@@ -82,11 +94,15 @@ def make(spec: PolicySpec) -> Policy:
         from actors.policies import written
 
         inner = msgspec.structs.replace(spec, name=asked(spec.name))
-        return written.over(writer, make(inner))
+        return written.over(writer, make(inner, models))
     if kind == "openai" and rest:
         from actors.policies.openai import from_spec
 
         return from_spec(spec)
+    if kind == "local" and models is not None:
+        from actors.policies.local import LocalPolicy
+
+        return LocalPolicy(spec, models)
     if kind == "static":
         from actors.policies.static import StaticPolicy
 

@@ -10,7 +10,7 @@ from typing import Final, cast
 
 import msgspec
 
-from actors.ports import EndpointPolicy, InstantPolicy, Policy
+from actors.ports import EndpointPolicy, InstantPolicy, Policy, SamplingPolicy
 from protocol.decisions import WRITTEN, Decision, Observation, PlannedCall, Reply, Turn, View
 from protocol.dialects import note_of, parse, render, with_note
 from protocol.dialects.shared import compact, cut, outputs
@@ -37,6 +37,8 @@ def over(writer: str, inner: Policy) -> Policy:
     """The policy whose answers a worker of that name writes."""
     if hasattr(inner, "decide"):
         return _AtOnce(writer, cast(InstantPolicy, inner))
+    if isinstance(inner, SamplingPolicy):
+        return _Seen(writer, inner)
     return _Asked(writer, inner)
 
 
@@ -106,6 +108,22 @@ class _Asked(_Last):
     async def ask(self, view: View) -> Reply:
         """See `EndpointPolicy`."""
         return self._answer(view) or self._ended(view, await self._inner.ask(view))
+
+
+class _Seen(_Last):
+    """Over a policy whose tokens we see."""
+
+    def __init__(self, writer: str, inner: SamplingPolicy) -> None:
+        super().__init__(writer, cast(EndpointPolicy, inner))
+        self._inner = inner
+
+    async def ask(self, view: View) -> Reply:
+        """See `EndpointPolicy`."""
+        return await self.sample(view, b"")
+
+    async def sample(self, view: View, before: bytes) -> Reply:
+        """See `SamplingPolicy`."""
+        return self._answer(view) or self._ended(view, await self._inner.sample(view, before))
 
 
 def _text(seen: Observation) -> str:

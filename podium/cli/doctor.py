@@ -50,7 +50,7 @@ def doctor(*, hosting: Hosting = HOSTING) -> int:
     loaded = hosting.load()
     checks = [*_versions(), _disk(loaded.config), _sandbox(), _ray(loaded.config)]
     checks += _secrets(loaded.config)
-    checks.append(_traces(loaded.config))
+    checks += [_traces(loaded.config), _models()]
     checks += _servers(loaded.config)
     checks += asyncio.run(_broker(loaded.config))
     counts = {state: sum(each.state == state for each in checks) for state in STATES}
@@ -81,6 +81,17 @@ def _traces(config: "Config") -> Check:
     if config.trace.enabled and tracing.wanted(current().environment):
         return Check("traces", "warning", "asked for, and OpenTelemetry is not installed", INSTALL)
     return Check("traces", "ok", "not exported live")
+
+
+def _models() -> Check:
+    """Whether a model of ours could be hosted here: what for takes gigabytes, so few have it."""
+    from actors.models.serving import EXTRA, missing
+
+    if absent := missing():
+        return Check("local models", "ok", f"not hosted here, for want of {absent}", EXTRA)
+    names = ("torch", "transformers")
+    there = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+    return Check("local models", "ok", there)
 
 
 URL: Final = "nats.url"

@@ -64,7 +64,9 @@ class Hosting(Common):
     pool: Annotated[str | None, Parameter(help="A pool file (TOML).")] = None
     policy: Annotated[
         str | None,
-        Parameter(help="rules, openai:MODEL, python:MODULE:NAME, or written:WORKER:POLICY."),
+        Parameter(
+            help="rules, openai:MODEL, local:FOLDER, python:MODULE:NAME, or written:WORKER:POLICY."
+        ),
     ] = None
 
     def flags(self) -> dict[str, Any]:
@@ -150,7 +152,17 @@ ADDED: Final = Limits()
 
 
 def load_pool(loaded: "Loaded", there: "Standing | None" = None) -> "LoadedPool":
-    """The pool that is configured; else that of the standing deployment; else the shipped one."""
+    """The pool that is configured; else that of the standing deployment; else the shipped one.
+
+    With the policy that is configured, where a deployment has to host its model.
+    """
+    from podium.policyfile import hosted
+
+    pool = _pool(loaded, there)
+    return pool.also(hosted(loaded.config.policy, pool.policy, pool.spec))
+
+
+def _pool(loaded: "Loaded", there: "Standing | None") -> "LoadedPool":
     from podium import poolfile
     from podium.config import BudgetTable
     from podium.pools import OFFLINE

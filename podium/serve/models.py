@@ -73,5 +73,7 @@ def together(pools: Sequence[LoadedPool]) -> LoadedPool:
         pool=Pool(tuple(workers.values())),
         redact=redact,
         policies=tuple(sorted({pool.policy for pool in pools})),
-        endpoints=tuple(pool.spec for pool in pools if pool.spec is not None),
+        endpoints=tuple(
+            spec for pool in pools for spec in (pool.spec, *pool.endpoints) if spec is not None
+        ),
     )

@@ -1,0 +1,349 @@
+"""The policy server: one model, asked by many runs at once, its weights swapped between requests.
+
+Questions come in on an event loop; a thread of its own samples. A question is answered by the
+version that was current when it came: its batch goes on until it is empty, beside that of the
+version after it. So no reply is made by two versions, and nobody waits for others to finish.
+"""
+
+import asyncio
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from actors.models import versions
+from actors.models.question import Question
+from actors.models.serving import DEFAULT, Batching
+from protocol.actions import Spend, Usage
+from protocol.decisions import Reply
+from protocol.errors import InvalidData, PodiumError
+from protocol.sampled import Arrays, Sampled, pack_floats, pack_ids, unpack_ids
+
+if TYPE_CHECKING:
+    from actors.models.loading import Loaded
+    from actors.models.sampler import Batch, Row
+
+logger = logging.getLogger("podium.models")
+
+LOOK_S: Final = 1.0
+"""Seconds between two looks for a new version: one small file is read."""
+
+MAX_ASKED: Final = 8_192
+"""Questions at a time, at work or waiting; each holds its prompt."""
+
+Done = Callable[["Row"], None]
+
+
+class Engine:
+    """The thread that samples.
+
+    Args:
+        batching: How many rows fit.
+        clock: Seconds, as in `Row.deadline`.
+    """
+
+    def __init__(self, batching: Batching, clock: Callable[[], float]) -> None:
+        self._batching, self._clock = batching, clock
+        self._coming: queue.SimpleQueue[tuple[Loaded, Row, Done] | None] = queue.SimpleQueue()
+        self._batches: dict[int, Batch] = {}
+        self._done: dict[Row, Done] = {}
+        self._thread = threading.Thread(target=self._run, name="sampling", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop, whatever is at work."""
+        self._coming.put(None)
+        self._thread.join()
+
+    def submit(self, loaded: "Loaded", row: "Row", done: Done) -> None:
+        """Sample a row with a version; ``done`` is called on the thread when it has ended."""
+        self._coming.put((loaded, row, done))
+
+    def withdraw(self, row: "Row") -> None:
+        """Nobody waits for a row any more."""
+        row.deadline = -1.0  # read between two steps
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is at work, or can be."""
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        finally:
+            for row, done in self._done.items():
+                row.error = "the model's server has stopped"
+                done(row)
+
+    def _work(self) -> None:
+        while self._take():
+            for known, batch in list(self._batches.items()):
+                try:
+                    ended = batch.step(self._clock())
+                except Exception as error:
+                    logger.exception("a batch of version %s failed", batch.loaded.name)
+                    ended = batch.fail(f"{type(error).__name__}: {error}")
+                if batch.idle:
+                    del self._batches[known]
+                for row in ended:
+                    self._done.pop(row)(row)
+
+    def _take(self) -> bool:
+        """Take in what has come, waiting for it if nothing is at work. False at the end."""
+        from actors.models.sampler import Batch
+
+        while True:
+            try:
+                came = self._coming.get(block=not self._batches)
+            except queue.Empty:
+                return True
+            if came is None:
+                return False
+            loaded, row, done = came
+            self._done[row] = done
+            batch = self._batches.setdefault(id(loaded), Batch(loaded, self._batching))
+            batch.waiting.append(row)
+
+
+class PolicyServer:
+    """Hosts one folder.
+
+    Args:
+        folder: See `versions`.
+        batching: How its batches are.
+        monotonic: Seconds of a clock that never goes back.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        batching: Batching = DEFAULT,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.folder, self.batching = folder, batching
+        self.loaded: Loaded | None = None
+        self.refused = ""
+        """Why the version that is current does not answer, if it doesn't."""
+        self.counts: Counter[str] = Counter()
+        """What happened so far: ``asked``, by status; ``swapped``, ``refused``, ``withdrawn``."""
+        self.asked = 0
+        """Questions that wait for their reply."""
+        self._monotonic = monotonic
+        self._engine = Engine(batching, monotonic)
+        self._ready = asyncio.Event()
+        """Set when the first version is loaded, or can't be."""
+        self._seen: versions.Pointer | None = None
+        self._refreshing = asyncio.Lock()
+        self._looking: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Load the current version, and begin to answer.
+
+        Raises:
+            NotFound: There is no such folder, or the extra is not installed.
+            InvalidData: The version can't answer.
+        """
+        try:
+            self._seen = versions.pointer(self.folder)
+            self.loaded = await asyncio.to_thread(self._load, self._seen.name)
+        except PodiumError as error:
+            self.refused = error.message
+            raise
+        finally:
+            self._ready.set()
+        self._engine.start()
+        self._looking = asyncio.create_task(self._look(), name="versions")
+
+    async def stop(self) -> None:
+        """Stop answering. Whoever still waits hears so."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+            await asyncio.to_thread(self._engine.close)
+
+    def _load(self, name: str) -> "Loaded":
+        from actors.models.loading import load, need
+
+        need()
+        import actors.models.sampler  # noqa: F401 - loaded here, beside the event loop
+
+        return load(versions.find(self.folder, name), self.batching)
+
+    # ------------------------------------------------------------------------------------- versions
+
+    async def refresh(self) -> None:
+        """Have the version that is current now answer. One that can't is refused, and said once."""
+        async with self._refreshing:
+            try:
+                seen = versions.pointer(self.folder)
+                if seen == self._seen:
+                    return
+                self._seen, name = seen, seen.name
+                if self.loaded is not None and name == self.loaded.name:
+                    self.refused = ""
+                    return
+                self.loaded = await asyncio.to_thread(self._load, name)
+            except (PodiumError, OSError) as error:
+                text = error.message if isinstance(error, PodiumError) else str(error)
+                if text != self.refused:
+                    self.counts["refused"] += 1
+                    kept = self.loaded.name if self.loaded is not None else "none"
+                    logger.error("%s; version %s goes on", text, kept)
+                self.refused = text
+                return
+            self.refused = ""
+            self.counts["swapped"] += 1
+            logger.info("version %s answers in %s", name, self.folder)
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            await self.refresh()
+
+    # ------------------------------------------------------------------------------------ questions
+
+    async def ask(self, question: Question, within_s: float) -> Reply:
+        """The reply; a failure is one with its status. Cancelling it takes the question back."""
+        self.counts["asked"] += 1
+        if self.asked >= MAX_ASKED:
+            reply = _failed(f"{self.asked} questions wait already")
+        else:
+            self.asked += 1
+            try:
+                reply = await self._answered(question, within_s)
+            finally:
+                self.asked -= 1
+        self.counts[reply.status] += 1
+        return reply
+
+    async def _answered(self, question: Question, within_s: float) -> Reply:
+        started = self._monotonic()
+        if not self._ready.is_set():
+            try:
+                await asyncio.wait_for(self._ready.wait(), within_s)
+            except TimeoutError:
+                text = f"the model was not loaded within {within_s:g} s"
+                return Reply(status="TIMEOUT", error=text)
+        if self.loaded is None:
+            return _failed(self.refused)
+        if not self._engine.alive:
+            return _failed("the model's thread has ended")
+        return await self._sampled(self.loaded, question, started, within_s)
+
+    async def _sampled(
+        self, loaded: "Loaded", question: Question, started: float, within_s: float
+    ) -> Reply:
+        from actors.models.sampler import Row
+
+        before = unpack_ids(question.before)
+        try:
+            ids, goes_on = loaded.prompt(question.messages, question.template, before)
+        except InvalidData as error:
+            return _failed(error.message, retry=False)
+        room = loaded.context - len(ids)
+        if not ids or room <= 0:
+            text = f"the prompt has {len(ids)} tokens; the model takes 1 to {loaded.context - 1}"
+            return _failed(f"{text}, and its reply", retry=False)
+        said = question.sampling
+        row = Row(ids, said, min(room, max(1, said.max_tokens)), started + within_s)
+        await self._ended(loaded, row)
+        if row.error:
+            return _failed(row.error)
+        if row.ended == "stopped":
+            return Reply(status="TIMEOUT", error=f"no reply within {within_s:g} s")
+        arrays = Arrays(
+            prompt=pack_ids(ids[len(before) :] if goes_on else ids),
+            output=pack_ids(row.output),
+            logprobs=pack_floats(row.logprobs),
+        )
+        sampled = Sampled(
+            after=int(goes_on),
+            arrays=arrays,
+            temperature=said.temperature,
+            top_p=said.top_p,
+            top_k=said.top_k,
+            max_tokens=row.limit,
+            seed=said.seed,
+            version=loaded.name,
+            weights=loaded.weights,
+            tokenizer=loaded.tokenizer_hash,
+            template=loaded.template_hash(question.template),
+        )
+        ends = row.ended == "stop"
+        return Reply(
+            text=loaded.text(row.output[:-1] if ends else row.output),
+            spend=Spend(tokens=len(ids) + len(row.output)),
+            usage=Usage(len(ids), len(row.output)),
+            latency_ms=max(0, round((self._monotonic() - started) * 1_000)),
+            version=f"{self.folder.name}/{loaded.name}@{loaded.weights[:12]}",
+            finish=row.ended or "",
+            sampled=sampled,
+        )
+
+    async def _ended(self, loaded: "Loaded", row: "Row") -> None:
+        """Wait until a row has ended."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+
+        def settle() -> None:
+            if not future.done():
+                future.set_result(None)
+
+        def done(_: "Row") -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                loop.call_soon_threadsafe(settle)
+
+        self._engine.submit(loaded, row, done)
+        try:
+            await future
+        except asyncio.CancelledError:
+            self.counts["withdrawn"] += 1
+            self._engine.withdraw(row)
+            raise
+
+    @property
+    def failed(self) -> str:
+        """Why nothing is answered, for good; "" if it is."""
+        if not self._ready.is_set() or (self.loaded is not None and self._engine.alive):
+            return ""
+        return self.refused or "the model's thread has ended"
+
+    def stats(self) -> dict[str, Any]:
+        """How it is doing."""
+        return {
+            "version": self.loaded.name if self.loaded is not None else "",
+            "refused": self.refused,
+            "asked": self.asked,
+            "counts": dict(self.counts),
+        }
+
+
+class Here:
+    """`Models` of this process: for tests and rollouts without a broker.
+
+    Args:
+        servers: Started ones, by the folder that policies name.
+    """
+
+    def __init__(self, servers: dict[str, PolicyServer]) -> None:
+        self._servers = servers
+
+    async def ask(self, place: str, question: Question, within_s: float) -> Reply:
+        """See `Models.ask`."""
+        if (server := self._servers.get(place)) is None:
+            return _failed(f"nobody hosts the model in {place}")
+        return await server.ask(question, within_s)
+
+
+def _failed(text: str, *, retry: bool = True) -> Reply:
+    return Reply(status="EXEC_ERR", error=text, retry=retry)

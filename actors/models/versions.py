@@ -1,0 +1,279 @@
+"""A model's folder, and the versions that are published in it. Plain files: no torch is needed.
+
+::
+
+    FOLDER/                       a Transformers folder: config, tokenizer, chat template, weights
+        versions/
+            000001/               a whole folder of the same kind, never changed once it is there
+                podium.json       its manifest: the hash of every file
+            000002/
+            current               one line: the version that answers
+
+A version is written beside the others under a name that nobody reads, and renamed when all of it is
+on the disk; then ``current`` is replaced. So whoever reads sees a whole version or the one before.
+Without ``current`` the folder itself answers, as `BASE`.
+"""
+
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from protocol.actions import Json
+from protocol.codec import HASH_CHARS
+from protocol.errors import InvalidData, NotFound
+
+BASE: Final = "base"
+"""The version that the folder itself is."""
+
+FOLDER: Final = "versions"
+CURRENT: Final = "current"
+MANIFEST: Final = "podium.json"
+
+WEIGHTS: Final = ".safetensors"
+"""What files of weights end with. Others are not read: they can run code when they are loaded."""
+
+MAX_FILES: Final = 10_000
+"""Files of one version: shards of weights, and a dozen others."""
+
+MAX_MANIFEST_BYTES: Final = 2**22
+"""Bytes of a manifest: some hundred for each file."""
+
+MAX_NAME_CHARS: Final = 64
+"""Characters of ``current`` that are read: a name has six."""
+
+MAX_VERSIONS: Final = 999_999
+"""What a version's name can count."""
+
+_NAME: Final = re.compile(r"[0-9]{6}")
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a version is."""
+
+    version: str
+    files: dict[str, str]
+    """SHA-256 (hex) of each file, by name."""
+    note: dict[str, Json] = {}
+    """What whoever published it says of it: data, steps, scores."""
+
+
+class Version(msgspec.Struct, frozen=True):
+    """A version that can be loaded."""
+
+    name: str
+    path: Path
+    manifest: Manifest | None
+    """None for `BASE`, which nobody has published."""
+
+
+def number(place: int) -> str:
+    """The name of the version of that number."""
+    return f"{place:06}"
+
+
+def names(folder: Path) -> list[str]:
+    """The published versions, oldest first."""
+    try:
+        found = [each.name for each in (folder / FOLDER).iterdir()]
+    except FileNotFoundError:
+        return []
+    return sorted(name for name in found if _NAME.fullmatch(name))
+
+
+class Pointer(NamedTuple):
+    """Which version answers, and when that was said: saying it again is another one."""
+
+    name: str
+    inode: int = 0
+    at_ns: int = 0
+
+
+def pointer(folder: Path) -> Pointer:
+    """Which version answers.
+
+    Raises:
+        InvalidData: ``current`` holds no name.
+        OSError: It can't be read.
+    """
+    try:
+        with (folder / FOLDER / CURRENT).open(encoding="utf-8", errors="replace") as file:
+            known, name = os.fstat(file.fileno()), file.read(MAX_NAME_CHARS).strip()
+    except FileNotFoundError:
+        return Pointer(BASE)
+    if name != BASE and not _NAME.fullmatch(name):
+        raise InvalidData(
+            f"{folder / FOLDER / CURRENT} names {name[:40]!r}, which is no version",
+            hint=f"write the name of one of {', '.join(names(folder)[-3:]) or BASE} into it",
+        )
+    return Pointer(name, known.st_ino, known.st_mtime_ns)
+
+
+def pointed(folder: Path) -> str:
+    """The name of the version that answers. Raises as `pointer` does."""
+    return pointer(folder).name
+
+
+def find(folder: Path, name: str) -> Version:
+    """A version, by its name; not yet looked into.
+
+    Raises:
+        NotFound: There is no such version, or no such folder.
+        InvalidData: Its manifest can't be read.
+    """
+    path = folder if name == BASE else folder / FOLDER / name
+    if not (path / "config.json").is_file():
+        raise NotFound(
+            f"{path} is no folder of a model: it has no config.json",
+            hint="name the folder that save_pretrained has written model and tokenizer to",
+        )
+    if name == BASE:
+        return Version(name, path, None)
+    try:
+        data = (path / MANIFEST).read_bytes()
+        if len(data) > MAX_MANIFEST_BYTES:
+            raise InvalidData(f"{path / MANIFEST} has {len(data)} bytes", hint="publish it again")
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise InvalidData(
+            f"version {name} in {folder} has no manifest that can be read: {error}",
+            hint="publish it again, under the next number",
+        ) from None
+    return Version(name, path, manifest)
+
+
+def check(version: Version) -> str:
+    """Read all of a version and compare its hashes; the hash of its weights.
+
+    Raises:
+        InvalidData: A file is missing, damaged, or not its own; or there are no weights.
+    """
+    found = _hashes(version.path)
+    if version.manifest is not None:
+        wanted = version.manifest.files
+        for name in sorted(wanted.keys() | found.keys()):
+            if found.get(name) != wanted.get(name):
+                what = "is not in its manifest" if name not in wanted else "is damaged"
+                raise InvalidData(
+                    f"version {version.name}: {version.path / name} "
+                    f"{what if name in found else 'is missing'}",
+                    hint="publish it again, under the next number",
+                )
+    weights = {name: known for name, known in found.items() if name.endswith(WEIGHTS)}
+    if not weights:
+        raise InvalidData(
+            f"{version.path} has no weights: no file ends with {WEIGHTS}",
+            hint="save it with save_pretrained, which writes safetensors",
+        )
+    return hash_of(weights)
+
+
+def hash_of(value: Json) -> str:
+    """The hash of a JSON value, as it is recorded."""
+    return sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()[:HASH_CHARS]
+
+
+def publish(
+    folder: Path,
+    write: Callable[[Path], object],
+    *,
+    note: Mapping[str, Json] | None = None,
+    current: bool = True,
+) -> Version:
+    """Publish a version: whole, or not at all.
+
+    Args:
+        folder: The model's.
+        write: Writes a whole Transformers folder into an empty one: ``save_pretrained`` of the
+            model and of the tokenizer.
+        note: What is to be remembered of it.
+        current: Whether it answers from here on.
+
+    Raises:
+        InvalidData: What was written has no weights, or no config.
+        OSError: The disk is full, or the folder can't be written.
+    """
+    versions = folder / FOLDER
+    versions.mkdir(exist_ok=True)
+    draft = versions / f".draft-{secrets.token_hex(8)}"
+    draft.mkdir()
+    try:
+        write(draft)
+        (draft / MANIFEST).unlink(missing_ok=True)
+        version = _placed(folder, draft, dict(note or {}))
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    if current:
+        point(folder, version.name)
+    return version
+
+
+def point(folder: Path, name: str) -> None:
+    """Have a version answer from here on.
+
+    Raises:
+        NotFound, InvalidData: It is none.
+    """
+    find(folder, name)
+    versions = folder / FOLDER
+    versions.mkdir(exist_ok=True)
+    fresh = versions / f".{CURRENT}-{secrets.token_hex(8)}"
+    try:
+        fresh.write_text(f"{name}\n", encoding="utf-8")
+        _synced(fresh)
+        fresh.replace(versions / CURRENT)
+    finally:
+        fresh.unlink(missing_ok=True)
+    _synced(versions)
+
+
+def _placed(folder: Path, draft: Path, note: dict[str, Json]) -> Version:
+    """Rename a draft to the next number, which another publisher may take first."""
+    version = Version(BASE, draft, None)
+    check(version)
+    files = _hashes(draft)
+    if "config.json" not in files:
+        raise InvalidData("what was to be published has no config.json", hint="save the model, too")
+    for place in range(int((names(folder) or ["0"])[-1]) + 1, MAX_VERSIONS + 1):
+        name = number(place)
+        manifest = Manifest(version=name, files=files, note=note)
+        (draft / MANIFEST).write_bytes(msgspec.json.encode(manifest))
+        for file in (*draft.iterdir(), draft):
+            _synced(file)
+        path = folder / FOLDER / name
+        try:
+            draft.rename(path)
+        except OSError:
+            if path.exists():  # another publisher's
+                continue
+            raise
+        _synced(path.parent)
+        return Version(name, path, manifest)
+    raise InvalidData(f"{folder} has {MAX_VERSIONS} versions", hint="begin another folder")
+
+
+def _hashes(path: Path) -> dict[str, str]:
+    """The hash of every file of a version. A base's versions are none of its own."""
+    found: dict[str, str] = {}
+    for file in sorted(path.iterdir()):
+        if file.name == MANIFEST or file.name.startswith(".") or not file.is_file():
+            continue
+        with file.open("rb") as opened:
+            found[file.name] = file_digest(opened, "sha256").hexdigest()
+        if len(found) > MAX_FILES:
+            raise InvalidData(f"{path} has more than {MAX_FILES} files", hint="name another folder")
+    return found
+
+
+def _synced(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
