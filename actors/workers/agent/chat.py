@@ -19,7 +19,7 @@ from protocol.decisions import ToolCall
 from protocol.exchanges import Failed, Said
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+    from openai import APIStatusError, AsyncOpenAI
     from openai.types.chat import ChatCompletion
 
 KEY_ENV: Final = "OPENAI_API_KEY"
@@ -109,7 +109,7 @@ class Endpoint:
             text = f"{self._where()} did not answer within {timeout_s:g} seconds."
             return Failed(status="TIMEOUT", fault="worker", text=text)
         except openai.APIStatusError as error:
-            return self._refused(error.status_code, error.message)
+            return self._refused(error.status_code, _refusal(error))
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             text = f"{self._where()} can't be reached: {type(cause).__name__}: {cause}. Check "
@@ -195,6 +195,16 @@ class Endpoint:
 
     def _where(self) -> str:
         return f"The endpoint {self.base_url or OPENAI_HOST} (model {self.model})"
+
+
+def _refusal(error: "APIStatusError") -> str:
+    """What an endpoint says of its refusal. Some have no message in OpenAI's form."""
+    body = error.body
+    if isinstance(body, Mapping):
+        if isinstance(body.get("message"), str):
+            return error.message
+        body = body.get("detail", body)
+    return f"{error.message}: {body}" if body else error.message
 
 
 def _usage(completion: "ChatCompletion") -> Usage:
