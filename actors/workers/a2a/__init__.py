@@ -24,13 +24,12 @@ from actors.workers.agent import PARAMETERS as AGENT_PARAMETERS
 from actors.workers.agent import messages
 from actors.workers.options import converted
 from actors.workers.outcomes import failure, redacted, unable
+from actors.workers.trust import trusted
 from protocol.actions import MICRO, Json, Spend, WorkerSpec
 from protocol.errors import InvalidData, PodiumError
 from replay.address import shown
 
 if TYPE_CHECKING:
-    import ssl
-
     import httpx
     from a2a.client import Client, ClientCallContext
     from a2a.types import SendMessageRequest, StreamResponse
@@ -182,7 +181,7 @@ class A2AAdapter:
             return self._agent
 
     async def _connect(self) -> "Client":
-        trusted = await asyncio.to_thread(_loaded)  # a tenth of a second, and more where it's busy
+        await asyncio.to_thread(_loaded)  # a tenth of a second, and more where it's busy
         import httpx
         from a2a.client import ClientConfig, ClientFactory
 
@@ -192,7 +191,7 @@ class A2AAdapter:
                 headers=options.headers,
                 timeout=httpx.Timeout(None, connect=CONNECT_S),
                 limits=httpx.Limits(max_connections=None),
-                verify=trusted,
+                verify=trusted(),
             )
         card = await a2a_card.fetch(self._http, options.url)
         card = a2a_card.usable(card, options.url, tuple(options.headers), options.hosts)
@@ -350,11 +349,11 @@ def _answers(attempt: Attempt) -> str:
     return named if isinstance(named, str) else ""
 
 
-def _loaded() -> "ssl.SSLContext":
+def _loaded() -> None:
     """Load the SDK, and whom connections trust. Blocks."""
     import a2a.client  # noqa: F401
 
-    return a2a_card.trusted()
+    trusted()
 
 
 def _context() -> "ClientCallContext":

@@ -5,21 +5,19 @@ another host gets none of our headers unless the pool names that host.
 """
 
 import contextlib
-import functools
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from actors.workers.outcomes import clean
+from actors.workers.trust import trusted
 from protocol.dialects.shared import cut
 from protocol.errors import Denied, InvalidData, NotFound, Unreachable, Usage
 from protocol.references import referred
 from replay.address import shown
 
 if TYPE_CHECKING:
-    import ssl
-
     import httpx
     from a2a.types import AgentCard, AgentInterface, AgentSkill
 
@@ -39,14 +37,6 @@ VERSIONS: Final = ("1.0", "0.3")
 """Versions of A2A that the SDK speaks, the better first."""
 
 INSTALL: Final = "pip install 'podium[a2a]'"
-
-
-@functools.cache
-def trusted() -> "ssl.SSLContext":
-    """Whom connections trust. Read once: it takes tens of milliseconds, and blocks whoever asks."""
-    import httpx
-
-    return httpx.create_ssl_context()
 
 
 def need_sdk() -> None:

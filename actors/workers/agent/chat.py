@@ -5,15 +5,14 @@ request: it takes half a second. Its own retries are off, since attempts are cou
 """
 
 import asyncio
-import importlib
 import os
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from actors import tracing
 from actors.workers.outcomes import clean, redacted
+from actors.workers.trust import trusted
 from protocol.actions import UNKNOWN_USAGE, Fault, Json, Spend, Usage
 from protocol.decisions import ToolCall
 from protocol.exchanges import Failed, Said
@@ -85,8 +84,8 @@ class Endpoint:
         Returns:
             What was said, or the failure. Only cancellation is an exception.
         """
-        if "openai" not in sys.modules:  # half a second, in which a worker gives signs of life
-            await asyncio.to_thread(importlib.import_module, "openai")
+        if self._client is None:
+            await asyncio.to_thread(_loaded)
         import openai
 
         if not self._key:
@@ -134,6 +133,7 @@ class Endpoint:
                 api_key=self._key,
                 base_url=self.base_url or f"https://{OPENAI_HOST}/v1",
                 max_retries=0,
+                http_client=openai.DefaultAsyncHttpxClient(verify=trusted()),
             )
         return self._client
 
@@ -205,6 +205,13 @@ def _refusal(error: "APIStatusError") -> str:
             return error.message
         body = body.get("detail", body)
     return f"{error.message}: {body}" if body else error.message
+
+
+def _loaded() -> None:
+    """Load what a client needs: half a second, in which a worker gives signs of life."""
+    import openai  # noqa: F401
+
+    trusted()
 
 
 def _usage(completion: "ChatCompletion") -> Usage:

@@ -160,6 +160,7 @@ class Toolbox:
     def __init__(self, pool: Pool, parallel: int) -> None:
         self._pool, self._parallel = pool, parallel
         self._hosted: dict[str, tuple[Adapter, asyncio.Semaphore]] = {}
+        self._hosting = asyncio.Lock()
 
     async def use(
         self, calls: tuple[PlannedCall, ...], attempt: Attempt, watch: Watch
@@ -199,17 +200,16 @@ class Toolbox:
         problem = self._problem(place, call, spec)
         if problem or spec is None:
             return failure("PARSE_ERR", "policy", problem)
-        try:
-            adapter, slots = self._host(spec)
-        except PodiumError as error:
-            return unable(error)
         # Lazy: it imports this package.
         from actors.secrets import Secrets
         from actors.work import work_on
 
         try:
             async with asyncio.timeout(watch.left_s):
+                adapter, slots = await self._host(spec)
                 await slots.acquire()
+        except PodiumError as error:
+            return unable(error)
         except TimeoutError:
             text = f"{spec.name} was in use by others until the agent's time was over."
             return failure("TIMEOUT", "infrastructure", text)
@@ -237,12 +237,15 @@ class Toolbox:
             return f"The arguments are no JSON object: {raw!r}. Give one, as {spec.name} needs it."
         return misfit(spec.parameters, call.arguments)
 
-    def _host(self, spec: WorkerSpec) -> tuple[Adapter, asyncio.Semaphore]:
-        if spec.name not in self._hosted:
-            from actors.workers import host
+    async def _host(self, spec: WorkerSpec) -> tuple[Adapter, asyncio.Semaphore]:
+        async with self._hosting:
+            if spec.name not in self._hosted:
+                from actors.workers import host
 
-            self._hosted[spec.name] = host(spec), asyncio.Semaphore(spec.concurrency)
-        return self._hosted[spec.name]
+                # It may import a module, which takes what it takes.
+                adapter = await asyncio.to_thread(host, spec)
+                self._hosted[spec.name] = adapter, asyncio.Semaphore(spec.concurrency)
+            return self._hosted[spec.name]
 
     async def _shown(
         self, call: PlannedCall, outcome: Outcome, room: int, began_ms: int, took_ms: int

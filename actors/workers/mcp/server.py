@@ -17,6 +17,7 @@ import msgspec
 from actors import tracing
 from actors.workers.options import converted
 from actors.workers.outcomes import redacted
+from actors.workers.trust import trusted
 from protocol.actions import Json
 from protocol.errors import InvalidData, NotFound, PodiumError, Unreachable
 from protocol.limits import MAX_VALUE_BYTES
@@ -119,6 +120,13 @@ def sdk() -> ModuleType:
     return mcp
 
 
+def ready(server: "Server") -> None:
+    """Load all that a session with a server needs. Blocks; raises as `sdk`."""
+    sdk()
+    if server.url:
+        trusted()
+
+
 class Tail:
     """The end of what a process writes to its standard error, through a pipe of its own."""
 
@@ -216,7 +224,10 @@ async def transport(
         }
         async with (
             httpx2.AsyncClient(
-                headers=server.headers, timeout=timeout, event_hooks=hooks
+                headers=server.headers,
+                timeout=timeout,
+                event_hooks=hooks,
+                verify=trusted(),
             ) as client,
             streamable_http_client(
                 server.url, http_client=client, max_sse_event_size=MAX_EVENT_BYTES

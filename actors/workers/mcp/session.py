@@ -14,7 +14,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from actors import tracing
-from actors.workers.mcp.server import Server, Tail, closed, refusals, sdk, transport, unreachable
+from actors.workers.mcp.server import (
+    Server,
+    Tail,
+    closed,
+    ready,
+    refusals,
+    sdk,
+    transport,
+    unreachable,
+)
 from protocol.actions import Json
 from protocol.errors import PodiumError, TooLarge, Unreachable
 
@@ -257,7 +266,7 @@ class Session:
     async def _opened(self) -> _Connection:
         connection = self._connection
         if connection is None or connection.over:
-            await asyncio.to_thread(sdk)  # loading it takes a second
+            await asyncio.to_thread(ready, self.server)  # loading the SDK takes a second
             if connection is not None:
                 await asyncio.wait({connection.task})
             if self._connection is connection:  # nobody else was here first

@@ -26,6 +26,7 @@ from actors.workers.openapi.securing import Credential, asked, credentials, name
 from actors.workers.openapi.writing import Misfit, Written, written
 from actors.workers.options import converted
 from actors.workers.outcomes import failure, redacted, unable
+from actors.workers.trust import trusted
 from protocol.actions import MICRO, NOTHING, Json, Spend, WorkerSpec
 from protocol.errors import InvalidData, NotFound, PodiumError
 
@@ -233,6 +234,7 @@ class OperationAdapter:
 
             self._client = httpx2.AsyncClient(
                 timeout=None,
+                verify=trusted(),
                 limits=httpx2.Limits(max_connections=None),  # the worker has its own
                 follow_redirects=False,
                 headers={"user-agent": AGENT},
@@ -292,9 +294,8 @@ def whereabouts(spec: WorkerSpec) -> tuple[str, str]:
 
 
 def _endpoint(address: str, options: Options) -> _Endpoint:
-    """Read the document, and make of it all that requests need, their client loaded too. Blocks."""
-    import httpx2  # noqa: F401
-
+    """Read the document, and make of it all that requests need. Blocks."""
+    trusted()  # which the client, made on the event loop, would have to read
     document = load(options.document)
     operation = document.operation(address)
     return _Endpoint(
