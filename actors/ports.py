@@ -66,6 +66,15 @@ class Models(Protocol):
         ...
 
 
+@runtime_checkable
+class Closing(Protocol):
+    """A policy that holds something, such as connections. Whoever made it closes it."""
+
+    async def close(self) -> None:
+        """Release what the policy holds. It is not asked any more."""
+        ...
+
+
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """What an adapter is given to work on."""
 

@@ -10,7 +10,7 @@ from typing import Final, cast
 
 import msgspec
 
-from actors.ports import EndpointPolicy, InstantPolicy, Policy, SamplingPolicy
+from actors.ports import Closing, EndpointPolicy, InstantPolicy, Policy, SamplingPolicy
 from protocol.decisions import WRITTEN, Decision, Observation, PlannedCall, Reply, Turn, View
 from protocol.dialects import note_of, parse, render, with_note
 from protocol.dialects.shared import compact, cut, outputs
@@ -46,10 +46,15 @@ class _Last:
     """What happens before and after the policy is asked."""
 
     def __init__(self, writer: str, inner: Policy) -> None:
-        self._writer = writer
+        self._writer, self._under = writer, inner
         self.spec = msgspec.structs.replace(
             inner.spec, name=f"{WRITTEN}:{writer}:{inner.spec.name}"
         )
+
+    async def close(self) -> None:
+        """See `Closing`."""
+        if isinstance(self._under, Closing):
+            await self._under.close()
 
     def _answer(self, view: View) -> Reply | None:
         """The answer, if the last step has been made; the policy is not asked again then."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from actors import policies
 from actors.policies import written
 from actors.policies.written import record
-from actors.ports import Attempt, Outcome, Policy
+from actors.ports import Attempt, Closing, Outcome, Policy
 from protocol.actions import Call, Json, Pool, Status, WorkerSpec
 from protocol.budgets import Budget
 from protocol.decisions import (
@@ -235,6 +235,21 @@ def test_an_answer_that_leaves_no_room_is_given_as_it_is(dialect: Dialect) -> No
     outer.spec = PolicySpec(name="p", dialect=dialect)
     reply = render(outer.spec, long, Pool(()))
     assert outer._ended(shown(()), reply) is reply
+
+
+@both
+async def test_what_the_policy_holds_is_released_with_it(kind: type[Asked]) -> None:
+    closed: list[str] = []
+
+    class Holding(kind):  # type: ignore[misc, valid-type]
+        async def close(self) -> None:
+            closed.append(self.spec.name)
+
+    for policy in (Holding(decide), kind(decide)):
+        outer = written.over("scribe", policy)
+        assert isinstance(outer, Closing)
+        await outer.close()
+    assert closed == [kind(decide).spec.name]
 
 
 def test_its_name_says_who_writes_and_who_is_asked() -> None:
