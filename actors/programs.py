@@ -20,7 +20,7 @@ from actors.conductor import Conductor, ConductorOptions
 from actors.jetstream_queue import JetStreamQueue, consumers_of
 from actors.models.remote import RemoteModels, Service
 from actors.policies import local
-from actors.ports import Policy
+from actors.ports import Closing, Policy
 from actors.secrets import Secrets, ambient, named_keys
 from actors.worker import Worker, WorkerOptions
 from actors.workers.agent.chat import key_from
@@ -191,8 +191,10 @@ class Program:
 
     async def stop(self) -> None:
         """Hand everything back, and disconnect."""
-        await self._stop()
-        await self._broker.close()
+        try:
+            await self._stop()
+        finally:
+            await self._broker.close()
 
 
 def need_hosted(declared: Declared, spec: PolicySpec) -> None:
@@ -262,13 +264,12 @@ async def _conductor(declared: Declared) -> Program:
             task.cancel()
         await conductor.stop()
         for each in cache.values():
-            if (close := getattr(each, "close", None)) is not None:
-                await close()
+            if isinstance(each, Closing):
+                await each.close()
 
     broker.reconnected.append(again)
     broker.counts = conductor.counts
-    await conductor.start()
-    return Program(broker, {"tasks": conductor.health}, stop)
+    return await _begun(Program(broker, {"tasks": conductor.health}, stop), conductor)
 
 
 async def _send_again(conductor: Conductor, calls: JetStreamQueue) -> None:
@@ -331,6 +332,16 @@ async def _workers(declared: Declared) -> Program:
     def offers() -> tuple[WorkerSpec, ...]:
         return next((worker.offers for worker in started if worker.offers), ())
 
-    for worker in started:
-        await worker.start()
-    return Program(broker, {worker.spec.place: worker.health for worker in started}, stop, offers)
+    health = {worker.spec.place: worker.health for worker in started}
+    return await _begun(Program(broker, health, stop, offers), *started)
+
+
+async def _begun(program: Program, *actors: Conductor | Worker) -> Program:
+    """Have all of them work, or none: whoever hears that it failed takes none of them for there."""
+    try:
+        for actor in actors:
+            await actor.start()
+    except BaseException:
+        await program.stop()
+        raise
+    return program
