@@ -3,7 +3,6 @@
 import contextlib
 from typing import Any
 
-import httpx
 import msgspec
 import pytest
 from hypothesis import given
@@ -36,7 +35,7 @@ jsons = st.recursive(
 
 def taken(body: bytes) -> str:
     """All that is done with a card."""
-    card = read(httpx.Response(200, content=body), "https://a.example")
+    card = read(200, body, "https://a.example")
     usable(card, "https://a.example", ("X-Key",), ())
     return description(card)
 

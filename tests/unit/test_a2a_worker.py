@@ -11,7 +11,7 @@ import pytest
 from actors import tracing
 from actors.ports import Attempt, Outcome
 from actors.workers import a2a, draft, host
-from actors.workers.a2a.card import DESCRIPTION_CHARS
+from actors.workers.a2a.card import DESCRIPTION_CHARS, MAX_CARD_BYTES
 from protocol.actions import Json, Spend, Usage
 from protocol.errors import Denied, InvalidData, NotFound, Unreachable
 from protocol.errors import Usage as UsageError
@@ -371,6 +371,16 @@ def test_an_agent_that_shows_no_card_is_a_clear_error(
     server.faults[""] = answer(b"<html>") if error is InvalidData else refuse(404, "no")
     with pytest.raises(error, match=said):
         draft("a2a", {"url": url.format(server.url)})
+
+
+def test_a_card_of_any_length_is_not_taken_in(server: A2AServer) -> None:
+    server.faults[""] = answer(b" " * (MAX_CARD_BYTES + 1))
+    with pytest.raises(InvalidData, match=f"more than {MAX_CARD_BYTES} bytes"):
+        draft("a2a", {"url": server.url})
+    server.faults[""] = answer(b" " * (MAX_CARD_BYTES + 1))
+    outcome = told(server, "ok")
+    assert (outcome.status, outcome.fault) == ("EXEC_ERR", "infrastructure")
+    assert f"more than {MAX_CARD_BYTES} bytes" in outcome.value
 
 
 def test_no_header_that_refers_to_a_secret_is_sent_while_drafting(server: A2AServer) -> None:

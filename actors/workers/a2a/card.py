@@ -6,6 +6,8 @@ another host gets none of our headers unless the pool names that host.
 
 import contextlib
 import importlib.util
+import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -26,6 +28,9 @@ CARD_PATH: Final = "/.well-known/agent-card.json"
 
 CARD_S: Final = 10.0
 """Seconds that a card may take: it is a small file, but some hosts start an agent to give it."""
+
+MAX_CARD_BYTES: Final = 1_048_576
+"""Bytes of a card: one with a hundred skills has some 50 KB."""
 
 DESCRIPTION_CHARS: Final = 2_000
 """Characters of what a card says that go into a worker's description: every prompt carries it."""
@@ -62,15 +67,41 @@ def fetch_now(url: str, headers: Mapping[str, str]) -> "AgentCard":
     import httpx
 
     sent = {name: value for name, value in headers.items() if not referred(value)}
-    with _named(url):
-        found = httpx.get(address(url), headers=sent, timeout=CARD_S, verify=trusted())
-        return read(found, url)
+    asking = httpx.stream("GET", address(url), headers=sent, timeout=CARD_S, verify=trusted())
+    with _named(url), asking as response:
+        body = _Body()
+        for chunk in response.iter_bytes():
+            if body.full(chunk):
+                break
+        return read(response.status_code, bytes(body.data), url)
 
 
 async def fetch(client: "httpx.AsyncClient", url: str) -> "AgentCard":
     """The agent's card. Raises as `fetch_now`."""
     with _named(url):
-        return read(await client.get(address(url), timeout=CARD_S), url)
+        async with client.stream("GET", address(url), timeout=CARD_S) as response:
+            body = _Body()
+            async for chunk in response.aiter_bytes():
+                if body.full(chunk):
+                    break
+            return read(response.status_code, bytes(body.data), url)
+
+
+class _Body:
+    """What comes of a card, whatever an agent sends."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self._until = time.monotonic() + CARD_S
+
+    def full(self, chunk: bytes) -> bool:
+        """Take a piece; whether that is too much. Raises `httpx.ReadTimeout` if it came late."""
+        import httpx
+
+        if time.monotonic() > self._until:
+            raise httpx.ReadTimeout(f"its card was not whole after {CARD_S:g} s")
+        self.data += chunk
+        return len(self.data) > MAX_CARD_BYTES
 
 
 @contextlib.contextmanager
@@ -86,13 +117,13 @@ def _named(url: str) -> Iterator[None]:
         ) from None
 
 
-def read(response: "httpx.Response", url: str) -> "AgentCard":
+def read(status: int, body: bytes, url: str) -> "AgentCard":
     """The card in a response. Raises `NotFound`, `Denied`, `Unreachable`, `InvalidData`."""
     from a2a.client.card_resolver import parse_agent_card
     from google.protobuf.json_format import Error
 
     where = f"The A2A agent at {shown(url)}"
-    match response.status_code:
+    match status:
         case 200:
             pass
         case 401 | 403 as code:
@@ -109,8 +140,13 @@ def read(response: "httpx.Response", url: str) -> "AgentCard":
                 hint="Correct url in the worker's options: it is what stands before "
                 f"{CARD_PATH}, or the card's whole address.",
             )
+    if len(body) > MAX_CARD_BYTES:
+        raise InvalidData(
+            f"{where} gave a card of more than {MAX_CARD_BYTES} bytes.",
+            hint="Is it an A2A agent's address?",
+        )
     try:
-        return parse_agent_card(response.json())
+        return parse_agent_card(json.loads(body))
     except (ValueError, TypeError, RecursionError, Error) as error:
         raise InvalidData(
             f"{where} gave a card that is none: {type(error).__name__}: {error}.",
