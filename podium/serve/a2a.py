@@ -7,7 +7,7 @@ telling of the same tasks. A client that hangs up leaves its run at work: it can
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AbstractContextManager, aclosing
 from typing import Any, Final, NoReturn
 
@@ -67,6 +67,7 @@ from podium.serve.a2a_tasks import (
     settled,
     task_of,
 )
+from podium.serve.waits import Waits
 from protocol import subjects
 from protocol.actions import Json, Pool
 from protocol.budgets import Budget
@@ -92,6 +93,8 @@ class Tasks(RequestHandler):
         pool: Gives what runs may use that begin.
         policy: Who decides in them.
         budget: What each may spend.
+        waits: Who waits for runs, where others do so besides. When that stops, those who wait are
+            told how their runs stand, which go on.
     """
 
     def __init__(
@@ -100,8 +103,10 @@ class Tasks(RequestHandler):
         pool: Callable[[], Pool],
         policy: PolicySpec,
         budget: Budget | None = None,
+        waits: Waits | None = None,
     ) -> None:
         self._client, self._pool, self._policy, self._budget = client, pool, policy, budget
+        self._waits = waits or Waits()
 
     # ---------------------------------------------------------------------------------- messages
 
@@ -109,21 +114,24 @@ class Tasks(RequestHandler):
         self, params: SendMessageRequest, context: ServerCallContext
     ) -> A2ATask | Message:
         """Begin or go on with a run; wait for its end unless the client wants no waiting."""
-        run, asked, signal = await self._taken(params, context)
         if params.configuration.return_immediately:
+            run, asked, _ = await self._taken(params, context)
             log = await self._client.log(run)
         else:
-            log = await self._end(run, signal)
+            with self._place():
+                run, asked, signal = await self._taken(params, context)
+                log = await self._end(run, signal)
         return apply_history_length(task_of(log, asked), params.configuration)
 
     async def on_message_send_stream(
         self, params: SendMessageRequest, context: ServerCallContext
     ) -> AsyncGenerator[Any, None]:
         """Begin or go on with a run; tell of it until its end."""
-        run, asked, signal = await self._taken(params, context)
-        async with aclosing(self._told(run, asked, signal)) as events:
-            async for event in events:
-                yield event
+        with self._place():
+            run, asked, signal = await self._taken(params, context)
+            async with aclosing(self._told(run, asked, signal)) as events:
+                async for event in events:
+                    yield event
 
     async def on_subscribe_to_task(
         self, params: SubscribeToTaskRequest, context: ServerCallContext
@@ -132,9 +140,10 @@ class Tasks(RequestHandler):
         log, asked = await self._known(params.id, context)
         if log.state().phase == "ended":
             raise UnsupportedOperationError(f"task {log.run} has ended: there is nothing to tell")
-        async with aclosing(self._told(log.run, asked)) as events:
-            async for event in events:
-                yield event
+        with self._place():
+            async with aclosing(self._told(log.run, asked)) as events:
+                async for event in events:
+                    yield event
 
     async def on_get_task(self, params: GetTaskRequest, context: ServerCallContext) -> A2ATask:
         """A run as it stands."""
@@ -251,12 +260,24 @@ class Tasks(RequestHandler):
 
     # --------------------------------------------------------------------------------------- news
 
-    async def _watched(self, run: str, signal: str = "") -> AsyncGenerator[RunLog, None]:
-        """The run's log as it grows, until it is settled after that signal."""
+    @contextlib.contextmanager
+    def _place(self) -> Iterator[None]:
+        """A place among those that wait for runs."""
         try:
-            async with aclosing(self._client.follow(run)) as logs:
-                async for log in logs:
-                    if signal and not _heard(log, signal):
+            with self._waits.place():
+                yield
+        except Busy as error:
+            _refuse(error)
+
+    async def _watched(self, run: str, signal: str = "") -> AsyncGenerator[RunLog, None]:
+        """The run's log as it grows, until it is settled after that signal, or the server stops."""
+        try:
+            async with (
+                aclosing(self._client.follow(run)) as logs,
+                aclosing(self._waits.each(logs)) as steps,
+            ):
+                async for log in steps:
+                    if log is None or (signal and not _heard(log, signal)):
                         continue
                     yield log
                     if settled(log):
@@ -280,14 +301,12 @@ class Tasks(RequestHandler):
                 shown = len(log.commits)
 
     async def _end(self, run: str, signal: str = "") -> RunLog:
-        """The run's log when it is settled."""
+        """The run's log when it is settled, or the server stops."""
         last: RunLog | None = None
         async with aclosing(self._watched(run, signal)) as logs:
             async for log in logs:
                 last = log
-        if last is None:
-            raise InternalError(f"the log of run {run} can't be followed")
-        return last
+        return last or await self._client.log(run)
 
     # -------------------------------------------------------------------------- what is not offered
 

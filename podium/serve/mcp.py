@@ -211,7 +211,7 @@ def over_http(runs: Runs, own_names: bool) -> "tuple[list[BaseRoute], Service]":
 
     async def beside() -> None:
         async with server.session_manager.run():
-            await runs.stopping()
+            await runs.waits.stopping()
 
     return list(app.routes), beside
 
@@ -238,7 +238,7 @@ async def over_stdio(
             async with hosted as runs:
                 ready.set_result(runs)
                 await over.wait()
-                runs.stop()
+                runs.waits.stop()
                 await runs.close()
         except Exception as error:
             if ready.done():

@@ -51,6 +51,12 @@ def _agent(runs: Runs, url: str, tokens: bool) -> "list[BaseRoute]":
         version=sha256(written).hexdigest()[:12],
         bearer=tokens,
     )
-    tasks = Tasks(runs.client, lambda: runs.models[model.name].pool, model.policy, model.budget)
+    tasks = Tasks(
+        runs.client,
+        lambda: runs.models[model.name].pool,
+        model.policy,
+        model.budget,
+        runs.waits,
+    )
     # The SDK's mount for tenants, which we have none of, would take every other path.
     return [each for each in routes(tasks, card, A2A_PATH) if not isinstance(each, Mount)]

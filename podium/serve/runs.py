@@ -20,9 +20,10 @@ from podium.serve.chat import Asked, lowered
 from podium.serve.completions import Answer, answer_of, told_apart
 from podium.serve.models import Model
 from podium.serve.problems import Problem, of_error
+from podium.serve.waits import MAX_RUNS, Waits
 from protocol.actions import Usage
 from protocol.commands import Start
-from protocol.errors import Conflict, PodiumError
+from protocol.errors import Busy, Conflict, PodiumError
 from protocol.limits import FINAL_GRACE_MS
 from protocol.state import RunState
 from protocol.subjects import child_id
@@ -31,10 +32,6 @@ from replay.chain import RunLog
 logger = logging.getLogger("podium.serve")
 
 _T = TypeVar("_T")
-
-MAX_RUNS: Final = 256
-"""Runs of one server that are waited for at a time: each holds a connection, two subscriptions and
-the whole of its log. More are told to come again."""
 
 QUEUE_S: Final = 60.0
 """Seconds that a run may take beyond its own wall-clock budget, to be begun and to be ended: longer
@@ -85,23 +82,9 @@ class Runs:
         keep_alive_s: float = KEEP_ALIVE_S,
     ) -> None:
         self.client, self.models = client, models
-        self._max_runs, self._timeout_s, self._keep_alive_s = max_runs, timeout_s, keep_alive_s
-        self._waited_for = 0
-        self._quiet, self._stopping = asyncio.Event(), asyncio.Event()
-        self._quiet.set()
+        self.waits = Waits(max_runs)
+        self._timeout_s, self._keep_alive_s = timeout_s, keep_alive_s
         self._tasks: set[asyncio.Task[Any]] = set()
-
-    async def quiet(self) -> None:
-        """Wait until no run is waited for."""
-        await self._quiet.wait()
-
-    async def stopping(self) -> None:
-        """Wait until the server stops."""
-        await self._stopping.wait()
-
-    def stop(self) -> None:
-        """Have every request end now: the server does."""
-        self._stopping.set()
 
     async def close(self) -> None:
         """Wait until every run that nobody waits for has been told."""
@@ -125,12 +108,12 @@ class Runs:
         Raises:
             Problem: The run can't be begun.
         """
-        if self._waited_for >= self._max_runs:
-            text = f"{self._max_runs} runs are at work here, which is the limit; try again"
-            raise Problem(429, "rate_limit_exceeded", text, again=True)
-        self._waited_for += 1
-        self._quiet.clear()
-        try:
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(self.waits.place())
+            except Busy as error:
+                text = f"{error.message}; {error.hint}"
+                raise Problem(429, "rate_limit_exceeded", text, again=True) from None
             held = self._held(asked, key, owner, traceparent)
             try:
                 await self._queue(held, asked)
@@ -139,10 +122,6 @@ class Runs:
                 if not held.keyed and not held.over:
                     self._spawn(self._cancel(held.run, _why(error)), f"cancel-{held.run}")
                 raise
-        finally:
-            self._waited_for -= 1
-            if not self._waited_for:
-                self._quiet.set()
 
     async def watch(self, held: Held) -> AsyncGenerator[RunLog | None, None]:
         """The run's log after each change, until it has ended or paused; None for a sign of life.
@@ -152,40 +131,23 @@ class Runs:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + held.timeout_s
-        stopping = asyncio.create_task(self._stopping.wait())
         try:
-            async with aclosing(self.client.follow(held.run)) as logs:
-                upcoming = asyncio.create_task(_next(logs))
-                try:
-                    while True:
-                        left = max(0.0, deadline - loop.time())
-                        await asyncio.wait(
-                            {upcoming, stopping},
-                            timeout=min(self._keep_alive_s, left),
-                            return_when=asyncio.FIRST_COMPLETED,
-                        )
-                        if upcoming.done():
-                            log = upcoming.result()
-                            if log is None:
-                                return
-                            held.over = log.state().phase == "ended" or paused(log)
-                            yield log
-                            if held.over:
-                                return
-                            upcoming = asyncio.create_task(_next(logs))
-                        elif stopping.done():
-                            raise _stopped(held)
-                        elif loop.time() >= deadline:
-                            raise _late(held)
-                        else:
-                            yield None
-                finally:
-                    upcoming.cancel()
-                    await asyncio.wait({upcoming})
+            async with (
+                aclosing(self.client.follow(held.run)) as logs,
+                aclosing(self.waits.each(logs, self._keep_alive_s, deadline)) as steps,
+            ):
+                async for log in steps:
+                    if log is None and loop.time() >= deadline:
+                        raise _late(held)
+                    if log is not None:
+                        held.over = log.state().phase == "ended" or paused(log)
+                    yield log
+                    if held.over:
+                        return
+            if self.waits.stopped:
+                raise _stopped(held)
         except PodiumError as error:
             raise of_error(error, held.run) from None
-        finally:
-            stopping.cancel()
 
     async def answer(self, asked: Asked, held: Held, log: RunLog | None) -> Answer:
         """What the run gave, by its log as `watch` last had it.
@@ -316,7 +278,3 @@ def _stopped(held: Held) -> Problem:
     end = "goes on: send the same request again" if held.keyed else "is cancelled"
     text = f"the server stops; run {held.run} {end}"
     return Problem(503, "server_stopping", text, run=held.run, again=True)
-
-
-async def _next(logs: AsyncIterator[RunLog]) -> RunLog | None:
-    return await anext(logs, None)

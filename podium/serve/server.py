@@ -179,11 +179,11 @@ async def serve(
         server.should_exit = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
-                await runs.quiet()
-        runs.stop()
+                await runs.waits.quiet()
+        runs.waits.stop()
         await asyncio.gather(serving, *others)
     finally:
-        runs.stop()
+        runs.waits.stop()
         left = {task for task in (serving, stopping, *others) if not task.done()}
         for task in left:
             task.cancel()
