@@ -49,8 +49,7 @@ def check_start(start: Start) -> None:
         start.redact.check()
     if not start.policy.name:
         raise InvalidData("the policy has no name", hint="use 'rules' or 'openai:MODEL'")
-    _fits(start.policy, MAX_POLICY_BYTES, "the policy", "shorten its plan or its job")
-    check_plan(start.policy, start.pool)
+    check_policy(start.policy, start.pool)
     budget = in_range(start.budget, "the budget")
     reserve = start.policy.reserve
     short = short_of(budget, Spend(), reserve, kept=reserve)
@@ -89,6 +88,15 @@ def check_pool(pool: Pool) -> None:
                     hint="it must be at least 1",
                 )
     _fits(pool, MAX_POOL_BYTES, "the pool", "shorten descriptions and schemas")
+
+
+def check_policy(policy: PolicySpec, pool: Pool) -> None:
+    """Raise unless a conductor can make the policy, as far as that is known here."""
+    from actors import policies
+
+    _fits(policy, MAX_POLICY_BYTES, "the policy", "shorten its plan or its job")
+    policies.place(policy)  # of an endpoint, by its options
+    check_plan(policy, pool)
 
 
 def check_plan(policy: PolicySpec, pool: Pool) -> None:
@@ -169,8 +177,7 @@ def check_fork(state: RunState, fork: Fork) -> Pool:
     _same_kinds(state.pool, forked.pool)
     _reopenable(state, fork)
     if fork.policy is not None:
-        _fits(fork.policy, MAX_POLICY_BYTES, "the policy", "shorten its plan or its job")
-        check_plan(fork.policy, forked.pool)
+        check_policy(fork.policy, forked.pool)
     _affords(forked.budget, forked.committed, forked.policy)
     return forked.pool
 

@@ -50,11 +50,6 @@ _ENDPOINTS: Final = frozenset(
 _LOCALS: Final = frozenset({"top_p", "top_k", "seed", "template", "batching"})
 """What may be said of a model of ours, besides."""
 
-_TAKEN: Final = frozenset(
-    {"messages", "model", "n", "stream", "temperature", "tool_choice", "tools"}
-)
-"""Fields of a request that ``extra`` can't give: the prompt, or what has a key of its own."""
-
 Price = Annotated[float, msgspec.Meta(ge=0, le=10**6)]
 
 
@@ -278,12 +273,11 @@ def _check_lists(table: PolicyTable, dialect: str) -> None:
 def _model(table: PolicyTable, model: str) -> PolicySpec:
     from actors.policies.openai import TIMEOUT_S, Options
 
-    if taken := sorted(_TAKEN & (table.extra or {}).keys()):
-        raise Usage(
-            f"extra has {', '.join(taken)}, which Podium says itself", hint="Take it out of extra."
-        )
     given = {name: getattr(table, name) for name in Options.__struct_fields__}
-    options = Options(**{name: value for name, value in given.items() if value is not None})
+    try:
+        options = Options(**{name: value for name, value in given.items() if value is not None})
+    except ValueError as error:
+        raise Usage(str(error), hint="Take it out of extra.") from None
     reserve = options.reserve
     cost = table.reserve_cost_usd
     dialect = table.dialect or "openai"

@@ -34,6 +34,12 @@ REPLY_TOKENS: Final = 8_000
 """Tokens reserved for a reply whose length is not limited."""
 
 
+TAKEN: Final = frozenset(
+    {"messages", "model", "n", "stream", "temperature", "tool_choice", "tools"}
+)
+"""Fields of a request that ``extra`` can't give: the prompt, or what has an option of its own."""
+
+
 class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a run records of the endpoint. Never the key itself."""
 
@@ -50,6 +56,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """US dollars per million tokens written."""
     extra: dict[str, Json] = {}
     """Further fields of each request, such as ``top_p`` or ``chat_template_kwargs``."""
+
+    def __post_init__(self) -> None:
+        """Refuse what would be another prompt than the run records."""
+        if taken := sorted(TAKEN & self.extra.keys()):
+            raise ValueError(f"extra has {', '.join(taken)}, which Podium says itself")
 
     @property
     def reserve(self) -> Spend:

@@ -144,6 +144,11 @@ def bad_worker(**fields: Any) -> Pool:
         ({"pool": bad_worker(description="x" * 300_000)}, TooLarge, "the pool has"),
         ({"pool": Pool((TOOL,) * 257)}, Usage, "257 workers"),
         ({"policy": PolicySpec(name="")}, InvalidData, "no name"),
+        (
+            {"policy": PolicySpec(name="openai:m", options={"extra": {"messages": []}})},
+            InvalidData,
+            "extra has messages",
+        ),
         ({"budget": Budget(rounds=-1)}, InvalidData, "the budget"),
         ({"run": "short"}, InvalidData, "'short' is no run's id"),
         ({"priority": "urgent"}, Usage, "no priority 'urgent'"),
