@@ -248,7 +248,7 @@ def last_output(s: RunState) -> str:
 
 def _round_planned(s: RunState, event: RoundPlanned) -> None:
     planned = s.decision.calls if s.decision else ()
-    answers = bool(s.decision and s.decision.last_answers)
+    answers = bool(planned and s.decision and s.decision.last_answers)
     names = tuple(f"{event.round}-{index}" for index in range(len(planned)))
     for name, call in zip(names, planned, strict=True):
         after = tuple(names[i] for i in sorted({*call.after, *call.sees}) if 0 <= i < len(names))

@@ -4,13 +4,13 @@ import copy
 from itertools import pairwise
 
 import msgspec
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from protocol.actions import Pool, Report, Spend, WorkerSpec
 from protocol.budgets import Budget
 from protocol.commands import Activate, Deadline, Inbox, PolicyReply, Start
-from protocol.decisions import PolicySpec, Reply
+from protocol.decisions import Decision, PolicySpec, Reply
 from protocol.events import (
     AnyEvent,
     AttemptStarted,
@@ -228,6 +228,7 @@ def test_time_alone_ends_or_pauses_a_run(
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(arbitrary(AnyEvent), max_size=25))
+@example([PolicyReplied(turn=0, decision=Decision(last_answers=True)), RoundPlanned(round=1)])
 def test_any_events_in_any_order_can_be_folded(events: list[AnyEvent]) -> None:
     state = RunState()
     one_by_one = RunState()
