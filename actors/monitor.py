@@ -19,7 +19,6 @@ from protocol.errors import PodiumError
 from protocol.events import AnyEvent, CallSettled, RoundClosed
 from protocol.inbox import Signal, SignalKind
 from protocol.limits import MAX_NAME_CHARS
-from protocol.rules import begun_at
 from protocol.state import RunState
 from protocol.views import observation
 
@@ -165,7 +164,7 @@ class Monitor:
             since = self._since.setdefault(shell, {})
             if (call, attempt) in since:
                 continue
-            at = since[call, attempt] = begun_at(state, call)
+            at = since[call, attempt] = state.calls[call].begun_at
             wait_s = max(0, at + past.limit_ms - shell.host.clock()) / 1_000
             # A run that is gone is not kept by it.
             asyncio.get_running_loop().call_later(
@@ -196,7 +195,7 @@ class Monitor:
         Taking the hedge's time would have a worker seem faster with every straggler that it has.
         """
         first, _ = state.hedged.get(call, (state.open[call], 0))
-        return self._since.get(shell, {}).pop((call, first), begun_at(state, call))
+        return self._since.get(shell, {}).pop((call, first), state.calls[call].begun_at)
 
     def _closed(self, shell: "RunShell", number: int) -> None:
         """Pause a run that gets nowhere; one below another has to answer: who would resume it?

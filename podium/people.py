@@ -7,7 +7,6 @@ from protocol.awaited import asked_people
 from protocol.codec import encode
 from protocol.errors import Conflict, TooLarge, Usage
 from protocol.limits import MAX_INLINE_BYTES
-from protocol.rules import begun_at
 from protocol.state import RunState
 
 
@@ -28,10 +27,10 @@ def asked_in(state: RunState) -> list[Asked]:
     """What a run asks, and nobody has answered."""
     if state.phase == "ended":
         return []
-    calls = {name: state.calls[name].call for name in asked_people(state)}
+    calls = {name: state.calls[name] for name in asked_people(state)}
     return [
-        Asked(state.run, name, call.worker, dict(call.arguments), begun_at(state, name))
-        for name, call in calls.items()
+        Asked(state.run, name, each.call.worker, dict(each.call.arguments), each.begun_at)
+        for name, each in calls.items()
     ]
 
 

@@ -31,12 +31,11 @@ from protocol.limits import (
     MAX_DEPTH,
     MAX_DETAIL_CHARS,
     MAX_REJECTIONS,
-    REPORT_GRACE_MS,
 )
 from protocol.replies import SHOWN_NAME_CHARS
 from protocol.schemas import misfit
 from protocol.state import CallState, RunState
-from protocol.transitions import LEGAL, apply
+from protocol.transitions import LEGAL, apply, patience
 
 LATE_IS_SHOWN: Final = 2
 """The version of the rules from which on a policy is shown what came too late for its round."""
@@ -288,20 +287,8 @@ def full(s: RunState) -> bool:
 def begin(d: Draft, call: CallState, reserve: Spend) -> None:
     """Begin the next attempt of a call."""
     number = call.attempt + 1
-    deadline = d.at + _patience(d.state.workers[call.call.worker])
+    deadline = d.at + patience(d.state.workers[call.call.worker])
     d.emit(AttemptStarted(call=call.call.id, attempt=number, deadline=deadline, reserve=reserve))
-
-
-def _patience(spec: WorkerSpec) -> int:
-    """Milliseconds from the start of an attempt until nobody waits for its report any more."""
-    grace = REPORT_GRACE_MS + (FINAL_GRACE_MS if spec.kind == "conductor" else 0)
-    return spec.wait_ms + spec.timeout_ms + grace
-
-
-def begun_at(s: RunState, name: str) -> int:
-    """When the last attempt of a call was begun, milliseconds since the epoch."""
-    call = s.calls[name]
-    return call.deadline - _patience(s.workers[call.call.worker])
 
 
 def reservation(s: RunState, spec: WorkerSpec) -> Spend:
@@ -334,7 +321,7 @@ def child_budget(s: RunState, call: CallState) -> Budget:
         depth=max(0, s.budget.depth - 1),
         tokens=carved.tokens,
         cost=carved.cost,
-        wall_ms=min(spec.timeout_ms, max(0, s.wall_deadline - begun_at(s, call.call.id))),
+        wall_ms=min(spec.timeout_ms, max(0, s.wall_deadline - call.begun_at)),
         on_limit="answer",
     )
 

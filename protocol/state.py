@@ -30,8 +30,10 @@ class CallState(msgspec.Struct, frozen=True, gc=False):
     """The last attempt that was started, 0 for none."""
     open: bool = False
     """Whether that attempt, or one before it, is still waited for."""
+    begun_at: int = 0
+    """When that attempt was begun, milliseconds since the epoch."""
     deadline: int = 0
-    """Until when, milliseconds since the epoch."""
+    """Until when it is waited for."""
     status: Status | None = None
     """None until the call has settled."""
     fault: Fault = "none"

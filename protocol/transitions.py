@@ -37,7 +37,7 @@ from protocol.events import (
     SignalReceived,
     UnknownEvent,
 )
-from protocol.limits import IDLE_WINDOW_MS
+from protocol.limits import FINAL_GRACE_MS, IDLE_WINDOW_MS, REPORT_GRACE_MS
 from protocol.state import CallState, Outcome, Phase, RunState, TurnState
 from protocol.traces import FIRST
 
@@ -146,7 +146,12 @@ def _run_forked(s: RunState, event: RunForked) -> None:
     s.wall_deadline += later
     for name in s.open:
         call = s.calls[name]
-        s.calls[name] = msgspec.structs.replace(call, deadline=call.deadline + later, segment=0)
+        s.calls[name] = msgspec.structs.replace(
+            call,
+            begun_at=call.begun_at + later,
+            deadline=call.deadline + later,
+            segment=0,
+        )
     s.hedged = {name: (first, 0) for name, (first, _) in s.hedged.items()}
     s.strays.clear()  # whoever works on them answers another run
     _unask(s)
@@ -273,6 +278,12 @@ def _round_closed(s: RunState, event: RoundClosed) -> None:
         s.turns[-1] = msgspec.structs.replace(turn, left=left)
 
 
+def patience(spec: WorkerSpec) -> int:
+    """Milliseconds from the start of an attempt until nobody waits for its report any more."""
+    grace = REPORT_GRACE_MS + (FINAL_GRACE_MS if spec.kind == "conductor" else 0)
+    return spec.wait_ms + spec.timeout_ms + grace
+
+
 def _attempt_started(s: RunState, event: AttemptStarted) -> None:
     old = s.calls.get(event.call)
     if old is None or old.status is not None:
@@ -280,10 +291,13 @@ def _attempt_started(s: RunState, event: AttemptStarted) -> None:
     if old.open:
         s.hedged[event.call] = s.open[event.call], old.segment
     s.segment = segment = s.segment.tried()
+    spec = s.workers.get(old.call.worker)
+    begun_at = event.deadline - (patience(spec) if spec is not None else 0)
     s.calls[event.call] = CallState(
         old.call,
         event.attempt,
         True,
+        begun_at,
         event.deadline,
         noted=old.noted,
         segment=segment.number,
@@ -302,6 +316,7 @@ def _call_settled(s: RunState, event: CallSettled) -> None:
         old.call,
         old.attempt,
         False,
+        old.begun_at,
         old.deadline,
         event.status,
         event.fault,

@@ -28,6 +28,7 @@ from protocol.events import (
 from protocol.run import RULES, Make, due
 from protocol.state import RunState
 from protocol.subjects import run_id
+from protocol.views import child_start
 from replay.chain import RunLog
 from replay.forks import (
     MAX_GENERATIONS,
@@ -205,6 +206,14 @@ def test_what_can_be_edited() -> None:
     wider = edited(state, "budget.wall_ms", state.budget.wall_ms + 7)
     assert wider.wall_deadline == state.wall_deadline + 7
     assert edited(state, "budget.rounds", 99).budget.rounds == 99
+
+
+def test_another_time_out_does_not_change_when_a_call_was_begun() -> None:
+    state = started(planned("child")).state
+    patient = edited(state, "workers.child.timeout_ms", 10 * state.budget.wall_ms)
+    left = state.wall_deadline - state.calls["1-0"].begun_at
+    assert left == state.budget.wall_ms
+    assert child_start(patient, "1-0", {}).budget.wall_ms == left
 
 
 @pytest.mark.parametrize(
