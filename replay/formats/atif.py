@@ -6,6 +6,7 @@ the task                       the first step, of the user
 a reply of the policy          an agent's step; without a model behind it, ``llm_call_count`` is 0
 calls of a round               its ``tool_calls``, by the call's id
 observations                   results of the *same* step, status and fault in ``extra``
+what came after its round      results of a system step, before the reply that was shown them
 a reply that is no decision    a step without tool calls, and a result without a call
 signals, pauses, budgets       steps of the system
 what a fork shares             steps with ``is_copied_context``
@@ -17,7 +18,9 @@ All that ATIF has no field for stands under one key, ``podium``.
 
 from typing import Any, Final
 
-from protocol.decisions import Decision
+from protocol.actions import Fault, Status
+from protocol.decisions import Decision, asked
+from protocol.dialects.shared import STILL_OPEN
 from protocol.events import (
     AnswerGiven,
     BudgetExtended,
@@ -25,6 +28,8 @@ from protocol.events import (
     DecisionRejected,
     PolicyAsked,
     PolicyReplied,
+    ReportNoted,
+    RoundClosed,
     RoundPlanned,
     RunCancelled,
     RunFailed,
@@ -42,6 +47,8 @@ SCHEMA: Final = "ATIF-v1.8"
 
 _MODEL: Final = "openai:"
 """What the name of a policy with a model behind it begins with."""
+
+_LATE: Final = "results of earlier calls"
 
 Object = dict[str, Any]
 
@@ -91,8 +98,9 @@ def _trajectory(tree: Tree, session: str, version: str, content: bool) -> Object
 
 def _agent(state: RunState, version: str, content: bool) -> Object:
     agent: Object = {"name": "podium", "version": version}
-    if state.policy.name.startswith(_MODEL):
-        agent["model_name"] = state.policy.name.removeprefix(_MODEL)
+    policy = asked(state.policy.name)
+    if policy.startswith(_MODEL):
+        agent["model_name"] = policy.removeprefix(_MODEL)
     agent["tool_definitions"] = [
         {
             "type": "function",
@@ -143,9 +151,16 @@ class _Steps:
         """The step of the last reply, until something has come of it."""
         self._decision: Decision | None = None
         self._by_call: dict[str, Object] = {}
+        self._left: set[str] = set()
+        """The calls that went on when their round was closed."""
+        self._news: list[Object] = []
+        """Results that came when their round was over, and no question has shown yet."""
+        self._last: Entry | None = None
 
     def numbered(self) -> list[Object]:
         """All steps; one of the user where nothing has happened yet."""
+        if self._last is not None:
+            self._hear(self._last)
         steps = self.steps or [{"source": "user", "message": ""}]
         return [{"step_id": number, **step} for number, step in enumerate(steps, 1)]
 
@@ -161,12 +176,14 @@ class _Steps:
 
     def take(self, entry: Entry) -> None:
         """One more event."""
+        self._last = entry
         match entry.event:
             case RunStarted() as started:
                 said = self._shown(started.task.text)
                 self._add(entry, {"source": "user", "message": said})
-            case PolicyAsked() as asked:
-                self._asker = asked.asker
+            case PolicyAsked() as question:
+                self._asker = question.asker
+                self._hear(entry)
             case PolicyReplied() as replied:
                 self._reply(entry, replied)
             case DecisionRejected() as rejected if self._replied is not None:
@@ -182,7 +199,12 @@ class _Steps:
                 self._replied["message"] = self._shown(self._decision.answer or "")
                 self._replied = None
             case CallSettled() as settled:
-                self._settle(entry, settled)
+                self._settle(entry, settled, settled.status, settled.fault)
+            case ReportNoted(usable=True) as noted:
+                self._left.add(noted.call)  # its round has been told that it failed
+                self._settle(entry, noted, "OK", "none")
+            case RoundClosed() as closed:
+                self._close(closed)
             case _:
                 self._system(entry)
 
@@ -194,7 +216,7 @@ class _Steps:
             about["prompt"] = replied.prompt
         if replied.error:
             about["error"] = self._shown(replied.error)
-        modelled = self._asker == "policy" and self.state.policy.name.startswith(_MODEL)
+        modelled = self._asker == "policy" and asked(self.state.policy.name).startswith(_MODEL)
         step: Object = {
             "source": "agent",
             "message": self._shown(replied.text) if replied.text else "",
@@ -227,14 +249,35 @@ class _Steps:
         step["tool_calls"] = calls
         self._replied = None
 
-    def _settle(self, entry: Entry, settled: CallSettled) -> None:
+    def _close(self, closed: RoundClosed) -> None:
+        """Say of each call that goes on what the policy is shown in place of its result."""
+        for name in closed.left:
+            step = self._by_call.get(name)
+            if step is not None and name not in self._left:
+                _observe(step, {"source_call_id": name, "content": STILL_OPEN})
+        self._left.update(closed.left)
+
+    def _hear(self, entry: Entry) -> None:
+        """What came when its round was over: a result has to stand in the step of its call."""
+        if self._news:
+            step: Object = {"source": "system", "message": _LATE}
+            step["observation"] = {"results": self._news}
+            self._add(entry, step)
+            self._news = []
+
+    def _settle(
+        self, entry: Entry, settled: CallSettled | ReportNoted, status: Status, fault: Fault
+    ) -> None:
         step = self._by_call.get(settled.call)
         if step is None:
             return
-        value = self.tree.values.get(settled.report) if settled.report else settled.value
+        if settled.report:
+            value = self.tree.values.get(settled.report)
+        else:
+            value = settled.value if isinstance(settled, CallSettled) else None
         about: Object = {
-            "status": settled.status,
-            "fault": settled.fault,
+            "status": status,
+            "fault": fault,
             "attempt": settled.attempt,
             "tokens": settled.spend.tokens,
             "cost_usd": settled.spend.cost / 1e6,
@@ -242,15 +285,15 @@ class _Steps:
         }
         if settled.report:
             about["report"] = settled.report
-        result: Object = {
-            "source_call_id": settled.call,
-            "content": self._shown(value),
-            "extra": {KEY: about},
-        }
+        result: Object = {"content": self._shown(value), "extra": {KEY: about}}
         child = self.tree.child(entry.run, settled.call, settled.attempt)
         if child is not None:
             result["subagent_trajectory_ref"] = [{"trajectory_id": child.log.run}]
-        step.setdefault("observation", {"results": []})["results"].append(result)
+        if settled.call in self._left:
+            about["call"] = settled.call
+            self._news.append(result)
+        else:
+            _observe(step, {"source_call_id": settled.call, **result})
 
     def _system(self, entry: Entry) -> None:
         """What happened to the run from outside, in a word; why, where content is asked for."""
@@ -275,3 +318,8 @@ class _Steps:
         message = f"{said} ({why})" if why and self.content else said
         about = {"event": entry.number, "type": entry.kind}
         self._add(entry, {"source": "system", "message": message, "extra": {KEY: about}})
+
+
+def _observe(step: Object, result: Object) -> None:
+    """Add a result to those of a step."""
+    step.setdefault("observation", {"results": []})["results"].append(result)

@@ -19,11 +19,13 @@ Events may carry keys of their own; ours stand under ``podium``. Content is name
 
 from typing import Any, Final
 
+from protocol.actions import Fault, Status
 from protocol.events import (
     AttemptStarted,
     CallSettled,
     DecisionRejected,
     PolicyReplied,
+    ReportNoted,
     RoundClosed,
     RunCancelled,
     RunFailed,
@@ -172,7 +174,9 @@ class _Walk:
             case AttemptStarted() as attempt:
                 self._send(entry, attempt)
             case CallSettled() as settled:
-                self._settle(entry, settled)
+                self._settle(entry, settled, settled.status, settled.fault)
+            case ReportNoted(usable=True) as noted:
+                self._settle(entry, noted, "OK", "none")
             case RoundClosed() as closed:
                 name = self._add(
                     entry, "aggregate", self.me, role="orchestrator", about={"round": closed.round}
@@ -235,13 +239,18 @@ class _Walk:
             below.all()
             self._ends[attempt.call] = below.end
 
-    def _settle(self, entry: Entry, settled: CallSettled) -> None:
+    def _settle(
+        self, entry: Entry, settled: CallSettled | ReportNoted, status: Status, fault: Fault
+    ) -> None:
         known = self.state.calls.get(settled.call)
         if known is None:
             return
         worker = self.state.workers.get(known.call.worker)
-        value = self.tree.values.get(settled.report) if settled.report else settled.value
-        about = {"call": settled.call, "status": settled.status, "fault": settled.fault}
+        if settled.report:
+            value = self.tree.values.get(settled.report)
+        else:
+            value = settled.value if isinstance(settled, CallSettled) else None
+        about = {"call": settled.call, "status": status, "fault": fault}
         more: Object = {"to": self.me, "value": value, "about": about}
         sent = self._sent.get(settled.call, "")
         name = self._ends.get(settled.call, "")

@@ -13,6 +13,7 @@ from hypothesis import given
 from protocol.codec import blob_ref, encode
 from protocol.commands import Activate, Fork
 from protocol.decisions import Reply
+from protocol.dialects.shared import STILL_OPEN
 from protocol.inbox import Label
 from protocol.run import RULES
 from replay.chain import Messages, RunLog, assemble
@@ -22,6 +23,7 @@ from replay.formats.common import Tree, read_tree, ref
 from replay.formats.orchestration import trace
 from replay.memory_log import MemoryLog, MemoryStore
 from tests.runs import AT, Driver, answer, begin, planned, started
+from tests.runs import plan as planning
 from tests.stored import BLOB, MANY, put, stored_family, stored_of
 from tests.unit.test_run_properties import HISTORIES, STARTS, History, lived, thorough
 
@@ -164,6 +166,40 @@ def test_a_rejected_reply_is_a_step_without_calls() -> None:
     assert "source_call_id" not in result
     assert result["extra"]["podium"]["status"] == "PARSE_ERR"
     assert rejected["message"] == "I can't decide."
+
+
+def test_what_came_after_its_round_stands_where_it_was_shown() -> None:
+    policy = msgspec.structs.replace(begin().policy, replan_on="failure")
+    driver = started(planned(n=1), planned("agent"), policy=policy)
+    driver.report("1-0", status="EXEC_ERR", fault="worker", value="broken")
+    driver.reply(planning(planned(n=2)))
+    driver.report("2-0", status="TIMEOUT", fault="worker", value="too slow")
+    driver.report("2-0", value="late after all")
+    driver.reply(planning(planned(n=3)))
+    driver.report("1-1", value="long in the making")
+    driver.report("3-0", value="three")
+    driver.reply(answer())
+    found = atif(tree_of(driver), content=True)
+    shown = [
+        [(each.get("source_call_id"), each["content"]) for each in step["observation"]["results"]]
+        for step in found["steps"]
+        if "observation" in step
+    ]
+    assert shown == [
+        [("1-0", "broken"), ("1-1", STILL_OPEN)],
+        [("2-0", "too slow")],
+        [("3-0", "three")],
+        [(None, "late after all"), (None, "long in the making")],
+    ], "what comes while the policy thinks is shown with the next question"
+    (late,) = (step for step in found["steps"] if step["source"] == "system")
+    calls = [each["extra"]["podium"]["call"] for each in late["observation"]["results"]]
+    assert calls == ["2-0", "1-1"]
+    told = [
+        event["podium"]["content"]
+        for event in orchestration(tree_of(driver), content=True)["events"]
+        if event["type"] in ("tool_result", "return") and event["to"] != "user"
+    ]
+    assert told == ["broken", "too slow", "late after all", "long in the making", "three"]
 
 
 def test_a_model_behind_the_policy_is_named_and_counted() -> None:
