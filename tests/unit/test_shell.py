@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -291,7 +292,15 @@ def test_it_is_held_to_its_limits(
 
 
 def test_the_attempts_own_time_counts_as_well() -> None:
-    assert "stopped after 0.25 seconds" in failed(script("sleep 100", timeout_s=0.5), "TIMEOUT")
+    said = failed(script("sleep 100", timeout_s=0.5), "TIMEOUT")
+    assert re.search(r"stopped after 0(\.\d+)? seconds", said), (
+        "what the start took is no more there"
+    )
+
+
+def test_however_late_it_is_started_it_has_no_more_than_the_attempts_time() -> None:
+    said = failed(script("echo begun; sleep 100", timeout_s=0.0), "TIMEOUT")
+    assert "stopped after 0 seconds" in said
 
 
 # --------------------------------------------------------------------------------- nothing is left

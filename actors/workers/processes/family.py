@@ -10,9 +10,6 @@ import signal
 import time
 from typing import Final
 
-LOOK_S: Final = 0.02
-"""Seconds between looks at what all processes use together, while they work."""
-
 STOP_S: Final = 1.0
 """Seconds until all must be stopped; they need a thousandth, unless they wake each other."""
 

@@ -31,11 +31,8 @@ from typing import Final, NoReturn
 
 from actors.workers.processes import family, kernel
 from actors.workers.processes import sandbox_code as inside
-from actors.workers.processes.family import LOOK_S
 from actors.workers.processes.pipes import CHUNK, PRINTED, Lifeline, Streams, say
-
-IDLE_LOOK_S: Final = 1.0
-"""Seconds between looks while no call is worked on: is the worker there, are all stopped."""
+from actors.workers.processes.watching import Watch
 
 READY_S: Final = 20.0
 """Seconds until the code must be locked in; it needs a tenth of one."""
@@ -75,27 +72,24 @@ class CodeStreams(Streams):
         os.close(self.calls)
 
 
-class Watch:
+class CodeWatch(Watch):
     """Looks after the code: `ready`, then `call` by call, until it says that it is over."""
 
     def __init__(self, first: int, request: Request, streams: CodeStreams, line: Lifeline) -> None:
-        self.first, self.request, self.streams, self.line = first, request, streams, line
+        super().__init__(first, streams, line)
+        self.request, self.ask = request, streams.ask
         self.spared = first if request["isolation"] == "namespaces" else 0
         """Init is never stopped: it only buries."""
         self.n = 0
-        self.end = ""
+        self.done = False
+        """Whether the code has handed in a result."""
         self.unsent = b""
         self.used: dict[tuple[int, int], float] = {}
         """Seconds of CPU that each process had used before the call, by pid and time of birth."""
-        self.pidfd = os.pidfd_open(first)
-        self.names = {fd: name for name, fd in streams.read.items()}
-        self.poll = select.poll()
-        for fd in (0, self.pidfd, *self.names):
-            self.poll.register(fd, select.POLLIN)
 
     def ready(self) -> dict[str, object]:
         """Wait until the code is locked in: ``ready``, or ``refused`` with the reason."""
-        self.watch(READY_S)
+        self.watch(time.monotonic() + READY_S)
         if self.end == "done" and self.result():
             return {"end": "ready"}
         family.bury(self.first)
@@ -120,11 +114,11 @@ class Watch:
         self.n += 1
         self.streams.clear()
         self.unsent = json.dumps({**call, "n": self.n}).encode() + b"\n"
-        self.poll.register(self.streams.ask, select.POLLOUT)
+        self.poll.register(self.ask, select.POLLOUT)
         self.used = {key: cpu for key, (cpu, _) in family.usage().items()}
         if self.n > 1:
             family.send(signal.SIGCONT)
-        self.watch(call["wall_s"])
+        self.watch(time.monotonic() + call["wall_s"])
         result = self.result() if self.end == "done" else {}
         if self.end == "done" and not result:
             self.end = "forged"
@@ -147,41 +141,28 @@ class Watch:
             return {}
         return result
 
-    def watch(self, wall_s: float | None) -> None:
-        """Look until there is an ``end``: a result, an end, a limit; or no time given, a line."""
-        self.end = ""
-        deadline = None if wall_s is None else time.monotonic() + wall_s
-        while not self.end:
-            left = IDLE_LOOK_S if deadline is None else min(LOOK_S, deadline - time.monotonic())
-            ready = {fd for fd, _ in self.poll.poll(max(0, left) * 1_000)}
-            self.end = self.attend(ready)
-            if not self.end and not self.line.held():
-                self.end = "withdrawn"
-            if deadline is None:
-                if self.line.data or not ready:
-                    return
-            elif not self.end:
-                self.end = "wall" if time.monotonic() >= deadline else self.excess()
+    def watch(self, until: float | None) -> None:
+        """See `Watch`; a result is an end, too."""
+        self.done = False
+        super().watch(until)
 
     def attend(self, ready: set[int]) -> str:
-        """Read and write what is ready; the end, if that is one."""
-        done = False
-        for fd in ready & set(self.names):
-            data = self.streams.take(self.names[fd])
-            done = done or (self.names[fd] == "result" and b"\n" in data)
-            if not data:
-                self.poll.unregister(fd)
-                del self.names[fd]
-        if 0 in ready:
-            self.line.take()
-        if self.streams.ask in ready:
+        """See `Watch`; besides, the call is written."""
+        end = super().attend(ready)
+        if self.ask in ready:
             try:
-                self.unsent = self.unsent[os.write(self.streams.ask, self.unsent) :]
+                self.unsent = self.unsent[os.write(self.ask, self.unsent) :]
             except BrokenPipeError:  # the code has closed what it was to read
                 self.unsent = b""
             if not self.unsent:
-                self.poll.unregister(self.streams.ask)
-        return "done" if done else "ended" if self.pidfd in ready else ""
+                self.poll.unregister(self.ask)
+        return "done" if self.done else end
+
+    def took(self, name: str) -> bytes:
+        """See `Watch`."""
+        data = super().took(name)
+        self.done = self.done or (name == "result" and b"\n" in data)
+        return data
 
     def excess(self) -> str:
         """The limit that the code has gone over, if it has."""
@@ -211,7 +192,7 @@ def main() -> None:
             scratch = tempfile.mkdtemp(prefix="podium-sandbox-")
             code = start_limited(request, streams, scratch)
         streams.leave()
-        serve(Watch(code, request, streams, line))
+        serve(CodeWatch(code, request, streams, line))
     except kernel.Refused as error:
         say({"end": "refused", "error": str(error)})
     finally:
@@ -220,7 +201,7 @@ def main() -> None:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def serve(watch: Watch) -> None:
+def serve(watch: CodeWatch) -> None:
     """One call after another, until the code or the worker is gone."""
     said = watch.ready()
     say(said)
@@ -322,9 +303,7 @@ def as_shell(status: int) -> int:
     return 128 - status if status < 0 else status
 
 
-def report(
-    end: str, status: int, result: dict[str, object], streams: CodeStreams
-) -> dict[str, object]:
+def report(end: str, status: int, result: dict[str, object], streams: Streams) -> dict[str, object]:
     """What the worker is told. Nothing in it is trusted: the code may have written the result."""
     return {"end": end, "status": status, **streams.printed(), "result": result}
 

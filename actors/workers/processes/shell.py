@@ -11,6 +11,7 @@ import math
 import os
 import shutil
 import signal
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, TypeGuard
@@ -91,10 +92,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class _Answer(Printed, frozen=True, kw_only=True):
-    """What the supervisor says; see `shell_child.report`."""
+    """What the supervisor says; see `shell_child.ProgramWatch`."""
 
     end: Literal["ended", "wall", "memory", "processes", "withdrawn", "refused"]
     status: int = 0
+    wall_s: float = 0
+    """Seconds that it was given."""
     error: str = ""
 
 
@@ -129,6 +132,7 @@ class ShellAdapter:
 
     async def run(self, attempt: Attempt) -> Outcome:
         """Run ``argv``. An exit status that is not 0 is an ``EXEC_ERR``."""
+        until = time.monotonic() + attempt.timeout_s - MARGIN_S
         argv, stdin = attempt.arguments.get("argv"), attempt.arguments.get("stdin")
         if not _is_command(argv) or not isinstance(stdin, str | None):
             text = "Give the command as `argv`, a list of texts without NUL, its program first."
@@ -142,14 +146,13 @@ class ShellAdapter:
         if program is None:
             text = f"{argv[0]} is allowed, but not installed where the worker runs (PATH)."
             return failure("EXEC_ERR", "infrastructure", text)
-        wall_s = min(self.options.wall_s, max(MARGIN_S, attempt.timeout_s - MARGIN_S))
-        request = _request(program, argv, stdin, environment, self.options, wall_s)
+        request = _request(program, argv, stdin, environment, self.options, until)
         try:
             answer = await _supervised(request)
         except OSError as error:
             text = f"The command was not run to its end: {error}."
             return failure("EXEC_ERR", "infrastructure", text)
-        return self._outcome(argv[0], answer, wall_s)
+        return self._outcome(argv[0], answer)
 
     async def close(self) -> None:
         """Nothing is held between attempts."""
@@ -159,7 +162,7 @@ class ShellAdapter:
         passed = {name: clean(os.environ[name]) for name in PASSED if name in os.environ}
         return passed | tracing.passed_on("TRACEPARENT") | self.options.env
 
-    def _outcome(self, name: str, answer: _Answer, wall_s: float) -> Outcome:
+    def _outcome(self, name: str, answer: _Answer) -> Outcome:
         options = self.options
         match answer.end:
             case "refused":
@@ -168,7 +171,7 @@ class ShellAdapter:
             case "withdrawn":
                 return failure("EXEC_ERR", "infrastructure", f"{name} was stopped from outside.")
             case "wall":
-                text = f"{name} was stopped after {wall_s:g} seconds."
+                text = f"{name} was stopped after {round(answer.wall_s, 2):g} seconds."
                 return failure("TIMEOUT", "worker", text + answer.ends(END_CHARS))
             case "memory":
                 text = f"{name} was stopped: it had used more than {options.memory_mb} MiB."
@@ -256,7 +259,7 @@ def _request(
     stdin: str | None,
     environment: dict[str, str],
     options: Options,
-    wall_s: float,
+    until: float,
 ) -> bytes:
     request: dict[str, Any] = {
         "program": program,
@@ -264,7 +267,8 @@ def _request(
         "stdin": stdin if stdin is None else clean(stdin),
         "folder": options.where(),
         "env": environment,
-        "wall_s": wall_s,
+        "wall_s": options.wall_s,
+        "until": until,
         "cpu_s": options.cpu_s,
         "memory_bytes": options.memory_mb * MEBIBYTE,
         "processes": options.processes,

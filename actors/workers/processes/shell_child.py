@@ -15,7 +15,6 @@ import contextlib
 import json
 import os
 import resource
-import select
 import shutil
 import signal
 import tempfile
@@ -23,8 +22,8 @@ import time
 from typing import Final, NoReturn, TypedDict
 
 from actors.workers.processes import family, kernel
-from actors.workers.processes.family import LOOK_S
 from actors.workers.processes.pipes import CHUNK, PRINTED, Lifeline, Streams, say
+from actors.workers.processes.watching import Watch
 
 UNREADY: Final = 125
 """Exit status of a child that could not become the program."""
@@ -41,6 +40,9 @@ class Request(TypedDict):
     """Empty for a fresh one, which is removed in the end."""
     env: dict[str, str]
     wall_s: float
+    """Of the program, which may be started late."""
+    until: float
+    """Until when it may go on at the most, by the monotonic clock that all processes share."""
     cpu_s: int
     memory_bytes: int
     """Of all processes together, and of the data of each."""
@@ -64,7 +66,7 @@ def main() -> None:
             request["folder"] = scratch = tempfile.mkdtemp(prefix="podium-shell-")
         first = start(request, streams)
         streams.leave()
-        answer = report(*watch(first, request, streams, line), streams)
+        answer = ProgramWatch(first, request, streams, line).run()
     except (kernel.Refused, OSError) as error:
         answer = {"end": "refused", "error": str(error)}
     finally:
@@ -133,45 +135,36 @@ def limit(request: Request) -> None:
     )
 
 
-def watch(first: int, request: Request, streams: Streams, line: Lifeline) -> tuple[str, int]:
-    """Look after the program until it ends or must end: why, and its exit status."""
-    deadline = time.monotonic() + request["wall_s"]
-    pidfd = os.pidfd_open(first)
-    poll = select.poll()
-    names = {fd: name for name, fd in streams.read.items()}
-    for fd in (0, pidfd, *names):
-        poll.register(fd, select.POLLIN)
-    end = ""
-    while not end:
-        left = deadline - time.monotonic()
-        for fd, _ in poll.poll(max(0, min(LOOK_S, left)) * 1_000):
-            if fd == pidfd:
-                end = "ended"
-            elif fd == 0:
-                line.take()
-            elif not streams.take(names[fd]):
-                poll.unregister(fd)
-        if not end and not line.held():
-            end = "withdrawn"
-        reap_orphans(first)
-        end = end or beyond(request, deadline)
-    status = family.bury(first)
-    streams.drain()
-    return end, status
+class ProgramWatch(Watch):
+    """Looks after the program until it ends or must end."""
 
+    def __init__(self, first: int, request: Request, streams: Streams, line: Lifeline) -> None:
+        super().__init__(first, streams, line)
+        self.request = request
 
-def beyond(request: Request, deadline: float) -> str:
-    """Which limit of all processes together is passed; "" for none.
+    def run(self) -> dict[str, object]:
+        """See how it ends, and say so. A negative status is the signal that ended it."""
+        began = time.monotonic()
+        until = max(began, min(began + self.request["wall_s"], self.request["until"]))
+        self.watch(until)
+        status = family.bury(self.first)
+        self.streams.drain()
+        if unready := self.streams.text("unready"):
+            return {"end": "refused", "error": unready}
+        ended = {"end": self.end, "status": status, "wall_s": until - began}
+        return {**ended, **self.streams.printed()}
 
-    They are counted here, since the kernel counts all of a user's, and those of root not at all.
-    """
-    if time.monotonic() >= deadline:
-        return "wall"
-    usage = family.usage()
-    if len(usage) > request["processes"]:
-        return "processes"
-    memory = sum(memory for _, memory in usage.values())
-    return "memory" if memory > request["memory_bytes"] else ""
+    def excess(self) -> str:
+        """See `Watch`.
+
+        Processes are counted here: the kernel counts all of a user's, and those of root not at all.
+        """
+        reap_orphans(self.first)
+        usage = family.usage()
+        if len(usage) > self.request["processes"]:
+            return "processes"
+        memory = sum(memory for _, memory in usage.values())
+        return "memory" if memory > self.request["memory_bytes"] else ""
 
 
 def reap_orphans(first: int) -> None:
@@ -182,10 +175,3 @@ def reap_orphans(first: int) -> None:
             if ended is None or ended.si_pid == first:
                 return
             os.waitpid(ended.si_pid, 0)
-
-
-def report(end: str, status: int, streams: Streams) -> dict[str, object]:
-    """What the worker is told. A negative status is the signal that ended the program."""
-    if unready := streams.text("unready"):
-        return {"end": "refused", "error": unready}
-    return {"end": end, "status": status, **streams.printed()}
