@@ -16,7 +16,7 @@ LIMIT_S: Final = 20.0
 """Seconds after which a test that waits for something gives up."""
 
 WHOLE: Final = 3 if isolation().level == "namespaces" else 2
-"""Processes of a sandbox whose code has started none: the supervisor, init if there is one, it."""
+"""Processes of a sandbox whose code has started none: the warden, init if there is one, it."""
 
 walls = pytest.mark.skipif(
     isolation().level != "namespaces", reason=f"no isolation here: {isolation().reason}"
@@ -29,15 +29,15 @@ def attempt(code: str, timeout_s: float = LIMIT_S, run: str = "r") -> Attempt:
 
 
 def families(before: set[psutil.Process]) -> list[list[psutil.Process]]:
-    """The processes of each sandbox that is locked in, its supervisor first.
+    """The processes of each sandbox that is locked in, its warden first.
 
     Args:
         before: Children of ours that are none.
     """
     found = []
-    for supervisor in set(psutil.Process().children()) - before:
+    for warden in set(psutil.Process().children()) - before:
         with contextlib.suppress(psutil.NoSuchProcess):
-            found.append([supervisor, *supervisor.children(recursive=True)])
+            found.append([warden, *warden.children(recursive=True)])
     return [family for family in found if len(family) >= WHOLE]
 
 

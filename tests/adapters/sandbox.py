@@ -67,7 +67,7 @@ class SandboxCase:
         return [Outcome() for end in ended if isinstance(end, asyncio.CancelledError)]
 
     async def _at_work(self, attempts: int) -> None:
-        """Wait for so many with a supervisor, an init if it is isolated, the code, and its child.
+        """Wait for so many with a warden, an init if it is isolated, the code, and its child.
 
         A warm one has no child yet.
         """

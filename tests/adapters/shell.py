@@ -47,7 +47,7 @@ class ShellCase:
         async with asyncio.timeout(LIMIT_S):
             await asyncio.to_thread(self.fifo.read_text)
         self.seen = set(psutil.Process().children(recursive=True)) - self.before
-        assert len(self.seen) >= 3  # the supervisor, the shell, and what left its session
+        assert len(self.seen) >= 3  # the warden, the shell, and what left its session
 
     async def stopped(self) -> bool:
         return not any(process.is_running() for process in self.seen)

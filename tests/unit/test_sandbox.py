@@ -17,7 +17,7 @@ import pytest
 from actors.ports import Attempt
 from actors.workers import PythonAdapter, draft, isolation
 from actors.workers.processes.sandbox import MAX_WARM
-from actors.workers.processes.supervisor import MAX_OUTPUT_BYTES
+from actors.workers.processes.warden import MAX_OUTPUT_BYTES
 from protocol.errors import InvalidData
 from protocol.limits import MAX_DETAIL_CHARS
 from tests.endpoint import Endpoint
@@ -347,9 +347,9 @@ asyncio.run(adapter.run(made))
 """
 
 
-@pytest.mark.parametrize("victim", ["worker", "supervisor"])
+@pytest.mark.parametrize("victim", ["worker", "warden"])
 @walls
-def test_nothing_outlives_a_worker_or_a_supervisor_that_is_killed(victim: str) -> None:
+def test_nothing_outlives_a_worker_or_a_warden_that_is_killed(victim: str) -> None:
     with subprocess.Popen([sys.executable, "-c", WORKER, isolation().level], cwd=ROOT) as worker:
         family: list[psutil.Process] = []
         while len(family) < 3:

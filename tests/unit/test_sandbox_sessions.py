@@ -145,8 +145,8 @@ async def test_a_session_that_was_killed_between_calls_is_begun_again() -> None:
     before = set(psutil.Process().children())
     async with sessions() as adapter:
         await value(adapter, "x = 1")
-        ((supervisor, *_),) = families(before)
-        supervisor.kill()
+        ((warden, *_),) = families(before)
+        warden.kill()
         await value(adapter, "1", run="meanwhile the loop hears of it")
         assert (await value(adapter, "1"))["session"].startswith("lost: its process was killed")
 

@@ -345,16 +345,16 @@ async def test_withdrawn_it_takes_everything_with_it(tmp_path: Path) -> None:
     assert not alive(pid)
 
 
-async def test_the_program_dies_with_its_supervisor(tmp_path: Path) -> None:
+async def test_the_program_dies_with_its_warden(tmp_path: Path) -> None:
     adapter = host(draft("shell", SH | {"folder": str(tmp_path)}))
     working = asyncio.create_task(
         adapter.run(attempt("sh", "-c", "echo $$ > pid; exec sleep 1000"))
     )
     pid = await told(tmp_path / "pid")
     program = psutil.Process(pid)
-    supervisor = program.parent()
-    assert supervisor is not None
-    supervisor.send_signal(signal.SIGKILL)
+    warden = program.parent()
+    assert warden is not None
+    warden.send_signal(signal.SIGKILL)
     said = failed(await working, fault="infrastructure")
     assert "ended without a word" in said
     assert await asyncio.to_thread(lambda: not psutil.wait_procs([program], LIMIT_S)[1])
@@ -379,7 +379,7 @@ async def main():
 
 asyncio.run(main())
 """
-"""A worker that is forked while a command runs: the copy holds the supervisor's lifeline, too."""
+"""A worker that is forked while a command runs: the copy holds the warden's lifeline, too."""
 
 
 def test_the_program_dies_with_its_worker_though_a_copy_of_that_lives(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A supervisor's looks at what its family uses: no more than there is time for."""
+"""A warden's looks at what its family uses: no more than there is time for."""
 
 import json
 import subprocess

@@ -1,6 +1,6 @@
-"""A supervisor's family, all that it has ever started: what it uses, and how it is ended.
+"""A warden's family, all that it has ever started: what it uses, and how it is ended.
 
-Loaded by an isolated interpreter, the standard library only. The supervisor adopts whoever has lost
+Loaded by an isolated interpreter, the standard library only. The warden adopts whoever has lost
 its parent (`kernel.adopt_orphans`), so that nothing can leave the family.
 """
 

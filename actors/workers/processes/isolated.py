@@ -1,4 +1,4 @@
-"""What a supervisor's interpreter begins with: it makes known the modules beside this one.
+"""What a warden's interpreter begins with: it makes known the modules beside this one.
 
 Run as ``python -I -S isolated.py sandbox_child``. Such an interpreter has the standard library and
 no path to anything of ours, so the packages around those modules are empty here: what they import

@@ -1,4 +1,4 @@
-"""What Linux offers to lock code in, called without any helper program: for supervisors only.
+"""What Linux offers to lock code in, called without any helper program: for wardens only.
 
 The walls of a sandbox are five layers, each of which has to be there: namespaces (user, mount, pid,
 net, ipc, uts), a root of its own in which all but ``/tmp`` is read-only, no capabilities, no new

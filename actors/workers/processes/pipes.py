@@ -1,4 +1,4 @@
-"""A supervisor's pipes: the lifeline to its worker, and the streams of what it looks after.
+"""A warden's pipes: the lifeline to its worker, and the streams of what it looks after.
 
 Loaded by an isolated interpreter, the standard library only.
 """
@@ -24,7 +24,7 @@ PRINTED: Final = ("stdout", "stderr")
 
 
 class Lifeline:
-    """The supervisor's input: lines, and whether the worker still holds it."""
+    """The warden's input: lines, and whether the worker still holds it."""
 
     def __init__(self) -> None:
         self.data = bytearray()
@@ -102,7 +102,7 @@ class Streams:
         return codecs.getincrementaldecoder("utf-8")("replace").decode(self.kept[name], whole)
 
     def printed(self) -> dict[str, object]:
-        """What was printed, as the worker reads it: `supervisor.Printed`."""
+        """What was printed, as the worker reads it: `warden.Printed`."""
         return {
             **{name: self.text(name) for name in PRINTED},
             **{f"{name}_bytes": self.total[name] for name in PRINTED},
@@ -110,7 +110,7 @@ class Streams:
         }
 
     def leave(self) -> None:
-        """Close, in the supervisor, the ends that belong to the family."""
+        """Close, in the warden, the ends that belong to the family."""
         for fd in self.write.values():
             os.close(fd)
 

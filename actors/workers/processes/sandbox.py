@@ -31,7 +31,7 @@ from actors.workers.processes.sandbox_process import (
 )
 from actors.workers.processes.sandbox_sessions import LOST, Full, Late, Sessions
 from actors.workers.processes.sandbox_warm import WarmSandboxes
-from actors.workers.processes.supervisor import CONCURRENCY, MARGIN_S, MAX_OUTPUT_BYTES, MEBIBYTE
+from actors.workers.processes.warden import CONCURRENCY, MARGIN_S, MAX_OUTPUT_BYTES, MEBIBYTE
 from protocol.actions import Json, WorkerSpec
 from protocol.errors import InvalidData
 

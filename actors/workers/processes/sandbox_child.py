@@ -8,7 +8,7 @@ all is over and everything is killed.
 
 ::
 
-    supervisor   this process; outside of the pid namespace, so that it can end everything in it
+    warden   this process; outside of the pid namespace, so that it can end everything in it
       init       first process of the namespaces; reaps; when it ends the kernel kills all others
         code     limits set, waits for a call, then is the user's code
 
@@ -61,13 +61,13 @@ class CodeStreams(Streams):
         os.set_blocking(self.ask, False)
 
     def keep(self, *wanted: int) -> None:
-        """Close, in a child, every file of the supervisor's but the standard ones and these."""
+        """Close, in a child, every file of the warden's but the standard ones and these."""
         kept = sorted(wanted)
         for low, high in zip([3, *(fd + 1 for fd in kept)], [*kept, 65_536], strict=True):
             os.closerange(low, high)
 
     def leave(self) -> None:
-        """Close, in the supervisor, the ends that belong to the code."""
+        """Close, in the warden, the ends that belong to the code."""
         super().leave()
         os.close(self.calls)
 
@@ -245,12 +245,12 @@ def start_limited(request: Request, streams: CodeStreams, scratch: str) -> int:
 
     Processes are not counted: without namespaces the kernel counts all of the user's.
     """
-    supervisor = os.getpid()
+    warden = os.getpid()
     with child_of_mine() as pid:
         if pid == 0:
             silence("stdin")
             kernel.die_with_parent()
-            if os.getppid() != supervisor:
+            if os.getppid() != warden:
                 os._exit(UNREADY)
             run(request, streams, scratch, processes=None)
     return pid
@@ -272,7 +272,7 @@ def child_of_mine() -> Iterator[int]:
 
 
 def orphaned(streams: CodeStreams) -> bool:
-    """Whether the supervisor ended before init could ask to be killed with it.
+    """Whether the warden ended before init could ask to be killed with it.
 
     Its pid can't be asked for from inside the namespace, but a pipe without readers can be seen.
     """

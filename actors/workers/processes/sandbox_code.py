@@ -1,7 +1,7 @@
 """The innermost part of a sandbox: sets limits, then runs the code of one call after another.
 
 Loaded by `sandbox_child`, the standard library only. It shares its process with the code that it
-runs: nothing that it says is trusted by the supervisor.
+runs: nothing that it says is trusted by the warden.
 """
 
 import ast
@@ -31,7 +31,7 @@ MAX_SIGNALS: Final = 1_024
 
 
 class Call(TypedDict):
-    """One call, as the worker writes it; the supervisor adds the number."""
+    """One call, as the worker writes it; the warden adds the number."""
 
     n: int
     code: str
@@ -41,7 +41,7 @@ class Call(TypedDict):
 
 
 class Limits(TypedDict):
-    """The part of the supervisor's request that is held here."""
+    """The part of the warden's request that is held here."""
 
     persistent: bool
     cpu_s: int
@@ -64,7 +64,7 @@ def limit(limits: Limits, processes: int | None) -> None:
     }
     if processes is not None:
         most[resource.RLIMIT_NPROC] = processes
-    if not limits["persistent"]:  # there each call has its own, which the supervisor looks after
+    if not limits["persistent"]:  # there each call has its own, which the warden looks after
         most[resource.RLIMIT_CPU] = limits["cpu_s"]
     kernel.limit(most)
 

@@ -1,4 +1,4 @@
-"""A sandbox seen from the worker: a supervisor that locks code in, and is given calls.
+"""A sandbox seen from the worker: a warden that locks code in, and is given calls.
 
 What is said to it and by it stands in `sandbox_child`: a line of JSON each way, first what it must
 hold to (`Request`), then one for each call.
@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from actors import tracing
-from actors.workers.processes.supervisor import MEBIBYTE, Printed, Supervisor, command, heard
+from actors.workers.processes.warden import MEBIBYTE, Printed, Warden, command, heard
 
 PROBE_S: Final = 20.0
 """Seconds that the trial of `isolation` may take on a busy machine; it needs a tenth of one."""
@@ -35,7 +35,7 @@ class Refused(Exception):
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What a supervisor is started with; see `sandbox_child.Request`."""
+    """What a warden is started with; see `sandbox_child.Request`."""
 
     isolation: Level = "namespaces"
     persistent: bool = False
@@ -48,7 +48,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer(Printed, frozen=True, kw_only=True):
-    """What the supervisor says; see `sandbox_child.report`."""
+    """What the warden says; see `sandbox_child.report`."""
 
     end: Literal[
         "ready",
@@ -90,16 +90,16 @@ LAYERS: Final = (
 """The walls of ``namespaces``: all of them or none, see decision 0005."""
 
 
-class Sandbox(Supervisor):
-    """One supervisor and the interpreter that it has locked in. Made by `start`."""
+class Sandbox(Warden):
+    """One warden and the interpreter that it has locked in. Made by `start`."""
 
     @staticmethod
     async def start(request: Request) -> "Sandbox":
-        """Start a supervisor and wait until its code is locked in and waits for a call.
+        """Start a warden and wait until its code is locked in and waits for a call.
 
         Raises:
             Refused: The host can't isolate code.
-            OSError: The supervisor can't be started, or ended without a word.
+            OSError: The warden can't be started, or ended without a word.
         """
         sandbox = await Sandbox.begin(_CHILD, _ENVIRONMENT)
         try:
@@ -119,7 +119,7 @@ class Sandbox(Supervisor):
             wall_s: Seconds that it may take.
 
         Raises:
-            OSError: The supervisor ended without a word.
+            OSError: The warden ended without a word.
         """
         return await self.ask(_call(code, wall_s, tracing.passed_on("TRACEPARENT")), Answer)
 

@@ -1,6 +1,6 @@
 """A shell command from an allow-list, as a worker. No shell is involved: a program and arguments.
 
-Each attempt is a supervisor (`shell_child`) and the program below it, killed with all that it has
+Each attempt is a warden (`shell_child`) and the program below it, killed with all that it has
 started when it ends, takes too long or is withdrawn. The program sees nothing of the worker's
 environment but where programs, the home and the language are. There are limits, and no walls: what
 an allowed program can do, a policy can do. Why so: ``docs/decisions/0016-shell-and-openapi.md``.
@@ -23,13 +23,13 @@ from actors.ports import Attempt, Outcome
 from actors.workers.options import beside, converted
 from actors.workers.outcomes import clean, failure
 from actors.workers.processes.allowed import Allowed, Entry
-from actors.workers.processes.supervisor import (
+from actors.workers.processes.warden import (
     CONCURRENCY,
     MARGIN_S,
     MAX_OUTPUT_BYTES,
     MEBIBYTE,
     Printed,
-    Supervisor,
+    Warden,
 )
 from protocol.actions import Json, WorkerSpec
 
@@ -92,7 +92,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class _Answer(Printed, frozen=True, kw_only=True):
-    """What the supervisor says; see `shell_child.ProgramWatch`."""
+    """What the warden says; see `shell_child.ProgramWatch`."""
 
     end: Literal["ended", "wall", "memory", "processes", "withdrawn", "refused"]
     status: int = 0
@@ -279,12 +279,12 @@ def _request(
 
 
 async def _supervised(request: bytes) -> _Answer:
-    """Have a supervisor run it. However this is left, nothing of the program is left behind."""
-    supervisor = await Supervisor.begin("shell_child", {})
+    """Have a warden run it. However this is left, nothing of the program is left behind."""
+    warden = await Warden.begin("shell_child", {})
     try:
-        return await supervisor.ask(request, _Answer)
+        return await warden.ask(request, _Answer)
     finally:
-        await supervisor.close()
+        await warden.close()
 
 
 def _exit(status: int) -> str:

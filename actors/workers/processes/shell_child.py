@@ -84,21 +84,21 @@ def start(request: Request, streams: Streams) -> int:
             opened.write(request["stdin"].encode("utf-8", "replace"))
             opened.flush()
             opened.seek(0)
-        supervisor = os.getpid()
+        warden = os.getpid()
         pid = os.fork()
         if pid:
             return pid
         try:
             os.dup2(opened.fileno(), 0)
-            become(request, streams, supervisor)
+            become(request, streams, warden)
         except BaseException as error:
             os.write(streams.write["unready"], str(error).encode("utf-8", "replace")[:CHUNK])
         finally:
             os._exit(UNREADY)
 
 
-def become(request: Request, streams: Streams, supervisor: int) -> NoReturn:
-    """Become the program. All files of the supervisor's are closed by the kernel then."""
+def become(request: Request, streams: Streams, warden: int) -> NoReturn:
+    """Become the program. All files of the warden's are closed by the kernel then."""
     os.setsid()
     os.dup2(streams.write["stdout"], 1)
     os.dup2(streams.write["stderr"], 2)
@@ -112,7 +112,7 @@ def become(request: Request, streams: Streams, supervisor: int) -> NoReturn:
     for name in ("SIGPIPE", "SIGXFSZ"):  # which Python ignores, and its children would, too
         signal.signal(getattr(signal, name), signal.SIG_DFL)
     kernel.die_with_parent()
-    if os.getppid() != supervisor:
+    if os.getppid() != warden:
         os._exit(UNREADY)
     try:
         os.execve(request["program"], request["argv"], request["env"])

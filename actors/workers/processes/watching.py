@@ -1,4 +1,4 @@
-"""A supervisor's work while its family is at it: it reads what comes, and looks at limits.
+"""A warden's work while its family is at it: it reads what comes, and looks at limits.
 
 Loaded by an isolated interpreter, the standard library only.
 """

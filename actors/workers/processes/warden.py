@@ -1,4 +1,4 @@
-"""A supervisor seen from the worker: a process that is started, asked, and closed.
+"""A warden seen from the worker: a process that is started, asked, and closed.
 
 It looks after what the worker must not be: it limits it, watches it and kills it with all that it
 has started. It is an isolated interpreter (`isolated`), and what is said to it and by it is a line
@@ -27,13 +27,13 @@ MARGIN_S: Final = 0.25
 """Seconds before the attempt's deadline at which it is stopped: time to hand in its output."""
 
 STOP_S: Final = 5.0
-"""Seconds that the supervisor may take to kill and bury everything before it is killed itself."""
+"""Seconds that the warden may take to kill and bury everything before it is killed itself."""
 
 MAX_OUTPUT_BYTES: Final = MEBIBYTE
 """Bytes: the most that ``output_bytes`` can be set to; more belongs in no prompt."""
 
 MAX_ANSWER_BYTES: Final = 25 * MEBIBYTE
-"""Bytes of the supervisor's answer: two streams of ``MAX_OUTPUT_BYTES`` and a result of as many
+"""Bytes of the warden's answer: two streams of ``MAX_OUTPUT_BYTES`` and a result of as many
 characters, escaped in JSON (6 bytes for each byte, 12 for each character), and their ends."""
 
 _ISOLATED: Final = Path(__file__).with_name("isolated.py")
@@ -42,7 +42,7 @@ _Answer = TypeVar("_Answer", bound=msgspec.Struct)
 
 
 class Printed(msgspec.Struct, frozen=True, kw_only=True):
-    """What came out of what a supervisor looks after; see `pipes.Streams.printed`."""
+    """What came out of what a warden looks after; see `pipes.Streams.printed`."""
 
     stdout: str = ""
     stderr: str = ""
@@ -79,8 +79,8 @@ class Printed(msgspec.Struct, frozen=True, kw_only=True):
         return "".join(f"\n{name}: {text[-chars:]}" for name, text in tails if text)
 
 
-class Supervisor:
-    """A supervisor at work. Made by `begin`, and to be closed by whoever made it."""
+class Warden:
+    """A warden at work. Made by `begin`, and to be closed by whoever made it."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdin is not None
@@ -89,7 +89,7 @@ class Supervisor:
 
     @classmethod
     async def begin(cls, name: str, environment: Mapping[str, str]) -> Self:
-        """Start a supervisor.
+        """Start a warden.
 
         Args:
             name: Its module, beside this one.
@@ -133,7 +133,7 @@ class Supervisor:
             raise OSError(f"its answer has more than {MAX_ANSWER_BYTES} bytes") from error
 
     async def close(self) -> None:
-        """Let go of the lifeline, on which the supervisor kills all, and see it end."""
+        """Let go of the lifeline, on which the warden kills all, and see it end."""
         self._lifeline.close()
         try:
             with contextlib.suppress(TimeoutError):
@@ -146,13 +146,13 @@ class Supervisor:
 
 
 def command(name: str) -> list[str]:
-    """A supervisor, by the interpreter itself: a virtual environment's packages stay outside."""
+    """A warden, by the interpreter itself: a virtual environment's packages stay outside."""
     python = getattr(sys, "_base_executable", None) or sys.executable
     return [python, "-I", "-S", "-B", "-X", "utf8", str(_ISOLATED), name]
 
 
 def heard(line: bytes, kind: type[_Answer]) -> _Answer:
-    """What a supervisor answered.
+    """What a warden answered.
 
     Raises:
         OSError: It ended without a word.
@@ -160,4 +160,4 @@ def heard(line: bytes, kind: type[_Answer]) -> _Answer:
     try:
         return msgspec.json.decode(line, type=kind)
     except msgspec.MsgspecError as error:
-        raise OSError(f"its supervisor ended without a word that can be read: {error}") from error
+        raise OSError(f"its warden ended without a word that can be read: {error}") from error
