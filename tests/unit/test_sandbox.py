@@ -150,6 +150,13 @@ def test_memory_of_one_process_is_bounded() -> None:
     assert "MemoryError" in error("x = bytearray(10**9)", memory_mb=256)
 
 
+def test_limits_that_no_interpreter_has_are_not_taken_for_a_hosts_missing_wall() -> None:
+    outcome = ran("1", memory_mb=10**13)
+    assert (outcome.status, outcome.fault) == ("EXEC_ERR", "infrastructure")
+    assert "its interpreter was not ready: OverflowError" in outcome.value
+    assert "can't isolate" not in outcome.value
+
+
 FORKS: Final = """
 import os, signal
 for _ in range(6):

@@ -10,6 +10,7 @@ walls, for code that is trusted. Why it is built like this: ``docs/decisions/000
 
 import asyncio
 import contextlib
+import functools
 import math
 import signal
 from collections.abc import Mapping
@@ -27,7 +28,7 @@ from actors.workers.processes.sandbox_process import (
     Mode,
     Refused,
     Request,
-    isolation,
+    tried,
 )
 from actors.workers.processes.sandbox_sessions import LOST, Full, Late, Sessions
 from actors.workers.processes.sandbox_warm import WarmSandboxes
@@ -214,6 +215,12 @@ class PythonAdapter:
             options.output_bytes, result=(shown, result.result_chars, "characters")
         )
         return Outcome(value=value | ({"session": session} if session else {}))
+
+
+@functools.cache
+def isolation() -> Isolation:
+    """The strongest isolation that this host offers, tried out once. Blocks for a moment."""
+    return tried(_request(Options()))
 
 
 def _result(answer: Answer) -> _Result:

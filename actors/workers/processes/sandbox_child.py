@@ -88,15 +88,16 @@ class CodeWatch(Watch):
         """Seconds of CPU that each process had used before the call, by pid and time of birth."""
 
     def ready(self) -> dict[str, object]:
-        """Wait until the code is locked in: ``ready``, or ``refused`` with the reason."""
+        """Wait until the code is locked in: ``ready``, or ``refused`` or ``unready`` and why."""
         self.watch(time.monotonic() + READY_S)
         if self.end == "done" and self.result():
             return {"end": "ready"}
         family.bury(self.first)
         self.streams.drain()
-        why = self.streams.kept["unready"] or self.streams.kept["stderr"]
-        text = why.decode(errors="replace") or f"it was not ready: {self.end}"
-        return {"end": "refused", "error": text}
+        if missing := self.streams.text("unready"):
+            return {"end": "refused", "error": missing}
+        said = self.streams.tail["stderr"].decode(errors="replace").strip()
+        return {"end": "unready", "error": said.rpartition("\n")[2] or self.end}
 
     def asked(self) -> inside.Call | None:
         """Wait for a call; None if there will be none."""

@@ -4,17 +4,16 @@ What is said to it and by it stands in `sandbox_child`: a line of JSON each way,
 hold to (`Request`), then one for each call.
 """
 
-import functools
 import subprocess
 from typing import Any, Final, Literal
 
 import msgspec
 
 from actors import tracing
-from actors.workers.processes.warden import MEBIBYTE, Printed, Warden, command, heard
+from actors.workers.processes.warden import Printed, Warden, command, heard
 
 PROBE_S: Final = 20.0
-"""Seconds that the trial of `isolation` may take on a busy machine; it needs a tenth of one."""
+"""Seconds that the trial of isolation may take on a busy machine; it needs a tenth of one."""
 
 Level = Literal["namespaces", "process"]
 Mode = Literal["ephemeral", "persistent"]
@@ -37,14 +36,14 @@ class Refused(Exception):
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What a warden is started with; see `sandbox_child.Request`."""
 
-    isolation: Level = "namespaces"
-    persistent: bool = False
-    cpu_s: int = 20
-    memory_bytes: int = 512 * MEBIBYTE
-    processes: int = 16
-    files: int = 64
-    tmp_bytes: int = 64 * MEBIBYTE
-    output_bytes: int = 65_536
+    isolation: Level
+    persistent: bool
+    cpu_s: int
+    memory_bytes: int
+    processes: int
+    files: int
+    tmp_bytes: int
+    output_bytes: int
 
 
 class Answer(Printed, frozen=True, kw_only=True):
@@ -52,6 +51,7 @@ class Answer(Printed, frozen=True, kw_only=True):
 
     end: Literal[
         "ready",
+        "unready",
         "done",
         "ended",
         "wall",
@@ -99,13 +99,15 @@ class Sandbox(Warden):
 
         Raises:
             Refused: The host can't isolate code.
-            OSError: The warden can't be started, or ended without a word.
+            OSError: The warden or the interpreter can't be started, or ended without a word.
         """
         sandbox = await Sandbox.begin(_CHILD, _ENVIRONMENT)
         try:
             answer = await sandbox.ask(msgspec.json.encode(request), Answer)
-            if answer.end != "ready":
+            if answer.end == "refused":
                 raise Refused(answer.error)
+            if answer.end != "ready":
+                raise OSError(f"its interpreter was not ready: {answer.error or answer.end}")
         except BaseException:
             await sandbox.close()
             raise
@@ -124,9 +126,8 @@ class Sandbox(Warden):
         return await self.ask(_call(code, wall_s, tracing.passed_on("TRACEPARENT")), Answer)
 
 
-@functools.cache
-def isolation() -> Isolation:
-    """The strongest isolation that this host offers, tried out once. Blocks for a moment."""
+def tried(request: Request) -> Isolation:
+    """What comes of a trial of the strongest isolation. Blocks for a moment."""
     try:
         with subprocess.Popen(
             command(_CHILD),
@@ -139,7 +140,7 @@ def isolation() -> Isolation:
             assert trial.stdin is not None
             assert trial.stdout is not None
             answer = Answer(end="ready")
-            for line in (msgspec.json.encode(Request()), _call("1", PROBE_S, {})):
+            for line in (msgspec.json.encode(request), _call("1", PROBE_S, {})):
                 if answer.end == "ready":
                     trial.stdin.write(line + b"\n")
                     trial.stdin.flush()
