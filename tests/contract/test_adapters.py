@@ -62,6 +62,7 @@ async def test_at_the_deadline_it_is_a_timeout_and_nothing_goes_on(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with hosted(kind, monkeypatch) as case:
+        await case.adapter.run(attempt(case.ask("ok")))  # a session may take longer to begin
         working = asyncio.create_task(worked(case.adapter, attempt(case.ask("wait"), 2.0)))
         await case.started()
         outcome = await working
