@@ -21,7 +21,7 @@ from hashlib import sha256
 from typing import Final, Literal, TypeAlias
 
 from protocol.errors import InvalidData
-from protocol.limits import NAME_PATTERN
+from protocol.limits import MAX_WORKER_NAME_CHARS, NAME_PATTERN
 
 Priority: TypeAlias = Literal["high", "normal"]
 """High is for what others wait for: child runs, runs that go on."""
@@ -93,7 +93,8 @@ def check_name(name: str, of: str) -> None:
     if not _NAME.fullmatch(name):
         raise InvalidData(
             f"{of}: {name!r} is no name",
-            hint="a name starts with a letter and has at most 64 letters, digits, '_' and '-'",
+            hint=f"a name starts with a letter and has at most {MAX_WORKER_NAME_CHARS} letters, "
+            "digits, '_' and '-'",
         )
 
 

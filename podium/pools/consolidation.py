@@ -12,6 +12,7 @@ from decimal import Context, Decimal
 from typing import Any, Final
 
 from actors.workers import Seen, tool
+from actors.workers.agent.judging import named
 from protocol.actions import Json
 
 DIGITS: Final = 12
@@ -91,8 +92,7 @@ def cross_check(seen: Seen, answers: tuple[str, ...] = ()) -> dict[str, Any]:
 
 def _answers(seen: Seen, answers: tuple[str, ...], at_least: int) -> dict[str, Json]:
     """The answers by name. Raises `ValueError` if there are too few."""
-    given: dict[str, Json] = {f"answer {place}": text for place, text in enumerate(answers, 1)}
-    found = {name: essence(value) for name, value in (dict(seen) | given).items()}
+    found = {name: essence(value) for name, value in (dict(seen) | named(answers)).items()}
     if len(found) < at_least:
         failed = f", and {len(seen.failed)} failed" if seen.failed else ""
         raise ValueError(

@@ -39,10 +39,6 @@ from protocol.dialects.shared import (
 LATE: Final = "The result of an earlier call has come in meanwhile:"
 """What stands before a result that came when its round was over."""
 
-_THINKING: Final = re.compile(r"\A\s*<think>.*?</think>\s*", re.DOTALL)
-"""A reasoning block that a server has left in the text; it is thought, and thought is never an
-answer."""
-
 _NOT_A_NAME: Final = re.compile(r"[^A-Za-z0-9_-]")
 """What endpoints refuse in a function's name. A model may have invented such a name, and history
 repeats it."""
@@ -112,7 +108,8 @@ def parse(reply: Reply, pool: Pool) -> Decision | Rejection:
                 for call in reply.tool_calls
             )
         )
-    answer = _THINKING.sub("", reply.text)
+    # Thinking that a server has left there is no answer; one without an end is taken as it is.
+    answer = shared.spoken(reply.text) if shared.THOUGHT in reply.text else reply.text
     if answer.strip():
         return Decision(answer=answer)
     return Rejection(

@@ -6,7 +6,7 @@ log, word for word.
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 import msgspec
@@ -42,8 +42,12 @@ class Judged(msgspec.Struct, frozen=True, omit_defaults=True):
 def given(attempt: Attempt) -> dict[str, Json]:
     """The answers that stand in the call itself, by the names under which they are shown."""
     answers = attempt.arguments.get("answers")
-    listed = answers if isinstance(answers, list) else []
-    return {f"answer {number}": value for number, value in enumerate(listed, 1)}
+    return named(answers if isinstance(answers, list) else [])
+
+
+def named(answers: Iterable[Json]) -> dict[str, Json]:
+    """Answers that stand in a call, by the names under which they are shown and compared."""
+    return {f"answer {number}": value for number, value in enumerate(answers, 1)}
 
 
 def candidates(attempt: Attempt) -> dict[str, Json]:
