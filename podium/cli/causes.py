@@ -2,11 +2,12 @@
 
 import asyncio
 import shlex
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
-from podium.cli.options import COMMON, Common
+from podium.cli.options import Common
 from podium.cli.output import Output, iso
 from podium.cli.source import event_name, source
 from protocol.errors import NotFound, Unreachable, Usage
@@ -18,22 +19,22 @@ if TYPE_CHECKING:
 PAGE: Final = 50
 """Events of one page: a screen or two."""
 
-Content = Annotated[bool, Parameter(help="Show what agents wrote.")]
-Limit = Annotated[int, Parameter(help=f"Events of one page ({PAGE}), the nearest first.")]
-Cursor = Annotated[int, Parameter(help="Where to go on: a page's cursor.")]
-At = Annotated[int | None, Parameter(help="Is written as RUN@NUMBER here.", show=False)]
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Page(Common):
+    """Which of the events are told, and how."""
+
+    at: Annotated[int | None, Parameter(help="Is written as RUN@NUMBER here.", show=False)] = None
+    limit: Annotated[int, Parameter(help=f"Events of one page ({PAGE}), the nearest first.")] = PAGE
+    cursor: Annotated[int, Parameter(help="Where to go on: a page's cursor.")] = 0
+    content: Annotated[bool, Parameter(help="Show what agents wrote.")] = False
 
 
-def causes(
-    event: str,
-    /,
-    *,
-    at: At = None,
-    limit: Limit = PAGE,
-    cursor: Cursor = 0,
-    content: Content = False,
-    common: Common = COMMON,
-) -> int:
+FIRST: Final = Page()
+
+
+def causes(event: str, /, *, page: Page = FIRST) -> int:
     """What led to an event, the nearest first.
 
     Parameters
@@ -41,41 +42,32 @@ def causes(
     event
         RUN@NUMBER, such as yspt9@57.
     """
-    return tell(with_number(event, at, "causes"), "causes", (limit, cursor), content, common)
+    return tell(event, "causes", page)
 
 
-def with_number(event: str, at: int | None, command: str) -> str:
-    """The event as it was typed. Raises `Usage`, with how to write it, if its number is --at."""
-    if at is None:
-        return event
-    run = event.rpartition("@")[0] or event
-    raise Usage(
-        f"{command} takes an event, and no --at",
-        hint=f"write it in one: podium {command} {shlex.quote(f'{run}@{at}')}",
-    )
-
-
-def tell(
-    event: str, direction: "Direction", page: tuple[int, int], content: bool, common: Common
-) -> int:
+def tell(event: str, direction: "Direction", page: Page) -> int:
     """Tell what led to an event, or what it led to: a page of it.
 
     Args:
         event: ``RUN@NUMBER``.
         direction: Which of the two.
-        page: How many events at most, and how many of the nearest are left out.
-        content: Whether to show what agents wrote.
-        common: Which deployment, and whether as JSON.
+        page: Which part of it, and how.
     """
     from podium.render_text import count
     from replay.collector import held_off
 
-    limit, skipped = page
+    if page.at is not None:
+        run = event.rpartition("@")[0] or event
+        raise Usage(
+            f"{direction} takes an event, and no --at",
+            hint=f"write it in one: podium {direction} {shlex.quote(f'{run}@{page.at}')}",
+        )
+    limit, skipped, content = page.limit, page.cursor, page.content
     if limit < 1 or skipped < 0:
         raise Usage("--limit must be at least 1.", hint=f"Leave it out for a page of {PAGE}.")
-    output = Output(common.json)
+    output = Output(page.json)
     with held_off(for_good=True):
-        walked, graphs = asyncio.run(_walked(event, direction, skipped + limit, common))
+        walked, graphs = asyncio.run(_walked(event, direction, skipped + limit, page))
     found = walked.found[skipped:]
     cursor = str(skipped + limit) if walked.more else None
     if output.as_json:

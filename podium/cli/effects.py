@@ -1,19 +1,9 @@
 """`podium effects`: what an event led to, across runs."""
 
-from podium.cli.causes import PAGE, At, Content, Cursor, Limit, tell, with_number
-from podium.cli.options import COMMON, Common
+from podium.cli.causes import FIRST, Page, tell
 
 
-def effects(
-    event: str,
-    /,
-    *,
-    at: At = None,
-    limit: Limit = PAGE,
-    cursor: Cursor = 0,
-    content: Content = False,
-    common: Common = COMMON,
-) -> int:
+def effects(event: str, /, *, page: Page = FIRST) -> int:
     """What an event led to, the nearest first.
 
     Parameters
@@ -21,4 +11,4 @@ def effects(
     event
         RUN@NUMBER, such as yspt9@57.
     """
-    return tell(with_number(event, at, "effects"), "effects", (limit, cursor), content, common)
+    return tell(event, "effects", page)

@@ -4,11 +4,12 @@ Each takes one whole id, so that nothing is ended by a slip of the finger, and a
 """
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
-from podium.cli.options import ADDED, COMMON, Common, Limits
+from podium.cli.options import ADDED, Common, Limits
 from podium.cli.output import Output
 from podium.cli.source import no_file
 from podium.cli.world import current
@@ -22,48 +23,36 @@ if TYPE_CHECKING:
     from podium.client import Client
     from podium.config import Config
 
-Reason = Annotated[str, Parameter(help="Why; recorded with the signal.")]
 By = Annotated[str | None, Parameter(help="Who says it; you by default.")]
 DryRun = Annotated[bool, Parameter(help="Say what would be done, and do nothing.")]
 
 
-def cancel(
-    run: str,
-    /,
-    *,
-    reason: Reason = "",
-    by: By = None,
-    dry_run: DryRun = False,
-    common: Common = COMMON,
-) -> int:
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Said(Common):
+    """Options of whatever is said to a run."""
+
+    reason: Annotated[str, Parameter(help="Why; recorded with the signal.")] = ""
+    by: By = None
+    dry_run: DryRun = False
+
+
+SAID: Final = Said()
+
+
+def cancel(run: str, /, *, said: Said = SAID) -> int:
     """End a run without an answer. What it has found stays in its log."""
-    return _Signal("cancel", run, reason, by, dry_run, common).give("is being cancelled")
+    return _Signal("cancel", run, said).give("is being cancelled")
 
 
-def pause(
-    run: str,
-    /,
-    *,
-    reason: Reason = "",
-    by: By = None,
-    dry_run: DryRun = False,
-    common: Common = COMMON,
-) -> int:
+def pause(run: str, /, *, said: Said = SAID) -> int:
     """Let a run rest. It holds no place while it does."""
-    return _Signal("pause", run, reason, by, dry_run, common).give("is being paused")
+    return _Signal("pause", run, said).give("is being paused")
 
 
-def resume(
-    run: str,
-    /,
-    *,
-    reason: Reason = "",
-    by: By = None,
-    dry_run: DryRun = False,
-    common: Common = COMMON,
-) -> int:
+def resume(run: str, /, *, said: Said = SAID) -> int:
     """Let a paused run go on."""
-    return _Signal("resume", run, reason, by, dry_run, common).give("goes on")
+    return _Signal("resume", run, said).give("goes on")
 
 
 def replan(
@@ -71,26 +60,15 @@ def replan(
     /,
     *,
     call: Annotated[str, Parameter(help="The call because of which, such as 1-0.")] = "",
-    reason: Reason = "",
-    by: By = None,
-    dry_run: DryRun = False,
-    common: Common = COMMON,
+    said: Said = SAID,
 ) -> int:
     """Have a run decide anew while calls go on, also one that waits for a person."""
-    return _Signal("replan", run, reason, by, dry_run, common, call).give("is asked to decide anew")
+    return _Signal("replan", run, said, call).give("is asked to decide anew")
 
 
-def answer(
-    run: str,
-    /,
-    *,
-    reason: Reason = "",
-    by: By = None,
-    dry_run: DryRun = False,
-    common: Common = COMMON,
-) -> int:
+def answer(run: str, /, *, said: Said = SAID) -> int:
     """Have a run answer now, with what it has."""
-    return _Signal("answer", run, reason, by, dry_run, common).give("is asked for its answer")
+    return _Signal("answer", run, said).give("is asked for its answer")
 
 
 def extend(
@@ -98,10 +76,7 @@ def extend(
     /,
     *,
     added: Limits = ADDED,
-    reason: Reason = "",
-    by: By = None,
-    dry_run: DryRun = False,
-    common: Common = COMMON,
+    said: Said = SAID,
 ) -> int:
     """Let a run spend more than it was given; one that paused for it goes on."""
     values = (added.rounds, added.calls, added.tokens, added.cost, added.wall)
@@ -119,7 +94,7 @@ def extend(
             "extend needs something to add.",
             hint=f"podium runs extend {run} --rounds 4   (or --calls, --tokens, --cost, --wall)",
         )
-    return _Signal("extend", run, reason, by, dry_run, common).give("may spend more", extension)
+    return _Signal("extend", run, said).give("may spend more", extension)
 
 
 def after(output: Output, config: "Config", run: str, what: str) -> None:
@@ -137,27 +112,16 @@ def after(output: Output, config: "Config", run: str, what: str) -> None:
 class _Signal:
     """One signal, with what the command was told."""
 
-    def __init__(
-        self,
-        kind: SignalKind,
-        run: str,
-        reason: str,
-        by: str | None,
-        dry_run: bool,
-        common: Common,
-        call: str = "",
-    ) -> None:
-        self.kind, self.run, self.reason, self.call = kind, run, reason, call
-        self.by = by or current().user
-        self.dry_run, self.common = dry_run, common
+    def __init__(self, kind: SignalKind, run: str, said: Said, call: str = "") -> None:
+        self.kind, self.run, self.said, self.call = kind, run, said, call
 
     def give(self, what: str, extension: Extension | None = None) -> int:
         """Give the signal, and say so."""
-        output = Output(self.common.json)
-        config = self.common.load().config
+        output = Output(self.said.json)
+        config = self.said.load().config
         event = asyncio.run(self._given(config, extension))
         detail = f"run {self.run} {what}"
-        output.mutation(self.run, detail, dry_run=self.dry_run, event_id=event)
+        output.mutation(self.run, detail, dry_run=self.said.dry_run, event_id=event)
         if event is not None:
             after(output, config, self.run, "the signal")
         return 0
@@ -166,14 +130,15 @@ class _Signal:
         no_file(self.run, "fork {run} --at end")
         async with current().deployments.connect(config) as host:
             await self._exact(host.client)
-            if self.dry_run:
+            if self.said.dry_run:
                 from podium.checks import check_told
 
                 state = await host.client.state(self.run)
                 check_told(self.run, self.kind, state, self.call)
                 return None
+            by = self.said.by or current().user
             return await host.client.signal(
-                self.run, self.kind, self.by, self.reason, extension, self.call
+                self.run, self.kind, by, self.said.reason, extension, self.call
             )
 
     async def _exact(self, client: "Client") -> None:
