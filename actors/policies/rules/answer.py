@@ -217,22 +217,15 @@ def _amount(found: list[Found], shown: str) -> str:
     return f"{shown} {_unit(found)}"
 
 
-def _sum(found: list[Found], shown: str, _: Json) -> str:
-    figures = wording.listed([wording.figure(one) for one in found])
-    name = wording.property_name(found[0].property)
-    return f"the total {name} of {figures} is {_amount(found, shown)}."
+def _of_all(words: str) -> "_Sentence":
+    """How a sum over all figures is said, in words for its name and for them."""
 
+    def said(found: list[Found], shown: str, _: Json) -> str:
+        figures = wording.listed([wording.figure(one) for one in found])
+        name = wording.property_name(found[0].property)
+        return f"{words.format(name=name, figures=figures)} is {_amount(found, shown)}."
 
-def _average(found: list[Found], shown: str, _: Json) -> str:
-    figures = wording.listed([wording.figure(one) for one in found])
-    name = wording.property_name(found[0].property)
-    return f"the average {name} of {figures} is {_amount(found, shown)}."
-
-
-def _difference(found: list[Found], shown: str, _: Json) -> str:
-    figures = wording.listed([wording.figure(one) for one in found])
-    name = wording.property_name(found[0].property)
-    return f"the difference in {name} between {figures} is {_amount(found, shown)}."
+    return said
 
 
 def _minus(found: list[Found], shown: str, result: Json) -> str:
@@ -258,10 +251,12 @@ def _percent(found: list[Found], shown: str, _: Json) -> str:
     return f"the {name} of {wording.figure(left)} is {shown} % of that of {wording.figure(right)}."
 
 
-_SENTENCES: Final[dict[str, Callable[[list[Found], str, Json], str]]] = {
-    "sum": _sum,
-    "average": _average,
-    "difference": _difference,
+_Sentence: TypeAlias = Callable[[list[Found], str, Json], str]
+
+_SENTENCES: Final[dict[str, _Sentence]] = {
+    "sum": _of_all("the total {name} of {figures}"),
+    "average": _of_all("the average {name} of {figures}"),
+    "difference": _of_all("the difference in {name} between {figures}"),
     "-": _minus,
     "/": _ratio,
     "percent": _percent,
