@@ -93,7 +93,9 @@ def straggling(state: RunState, call: str) -> SignalKind | None:
     """What helps against a call that takes too long, if that is wanted."""
     if call not in state.open or call in state.hedged or state.final:
         return None
-    if state.workers[state.calls[call].call.worker].hedge:
+    known = state.calls[call]
+    worker = state.workers[known.call.worker]
+    if worker.hedge and known.attempt < worker.attempts:
         return "hedge"
     if state.policy.replan_on == "straggler" and state.phase == "working":
         return "replan"

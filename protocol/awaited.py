@@ -12,6 +12,9 @@ PEOPLE_ARE_LEFT: Final = 3
 """The version of the rules from which on the policy of a run that is paused for a person can be
 asked meanwhile."""
 
+HEDGES_COUNT: Final = 3
+"""The version of the rules from which on a second attempt is one of those that a worker allows."""
+
 
 def hedge(d: Draft, name: str) -> None:
     """Try a call a second time while the first attempt goes on, if that may be and is affordable.
@@ -23,6 +26,8 @@ def hedge(d: Draft, name: str) -> None:
     if call is None or name not in s.open or name in s.hedged or full(s):
         return
     spec = s.workers[call.call.worker]
+    if s.rules >= HEDGES_COUNT and call.attempt >= spec.attempts:
+        return
     reserve = reservation(s, spec)
     if not spec.hedge or spec.kind in UNHOSTED or s.final or d.at >= s.wall_deadline:
         return

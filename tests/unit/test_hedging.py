@@ -1,6 +1,6 @@
 """A call that takes long is tried a second time meanwhile; whichever reports first counts."""
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import pytest
@@ -112,6 +112,25 @@ def test_it_is_hedged_once() -> None:
 def test_it_is_not_hedged_where_that_may_not_be(more: dict[str, Any]) -> None:
     driver = hedged(**more)
     assert names(driver.events).count("AttemptStarted") == 1
+
+
+ONCE: Final = Pool((msgspec.structs.replace(AGENT, hedge=True, attempts=1),))
+
+
+def test_a_second_attempt_is_one_of_those_that_the_worker_allows() -> None:
+    assert names(hedged(pool=ONCE).events).count("AttemptStarted") == 1
+    driver = hedged()
+    for attempt in (2, 3):
+        driver.lost("1-0", attempt=attempt)
+        driver.signal("hedge", "1-0")
+    assert names(driver.events).count("AttemptStarted") == AGENT.attempts == 3
+
+
+def test_by_earlier_rules_it_was_one_more() -> None:
+    driver = started(planned("agent"), pool=ONCE)
+    driver.give(Activate("conductor", "2"))
+    driver.signal("hedge", "1-0")
+    assert made(driver) == [Make("1-0", 2), Make("1-0", 1)]
 
 
 def test_a_child_run_is_never_hedged() -> None:

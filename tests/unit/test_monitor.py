@@ -73,6 +73,7 @@ def test_few_are_beyond_the_limit_but_where_many_are_slow(took: list[int]) -> No
     [
         (HEDGED, "never", "hedge"),
         (HEDGED, "straggler", "hedge"),
+        (Pool((msgspec.structs.replace(AGENT, hedge=True, attempts=1),)), "straggler", "replan"),
         (Pool((TOOL, AGENT, CHILD)), "straggler", "replan"),
         (Pool((TOOL, AGENT, CHILD)), "failure", None),
     ],
