@@ -16,6 +16,7 @@ from podium.daemon import Asked, Daemon, only_one
 from protocol import subjects
 from protocol.actions import Pool, WorkerSpec
 from protocol.errors import Conflict, Unreachable
+from replay.registry_log import JetStreamRegistry
 
 WITHIN_S = 20
 
@@ -57,15 +58,20 @@ async def test_a_broker_that_is_back_is_prepared_until_that_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(daemon, "PREPARE_PAUSE_S", 0.01)
-    tried = Refusing(asked(tmp_path), refusals=3)
+    tried = Refusing(asked(tmp_path), refusals=0)
     await tried._start_broker()
     assert tried.server is not None
+    await tried._prepare()
+    assert tried.broker is not None
+    await tried.roster.begin(JetStreamRegistry(tried.broker), tried.asked.pool, "", {})
+    await tried.broker.request(f"$JS.API.STREAM.DELETE.{subjects.CALLS}")  # it was in memory
+    tried.refusals = 3
+    tried.prepared.clear()
     keeping = asyncio.create_task(tried._keep_prepared())
     try:
         tried.reconnected.set()  # once: nobody says it again
         async with asyncio.timeout(WITHIN_S):
             await tried.prepared.wait()
-        assert tried.broker is not None
         info = await tried.broker.request(f"$JS.API.STREAM.INFO.{subjects.CALLS}")
         assert info["state"]["consumer_count"] == 2
     finally:
