@@ -26,7 +26,7 @@ from protocol.codec import encode
 from protocol.decisions import PolicySpec
 from protocol.errors import InvalidData, PodiumError
 from protocol.inbox import SET_ASIDE, Label
-from protocol.redaction import Redactor
+from protocol.redaction import Redactor, well_known
 from replay.log import EventLog
 
 logger = logging.getLogger("podium.conductor")
@@ -86,7 +86,7 @@ class Conductor:
         redactor: Redactor | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.redactor = redactor or Redactor()
+        self.redactor = redactor or well_known()
         self.log, self.tasks, self.calls, self.bus = log, tasks, calls, bus
         self.policies, self.clock, self.options = policies, clock, options
         self.monotonic = monotonic

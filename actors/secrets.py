@@ -16,7 +16,7 @@ from actors.ports import Attempt, Outcome
 from actors.workers.outcomes import failure
 from protocol.actions import WorkerSpec
 from protocol.errors import Denied, InvalidData
-from protocol.redaction import Redactor
+from protocol.redaction import Redactor, well_known
 from protocol.references import filled, is_name, reference, referred
 from protocol.secret_forms import Redaction
 from protocol.secret_search import MIN_SECRET_CHARS
@@ -50,7 +50,7 @@ class Secrets:
         self.known = {reference(name): value for name, value in self._values.items()}
         """All that never leaves, by what is said in its place."""
         self.known |= keys or {}
-        base = redactor or Redactor()
+        base = redactor or well_known()
         self.redactor = Redactor(base.redaction, self.known) if self.known else base
 
     @classmethod

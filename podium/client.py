@@ -39,7 +39,7 @@ from protocol.decisions import PolicySpec, Task
 from protocol.errors import Ambiguous, NotFound, Usage
 from protocol.events import Edit
 from protocol.inbox import Label, Signal, SignalKind
-from protocol.redaction import Redactor
+from protocol.redaction import Redactor, well_known
 from protocol.state import RunState
 from protocol.subjects import Priority
 from replay import forks
@@ -96,7 +96,7 @@ class Client:
         redactor: Redactor | None = None,
         registry: RegistryLog | None = None,
     ) -> None:
-        self._redactor = redactor or Redactor()
+        self._redactor = redactor or well_known()
         self._pool: tuple[Pool, Pool] | None = None
         self._log, self._tasks, self._places = log, tasks, Places(registry)
         self.by = by

@@ -21,7 +21,7 @@ from podium.pooloffers import Offers, discovers
 from protocol.actions import Pool, WorkerSpec
 from protocol.decisions import PolicySpec, asked
 from protocol.errors import Denied, NotFound, PodiumError, Unreachable, Usage
-from protocol.redaction import Redactor
+from protocol.redaction import Redactor, well_known
 from replay.address import shown
 
 ENDPOINT_LIMIT_S: Final = 20.0
@@ -227,7 +227,7 @@ async def _try(spec: WorkerSpec, secrets: str) -> Finding:
     """One worker, tried for real."""
     from actors.secrets import Secrets
 
-    redactor = Redactor()
+    redactor = well_known()
     try:
         need_secrets(spec, secrets)
         own = Secrets.of(spec, redactor, secrets)

@@ -14,7 +14,7 @@ process knows it (a secret that it has resolved). What is put in its place says 
 import json
 import re
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Final, TypeVar
 
 import msgspec
@@ -423,6 +423,12 @@ class Redactor:
         except (TypeError, ValueError, RecursionError):  # refused where it is written
             return redacted()
         return redacted() if self.suspects(data) else value
+
+
+@cache
+def well_known() -> Redactor:
+    """The redactor of well-known names and forms, made once: their patterns take long to join."""
+    return Redactor()
 
 
 def _value_after(text: str, head: re.Match[str]) -> re.Match[str] | None:

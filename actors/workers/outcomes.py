@@ -13,7 +13,7 @@ from actors.ports import Outcome
 from protocol.actions import NOTHING, Fault, Json, Spend, Status
 from protocol.errors import PodiumError
 from protocol.limits import MAX_DETAIL_CHARS
-from protocol.redaction import Redactor
+from protocol.redaction import Redactor, well_known
 
 leaving: Final[ContextVar[Redactor | None]] = ContextVar("leaving", default=None)
 """What takes secrets out of the texts of the attempt that is worked on: before one is cut, since
@@ -27,12 +27,10 @@ so_far: Final[ContextVar[Callable[[], Outcome] | None]] = ContextVar("so_far", d
 """What the attempt that is worked on has spent by now, and the record of that. Set by an adapter
 that spends as it goes; asked when the attempt is withdrawn."""
 
-_WELL_KNOWN: Final = Redactor()
-
 
 def redacted(text: str) -> str:
     """``text`` without the secrets of the attempt that is worked on."""
-    return (leaving.get() or _WELL_KNOWN).text(text)
+    return (leaving.get() or well_known()).text(text)
 
 
 class Unrepresentable(ValueError):

@@ -16,7 +16,7 @@ from actors.ports import Attempt
 from protocol.actions import Json
 from protocol.decisions import PlannedCall
 from protocol.exchanges import Exchange, Failed, Reply, Request, Used, exchanges
-from protocol.redaction import Redactor
+from protocol.redaction import Redactor, well_known
 
 HASH_CHARS: Final = 16
 """Hex characters of a part's hash: enough to tell a change from none."""
@@ -154,7 +154,7 @@ class Replay:
         self, model: str, recorded: Iterable[Exchange], redactor: Redactor | None = None
     ) -> None:
         self.model = model
-        self._redactor = redactor or Redactor()
+        self._redactor = redactor or well_known()
         self._left = list(recorded)
         self._known: dict[str, str] = {}
         """The recorded request so far, whose parts each exchange adds to."""

@@ -252,10 +252,10 @@ class Toolbox:
     ) -> Used:
         """The outcome as the model is shown it, which is what is recorded."""
         from actors.work import presentable
-        from protocol.redaction import Redactor
+        from protocol.redaction import well_known
 
         spec = self._pool.get(call.worker) or WorkerSpec(name=call.worker)
-        outcome, data = await presentable(outcome, spec, leaving.get() or Redactor())
+        outcome, data = await presentable(outcome, spec, leaving.get() or well_known())
         value = outcome.value
         text = value if isinstance(value, str) else data.decode()
         if len(text) > room:
