@@ -136,22 +136,29 @@ def judged(
 ) -> tuple[History, list[str]]:
     """A history of chosen runs and faults, and what is wrong with it."""
     with undisturbed():
-        world = World(seed, jobs, plan, parts)
-        history = world.play()
-        return history, check.wrong(world)[:MAX_SHOWN]
+        return _judged(World(seed, jobs, plan, parts))
+
+
+def _judged(world: World) -> tuple[History, list[str]]:
+    """Play it, and leave nobody who knows the world: it is garbage when the collector is back."""
+    history = world.play()
+    return history, check.wrong(world)[:MAX_SHOWN]
 
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Without the collector, whose moments nobody controls, and without the processes' logs."""
-    logger, collects = logging.getLogger("podium"), gc.isenabled()
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
+    """Without the collector, whose moments nobody controls, and without the processes' logs.
+
+    Libraries log, too: OpenTelemetry, where a program has it loaded, each time that a process is
+    killed at work. Whoever collects such records keeps the world that their tracebacks lead to.
+    """
+    level, collects = logging.root.manager.disable, gc.isenabled()
+    logging.disable()
     gc.disable()
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logging.disable(level)
         if collects:
             gc.enable()
 
@@ -196,7 +203,6 @@ def _chunk(job: tuple[int, int, Parts]) -> Summary:
     summary = Summary()
     for seed in range(first, first + count):
         summary.count(simulate(seed, parts=parts))
-    gc.collect()
     return summary
 
 
