@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 QUESTION ?= Which is larger by population, Germany or France?
 PYTEST_ARGS ?=
+# Half of the time of a test is waiting, so that they share the processors; PYTEST_ARGS='-n 0' has
+# them in one process.
+PARALLEL := -n logical --maxprocesses 4 --dist worksteal
 
 # The stamps say which set-up the virtual environment has; a newer pyproject.toml redoes it.
 BASE := $(VENV)/.installed-base
@@ -25,10 +28,10 @@ demo: $(BASE) ## Ask the shipped pool a question, with no key and no network.
 	$(BIN)/podium run "$$QUESTION"
 
 test: $(DEV) ## Run every test that is not marked slow.
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow" $(PARALLEL) $(PYTEST_ARGS)
 
 test-all: $(DEV) ## Run every test.
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 check: $(DEV) ## Check format, lint and types.
 	$(BIN)/ruff format --check .

@@ -5,7 +5,9 @@ them; and a test that passes on an idle machine must pass on a busy one.
 """
 
 import os
+from typing import Final
 
+import pytest
 from hypothesis import settings
 
 FOREIGN_VARIABLES = ("PODIUM_", "OPENAI_", "NATS_")
@@ -20,3 +22,12 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 # No deadline: an example's wall-clock time says more of the machine's load than of the code.
 settings.register_profile("podium", deadline=None, print_blob=True)
 settings.load_profile("podium")
+
+LONG: Final = {"integration", "model", "sim"}
+"""Folders of tests that take long."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where processes share the tests, begin with the long ones: short ones fill the end."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: item.path.parent.name not in LONG)

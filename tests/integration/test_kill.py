@@ -192,8 +192,8 @@ def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
 
     def out(text: str) -> None:
         with capsys.disabled():
-            sys.stdout.write(f"{text}\n")
-            sys.stdout.flush()
+            sys.stderr.write(f"{text}\n")  # of several processes, pytest passes only this on
+            sys.stderr.flush()
 
     return out
 

@@ -10,10 +10,14 @@ from podium.sim.run import Summary, many, undisturbed
 from podium.sim.world import REAL, World
 from protocol.inbox import HANDED_BACK
 
-PROCESSES: Final = min(4, os.cpu_count() or 1)
+PYTESTS: Final = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+"""Processes that share the tests."""
 
-PARTS: Final = 4
-"""Tests that share the crash points of a suite: each ends in about half a minute."""
+PROCESSES: Final = max(1, min(4, os.cpu_count() or 1) // PYTESTS)
+"""Processes that a test may take."""
+
+PARTS: Final = 8
+"""Tests that share the crash points of a suite: each ends within half a minute."""
 
 CI_POINTS: Final = 100_000
 """Crash points of the default suite."""
