@@ -61,6 +61,7 @@ async def _agent_with_tools(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Ca
 @asynccontextmanager
 async def _mcp(_: pytest.MonkeyPatch) -> AsyncIterator[Case]:
     case = McpCase(STDIO)
+    await case.adapter.run(attempt(case.ask("ok")))  # no deadline passes while its server starts
     yield case
     await case.other.close()
 

@@ -10,7 +10,7 @@ import msgspec
 from actors.ports import Outcome
 from actors.workers import McpAdapter, host
 from protocol.actions import Json, Spend, WorkerSpec
-from tests.adapters.case import attempt, together
+from tests.adapters.case import attempt, together, worked
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 
@@ -46,7 +46,7 @@ class McpCase:
         return str(outcome.value)
 
     async def started(self) -> None:
-        await self._until("started")
+        assert await self._until("started")
 
     async def stopped(self) -> bool:
         return await self._until("stopped")
@@ -55,5 +55,5 @@ class McpCase:
         return await together(self)
 
     async def _until(self, what: str) -> bool:
-        outcome = await self.other.run(attempt({"what": what}))
+        outcome = await worked(self.other, attempt({"what": what}))
         return bool(outcome.value == {"result": what})
