@@ -166,22 +166,24 @@ def outputs(state: RunState, call: str, values: Values) -> tuple[Output, ...]:
 def _fitting(seen: tuple[Output, ...]) -> tuple[Output, ...]:
     """The outputs as a child run's task can hold them.
 
-    Long values are cut, all to one length; where even that is too much, the last ones stay.
+    Long values are cut, all to one length; where even that is too much, the last ones stay. What
+    is cut further is what was cut before: a value of megabytes is written once.
     """
-    chars, fitting = MAX_SEEN_BYTES, seen
-    while len(msgspec.json.encode(fitting)) > MAX_SEEN_BYTES:
+    chars = MAX_SEEN_BYTES
+    while len(msgspec.json.encode(seen)) > MAX_SEEN_BYTES:
         if chars > _SHOWN_CHARS:
             chars //= 2
         else:
             seen = seen[1 + len(seen) // 8 :]
-        fitting = tuple(_cut(each, chars) for each in seen)
-    return fitting
+        seen = tuple(_cut(each, chars) for each in seen)
+    return seen
 
 
 def _cut(output: Output, chars: int) -> Output:
-    if len(as_text(output.value)) <= chars:
+    text = as_text(output.value)
+    if len(text) <= chars:
         return output
-    return msgspec.structs.replace(output, value=short(output.value, chars))
+    return msgspec.structs.replace(output, value=short(text, chars))
 
 
 def child_start(state: RunState, call: str, values: Values) -> Start:
