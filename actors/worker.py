@@ -277,7 +277,7 @@ class Worker:
         return False
 
     def _is_for_others(self, job: "_Job", message: CallMessage) -> bool:
-        """Whether another replica had better have it: this one is at another attempt of the call.
+        """Whether another replica had better have it: this one is at an earlier attempt of it.
 
         Whatever makes that one slow may be here. One that was queued again stays: its deliveries
         are counted anew, and what was said of those before would be taken for said of them.
@@ -290,7 +290,7 @@ class Worker:
             and any(
                 (run, call) == (message.run, message.call) and not other.withdrawn
                 for (run, call, attempt), other in self._working.items()
-                if attempt != message.attempt
+                if attempt < message.attempt
             )
         )
 

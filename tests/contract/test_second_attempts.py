@@ -157,6 +157,16 @@ async def test_where_there_is_no_other_it_is_made_all_the_same(replicas: Replica
     assert (await replicas.report(LATE, 2)).deliveries == 1
 
 
+async def test_of_two_that_come_together_the_later_one_is_for_others(replicas: Replicas) -> None:
+    """An attempt that is a retry, and one beside it, both queued while all replicas were busy."""
+    for attempt in (2, 3):
+        await replicas.send(LATE, attempt)
+    await replicas.start("slow")
+    assert await replicas.at(LATE, 2) == "slow"
+    assert await replicas.at(LATE, 3) == "slow"
+    assert {each.attempt for each in await replicas.handed_back()} == {3}
+
+
 async def test_a_worker_of_one_replica_takes_it_at_once(replicas: Replicas) -> None:
     await replicas.start("only", replicas=1)
     for attempt in (1, 2):
