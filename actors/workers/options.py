@@ -1,5 +1,6 @@
 """A worker's options, as they stand in the pool, made into what its adapter knows them as."""
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -42,7 +43,7 @@ def beside(location: str, there: Callable[[Path], bool]) -> Path | None:
             imports from, wherever a worker works; the working folder goes before them.
         there: Whether a path is what is looked for, such as ``Path.is_file``.
     """
-    path = Path(location).expanduser()
+    path = Path(os.path.expanduser(location))  # as it is, where there is no such user
     if path.is_absolute():
         return path if there(path) else None
     folders = (Path.cwd(), *map(Path, sys.path))

@@ -155,7 +155,7 @@ def test_what_is_no_document_is_refused(
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    for path in (str(tmp_path / "gone.json"), "gone.json"):
+    for path in (str(tmp_path / "gone.json"), "gone.json", "~nosuch/gone.json"):
         with pytest.raises(NotFound, match=r"gone\.json"):
             draft("openapi:op", {"document": path})
 

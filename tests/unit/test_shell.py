@@ -229,8 +229,9 @@ def test_without_a_folder_it_has_an_empty_one_that_is_removed() -> None:
     assert not folder.exists()
 
 
-def test_a_missing_folder_is_the_hosts_fault(tmp_path: Path) -> None:
-    outcome = script("pwd", folder=str(tmp_path / "gone"), output_bytes=1)
+@pytest.mark.parametrize("folder", ["/nosuch/gone", "nosuch", "~nosuch/gone"])
+def test_a_missing_folder_is_the_hosts_fault(folder: str) -> None:
+    outcome = script("pwd", folder=folder, output_bytes=1)
     assert "can't be entered: No such file" in failed(outcome, fault="infrastructure")
 
 

@@ -4,6 +4,7 @@ Nothing is required of a document that isn't needed: many that are in use are no
 is wrong with one operation is no reason to go without the others.
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -202,7 +203,7 @@ def lookup(part: Part, ref: str) -> Part:
 def _uri(location: str) -> str:
     if urlsplit(location).scheme in ("http", "https", "file"):
         return location
-    if (path := Path(location).expanduser()).is_absolute():
+    if (path := Path(os.path.expanduser(location))).is_absolute():
         return path.as_uri()
     if (found := beside(location, Path.is_file)) is not None:
         return found.resolve().as_uri()
