@@ -258,8 +258,22 @@ def check_told(run: str, kind: SignalKind, state: RunState, call: str = "") -> N
             f"run {run}: call {call!r} is not at work",
             hint=f"see which are: podium runs show {run}",
         )
+    if kind == "replan" and (why := _decides_nothing(state)):
+        raise Conflict(
+            f"run {run} can't decide anew: {why}",
+            hint=f"see what it waits for: podium runs show {run}",
+        )
     if kind == "extend" and state.parent is not None:
         raise Conflict(
             f"run {run} answers a call of run {state.parent.run}; its budget is part of that",
             hint=f"extend the root run: podium runs extend {state.parent.run}",
         )
+
+
+def _decides_nothing(state: RunState) -> str:
+    """Why a run would not ask its policy although calls go on; "" if it would."""
+    if state.phase == "deciding":
+        return "its policy is being asked as it is"
+    if state.phase == "paused" and state.pause_reason != "person":
+        return f"it is paused ({state.pause_reason})"
+    return "" if state.open else "no call of it is at work"

@@ -52,7 +52,7 @@ CASES: Final[list[tuple[str, list[str], int]]] = [
     ("mutation", ["runs", "pause", PAUSED], 0),
     ("mutation", ["runs", "resume", PAUSED, "--by", "anna"], 0),
     ("mutation", ["runs", "answer", PAUSED, "--dry-run"], 0),
-    ("mutation", ["runs", "replan", PAUSED], 0),
+    ("error", ["runs", "replan", PAUSED], 1),
     ("error", ["runs", "replan", PAUSED, "--call", "1-7", "--dry-run"], 1),
     ("mutation", ["runs", "extend", PAUSED, "--rounds", "2"], 0),
     ("error", ["runs", "extend", PAUSED], 2),

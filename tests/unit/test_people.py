@@ -8,6 +8,7 @@ import pytest
 from actors.caretaker import Caretaker
 from actors.ports import Attempt, Outcome
 from actors.waking import AT_HAND_MS
+from podium.checks import check_told
 from podium.client import Client
 from podium.resting import paused
 from podium.unhosted import unhosted
@@ -21,6 +22,7 @@ from protocol.events import RoundClosed, RunPaused, RunResumed
 from protocol.limits import MAX_INLINE_BYTES
 from protocol.run import Make, Wait, due
 from protocol.schemas import misfit
+from protocol.state import RunState
 from protocol.views import view
 from replay.memory_log import MemoryLog
 from replay.scrub import MemoryLedger
@@ -168,6 +170,20 @@ def test_a_new_decision_may_do_without_the_person() -> None:
 def test_where_only_an_answer_would_be_accepted_the_person_is_waited_for() -> None:
     driver = started(ASK, pool=POOL, budget=Budget(rounds=1))
     assert names(driver.signal("replan")) == ["SignalReceived", "RunResumed", "RunPaused"]
+
+
+def test_who_wants_a_new_decision_is_told_where_none_would_be_made() -> None:
+    driver = asked()
+    check_told("r", "replan", driver.state)
+    driver.signal("pause")
+    with pytest.raises(Conflict, match=r"can't decide anew: it is paused \(signal\)"):
+        check_told("r", "replan", driver.state)
+    driver.signal("resume")
+    driver.signal("replan")
+    with pytest.raises(Conflict, match="its policy is being asked"):
+        check_told("r", "replan", driver.state)
+    with pytest.raises(Conflict, match="no call of it is at work"):
+        check_told("r", "replan", RunState())
 
 
 def test_a_wish_because_of_a_call_that_is_not_open_changes_nothing() -> None:
