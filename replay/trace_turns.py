@@ -14,12 +14,14 @@ from protocol import semconv
 from protocol.actions import UNKNOWN_USAGE, BlobRef, Json, Report, Spend, Status, Usage, WorkerSpec
 from protocol.errors import InvalidData
 from protocol.exchanges import Exchange, Failed, Said, Used, exchanges
+from protocol.limits import MAX_NAME_CHARS
 from protocol.state import RunState
 from protocol.traces import Context, span_id
+from protocol.views import short
 from replay.chain import RunLog
 from replay.history import reports
 from replay.spans import Attributes, Span
-from replay.trace_scene import Scene, messages, said, spent
+from replay.trace_scene import MAX_CONTENT_CHARS, Scene, messages, said, spent
 
 MAX_SPANS: Final = 200
 """Spans of one attempt's turns: a trace in which one call has more shows nothing else."""
@@ -97,8 +99,8 @@ def _asked(scene: Scene, made: Exchange) -> Asked:
     return Asked(
         began_ms=made.began_ms,
         took_ms=made.took_ms,
-        model=spoke.version.partition("@")[0],
-        finish=spoke.finish,
+        model=spoke.version.partition("@")[0][:MAX_NAME_CHARS],
+        finish=spoke.finish[:MAX_NAME_CHARS],
         error=reply.status if isinstance(reply, Failed) else "",
         spend=spoke.spend,
         usage=spoke.usage,
@@ -109,17 +111,19 @@ def _asked(scene: Scene, made: Exchange) -> Asked:
 
 def _message(spoke: Said) -> str:
     parts = [said(spoke.text)] if spoke.text else []
+    room = MAX_CONTENT_CHARS // max(1, len(spoke.tool_calls))
     for call in spoke.tool_calls:
-        part = {"type": "tool_call", "name": call.name, "arguments": call.arguments}
-        parts.append(part | ({"id": call.id} if call.id else {}))
-    return messages("assistant", parts, spoke.finish)
+        name, ref = call.name[:MAX_NAME_CHARS], call.id[:MAX_NAME_CHARS]
+        part = {"type": "tool_call", "name": name, "arguments": short(call.arguments, room)}
+        parts.append(part | ({"id": ref} if ref else {}))
+    return messages("assistant", parts, spoke.finish[:MAX_NAME_CHARS])
 
 
 def _called(scene: Scene, spoke: Said, place: int, use: Used) -> Called:
     asked = spoke.tool_calls[place] if place < len(spoke.tool_calls) else None
     return Called(
-        name=asked.name if asked is not None else "",
-        ref=asked.id if asked is not None else "",
+        name=asked.name[:MAX_NAME_CHARS] if asked is not None else "",
+        ref=asked.id[:MAX_NAME_CHARS] if asked is not None else "",
         status=use.status,
         fault=use.fault,
         began_ms=use.began_ms,

@@ -16,11 +16,12 @@ from protocol.codec import blob_ref, decode_value
 from protocol.decisions import Decision, ToolCall
 from protocol.errors import NotFound, PodiumError, Unreachable
 from protocol.exchanges import Exchange, Failed, Said, Used
-from protocol.limits import MAX_RECORD_BYTES
+from protocol.limits import MAX_NAME_CHARS, MAX_RECORD_BYTES
 from protocol.traces import attempt_id, span_id
 from replay.measures import measures
 from replay.spans import Span
 from replay.trace import of_run, spans
+from replay.trace_scene import MAX_CONTENT_CHARS
 from replay.trace_turns import MAX_BYTES, MAX_SPANS, in_blobs
 from tests.endpoint import Endpoint
 from tests.runs import AGENT, RUN, Driver, answer, begin, inbox, plan, planned
@@ -215,6 +216,17 @@ def test_they_are_within_the_attempt_and_no_more_than_so_many() -> None:
     (attempt,) = named(found, "invoke_agent agent")
     assert len(below(found)) == MAX_SPANS
     assert {(span.start_ns, span.end_ns) for span in below(found)} == {(attempt.end_ns,) * 2}
+
+
+def test_no_attribute_is_longer_than_a_backend_takes_whatever_a_model_said() -> None:
+    long = "x" * (MAX_CONTENT_CHARS + 9_000)
+    calls = (ToolCall(id=long, name=long, arguments=long),) * 3
+    said = Said(text=long, tool_calls=calls, finish=long, version=long)
+    made = [Exchange({}, said, (Used(value=long),) * 3, 0, 1)]
+    for span in of_run(log_of(ran(turns(made))), content=True):
+        assert len(span.name) <= 2 * MAX_NAME_CHARS
+        texts = (text for text in span.attributes.values() if isinstance(text, str))
+        assert max(map(len, texts)) <= 2 * MAX_CONTENT_CHARS + 2_000, span.name
 
 
 # -------------------------------------------------------------------------- of records in blobs
