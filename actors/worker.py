@@ -265,7 +265,8 @@ class Worker:
         """Whether the attempt's report is in the inbox already; if not, who had handed it back."""
         self.counts["again"] += 1
         handed_back: set[int] = set()
-        fresh = self.spec.reserve != NOTHING  # what costs is not done twice for a replica's lag
+        # What costs is not done twice for a replica's lag, and nothing is given up for it.
+        fresh = self.spec.reserve != NOTHING or job.delivered > MAX_DELIVERIES
         for stored in await self.log.inbox(message.run, fresh=fresh):
             entry = read_inbox(message.run, stored)
             match entry.message if isinstance(entry, InboxEntry) else None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import msgspec
 import pytest
@@ -15,7 +16,8 @@ from protocol import subjects
 from protocol.actions import Report, Spend, WorkerSpec
 from protocol.codec import CallMessage, encode
 from protocol.inbox import HANDED_BACK, HandedBack, Label, Message
-from replay.chain import InboxEntry, read_inbox
+from replay.chain import InboxEntry, Stored, read_inbox
+from replay.log import EventLog
 from tests.places import WITHIN_S, Place, new_run, new_worker
 from tests.world import Adapted, now_ms
 
@@ -34,6 +36,8 @@ class Replicas:
         self.spec = WorkerSpec(
             name=new_worker(), kind="agent", replicas=2, reserve=Spend(tokens=50), concurrency=2
         )
+        self.seen: Callable[[EventLog], Any] = lambda log: log
+        """What workers see of a log."""
         self.workers: dict[str, Worker] = {}
         self.working: dict[tuple[str, int], asyncio.Future[str]] = defaultdict(_future)
         """Who is at an attempt, once somebody is."""
@@ -49,7 +53,7 @@ class Replicas:
 
         worker = self.workers[name] = Worker(
             adapter=Adapted(msgspec.structs.replace(self.spec, **changed), work),
-            log=await self.place.log(),
+            log=self.seen(await self.place.log()),
             calls=await self.place.queue(self.spec.name, LEASE_S),
             bus=self.bus,
             clock=now_ms,
@@ -155,6 +159,30 @@ async def test_where_there_is_no_other_it_is_made_all_the_same(replicas: Replica
     ]
     replicas.go[LATE, 2].set_result("the second")
     assert (await replicas.report(LATE, 2)).deliveries == 1
+
+
+class Lagging:
+    """A log whose replicas have nothing yet."""
+
+    def __init__(self, log: EventLog) -> None:
+        self.log = log
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.log, name)
+
+    async def inbox(self, run: str, after: int = 0, *, fresh: bool = False) -> list[Stored]:
+        return await self.log.inbox(run, after, fresh=True) if fresh else []
+
+
+async def test_none_is_given_up_because_a_replica_of_the_log_lags(replicas: Replicas) -> None:
+    """It is handed back more often than it may kill a worker, and whoever looks sees none of it."""
+    replicas.spec = msgspec.structs.replace(replicas.spec, reserve=Spend())
+    replicas.seen = Lagging
+    await replicas.start("slow")
+    await replicas.send(LATE, 1)
+    await replicas.at(LATE, 1)
+    await replicas.send(LATE, 2)
+    assert await replicas.at(LATE, 2) == "slow"
 
 
 async def test_of_two_that_come_together_the_later_one_is_for_others(replicas: Replicas) -> None:
