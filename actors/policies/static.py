@@ -80,7 +80,9 @@ class StaticPolicy:
         return Reply(decision=decision, version=self._version)
 
     def _next(self, view: View, settled: dict[str, Observation]) -> Decision:
-        made = {*settled, *(call.ref for turn in view.turns for call in turn.open)}
+        opened = (call for turn in view.turns for call in turn.open)
+        going = {call.ref: call.id for call in opened if call.ref not in settled}
+        made = {*settled, *going}
         seen = self._standing(settled)
         for stage in () if view.final else self._stages:
             waiting = [
@@ -91,7 +93,7 @@ class StaticPolicy:
                 and self._wanted(call, made, settled)
             ]
             if waiting:
-                return Decision(calls=tuple(self._planned(waiting, view, seen)))
+                return Decision(calls=tuple(self._planned(waiting, view, seen, going)))
         return Decision(answer=self._answer(view, settled))
 
     def _standing(self, settled: Mapping[str, Observation]) -> dict[str, Observation]:
@@ -113,7 +115,11 @@ class StaticPolicy:
         return False
 
     def _planned(
-        self, waiting: list[PlanCall], view: View, seen: Mapping[str, Observation]
+        self,
+        waiting: list[PlanCall],
+        view: View,
+        seen: Mapping[str, Observation],
+        going: Mapping[str, str],
     ) -> Iterator[PlannedCall]:
         places = {call.id: place for place, call in enumerate(waiting)}
 
@@ -122,15 +128,22 @@ class StaticPolicy:
                 places[each] for name in names for each in self._chains[name] if each in places
             )
 
+        def before(name: str) -> str:
+            """The call of an earlier round that stands for one, or may yet; "" for none."""
+            if here([name]):
+                return ""
+            if name in seen and seen[name].status == "OK":
+                return seen[name].call.id
+            on = next((going[each] for each in self._chains[name] if each in going), "")
+            return on or (seen[name].call.id if name in seen else "")
+
         for call in waiting:
             yield PlannedCall(
                 worker=call.worker,
                 arguments=filled(call.arguments, view.task, seen),
                 after=here(call.after),
                 sees=here(call.sees),
-                earlier=tuple(
-                    seen[name].call.id for name in call.sees if name in seen and not here([name])
-                ),
+                earlier=tuple(filter(None, map(before, call.sees))),
                 ref=call.id,
             )
 

@@ -185,7 +185,10 @@ def test_a_fallback_is_made_also_for_what_could_not_be_made() -> None:
 
 def test_no_fallback_is_made_while_the_call_goes_on_and_what_came_late_is_preferred() -> None:
     going = Turn(observations=(FINE_B,), open=(Call("1-0", "look", {}, ref="a"),))
-    assert asked_for(going) == ["c"]
+    (call,) = decided(view(going), MENDED).calls
+    assert call == PlannedCall("sum", {}, earlier=("1-0", "1-1"), ref="c"), (
+        "it waits for what it sees"
+    )
     given_up = seen("1-0", "a", "no", "TIMEOUT")
     turns = (
         Turn(observations=(given_up, FINE_B), late=(seen("1-0", "a", "A"),)),
