@@ -121,17 +121,22 @@ class _Lines:
     def next(self, within_s: float | None) -> bytes | None:
         """The next line; None if none comes in time, or none ever will."""
         while b"\n" not in self._read and not self.ended:
-            readable, _, _ = select.select([self._number], [], [], within_s)
-            if not readable:
+            if not self.listen(within_s):
                 return None
-            data = os.read(self._number, READ_BYTES)
-            self._read += data
-            self.ended = not data
         line, newline, rest = self._read.partition(b"\n")
         if not newline:
             return None
         self._read = rest
         return line
+
+    def listen(self, within_s: float | None) -> bool:
+        """Whether something was said in time, or the end came. What it was is for `next`."""
+        readable, _, _ = select.select([self._number], [], [], within_s)
+        if readable:
+            data = os.read(self._number, READ_BYTES)
+            self._read += data
+            self.ended = not data
+        return bool(readable)
 
 
 def _serve(asked: Asked, lines: _Lines) -> int:
@@ -232,7 +237,7 @@ def _await_ready(supervisor: Any, declared: bytes, lines: _Lines) -> bool:
     deadline = time.monotonic() + READY_S
     missing: dict[str, str] = {}
     while time.monotonic() < deadline:
-        lines.next(0)
+        lines.listen(0)
         if lines.ended:
             return False
         with contextlib.suppress(RayError, GetTimeoutError):
