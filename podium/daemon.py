@@ -2,7 +2,7 @@
 
     python -m podium.daemon < one line of JSON (`Asked`)
 
-It answers with one line, ``{"ready": Record}`` or ``{"error": ...}``. A *tied* daemon ends with its
+It answers with one line, ``{"ready": true}`` or ``{"error": ...}``. A *tied* daemon ends with its
 input, a standing one with SIGTERM. Killed, it leaves nothing behind but the data: the broker ends
 with its last holder, Ray with its driver.
 """
@@ -270,7 +270,7 @@ class Daemon:
         self._began.set()
         if not self.ending.is_set():
             self._write()
-            _say({"ready": msgspec.to_builtins(self._record())})
+            _say({"ready": True})
         failures = 0
         while True:
             await self.cluster.ended()

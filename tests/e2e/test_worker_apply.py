@@ -24,6 +24,9 @@ from tests.integration.chaos import MARK, ROOT, of_deployment
 RUNS: Final = 100
 """Runs that are going while their workers change."""
 
+LONG: Final = "many " * 15_000
+"""More than the 64 KiB that a reader of lines takes by default."""
+
 MODULE: Final = f'''
 import asyncio
 from pathlib import Path
@@ -39,7 +42,7 @@ def price() -> str:
 
 @podium.tool
 def stock() -> str:
-    """How many there are."""
+    """How {LONG} there are."""
     return "old stock"
 
 @podium.tool(concurrency={RUNS})
