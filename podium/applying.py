@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from actors.programs import now_ms
+from podium.checks import check_pool
 from podium.poolfile import LoadedPool
 from protocol.errors import TimedOut, Unreachable
 from protocol.registry import (
@@ -47,6 +48,7 @@ async def applied(
     dry_run: bool = False,
 ) -> Applied:
     """See `Host.apply`."""
+    check_pool(pool.pool)
     before = await log.read()
     said = change(
         before,

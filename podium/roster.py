@@ -46,7 +46,8 @@ LINGER_S: Final = 600.0
 sessions that are kept for a run between its calls."""
 
 MAX_EARLIER: Final = 256
-"""Earlier definitions, the latest, whose calls are looked at: a question to the broker each."""
+"""Earlier definitions, the latest, whose calls are looked at: a question to the broker each, while
+there are any calls."""
 
 
 class Hosts(Protocol):
@@ -145,7 +146,8 @@ class Roster:
         specs = (*registry.offered, *registry.tried)
         places = [spec.place for spec in specs if spec.kind not in UNHOSTED]
         places += [place for place in registry.earlier if place in self._called]
-        return [registry.known[place] for place in dict.fromkeys(places)]
+        registered = registry.registered
+        return [registered[place] for place in dict.fromkeys(places)]
 
     @property
     def earlier(self) -> list[Registered]:
@@ -156,7 +158,8 @@ class Roster:
 
     def those(self, specs: Iterable[WorkerSpec]) -> list[Registered]:
         """Some definitions, as they were registered."""
-        return [self.registry.known[s.place] for s in specs if s.kind not in UNHOSTED]
+        registered = self.registry.registered
+        return [registered[s.place] for s in specs if s.kind not in UNHOSTED]
 
     # ------------------------------------------------------------------------------------ to follow
 
@@ -225,7 +228,7 @@ class Roster:
     async def _look_at_calls(self, broker: Broker) -> None:
         """Host the earlier definitions that are called, and for a while those that were."""
         earlier, now = self.registry.earlier, self._monotonic()
-        for each in self.earlier:
+        for each in self.earlier if earlier and await _waiting(broker) else ():
             if await _waiting(broker, each.spec.place):
                 self._called[each.spec.place] = now
         self._called = {
@@ -296,14 +299,14 @@ class Roster:
         return rediscovered(self.registry.pool, tables, offers)
 
 
-async def _waiting(broker: Broker, place: str) -> bool:
-    """Whether calls stand in a worker's queue, or are in hand."""
-    path, body = f"$JS.API.STREAM.INFO.{subjects.CALLS}", {"subjects_filter": f"calls.{place}.>"}
+async def _waiting(broker: Broker, place: str = "") -> bool:
+    """Whether calls stand in a worker's queue, or in any, or are in hand."""
+    body = {"subjects_filter": f"calls.{place}.>"} if place else None
     try:
-        info = await broker.request(path, body)
+        info = await broker.request(f"$JS.API.STREAM.INFO.{subjects.CALLS}", body)
     except (Refused, Unanswered):
         return False
-    return bool(info["state"].get("subjects"))
+    return bool(info["state"].get("subjects" if place else "messages"))
 
 
 def folders_of(hosted: Iterable[Registered], specs: Iterable[WorkerSpec]) -> tuple[str, ...]:

@@ -83,6 +83,8 @@ class Registered(NamedTuple):
     change: int
     """By which it was registered first."""
     at: int
+    worked: bool
+    """Whether it has ever been seen to work, so that runs may have it."""
 
 
 class Registry(NamedTuple):
@@ -92,7 +94,7 @@ class Registry(NamedTuple):
     offered: tuple[WorkerSpec, ...] = ()
     """What runs that begin get, in its order."""
     known: Mapping[str, Registered] = {}
-    """Every definition that was ever registered and has to be hosted, by its place."""
+    """Every definition that was ever tried and has to be hosted, by its place; the latest last."""
     pending: Change | None = None
     """What is being tried."""
     refused: Mapping[int, str] = {}
@@ -108,6 +110,11 @@ class Registry(NamedTuple):
         """What would be offered if what is pending were admitted."""
         return _offered(self.offered, self.pending.events) if self.pending else self.offered
 
+    @property
+    def registered(self) -> Mapping[str, Registered]:
+        """What would be known if what is pending were admitted."""
+        return _known_after(self.known, self.pending, worked=True) if self.pending else self.known
+
     def table_of(self, spec: WorkerSpec) -> str:
         """See `WorkerRegistered.table`."""
         known = self.known.get(spec.place)
@@ -116,14 +123,15 @@ class Registry(NamedTuple):
     @property
     def hosted(self) -> tuple[WorkerSpec, ...]:
         """Every definition that runs may have: what is offered first, then the latest."""
-        known = [each.spec for each in self.known.values()]
+        known = [each.spec for each in self.known.values() if each.worked]
         return (*self.offered, *(spec for spec in reversed(known) if spec not in self.offered))
 
     @property
     def earlier(self) -> dict[str, Registered]:
         """Definitions that are not offered, and that runs may have; the latest last."""
         there = {spec.place for spec in self.tried}
-        return {place: each for place, each in self.known.items() if place not in there}
+        known = self.known.items()
+        return {place: each for place, each in known if each.worked and place not in there}
 
 
 EMPTY: Final = Registry()
@@ -137,32 +145,37 @@ def folded(registry: Registry, changes: Iterable[Change]) -> Registry:
 
 
 def _after(registry: Registry, change: Change) -> Registry:
-    known = dict(registry.known)
-    proposed: list[Proposal] = []
-    for event in change.events:
-        match event:
-            case WorkerRegistered(spec=spec, folder=folder, table=table):
-                proposed.append(event)
-                if spec.kind not in UNHOSTED:
-                    first = known.pop(spec.place, None)
-                    since = (first.change, first.at) if first else (change.n, change.at)
-                    known[spec.place] = Registered(spec, folder, table, *since)
-            case WorkerWithdrawn() | WorkersOrdered():
-                proposed.append(event)
-            case ChangeAdmitted() | ChangeRefused():
-                pass
-    registry = registry._replace(n=change.n, known=known)
-    if proposed:
+    registry = registry._replace(n=change.n)
+    if any(isinstance(event, Proposal) for event in change.events):
         registry = registry._replace(pending=change)
     for event in change.events:
-        pending = registry.pending
+        pending, known = registry.pending, registry.known
         match event:
             case ChangeAdmitted(change=n) if pending is not None and pending.n == n:
                 offered = _offered(registry.offered, pending.events)
-                registry = registry._replace(offered=offered, pending=None)
+                known = _known_after(known, pending, worked=True)
+                registry = registry._replace(offered=offered, known=known, pending=None)
             case ChangeRefused(change=n, why=why) if pending is not None and pending.n == n:
-                registry = registry._replace(pending=None, refused={**registry.refused, n: why})
+                known = _known_after(known, pending, worked=False)
+                refused = {**registry.refused, n: why}
+                registry = registry._replace(known=known, pending=None, refused=refused)
     return registry
+
+
+def _known_after(
+    known: Mapping[str, Registered], change: Change, *, worked: bool
+) -> dict[str, Registered]:
+    """What is known after a change: of one that did not work, the places that it has taken."""
+    after = dict(known)
+    for event in change.events:
+        if not isinstance(event, WorkerRegistered) or event.spec.kind in UNHOSTED:
+            continue
+        place, first = event.spec.place, known.get(event.spec.place)
+        if first is None or worked:
+            since = (first.change, first.at) if first else (change.n, change.at)
+            after.pop(place, None)
+            after[place] = Registered(event.spec, event.folder, event.table, *since, worked)
+    return after
 
 
 def _offered(
@@ -295,7 +308,7 @@ def _known(
     """A group as it is offered, as a run has recorded it, or as it was offered; else None."""
     if group[0].kind in UNHOSTED:
         return [(spec, spec) for spec in group]
-    hosted = registry.hosted
+    hosted, tried = registry.hosted, [each.spec for each in registry.known.values()]
     recorded = all(
         as_recorded(hosted, spec)
         and (spec.queue or staying.get(spec.place, spec.name) == spec.name)
@@ -305,6 +318,7 @@ def _known(
         _same(registry.offered, group)
         or ([(spec, spec) for spec in group] if recorded else None)
         or _same(hosted, group)
+        or _same(reversed(tried), group)
     )
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from protocol import subjects
 from protocol.codec import encode
-from protocol.errors import Conflict, InvalidData, Unreachable
+from protocol.errors import Conflict, InvalidData, TooLarge, Unreachable
 from protocol.registry import EMPTY, Change, Registry, folded
 from replay.broker import Broker, Refused, Unanswered, persist
 from replay.chain import Stored
@@ -42,6 +42,7 @@ class RegistryLog(Protocol):
         Raises:
             Conflict: Somebody else has said something since the last `read`.
             Busy: It is full.
+            TooLarge: It has more than a message holds.
             Unreachable: No answer.
         """
         ...
@@ -120,7 +121,13 @@ class JetStreamRegistry:
         """See `RegistryLog.append`."""
         if change.n != self._registry.n + 1:
             raise _passed(change)
-        data = encode(change)
+        try:
+            data = encode(change)
+        except TooLarge as error:
+            raise TooLarge(
+                f"change {change.n} of the workers has too much for one message: {error.message}",
+                hint="shorten descriptions, schemas and options; or have fewer workers",
+            ) from None
         deadline = asyncio.get_running_loop().time() + SETTLE_S
         while True:
             try:

@@ -126,9 +126,9 @@ def list_(*, common: Common = COMMON) -> int:
     heads = ["worker", "adapter", "state", "queue", "since"]
     lines = [[str(row[head]) for head in heads] for row in rows]
     output.read(rows, table(heads, lines, wide="adapter"), counts={"workers": len(rows)})
-    refused = [(f"change {n}", f"came to nothing: {why}") for n, why in registry.refused.items()]
-    if refused and not output.as_json:
-        output.cures(refused[-1:])
+    tried = registry.n - 1  # before what was said of it
+    if (why := registry.refused.get(tried)) and not output.as_json:
+        output.cures([(f"change {tried}", f"came to nothing: {why}")])
     output.hint("change them: podium worker apply FILE")
     return 0
 
@@ -142,8 +142,9 @@ def _rows(registry: "Registry") -> "Iterator[dict[str, Any]]":
         *((spec, "tried") for spec in tried),
         *((spec, "earlier") for spec in earlier if spec.place not in offered),
     )
+    registered = registry.registered
     for spec, state in states:
-        known = registry.known.get(spec.place)
+        known = registered.get(spec.place)
         yield {
             "worker": spec.name,
             "adapter": spec.adapter or spec.kind,

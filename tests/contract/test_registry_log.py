@@ -8,7 +8,7 @@ import pytest
 
 from protocol import registry as rules
 from protocol.actions import Pool, WorkerSpec
-from protocol.errors import Conflict, InvalidData
+from protocol.errors import Conflict, InvalidData, TooLarge
 from protocol.registry import EMPTY, Change
 from protocol.subjects import REGISTRY
 from replay.registry_log import JetStreamRegistry, MemoryRegistry, RegistryLog
@@ -79,6 +79,18 @@ async def test_who_has_not_read_the_last_word_says_nothing(opened: Opened) -> No
     with pytest.raises(Conflict, match="somebody else has changed them"):
         await other.append(second)
     assert await other.read() == after
+
+
+async def test_more_than_a_message_holds_is_refused_and_changes_nothing(opened: Opened) -> None:
+    one = await opened()
+    if not isinstance(one, JetStreamRegistry):
+        return
+    wide = tuple(WorkerSpec(name=f"w{n}", description=50_000 * "x") for n in range(12))
+    change = rules.change(await one.read(), Pool(wide), at=1)
+    assert change is not None
+    with pytest.raises(TooLarge, match="change 1 of the workers has too much"):
+        await one.append(change)
+    assert await (await opened()).read() == EMPTY
 
 
 async def test_what_was_taken_though_nobody_heard_so_is_no_conflict(opened: Opened) -> None:

@@ -42,7 +42,7 @@ def test_what_is_registered_is_offered_when_it_was_seen_to_work() -> None:
     assert [spec.name for spec in registry.tried] == ["a", "b"]
     registry = reg.folded(registry, [reg.verdict(registry, "", at=6)])
     assert registry.offered == (tool("a"), tool("b"))
-    assert registry.known["a"] == (tool("a"), "/pool", "", 1, 5)
+    assert registry.known["a"] == (tool("a"), "/pool", "", 1, 5, True)
     assert registry.pending is None
 
 
@@ -56,6 +56,21 @@ def test_what_can_not_work_changes_nothing_and_can_be_tried_again() -> None:
     assert registry.refused == {said.n: "no such command"}
     again = told(registry, tool("a", "other"), tool("b"))
     assert places(again) == {"a": "a@2", "b": "b"}
+
+
+def test_runs_never_get_what_came_to_nothing_and_all_else_is_as_it_was() -> None:
+    before = told(told(EMPTY, tool("a"), tool("b")), tool("b"))
+    tried = Pool((tool("a"), tool("b", "other")))
+    said = reg.change(before, tried, at=7, folder="/elsewhere")
+    assert said is not None
+    registry = reg.folded(before, [said])
+    assert registry.registered["a"].folder == "/elsewhere", "where it is tried"
+    registry = reg.folded(registry, [reg.verdict(registry, "no such command", at=8)])
+    assert reg.as_defined(registry.hosted, tool("b", "other")) is None
+    assert list(registry.earlier) == ["a"]
+    assert {place: registry.known[place] for place in before.known} == before.known
+    again = told(told(registry, *tried.workers), tool("b"))
+    assert list(again.earlier) == ["a", "b@2"], "it works by now"
 
 
 def test_a_changed_worker_has_a_place_of_its_own_and_runs_keep_the_earlier_one() -> None:
