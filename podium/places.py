@@ -1,13 +1,14 @@
 """Where a deployment hosts the workers of a pool, as its registry says."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
 
+from protocol import registry as rules
 from protocol.actions import Pool, WorkerSpec
-from protocol.registry import EMPTY, Registry, as_defined, as_recorded
+from protocol.registry import EMPTY, Registry
 from replay.registry_log import RegistryLog
 
 FRESH_S: Final = 1.0
@@ -40,20 +41,21 @@ class Places:
         return (await self._read()).pool
 
     async def begun(self, pool: Pool) -> Pool:
-        """The pool of a run that begins: each worker where it is hosted.
-
-        One that is hosted nowhere stays where its name says: somebody may host it yet.
-        """
-        hosted = (await self._read()).hosted
-        placed = tuple(as_defined(hosted, spec) or spec for spec in pool.workers)
-        return pool if placed == pool.workers else Pool(placed)
+        """See `registry.begun`."""
+        found = _in_order(pool, rules.begun(await self._read(), pool))
+        return pool if found == pool.workers else Pool(found)
 
     async def moved(self, pool: Pool) -> tuple[WorkerSpec, ...]:
-        """Those of a fork's workers that are hosted elsewhere than its pool has it."""
-        hosted = (await self._read()).hosted
-        lost = (spec for spec in pool.workers if not as_recorded(hosted, spec))
-        found = (as_defined(hosted, spec) for spec in lost)
-        return tuple(spec for spec in found if spec is not None)
+        """Those of a fork's workers that are elsewhere than its pool has it, see `forked`."""
+        found = _in_order(pool, rules.forked(await self._read(), pool))
+        return tuple(
+            there for there, spec in zip(found, pool.workers, strict=True) if there != spec
+        )
+
+
+def _in_order(pool: Pool, found: Iterable[WorkerSpec]) -> tuple[WorkerSpec, ...]:
+    by_name = {spec.name: spec for spec in found}
+    return tuple(by_name[spec.name] for spec in pool.workers)
 
 
 def renamed(spec: WorkerSpec, name: str) -> WorkerSpec:

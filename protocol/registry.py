@@ -395,6 +395,46 @@ def as_recorded(there: Iterable[WorkerSpec], recorded: WorkerSpec) -> bool:
     return any(each.place == recorded.place and _nameless(each) == bare for each in there)
 
 
+def begun(registry: Registry, pool: Pool) -> Iterator[WorkerSpec]:
+    """The workers of a run that begins: each where it is hosted.
+
+    One that is hosted nowhere stays where its name says: somebody may host it yet.
+    """
+    hosted = registry.hosted
+    for group in _groups(pool.workers):
+        yield from _hosting(hosted, group) or [as_defined(hosted, spec) or spec for spec in group]
+
+
+def forked(registry: Registry, pool: Pool) -> Iterator[WorkerSpec]:
+    """The workers of a fork: where runs that begin have them, else where they were recorded.
+
+    So what it makes again is made with the code of a worker that was renewed meanwhile.
+    """
+    hosted = registry.hosted
+    for group in _groups(pool.workers):
+        if found := _hosting(registry.offered, group):
+            yield from found
+        elif all(as_recorded(hosted, spec) for spec in group):
+            yield from group
+        else:
+            yield from _hosting(hosted, group) or [
+                spec if as_recorded(hosted, spec) else as_defined(hosted, spec) or spec
+                for spec in group
+            ]
+
+
+def _hosting(there: Iterable[WorkerSpec], group: Sequence[WorkerSpec]) -> list[WorkerSpec] | None:
+    """A group in the first process that hosts all of it: its workers share a session."""
+    if group[0].kind in UNHOSTED:
+        return list(group)
+    wanted = [definition(spec) for spec in group]
+    for each in _groups(there):
+        have = {definition(spec): spec for spec in each}
+        if have.keys() >= set(wanted):
+            return [have[bare] for bare in wanted]
+    return None
+
+
 def as_defined(there: Iterable[WorkerSpec], wanted: WorkerSpec) -> WorkerSpec | None:
     """The first of those that are hosted that has this definition; None if none has."""
     if wanted.kind in UNHOSTED:

@@ -330,7 +330,7 @@ class _Fork:
             since = ago(max(0, self.output.world.now() - there.since))
             self.output.hint(
                 f"the workers run the code of {since}, when they were started; "
-                "after a change of it: podium down, then podium up"
+                "after a change of it: podium worker apply FILE --renew NAME"
             )
 
 

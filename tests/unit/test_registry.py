@@ -167,6 +167,26 @@ def test_what_is_renewed_has_a_place_of_its_own_though_its_definition_is_the_sam
         told(registry, tool("a"), renewed=["x"])
 
 
+def test_a_fork_has_what_was_renewed_and_else_what_was_recorded() -> None:
+    recorded = told(EMPTY, tool("a"), tool("b"))
+    registry = told(recorded, tool("a"), tool("b", "better"), renewed=["a"])
+    found = {spec.name: spec.place for spec in reg.forked(registry, recorded.pool)}
+    assert found == {"a": "a@2", "b": "b"}
+    unknown = Pool((tool("a", "nobody hosts it"),))
+    assert tuple(reg.forked(registry, unknown)) == unknown.workers
+
+
+def test_what_shares_a_session_is_found_in_one_process() -> None:
+    first = told(EMPTY, tool("a", host="h"), tool("b", host="h"))
+    registry = told(first, tool("a", host="h"), tool("b", "better", host="h"))
+    assert [spec.host for spec in registry.offered] == ["h@2", "h@2"]
+    wanted = Pool((tool("a", host="h"), tool("b", host="h")))
+    for found in (reg.begun(registry, wanted), reg.forked(registry, first.pool)):
+        assert tuple(found) == first.offered
+    alone = Pool((tool("a", host="h"),))
+    assert [spec.host for spec in reg.begun(registry, alone)] == ["h@2"]
+
+
 def test_what_needs_no_host_is_offered_at_once() -> None:
     boss = WorkerSpec(name="boss", kind="conductor", adapter="conductor")
     registry = told(EMPTY, tool("a"), boss)
