@@ -271,7 +271,7 @@ def build(path: Path, file: PoolFile, secrets: str = "") -> Built:
                         hint="Rename one of the tables, or leave the tool out with only = [...].",
                     )
                 named.add(single.name)
-                if table.adapter == base.adapter.partition(":")[0] and table.only is None:
+                if discovers(table.adapter) and ":" not in table.adapter and table.only is None:
                     tables[single.name] = table.name
                 made = worker(single, base)
                 check_options(made, redactor)

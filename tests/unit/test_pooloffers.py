@@ -11,6 +11,7 @@ import pytest
 from podium import poolcheck, poolfile
 from podium.pooloffers import fitting
 from protocol.errors import PodiumError, Usage
+from protocol.registry import EMPTY, change, folded, verdict
 
 SERVER: Final = Path(__file__).resolve().parent.parent / "old_mcp_server.py"
 
@@ -46,6 +47,21 @@ def test_a_table_without_a_tool_is_a_worker_for_each(tmp_path: Path) -> None:
     assert {(spec.timeout_ms, spec.attempts, spec.host) for spec in workers} == {(5_000, 1, "db")}
     assert workers[0].parameters["properties"] == {"what": {"type": "string"}}
     assert workers[0].options == {"command": sys.executable, "args": [str(SERVER)]}
+
+
+def test_only_a_table_that_takes_all_of_a_server_is_one_for_what_it_will_offer(
+    tmp_path: Path,
+) -> None:
+    person = '[[worker]]\nname = "boss"\nadapter = "person"\n'
+    some = table("some", "mcp", 'only = ["go"]')
+    path = write(tmp_path, person, table("db", "mcp"), some, table("mover", "mcp:go"))
+    loaded = poolfile.load(path)
+    assert loaded.tables == dict.fromkeys(["db_do", "db_go", "db_leave"], "db")
+    said = change(EMPTY, loaded.pool, at=1, tables=loaded.tables)
+    assert said is not None
+    registry = folded(EMPTY, [said])
+    registry = folded(registry, [verdict(registry, "", at=2)])
+    assert change(registry, loaded.pool, at=3, tables=loaded.tables) is None
 
 
 def test_only_some_of_them(tmp_path: Path) -> None:
