@@ -256,7 +256,7 @@ def _await_ready(supervisor: Any, declared: bytes, lines: _Lines) -> bool:
 def _watch(supervisor: Any, declared: bytes, lines: _Lines) -> int:
     silences, told = 0, None
     while True:
-        busy = not silences and (told is None or bool(told.missing))
+        busy = not silences and (told is None or "" in told.missing.values())
         line = lines.next(LOOK_S / 5 if busy else LOOK_S)
         if lines.ended:
             break

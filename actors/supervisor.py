@@ -61,6 +61,7 @@ class _Watched:
         self.moved: dict[str, tuple[int, float]] = {}
         """How far each queue was, and when it was last seen to move, or to have no need to."""
         self.replaced_at = now
+        self.replaced = False
         self.seen = False
         self.failed = ""
         self.offers: tuple[WorkerSpec, ...] = ()
@@ -87,9 +88,9 @@ class Supervisor:
         """Held by a look and by a change: an actor that is being ended must not be started."""
 
     @property
-    def ready(self) -> bool:
-        """Whether every actor has answered once."""
-        return all(watched.seen for watched in self._watched)
+    def starting(self) -> bool:
+        """Whether an actor may be about to answer for the first time."""
+        return any(not (each.seen or each.failed or each.replaced) for each in self._watched)
 
     @property
     def missing(self) -> dict[str, str]:
@@ -120,7 +121,7 @@ class Supervisor:
         """Look after the actors until cancelled."""
         while True:
             await self.look()
-            await asyncio.sleep(CHECK_S if self.ready else CHECK_S / 10)
+            await asyncio.sleep(CHECK_S / 10 if self.starting else CHECK_S)
 
     async def look(self) -> None:
         """One look at every actor, at all of them at once."""
@@ -134,7 +135,7 @@ class Supervisor:
             why = await self._trouble(watched, health)
             if why and self.clock() - watched.replaced_at > PATIENCE_S:
                 logger.warning("actor %s %s: started anew", watched.declared.name, why)
-                watched.replaced_at = self.clock()
+                watched.replaced_at, watched.replaced = self.clock(), True
                 watched.silences = 0
                 watched.moved.clear()
                 await self.actors.replace(watched.declared)

@@ -85,7 +85,7 @@ async def test_an_actor_that_does_not_answer_is_started_anew() -> None:
     actors.state = None
     for _ in range(MAX_SILENCES - 1):
         assert await looked(actors, supervisor, PATIENCE_S) == 0
-    assert not supervisor.ready
+    assert supervisor.missing
     assert await looked(actors, supervisor, PATIENCE_S) == 1
 
 
@@ -94,12 +94,25 @@ async def test_what_is_declared_anew_is_there_and_the_rest_is_ended() -> None:
     other, third = (msgspec.structs.replace(HOST, name=name) for name in ("other", "third"))
     supervisor = Supervisor(actors, [HOST, other], actors.clock)
     await supervisor.look()
-    assert supervisor.ready
+    assert not supervisor.missing
     await supervisor.declare([other, third])
     assert actors.stopped == [HOST.name]
     assert supervisor.missing == {"third": ""}, "the one that stays is not waited for again"
     await supervisor.look()
-    assert supervisor.ready
+    assert not supervisor.missing
+
+
+async def test_one_that_can_not_work_is_not_waited_for_as_one_that_starts() -> None:
+    silent, broken = Actors(), Actors()
+    silent.state = None
+    broken.state = Health({}, connected=False, failed="there is no such module")
+    found = []
+    for actors, times in ((silent, 1), (silent, MAX_SILENCES), (broken, 1)):
+        supervisor = Supervisor(actors, [HOST], actors.clock)
+        for _ in range(times):
+            await looked(actors, supervisor, PATIENCE_S + 1)
+        found.append(supervisor.starting)
+    assert found == [True, False, False]
 
 
 async def test_what_servers_offer_by_now_is_told_by_actor() -> None:
