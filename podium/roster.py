@@ -132,7 +132,9 @@ class Roster:
 
     def _take(self, registry: Registry) -> None:
         was, self.registry = self.registry, registry
-        if self._followed and was.offered != registry.offered:
+        if not self._followed:  # nobody has called what is hosted yet
+            return
+        if was.offered != registry.offered:
             self._changed()
         earlier, now = registry.earlier, self._monotonic()
         self._called |= {s.place: now for s in was.offered if s.place in earlier}
@@ -141,12 +143,19 @@ class Roster:
 
     @property
     def hosted(self) -> list[Registered]:
-        """The definitions that actors have to host."""
+        """The definitions that actors have to host.
+
+        A process has the same ones for as long as it is needed: it gets no more once it is there.
+        """
         registry = self.registry
+        registered = registry.registered
         specs = (*registry.offered, *registry.tried)
         places = [spec.place for spec in specs if spec.kind not in UNHOSTED]
         places += [place for place in registry.earlier if place in self._called]
-        registered = registry.registered
+        hosts = {registered[place].spec.host for place in places} - {""}
+        for place, each in registered.items():
+            if each.worked and each.spec.host in hosts:
+                places.append(place)
         return [registered[place] for place in dict.fromkeys(places)]
 
     @property

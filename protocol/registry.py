@@ -308,18 +308,26 @@ def _known(
     """A group as it is offered, as a run has recorded it, or as it was offered; else None."""
     if group[0].kind in UNHOSTED:
         return [(spec, spec) for spec in group]
-    hosted, tried = registry.hosted, [each.spec for each in registry.known.values()]
-    recorded = all(
-        as_recorded(hosted, spec)
-        and (spec.queue or staying.get(spec.place, spec.name) == spec.name)
-        for spec in group
-    )
+    tried = [each.spec for each in registry.known.values()]
     return (
         _same(registry.offered, group)
-        or ([(spec, spec) for spec in group] if recorded else None)
-        or _same(hosted, group)
+        or _recorded(registry.hosted, group, staying)
+        or _same(registry.hosted, group)
         or _same(reversed(tried), group)
     )
+
+
+def _recorded(
+    there: Sequence[WorkerSpec], group: Sequence[WorkerSpec], staying: Mapping[str, str]
+) -> _Pairs | None:
+    """A group that is hosted just where its definitions say, in one process."""
+    pairs = [
+        (found, spec)
+        for spec in group
+        if (found := _at(there, spec))
+        and (spec.queue or staying.get(spec.place, spec.name) == spec.name)
+    ]
+    return pairs if len(pairs) == len(group) and len({was.host for was, _ in pairs}) == 1 else None
 
 
 def _same(there: Iterable[WorkerSpec], group: Sequence[WorkerSpec]) -> _Pairs | None:
@@ -388,11 +396,15 @@ def _nameless(spec: WorkerSpec) -> bytes:
 
 def as_recorded(there: Iterable[WorkerSpec], recorded: WorkerSpec) -> bool:
     """Whether a worker is hosted just where a run has recorded it."""
-    if recorded.kind in UNHOSTED:
-        return True
+    return recorded.kind in UNHOSTED or _at(there, recorded) is not None
+
+
+def _at(there: Iterable[WorkerSpec], spec: WorkerSpec) -> WorkerSpec | None:
+    """What has the place of a worker, and is the same."""
     # A run may have it under the name that it had before.
-    bare = _nameless(recorded)
-    return any(each.place == recorded.place and _nameless(each) == bare for each in there)
+    bare = _nameless(spec)
+    found = (each for each in there if each.place == spec.place and _nameless(each) == bare)
+    return next(found, None)
 
 
 def begun(registry: Registry, pool: Pool) -> Iterator[WorkerSpec]:

@@ -218,8 +218,8 @@ async def there(tmp_path: Path) -> AsyncIterator[Deployment]:
                 await asyncio.gather(following, return_exceptions=True)
 
 
-def tool(name: str, function: str, says: str = "") -> WorkerSpec:
-    return WorkerSpec(name=name, adapter=f"function:{__name__}:{function}", description=says)
+def tool(name: str, function: str, host: str = "") -> WorkerSpec:
+    return WorkerSpec(name=name, adapter=f"function:{__name__}:{function}", host=host)
 
 
 def double(number: int) -> int:
@@ -246,6 +246,30 @@ async def test_an_earlier_worker_is_hosted_while_it_is_called(there: Deployment)
     assert await there.answer(first, "other", number=3) == "OK: 6", "started for the one who calls"
     await there.hosts("worker-times@2-1", "worker-other-1")
     assert await there.answer(second, "times", number=2) == "OK: 6"
+
+
+async def test_the_workers_of_one_process_are_all_there_when_one_is_called(
+    there: Deployment,
+) -> None:
+    both = tool("two", "double", host="both"), tool("three", "triple", host="both")
+    first = (await there.change(*both)).pool
+    await there.change(tool("other", "double"))
+    there.now += LINGER_S + 1
+    await there.hosts("worker-other-1")
+    assert await there.answer(first, "two", number=2) == "OK: 4"
+    assert await there.answer(first, "three", number=2) == "OK: 6"
+
+
+async def test_a_fresh_deployment_hosts_its_own_workers_alone(there: Deployment) -> None:
+    before = await there.change(tool("times", "double"))
+    fresh = Roster(there.here, declare=lambda: None, changed=lambda: None, redactor=Redactor())
+    log = JetStreamRegistry(there.broker)
+    pool = Pool((tool("other", "triple"),))
+    await fresh.begin(log, pool, "", {})
+    await there.until(lambda registry: registry.pending is None)
+    await fresh.begin(log, pool, "", {})
+    assert [each.spec.name for each in fresh.hosted] == ["other"]
+    assert [each.spec for each in fresh.earlier] == list(before.offered)
 
 
 async def test_one_that_can_not_work_is_ended_and_the_reason_kept(there: Deployment) -> None:

@@ -176,6 +176,19 @@ def test_a_fork_has_what_was_renewed_and_else_what_was_recorded() -> None:
     assert tuple(reg.forked(registry, unknown)) == unknown.workers
 
 
+def test_workers_of_one_process_that_come_back_are_in_one_that_has_them_all() -> None:
+    a, b, c = (tool(name, host="h") for name in "abc")
+    fewer = told(EMPTY, a, b)
+    more = told(fewer, a, b, c)
+    assert places(more) == {"a": "a@2", "b": "b@2", "c": "c"}
+    away = told(more, tool("d"))
+    assert {spec.host for spec in told(away, a, b).offered} == {"h"}
+    assert {spec.host for spec in told(away, a, b, c).offered} == {"h@2"}
+    other = tool("e", host="h")
+    assert {spec.host for spec in told(told(away, other), a, b).offered} == {"h"}
+    assert told(told(away, other), a, b, c).offered == more.offered
+
+
 def test_what_shares_a_session_is_found_in_one_process() -> None:
     first = told(EMPTY, tool("a", host="h"), tool("b", host="h"))
     registry = told(first, tool("a", host="h"), tool("b", "better", host="h"))
@@ -221,6 +234,7 @@ def test_the_offered_pool_is_the_wanted_one_and_what_runs_have_stays_hosted(
     steps: list[tuple[list[WorkerSpec], bool, bool]],
 ) -> None:
     registry, log, recorded = EMPTY, [], []
+    together: dict[str, set[str]] = {}
     for workers, works, renew in steps:
         renewed = frozenset({workers[0].name}) if renew else frozenset()
         said = reg.change(registry, Pool(tuple(workers)), at=1, renewed=renewed)
@@ -240,6 +254,10 @@ def test_the_offered_pool_is_the_wanted_one_and_what_runs_have_stays_hosted(
         hosted = [spec for spec in registry.offered if spec.kind not in UNHOSTED]
         assert len({spec.place for spec in hosted}) == len(hosted)
         recorded += hosted
+        shared = {spec.host: {s.place for s in hosted if s.host == spec.host} for spec in hosted}
+        assert len(shared) <= 2, "all that share a process still do"
+        for host, there in shared.items():
+            assert not host or there <= together.setdefault(host, there), "nobody joins later"
     assert all(reg.as_recorded(registry.hosted, spec) for spec in recorded)
     assert reg.folded(EMPTY, log) == registry
     read = msgspec.json.decode(msgspec.json.encode(log), type=list[reg.Change])
