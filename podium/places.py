@@ -29,6 +29,8 @@ class Places:
     ) -> None:
         self._log, self._monotonic = log, monotonic
         self._registry, self._read_at = EMPTY, -FRESH_S
+        self._begun: tuple[Registry, Pool, Pool] | None = None
+        """Where the pool of the run before was: most runs have the same."""
 
     async def _read(self) -> Registry:
         now = self._monotonic()
@@ -42,8 +44,12 @@ class Places:
 
     async def begun(self, pool: Pool) -> Pool:
         """See `registry.begun`."""
-        found = _in_order(pool, rules.begun(await self._read(), pool))
-        return pool if found == pool.workers else Pool(found)
+        registry, before = await self._read(), self._begun
+        if before is None or before[0] is not registry or before[1] is not pool:
+            found = _in_order(pool, rules.begun(registry, pool))
+            before = registry, pool, pool if found == pool.workers else Pool(found)
+            self._begun = before
+        return before[2]
 
     async def moved(self, pool: Pool) -> tuple[WorkerSpec, ...]:
         """Those of a fork's workers that are elsewhere than its pool has it, see `forked`."""

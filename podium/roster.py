@@ -137,7 +137,7 @@ class Roster:
         if was.offered != registry.offered:
             self._changed()
         earlier, now = registry.earlier, self._monotonic()
-        self._called |= {s.place: now for s in was.offered if s.place in earlier}
+        self._called |= dict.fromkeys(rules.places(was.offered) & earlier.keys(), now)
 
     # -------------------------------------------------------------------------------------- to host
 
@@ -161,7 +161,7 @@ class Roster:
     @property
     def earlier(self) -> list[Registered]:
         """The definitions that runs may have and new ones don't get; the latest."""
-        offered = {spec.place for spec in self.registry.offered}
+        offered = rules.places(self.registry.offered)
         found = [each for place, each in self.registry.earlier.items() if place not in offered]
         return found[-MAX_EARLIER:]
 

@@ -123,18 +123,24 @@ class Registry(NamedTuple):
     @property
     def hosted(self) -> tuple[WorkerSpec, ...]:
         """Every definition that runs may have: what is offered first, then the latest."""
+        there = places(self.offered)
         known = [each.spec for each in self.known.values() if each.worked]
-        return (*self.offered, *(spec for spec in reversed(known) if spec not in self.offered))
+        return (*self.offered, *(spec for spec in reversed(known) if spec.place not in there))
 
     @property
     def earlier(self) -> dict[str, Registered]:
         """Definitions that are not offered, and that runs may have; the latest last."""
-        there = {spec.place for spec in self.tried}
+        there = places(self.tried)
         known = self.known.items()
         return {place: each for place, each in known if each.worked and place not in there}
 
 
 EMPTY: Final = Registry()
+
+
+def places(specs: Iterable[WorkerSpec]) -> set[str]:
+    """Those of some workers where actors host them: nobody hosts people and child runs."""
+    return {spec.place for spec in specs if spec.kind not in UNHOSTED}
 
 
 def folded(registry: Registry, changes: Iterable[Change]) -> Registry:
@@ -246,9 +252,8 @@ def change(
     if not events:
         return None
     n = registry.n + 1
-    hosted = {spec.place for spec in registry.offered}
-    here = {spec.place for spec in result if spec.kind not in UNHOSTED}
-    verdict = [ChangeAdmitted(change=n)] if here <= hosted else []
+    tried = places(result) - places(registry.offered)
+    verdict = [] if tried else [ChangeAdmitted(change=n)]
     return Change(n=n, at=at, by=by, events=(*events, *verdict))
 
 
@@ -308,12 +313,11 @@ def _known(
     """A group as it is offered, as a run has recorded it, or as it was offered; else None."""
     if group[0].kind in UNHOSTED:
         return [(spec, spec) for spec in group]
-    tried = [each.spec for each in registry.known.values()]
+    if found := _same(registry.offered, group):
+        return found
+    hosted, tried = registry.hosted, [each.spec for each in registry.known.values()]
     return (
-        _same(registry.offered, group)
-        or _recorded(registry.hosted, group, staying)
-        or _same(registry.hosted, group)
-        or _same(reversed(tried), group)
+        _recorded(hosted, group, staying) or _same(hosted, group) or _same(reversed(tried), group)
     )
 
 

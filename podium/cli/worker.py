@@ -134,8 +134,11 @@ def list_(*, common: Common = COMMON) -> int:
 
 
 def _rows(registry: "Registry") -> "Iterator[dict[str, Any]]":
-    offered = {spec.place for spec in registry.offered}
-    tried = [spec for spec in registry.tried if spec.place not in offered]
+    from protocol.actions import UNHOSTED
+    from protocol.registry import places
+
+    offered = places(registry.offered)
+    tried = [spec for spec in registry.tried if spec not in registry.offered]
     earlier = reversed([each.spec for each in registry.earlier.values()])
     states = (
         *((spec, "offered") for spec in registry.offered),
@@ -144,7 +147,7 @@ def _rows(registry: "Registry") -> "Iterator[dict[str, Any]]":
     )
     registered = registry.registered
     for spec, state in states:
-        known = registered.get(spec.place)
+        known = registered.get(spec.place) if spec.kind not in UNHOSTED else None
         yield {
             "worker": spec.name,
             "adapter": spec.adapter or spec.kind,

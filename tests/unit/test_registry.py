@@ -210,6 +210,15 @@ def test_what_needs_no_host_is_offered_at_once() -> None:
     assert reg.folded(registry, [said]).offered[1] == changed
 
 
+def test_a_person_has_the_place_of_no_worker() -> None:
+    person = msgspec.structs.replace(tool("a"), kind="person")
+    asked = told(told(EMPTY, tool("a")), person)
+    assert list(asked.earlier) == ["a"], "runs may have the worker"
+    said = reg.change(asked, Pool((tool("a"),)), at=9)
+    assert said is not None
+    assert reg.folded(asked, [said]).pending == said, "it is tried, though the person was there"
+
+
 def test_one_change_is_tried_at_a_time() -> None:
     said = reg.change(EMPTY, Pool((tool("a"),)), at=1)
     assert said is not None
@@ -259,6 +268,7 @@ def test_the_offered_pool_is_the_wanted_one_and_what_runs_have_stays_hosted(
         for host, there in shared.items():
             assert not host or there <= together.setdefault(host, there), "nobody joins later"
     assert all(reg.as_recorded(registry.hosted, spec) for spec in recorded)
+    assert {s.place for s in recorded} <= reg.places(registry.offered) | registry.earlier.keys()
     assert reg.folded(EMPTY, log) == registry
     read = msgspec.json.decode(msgspec.json.encode(log), type=list[reg.Change])
     assert reg.folded(EMPTY, read) == registry
