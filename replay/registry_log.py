@@ -76,6 +76,8 @@ class JetStreamRegistry:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._registry, self._seq = EMPTY, 0
+        self._there = True
+        """Whether the stream was there when it was last asked."""
         self._one_at_a_time = asyncio.Lock()
 
     async def read(self) -> Registry:
@@ -105,16 +107,19 @@ class JetStreamRegistry:
         self._registry, self._seq = folded(self._registry, [change]), stored.seq
 
     async def _last(self) -> Stored | None:
+        found: Stored | None
         try:
-            found: Stored | None = await persist(
+            found = await persist(
                 lambda: self._broker.last(subjects.WORKERS, subjects.REGISTRY),
                 SETTLE_S,
                 "the registry of workers",
             )
         except Refused as error:
-            if error.code == _NO_STREAM:  # of a deployment that never had one
-                return None
-            raise
+            if error.code != _NO_STREAM:
+                raise
+            found, self._there = None, False
+        else:
+            self._there = True
         return found
 
     async def append(self, change: Change) -> Registry:
@@ -146,6 +151,11 @@ class JetStreamRegistry:
                 if last.data == data:
                     return await self.read()
                 raise _passed(change)
+            if not self._there:
+                raise Unreachable(
+                    "the deployment keeps no registry of workers: an earlier version started it",
+                    hint="podium down, then podium up",
+                )
             if asyncio.get_running_loop().time() > deadline:
                 raise Unreachable(
                     f"change {change.n} of the workers was not taken within {SETTLE_S:g} s",

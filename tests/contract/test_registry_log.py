@@ -8,7 +8,7 @@ import pytest
 
 from protocol import registry as rules
 from protocol.actions import Pool, WorkerSpec
-from protocol.errors import Conflict, InvalidData, TooLarge
+from protocol.errors import Conflict, InvalidData, TooLarge, Unreachable
 from protocol.registry import EMPTY, Change
 from protocol.subjects import REGISTRY
 from replay.registry_log import JetStreamRegistry, MemoryRegistry, RegistryLog
@@ -116,11 +116,16 @@ async def test_a_message_that_is_none_is_named(server: One) -> None:
         await owner.close()
 
 
-async def test_a_deployment_without_one_has_an_empty_one(server: One) -> None:
+async def test_a_deployment_without_one_has_an_empty_one_that_nobody_can_change(
+    server: One,
+) -> None:
     owner = await connected(server, "conductor")
     try:
         with contextlib.suppress(Exception):
             await owner.request("$JS.API.STREAM.DELETE.WORKERS")
-        assert await JetStreamRegistry(owner).read() == EMPTY
+        log = JetStreamRegistry(owner)
+        assert await log.read() == EMPTY
+        with pytest.raises(Unreachable, match="keeps no registry of workers"):
+            await log.append(said(EMPTY, "a"))
     finally:
         await owner.close()
