@@ -99,6 +99,8 @@ class Roster:
         """The change that is tried, and since when."""
         self._heard: dict[str, tuple[WorkerSpec, ...]] = {}
         """What servers were last seen to offer, by actor."""
+        self._trouble = ""
+        """Why the registry can't be followed."""
         self._wake = asyncio.Event()
 
     # ------------------------------------------------------------------------------------- at first
@@ -185,7 +187,9 @@ class Roster:
                 broker = await connect()
                 await self._follow(broker, lease_s)
             except PodiumError as error:
-                logger.warning("the registry of workers: %s; %s", error.message, error.hint)
+                if error.message != self._trouble:  # what lasts is said once
+                    logger.warning("the registry of workers: %s; %s", error.message, error.hint)
+                self._trouble = error.message
             except Exception:
                 logger.exception("the registry of workers is followed again")
             finally:
@@ -202,6 +206,7 @@ class Roster:
         try:
             while True:
                 await self._step(log, calls)
+                self._trouble = ""
                 await self._rest()
         finally:
             await listening.close()

@@ -272,6 +272,34 @@ async def test_a_fresh_deployment_hosts_its_own_workers_alone(there: Deployment)
     assert [each.spec for each in fresh.earlier] == list(before.offered)
 
 
+async def test_what_a_later_version_wrote_is_said_once_while_it_is_there(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("podium.roster.PAUSE_S", 0.01)
+    tries, often = 0, asyncio.Event()
+    with r1() as server:
+
+        async def connect() -> Broker:
+            nonlocal tries
+            tries += 1
+            if tries > 3:
+                often.set()
+                await asyncio.Event().wait()
+            return await connected(server, "conductor")
+
+        broker = await connected(server, "conductor")
+        await ensure_streams(broker)
+        await broker.append(subjects.REGISTRY, b'{"n":1,"at":1,"events":[{"type":"Later"}]}')
+        await broker.close()
+        roster = Roster(Here(), declare=lambda: None, changed=lambda: None, redactor=Redactor())
+        following = asyncio.create_task(roster.keep(connect, 10))
+        async with asyncio.timeout(LIMIT_S):
+            await often.wait()
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+    assert sum("can't be read" in each.message for each in caplog.records) == 1
+
+
 async def test_one_that_can_not_work_is_ended_and_the_reason_kept(there: Deployment) -> None:
     before = await there.change(tool("times", "double"))
     after = await there.change(tool("times", "nothing"), tool("more", "triple"))
