@@ -10,11 +10,11 @@ import msgspec
 
 from protocol import subjects
 from protocol.codec import encode
-from protocol.errors import Conflict, InvalidData, TooLarge, Unreachable
+from protocol.errors import Busy, Conflict, InvalidData, TooLarge, Unreachable
 from protocol.registry import EMPTY, Change, Registry, folded
 from replay.broker import Broker, Refused, Unanswered, persist
 from replay.chain import Stored
-from replay.jetstream_log import SETTLE_S, WRONG_SEQUENCE, full
+from replay.jetstream_log import SETTLE_S, WRONG_SEQUENCE
 
 LAG_S: Final = 0.05
 """Seconds before a replica that lags behind its leader is read again."""
@@ -139,7 +139,11 @@ class JetStreamRegistry:
                 seq = await self._broker.append(subjects.REGISTRY, data, self._seq)
             except Refused as error:
                 if error.code not in WRONG_SEQUENCE:
-                    raise full("the registry of workers", error) from None
+                    raise Busy(
+                        f"the registry of workers takes no more: {error.text} ({error.code})",
+                        hint=f"it has {change.n - 1:,} changes: free disk space if it is that, and "
+                        "go on in another folder (--folder) if it is their number",
+                    ) from None
             except Unanswered:
                 pass
             else:
