@@ -279,11 +279,14 @@ def _proposed(
     hosts = {each.spec.host for each in registry.known.values()}
     renamed: dict[str, str] = {}
     for group in _groups(wanted.workers):
-        again = bool(renewed & {spec.name for spec in group}) and group[0].kind not in UNHOSTED
+        unhosted = group[0].kind in UNHOSTED
+        again = bool(renewed & {spec.name for spec in group}) and not unhosted
         pairs = None if again else _known(registry, group, staying)
         if pairs is None and not again and (pairs := _renamed(leaving, group)):
             renamed |= {new.name: was.name for was, new in pairs if new.name not in there}
             leaving = [spec for spec in leaving if spec.name not in renamed.values()]
+        if pairs is None and unhosted:
+            pairs = [(spec, spec) for spec in group]
         made = [_as(*pair) for pair in pairs] if pairs else _defined(group, used, hosts)
         for spec in made:
             before, table = there.get(spec.name), tables.get(spec.name, "")
@@ -312,7 +315,8 @@ def _known(
 ) -> _Pairs | None:
     """A group as it is offered, as a run has recorded it, or as it was offered; else None."""
     if group[0].kind in UNHOSTED:
-        return [(spec, spec) for spec in group]
+        offered = {spec.name for spec in registry.offered}
+        return [(spec, spec) for spec in group if spec.name in offered] or None
     if found := _same(registry.offered, group):
         return found
     hosted, tried = registry.hosted, [each.spec for each in registry.known.values()]

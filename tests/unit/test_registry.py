@@ -219,6 +219,18 @@ def test_a_person_has_the_place_of_no_worker() -> None:
     assert reg.folded(asked, [said]).pending == said, "it is tried, though the person was there"
 
 
+def test_a_person_may_have_another_name() -> None:
+    anna = WorkerSpec(name="anna", kind="person", adapter="person")
+    before = told(EMPTY, tool("a"), anna, tool("b"))
+    berta = msgspec.structs.replace(anna, name="berta")
+    said = reg.change(before, Pool((tool("a"), berta, tool("b"))), at=9)
+    assert said is not None
+    assert said.events == (
+        WorkerRegistered(spec=berta, replaces="anna"),
+        ChangeAdmitted(change=said.n),
+    )
+
+
 def test_one_change_is_tried_at_a_time() -> None:
     said = reg.change(EMPTY, Pool((tool("a"),)), at=1)
     assert said is not None
