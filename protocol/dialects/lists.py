@@ -167,7 +167,8 @@ def _arguments(subtask: str, worker: WorkerSpec | None) -> dict[str, Json]:
 
 
 def _subtask(arguments: dict[str, Json], worker: WorkerSpec | None) -> str:
-    text = arguments.get(text_parameter(worker)) if len(arguments) == 1 else None
+    parameter = text_parameter(worker)
+    text = arguments.get(parameter) if parameter and len(arguments) == 1 else None
     if isinstance(text, str) and shared.json_object(text) is None:
         return text
     return compact(arguments)

@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from protocol.actions import Pool, WorkerSpec
@@ -75,6 +75,7 @@ def test_calls_and_answers_survive(dialect: Dialect, naming: Naming, decision: D
 
 @each_naming
 @given(decision=plans() | st.just(Decision(last_answers=True)))
+@example(decision=Decision(calls=(PlannedCall("table", {"": ""}),), last_answers=True))
 def test_plans_survive(naming: Naming, decision: Decision) -> None:
     spec = policy("lists", naming)
     assert parse(spec, render(spec, decision, POOL), POOL) == decision
