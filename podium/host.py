@@ -51,6 +51,13 @@ READY_S: Final = 180.0
 STATS_S: Final = 0.3
 """Seconds in which actors answer for themselves."""
 
+GONE_LOOK_S: Final = 1.0
+"""Seconds between two looks whether a deployment is still hosted."""
+
+GONE_LOOKS: Final = 3
+"""Looks in a row that find it hosted by nobody, after which it has ended: enough time to start it
+again by `podium down && podium up` without those noticing who wait for its runs."""
+
 DOWN_S: Final = 60.0
 """Seconds that a deployment may take to hand everything back and end."""
 
@@ -86,6 +93,13 @@ class Host:
     async def foreign(self) -> Foreign:
         """What stands on the broker and belongs to nobody."""
         return await foreign(JetStreamLog(self.broker))
+
+    async def gone(self) -> None:
+        """Return when nobody hosts this folder any more."""
+        missing = 0
+        while missing < GONE_LOOKS:
+            await asyncio.sleep(GONE_LOOK_S)
+            missing = 0 if _held(self.config.path() / LOCK) else missing + 1
 
     async def settings(self) -> Settings | None:
         """What the broker's servers really do."""

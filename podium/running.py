@@ -5,6 +5,7 @@ from pathlib import Path
 
 from podium import policyfile, poolfile
 from podium.config import Config, load
+from podium.gone import unless_gone
 from podium.host import Host
 from podium.pools import OFFLINE
 from podium.rows import Result
@@ -47,7 +48,8 @@ async def run_async(
     allowed = budget or chosen.budget.over(loaded.budget.over(Budget()))
     async with Host.open(chosen, loaded.also(ours)) as host:
         run = await host.client.submit(task, loaded.pool, spec, allowed)
-        return await host.client.result(run)
+        again = f"start a deployment, and it goes on: podium up   or: podium run --continue {run}"
+        return await unless_gone(host, host.client.result(run), f"run {run}", again)
 
 
 def run(

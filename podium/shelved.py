@@ -131,6 +131,9 @@ class ShelfHost:
         """See `Hosted`: nobody is at work."""
         return []
 
+    async def gone(self) -> None:
+        """See `Hosted`: nobody hosts it."""
+
     async def settings(self) -> "Settings | None":
         """See `Hosted`: there is no broker."""
         return None

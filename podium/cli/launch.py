@@ -12,6 +12,7 @@ from podium.cli.follow import Follower, done, failure_hints
 from podium.cli.interrupts import EXIT_INTERRUPTED, Interrupts
 from podium.cli.output import Output
 from podium.cli.world import current
+from podium.gone import unless_gone
 from podium.render import tree
 from podium.render_text import duration, money
 from podium.resting import pause_error, paused
@@ -89,7 +90,7 @@ class Launch:
         begin: "Callable[[Client], Awaitable[list[str]]]",
         interrupts: Interrupts,
     ) -> int:
-        stopping = self._starting()
+        stopping, attached = self._starting(), self.attached
         try:
             async with self.deployments.open(self.config, pool) as host:
                 self.begun = await begin(host.client)
@@ -97,8 +98,9 @@ class Launch:
                 for run in self.begun:
                     self._launched(run)
                 # Told before the servers are stopped: the answer is what was waited for.
-                code = await self._followed(host.client, interrupts)
-                if code != EXIT_INTERRUPTED and not self.attached:
+                followed = self._followed(host.client, interrupts)
+                code = await unless_gone(host, followed, self._runs(), self._again(attached))
+                if code != EXIT_INTERRUPTED and not attached:
                     self.output.hint("to begin at once next time: podium up")
                 return code
         finally:
@@ -132,13 +134,23 @@ class Launch:
             trace = trace_id(run)
             self.output.json({"launch": {"run_id": run, "view_url": None, "trace_id": trace}})
 
+    def _runs(self) -> str:
+        return f"run {self.begun[0]}" if len(self.begun) == 1 else f"{len(self.begun)} runs"
+
+    def _again(self, attached: bool) -> str:
+        """How what was begun goes on when the deployment has ended under it."""
+        run = self.begun[0]
+        if attached:
+            return f"start it as before, and it goes on: podium up   then: podium runs watch {run}"
+        return f"go on with it: podium run --continue {run}"
+
     def farewell(self) -> str:
         """What is said at Ctrl-C."""
         if not self.begun:
             return "stopping; no run has begun"
         first = self.begun[0]
         one = len(self.begun) == 1
-        runs = f"run {first}" if one else f"{len(self.begun)} runs"
+        runs = self._runs()
         if self.attached:
             goes = "goes" if one else "go"
             return f"{runs} {goes} on without you\nwatch it: podium runs watch {first}"

@@ -41,6 +41,10 @@ class Hosted(Protocol):
         """What each actor says of itself: ``actor``, ``kind``, ``counts``, and more."""
         ...
 
+    async def gone(self) -> None:
+        """Return when nobody hosts any more what was opened."""
+        ...
+
     async def settings(self) -> "Settings | None":
         """What the broker's servers really do; None where there is no broker."""
         ...

@@ -3,6 +3,7 @@
 Every command runs in an event loop of its own, and so does what it hosts; log and queues stay.
 """
 
+import asyncio
 import contextlib
 import io
 from collections.abc import AsyncIterator, Callable
@@ -99,7 +100,7 @@ class MemoryHost:
             redactor=Redactor(config.redact),
             registry=deployments.registry,
         )
-        self._registry = deployments.registry
+        self._registry, self._deployments = deployments.registry, deployments
         self._bus, self._ledger, self._config = bus, deployments.ledger, config
 
     @property
@@ -122,6 +123,11 @@ class MemoryHost:
         return await applied(
             self._registry, pool, renewed, by="tester", woken=self._registry.listen, dry_run=dry_run
         )
+
+    async def gone(self) -> None:
+        """See `Hosted`."""
+        if not self._deployments.lost:
+            await asyncio.Event().wait()
 
     async def settings(self) -> Settings | None:
         """See `Hosted`."""
@@ -159,6 +165,8 @@ class MemoryDeployments:
         self.tasks = MemoryQueue(consumers_of("tasks"))
         self.registry = Registering()
         self.up_record: Record | None = None
+        self.lost = False
+        """Whether nobody hosts it any more."""
         self.failure: Exception | None = None
         """What comes of every attempt to connect."""
 

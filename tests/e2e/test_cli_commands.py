@@ -205,6 +205,18 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(shell: Shell, tmp_path: P
     assert shell("run", "--continue", row["run"]).code == 1
 
 
+@pytest.mark.parametrize("standing", [False, True])
+def test_a_deployment_that_dies_under_a_run_is_noticed(shell: Shell, standing: bool) -> None:
+    if standing:
+        shell("up")
+    shell.deployments.lost = True
+    launch, said = shell("run", CHAD, "--json").lines()
+    run = launch["launch"]["run_id"]
+    assert said["error"]["kind"] == "unreachable"
+    assert f"nobody works on run {run}" in said["error"]["message"]
+    assert said["error"]["next"] == ("podium up" if standing else f"podium run --continue {run}")
+
+
 def test_flags_environment_and_file_configure(shell: Shell, tmp_path: Path) -> None:
     (tmp_path / "podium.toml").write_text("shards = 2\n[budget]\nrounds = 4\n")
     shell.environment["PODIUM_LEASE_S"] = "5"

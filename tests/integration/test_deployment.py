@@ -98,11 +98,15 @@ async def test_a_killed_driver_and_daemon_leave_no_process_behind(tmp_path: Path
     deployment = Deployment(tmp_path / "podium", POOL)
     try:
         await deployment.up()
-        left = of_deployment(deployment.folder)
-        cluster = deployment.cluster()
-        await kill(deployment.daemon())
-        await kill(cluster)
-        began = time.monotonic()
+        async with Host.open(deployment.config, deployment.pool) as there:
+            gone = asyncio.create_task(there.gone())
+            left = of_deployment(deployment.folder)
+            cluster = deployment.cluster()
+            assert not gone.done()
+            await kill(deployment.daemon())
+            await kill(cluster)
+            began = time.monotonic()
+            await asyncio.wait_for(gone, ORPHANS_LIMIT_S)
         for pid in left:
             await ended(pid, ORPHANS_LIMIT_S - (time.monotonic() - began))
         assert of_deployment(deployment.folder) == {}
