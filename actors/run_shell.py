@@ -15,6 +15,7 @@ from actors.effects import Effects
 from actors.ports import EndpointPolicy, InstantPolicy, Policy
 from actors.queues import Delivery
 from actors.waking import at_hand
+from actors.workers.outcomes import describe
 from protocol.actions import Json, Report
 from protocol.codec import decode_value, digest
 from protocol.commands import (
@@ -495,5 +496,5 @@ def _decided(decide: Callable[[View], Reply], shown: View) -> Reply:
         return decide(shown)
     except Exception as error:
         logger.exception("run %s: its policy raised", shown.run)
-        text = f"the policy raised {type(error).__name__}: {error}"[:MAX_DETAIL_CHARS]
+        text = f"the policy raised {describe(error)}"[:MAX_DETAIL_CHARS]
         return Reply(status="EXEC_ERR", error=text, retry=False)

@@ -2,6 +2,7 @@
 
 from actors.waking import wakes
 from podium.render import RunTree
+from protocol.decisions import asked
 from protocol.errors import Busy, PodiumError, Unreachable
 from replay.chain import RunLog
 
@@ -16,9 +17,13 @@ def pause_error(run: RunTree) -> PodiumError:
     """What is said of a run that has paused instead of ending."""
     match run.paused:
         case "policy_unavailable":
+            own = asked(run.policy).startswith("python:")
+            anew = (
+                " (podium down, podium up where a deployment stands: it keeps what it has loaded)"
+            )
             return Unreachable(
                 f"run {run.run} is paused: its policy {run.policy} can't be asked: {run.detail}",
-                hint=f"mend that, then: podium runs resume {run.run}",
+                hint=f"mend that{anew if own else ''}, then: podium runs resume {run.run}",
             )
         case "budget":
             return Busy(

@@ -217,6 +217,32 @@ def test_a_deployment_that_dies_under_a_run_is_noticed(shell: Shell, standing: b
     assert said["error"]["next"] == ("podium up" if standing else f"podium run --continue {run}")
 
 
+ASK = '[[worker]]\nname = "ask"\nadapter = "person"\n'
+
+RAISING = """
+import podium
+
+class Policy:
+    spec = podium.PolicySpec(name="python:raising_policy:Policy")
+
+    def decide(self, view):
+        raise ValueError("boom")
+"""
+
+
+def test_a_policy_that_raises_is_told_with_its_line_and_how_it_is_loaded_again(
+    shell: Shell, tmp_path: Path
+) -> None:
+    (tmp_path / "raising_policy.py").write_text(RAISING)
+    pool = tmp_path / "pool.toml"
+    pool.write_text('[pool]\npolicy = "python:raising_policy:Policy"\n' + ASK)
+    launch, said = shell("run", "--pool", str(pool), CHAD, "--json").lines()
+    run = launch["launch"]["run_id"]
+    assert "the policy raised ValueError: boom (at raising_policy.py:8)" in said["error"]["message"]
+    assert "podium down, podium up" in said["error"]["hint"]
+    assert said["error"]["next"] == f"podium runs resume {run}"
+
+
 def test_flags_environment_and_file_configure(shell: Shell, tmp_path: Path) -> None:
     (tmp_path / "podium.toml").write_text("shards = 2\n[budget]\nrounds = 4\n")
     shell.environment["PODIUM_LEASE_S"] = "5"
