@@ -102,7 +102,7 @@ class ProgramActor:
         except (Unreachable, TimedOut, Busy):  # Ray tries again
             raise
         except PodiumError as error:  # trying again won't help: be there, and say why
-            self._failed = f"{error.message} {error.hint}".strip()
+            self._failed = error.whole()
             logger.error("actor %s can't work: %s", declared.name, self._failed)
         own_process()
 

@@ -6,6 +6,7 @@ unknown key is an error that names its path. `Loaded.origins` says where each va
 """
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -308,6 +309,8 @@ def leaves(table: Mapping[str, Any], above: str = "") -> list[tuple[str, Any]]:
 
 def cure(error: str, kind: type[msgspec.Struct]) -> str:
     """What to do about a `msgspec.ValidationError`: the keys that are known where one isn't."""
+    if missing := re.search("missing required field `(?P<key>[^`]+)`", error):
+        return f"Add to it: {missing['key']} = …"
     if "unknown field" not in error:
         return "Change that value."
     path = error.rpartition("`$")[2].strip("`") if "- at `$" in error else ""

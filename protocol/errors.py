@@ -55,6 +55,15 @@ class PodiumError(Exception):
         self.message = message
         self.hint = hint
 
+    def whole(self) -> str:
+        """What happened and what to do next, as one text."""
+        if not (self.message and self.hint):
+            return self.message or self.hint
+        if "\n" in self.message:
+            return f"{self.message}\n{self.hint}"
+        ended = self.message.endswith((".", "!", "?", ":", ";"))
+        return f"{self.message}{' ' if ended else '; '}{self.hint}"
+
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (type(self), self.message, self.hint))
 

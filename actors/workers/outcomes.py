@@ -15,6 +15,9 @@ from protocol.errors import PodiumError
 from protocol.limits import MAX_DETAIL_CHARS
 from protocol.redaction import Redactor, well_known
 
+FROZEN: Final = "<frozen "
+"""What the names of the files begin with that are part of Python itself: nobody can open one."""
+
 leaving: Final[ContextVar[Redactor | None]] = ContextVar("leaving", default=None)
 """What takes secrets out of the texts of the attempt that is worked on: before one is cut, since
 half a secret is known to nobody any more."""
@@ -51,9 +54,7 @@ def failure(status: Status, fault: Fault, text: str, spend: Spend = NOTHING) -> 
 
 def unable(error: PodiumError) -> Outcome:
     """The outcome of an attempt that its worker could not make, and the cure."""
-    between = "\n" if "\n" in error.message else " "
-    text = f"{error.message}{between}{error.hint}".strip()
-    return failure("EXEC_ERR", "infrastructure", text)
+    return failure("EXEC_ERR", "infrastructure", error.whole())
 
 
 def clean(text: str) -> str:
@@ -71,7 +72,10 @@ def describe(error: BaseException) -> str:
     except Exception:
         text = "(its text could not be made)"
     named = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, SyntaxError) and error.filename:
+        return named  # its text has the place, and it was raised where the file was read
+    every = traceback.extract_tb(error.__traceback__)
+    frames = [each for each in every if not each.filename.startswith(FROZEN)]
     if not frames:
         return named
     return f"{named} (at {Path(frames[-1].filename).name}:{frames[-1].lineno})"

@@ -14,6 +14,7 @@ import pytest
 
 from actors.ports import Attempt, Outcome
 from actors.workers import FunctionAdapter, cancelled, spec_of, tool
+from actors.workers.function import find
 from protocol.actions import Json, Spend
 from protocol.errors import InvalidData, NotFound
 from protocol.limits import MAX_DETAIL_CHARS
@@ -313,6 +314,16 @@ def test_an_address_that_leads_nowhere_says_so(adapter: str, error: type[Excepti
     spec = msgspec.structs.replace(spec_of(unmarked), adapter=adapter)
     with pytest.raises(error):
         FunctionAdapter(spec)
+
+
+def test_a_module_that_is_no_python_is_named_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "podium_test_unclosed.py").write_text("A = 1\nB = (\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InvalidData, match=r"\(podium_test_unclosed.py, line 2\)") as error:
+        find("function:podium_test_unclosed:f")
+    assert "frozen" not in error.value.message
 
 
 def test_a_module_that_breaks_is_no_missing_module(

@@ -176,6 +176,7 @@ def test_a_service_that_is_not_there_costs_nothing(tmp_path: Path) -> None:
         pass
     outcome = ran(tmp_path, service, price_usd=1)
     assert kinds(outcome) == ("EXEC_ERR", "infrastructure")
+    assert f"op can't be asked at {service.root}/v1: ConnectError: " in outcome.value
     assert outcome.spend == Spend()
 
 

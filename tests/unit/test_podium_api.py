@@ -65,3 +65,16 @@ def test_help_loads_neither_servers_nor_clients() -> None:
         f"print(code, [m for m in {heavy} if m in sys.modules])"
     )
     assert python(code).splitlines()[-1] == "0 []"
+
+
+@pytest.mark.parametrize(
+    ("message", "hint", "whole"),
+    [
+        ("it has no template", "publish a whole one", "it has no template; publish a whole one"),
+        ("It has none.", "Write one.", "It has none. Write one."),
+        ("several\nlines", "Mend them.", "several\nlines\nMend them."),
+        ("it is gone", "", "it is gone"),
+    ],
+)
+def test_an_error_as_one_text(message: str, hint: str, whole: str) -> None:
+    assert errors.PodiumError(message, hint=hint).whole() == whole

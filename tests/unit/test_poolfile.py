@@ -176,6 +176,11 @@ def test_every_adapter(tmp_path: Path) -> None:
             "Change",
         ),
         ("[budget]\nrounds = -1", "`$.budget.rounds`", "Change"),
+        (
+            '[[worker]]\nadapter = "python"',
+            "field `name` - at `$.worker[0]`",
+            "Add to it: name = …",
+        ),
         ("[pool", "is no TOML: ", "line"),
         ('[pool]\nname = "empty"', "the pool has no workers", "[[worker]]"),
     ],

@@ -29,6 +29,7 @@ from actors.workers.outcomes import failure, redacted, unable
 from actors.workers.trust import trusted
 from protocol.actions import MICRO, NOTHING, Json, Spend, WorkerSpec
 from protocol.errors import InvalidData, NotFound, PodiumError
+from replay.address import shown
 
 if TYPE_CHECKING:
     from httpx2 import AsyncClient, Response
@@ -171,7 +172,8 @@ class OperationAdapter:
             )
         except (httpx2.HTTPError, httpx2.StreamError, ValueError) as error:
             said = redacted(str(error))
-            text = f"{where} can't be asked: {type(error).__name__}: {said}. Is its server there?"
+            at, kind = shown(endpoint.base), type(error).__name__
+            text = f"{where} can't be asked at {at}: {kind}: {said}. Is its server there?"
             return failure("EXEC_ERR", "infrastructure", text, self._spend_of(error))
 
     async def _sent(self, endpoint: "_Endpoint", request: Written) -> Outcome:
