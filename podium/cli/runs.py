@@ -102,6 +102,7 @@ def _table(page: list["RunRow"], output: Output) -> Any:
     now = output.world.now()
     paid = any(row.spent.cost for row in page)
     forks = any(row.forked_from for row in page)
+    below = any(row.parent for row in page)
     rows = []
     for row in page:
         took = duration((row.ended or now) - row.started) if row.started else ""
@@ -109,10 +110,12 @@ def _table(page: list["RunRow"], output: Output) -> Any:
         cells = [row.run, status_of(row), begun, took, str(row.rounds), str(row.calls)]
         cells += [money(row.spent.cost)] if paid else []
         cells += [row.forked_from] if forks else []
+        cells += [row.parent] if below else []
         rows.append([*cells, one_line(row.task or row.detail)])
     heads = ["run", "status", "began>", "took>", "rounds>", "attempts>"]
     heads += ["cost>"] if paid else []
     heads += ["forked from"] if forks else []
+    heads += ["child of"] if below else []
     return table([*heads, "task"], rows, "task", cut=output.console().width)
 
 

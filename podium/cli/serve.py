@@ -220,7 +220,7 @@ class _Serve:
 
     async def _serve(self, there: "socket.socket", interrupts: Interrupts) -> None:
         from podium.serve.app import make
-        from podium.serve.offered import offered
+        from podium.serve.offered import offered, places
         from podium.serve.runs import Runs
 
         only_here = local(self.listening.host)
@@ -230,15 +230,21 @@ class _Serve:
             url = self.listening.url or root_of(there)
             routes, beside = offered(runs, url, tokens=bool(self.tokens))
             app = make(runs, tokens=self.tokens, only_here=only_here, routes=routes)
-            self._announce(url_of(there))
+            self._announce(url_of(there), places(url))
             await answer(app, runs, there, interrupts.asked, beside=beside)
 
-    def _announce(self, url: str) -> None:
+    def _announce(self, url: str, places: dict[str, str]) -> None:
         models = list(self.orchestras.models)
         if self.output.as_json:
-            self.output.json({"serving": {"url": url, "models": models}})
+            self.output.json({"serving": {"url": url, "models": models, **places}})
             return
         self.output.text(f"serving {', '.join(models)} at {url}")
+        if "mcp" in places:
+            self.output.hint(f"as tools of MCP: {places['mcp']}")
+        if "a2a" in places:
+            self.output.hint(
+                f"{models[0]} as an A2A agent: {places['a2a']} (its card: {places['card']})"
+            )
         if not self.tokens:
             self.output.hint("whoever is on this machine may ask; any api_key will do")
         self.output.hint("stop it: Ctrl-C")

@@ -6,9 +6,9 @@ from cyclopts import Parameter
 
 from podium.cli.options import COMMON, Common
 from podium.cli.output import Output, iso
-from podium.cli.source import moment, run_log
+from podium.cli.source import moment, names_event, run_log
 from podium.render_text import one_line
-from protocol.errors import NotFound
+from protocol.errors import NotFound, Usage
 
 SOME: Final = 12
 """Names that an error lists of what there is."""
@@ -18,7 +18,13 @@ def state(
     run: str,
     /,
     *,
-    at: Annotated[int | None, Parameter(help="The event after which; the last by default.")] = None,
+    at: Annotated[
+        str | None,
+        Parameter(
+            help="The event after which: its number; a call (2-0), for the event before it is "
+            "made; or end, where a fork goes on. The last event by default."
+        ),
+    ] = None,
     path: Annotated[str, Parameter(help="Only a part of it, such as calls.1-0.")] = "",
     content: Annotated[bool, Parameter(help="Show what agents wrote.")] = False,
     common: Common = COMMON,
@@ -31,15 +37,21 @@ def state(
         Its id, or the beginning of it; RUN@57 is the same as RUN --at 57.
     """
     from podium.shown import lines, state_lines
+    from replay import forks
     from replay.differences import part, tree
     from replay.film import Film
     from replay.history import reports
 
     output = Output(common.json)
-    run, at = moment(run, at)
-    log = run_log(common, run, until=None if content else at)
+    named = at if at is not None and not at.isdecimal() else None
+    if named is not None and names_event(run):
+        raise Usage(f"{run} and --at {at} are two events.", hint="Name one of them.")
+    run, event = moment(run, None if at is None or named is not None else int(at))
+    log = run_log(common, run, until=None if content or named is not None else event)
     film = Film(log)
-    number = len(film) if at is None else at
+    number = len(film) if event is None else event
+    if named is not None:
+        number = forks.moment(log, named)
     entry = film.entry(number)
     found, known = film.state(number), reports(log)
     if not output.as_json and not path:

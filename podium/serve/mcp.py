@@ -101,10 +101,11 @@ def make(models: Mapping[str, Model], ready: Ready) -> "MCPServer":
     from mcp.server.mcpserver.exceptions import ToolError
     from mcp_types import ToolAnnotations
 
+    from podium.cli.app import version
     from podium.cli.options import Status
     from podium.cli.runs import row_json, status_of
 
-    server = MCPServer("podium", instructions=INSTRUCTIONS, log_level="WARNING")
+    server = MCPServer("podium", instructions=INSTRUCTIONS, version=version(), log_level="WARNING")
     reads = ToolAnnotations(read_only_hint=True)
     first = next(iter(models))
 

@@ -36,6 +36,20 @@ def offered(runs: Runs, url: str, *, tokens: bool) -> "tuple[list[BaseRoute], li
     return routes, services
 
 
+def places(url: str) -> dict[str, str]:
+    """Where that is, by what it is: ``mcp``, ``a2a`` and ``card``.
+
+    Args:
+        url: Where clients reach the server, without a path.
+    """
+    found = {"mcp": f"{url}{mcp.PATH}"} if mcp.installed() else {}
+    if find_spec("a2a") is not None:
+        from a2a.utils.constants import AGENT_CARD_WELL_KNOWN_PATH
+
+        found |= {"a2a": f"{url}{A2A_PATH}", "card": f"{url}{AGENT_CARD_WELL_KNOWN_PATH}"}
+    return found
+
+
 def _agent(runs: Runs, url: str, tokens: bool) -> "list[BaseRoute]":
     from starlette.routing import Mount
 

@@ -355,6 +355,9 @@ def test_a_run_whose_child_failed_names_the_child(atlas: Atlas) -> None:
     rows = atlas.shell("runs", "--json").json()["rows"]
     (child,) = [row["run"] for row in rows if row["parent"] == run]
     assert error["next"] == f"podium rerun {child}"
+    heads, *lines = atlas.shell("runs").out.splitlines()
+    assert "child of" in heads
+    assert [run in line.split()[1:] for line in lines] == [row["run"] == child for row in rows]
     again = atlas.done("rerun", child, "--pool", pool)
     assert again["answer"] == "1 failed"
     assert atlas.shell("diff", run, child, "--json").code == 3

@@ -77,6 +77,9 @@ def serving(folder: Path, *arguments: str, **environment: str) -> tuple[dict[str
 def test_the_shipped_pool_is_a_model(tmp_path: Path) -> None:
     told, (said,) = serving(tmp_path)
     assert told["models"] == ["offline"]
+    root = told["url"].removesuffix("/v1")
+    assert (told["mcp"], told["a2a"]) == (f"{root}/mcp", f"{root}/a2a")
+    assert told["card"] == f"{root}/.well-known/agent-card.json"
     assert said.model == "offline"
     assert "Chad" in said.choices[0].message.content
 

@@ -15,6 +15,7 @@ from mcp.client.client import Client
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
+from podium.cli.app import version
 from podium.serve.mcp import make
 from podium.serve.models import Model
 from podium.serve.runs import Runs
@@ -49,6 +50,8 @@ async def test_an_orchestra_is_a_tool() -> None:
     async with served() as server, session(server) as client:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
         assert set(tools) == {"ask", "runs", "show"}
+        assert client.server_info is not None
+        assert client.server_info.version == version()
         assert "'orchestra': tool, sub" in (tools["ask"].description or "")
         said = await client.call_tool("ask", {"task": "Do it.", "inputs": {"year": 2026}})
         assert not said.is_error
