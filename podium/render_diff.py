@@ -19,6 +19,9 @@ other."""
 AGENTS: Final = frozenset({"task", "arguments", "value", "answer"})
 """What agents and users wrote: shown on demand."""
 
+SET: Final = frozenset({"task", "pool", "policy", "budget"})
+"""What a run began with: told place by place."""
+
 NAMES: Final = {
     "rejections": "replies that were rejected",
     "order": "what it waited for",
@@ -60,10 +63,12 @@ def first_words(diff: Diff, *, content: bool) -> str:
     name = NAMES.get(first.what, first.what)
     if first.what in AGENTS and not content:
         return f"first difference: {where}: {name} {_at(first)}"
-    one, other = _text(first, first.a), _text(first, first.b)
+    (part, one, other), *others = _parts(first)
+    name += f" {part}" if part else ""
+    more = f", and {len(others)} more of the {first.what}" if others else ""
     return (
         f"first difference: {where}: {name}: {one}{_event(first.event_a)} "
-        f"against {other}{_event(first.event_b)}"
+        f"against {other}{_event(first.event_b)}{more}"
     )
 
 
@@ -79,6 +84,28 @@ def _at(found: Difference) -> str:
 
 def _event(number: int) -> str:
     return f" (event {number})" if number != NEVER else ""
+
+
+def _parts(found: Difference) -> list[tuple[str, str, str]]:
+    """Each place in which they differ, with what is there in either: a pool's workers, say."""
+    if found.what not in SET:
+        return [("", _text(found, found.a), _text(found, found.b))]
+    return [(path, _set(a), _set(b)) for path, a, b in _leaves(found.a, found.b)]
+
+
+def _leaves(a: Json, b: Json, path: str = "") -> Iterator[tuple[str, Json, Json]]:
+    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys() and a:
+        for key in a:
+            yield from _leaves(a[key], b[key], f"{path}.{one_line(key)}" if path else one_line(key))
+    else:
+        yield path, a, b
+
+
+def _set(value: Json) -> str:
+    """What was set; a whole worker is told by what it is."""
+    if isinstance(value, dict) and "adapter" in value:
+        return one_line(str(value["adapter"] or value.get("kind")), CELL_CHARS)
+    return one_line(value_text(value), CELL_CHARS)
 
 
 def _text(found: Difference, value: Json) -> str:
@@ -114,13 +141,20 @@ def _workers(names: list[str]) -> str:
 
 def rows(diff: Diff, *, content: bool) -> list[Row]:
     """The table's lines: all rounds, those that are the same on one line each."""
-    found = [_row(each, content) for each in diff.head]
+    found = [row for each in diff.head for row in _head(each, content)]
     for step in diff.steps:
         found += _step(step, content)
     for each in diff.end:
         name = TOTALS.get(each.what, each.what)
         found.append(_row(each, content)._replace(label=name))
     return found
+
+
+def _head(found: Difference, content: bool) -> list[Row]:
+    if found.what in AGENTS and not content:
+        return [_row(found, content)]
+    mark = "≠" if found.counts else ""
+    return [Row(mark, f"{found.what} {path}".rstrip(), a, b) for path, a, b in _parts(found)]
 
 
 def _row(found: Difference, content: bool, indent: str = "") -> Row:
@@ -184,7 +218,7 @@ def picture(diff: Diff, *, content: bool, width: int) -> RenderableType:
 def _beside(diff: Diff, lines: list[Row]) -> Table:
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     made.add_column("", no_wrap=True)
-    made.add_column("", no_wrap=True, max_width=40, overflow="ellipsis")
+    made.add_column("", max_width=40, overflow="fold")
     made.add_column(diff.a, overflow="fold", ratio=1)
     made.add_column(diff.b, overflow="fold", ratio=1)
     for row in lines:

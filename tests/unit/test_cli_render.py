@@ -3,6 +3,7 @@
 import io
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,12 +16,12 @@ from podium.render_rich import run_picture, table
 from podium.render_text import ago, clean, count, duration, money, one_line, value_text
 from protocol.actions import Spend
 from protocol.budgets import Budget
-from protocol.decisions import Reply
+from protocol.decisions import PolicySpec, Reply
 from protocol.subjects import child_id
 from replay.chain import RunLog
-from replay.diff import diff
+from replay.diff import ABSENT, diff
 from tests.logs import log_of
-from tests.runs import RUN, Driver, answer, begin, failure, plan, planned, started
+from tests.runs import RUN, TOOL, Driver, answer, begin, failure, plan, planned, started
 from tests.unit.test_forks import FORK, forked, joined
 
 WIDTH = 100
@@ -355,6 +356,22 @@ def beside(a: Any, b: Any, *, width: int, content: bool = True) -> str:
     console = Console(file=stream, width=width, no_color=True)
     console.print(diff_picture(found, content=content, width=width))
     return stream.getvalue()
+
+
+def test_what_two_pools_and_policies_differ_in_is_told_place_by_place() -> None:
+    base = started(planned(n=1))
+    longer = msgspec.structs.replace(TOOL, wait_ms=9, hedge=True)
+    pool = type(base.state.pool)((longer, *base.state.pool.workers[1:-1]))
+    other = started(planned(n=1), pool=pool, policy=PolicySpec(name="another"))
+    lines = [line.split() for line in beside(base, other, width=140).splitlines()]
+    assert ["≠", "pool", "tool.wait_ms", f"{TOOL.wait_ms:,}", "9"] in lines
+    gone = base.state.pool.workers[-1]
+    assert ["≠", "pool", gone.name, gone.kind, ABSENT] in lines
+    assert ["≠", "policy", "name", base.state.policy.name, "another"] in lines
+    (first,) = (line for line in beside(base, other, width=200).splitlines() if "first" in line)
+    assert "{" not in first
+    assert first.endswith("more of the pool")
+    assert "pool" in beside(base, other, width=80)
 
 
 def test_two_runs_side_by_side_or_one_below_the_other() -> None:
