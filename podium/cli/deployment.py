@@ -89,12 +89,16 @@ def status(*, common: Common = COMMON) -> int:
         return 0
     rows = asyncio.run(_stats(config))
     from podium.render_rich import table
+    from podium.standing_words import busy, did
 
-    lines = [[row["kind"], row["actor"], row["busy"], row["did"]] for row in map(_line, rows)]
+    lines = [
+        [str(row.get("kind", "")), str(row.get("actor", "")), busy(row), did(row)] for row in rows
+    ]
     counts = {"actors": len(rows)}
     output.read(
         rows, table(["kind", "actor", "now", "so far"], lines, wide="so far"), counts=counts
     )
+    output.hint("a run that is paused is with no actor: podium runs --status paused")
     if standing is not None:
         stands = duration(output.world.now() - standing.since)
         output.hint(
@@ -108,16 +112,3 @@ async def _stats(config: "Config") -> list[dict[str, Any]]:
     async with current().deployments.connect(config) as host:
         rows = await host.stats()
     return sorted(rows, key=lambda row: (str(row.get("kind")), str(row.get("actor"))))
-
-
-def _line(row: dict[str, Any]) -> dict[str, str]:
-    """An actor's own words, as a line."""
-    counts = row.get("counts") or {}
-    known = ("actor", "kind", "counts", "worker")
-    busy = ", ".join(f"{value} {key}" for key, value in row.items() if key not in known)
-    return {
-        "kind": str(row.get("kind", "")),
-        "actor": str(row.get("actor", "")),
-        "busy": busy,
-        "did": ", ".join(f"{value} {key}" for key, value in sorted(counts.items())),
-    }

@@ -96,6 +96,7 @@ def test_a_standing_deployment(typist: Typist) -> None:
     assert "Chad" in out
     run = typist.json("run", "--detach", "How large is Peru?")["launch"]["run_id"]
     assert typist.json("runs", "watch", run)["done"]["outcome"] == "finished"
+    assert "0 runs at work" in typist("status")[0]
     kinds = [row["kind"] for row in typist.json("status")["rows"]]
     assert kinds.count("conductor") == 1
     assert kinds.count("worker") == 5
