@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from podium.cli.options import COMMON, HOSTING, Common, Hosting, load_pool
-from podium.cli.output import Output, iso
+from podium.cli.output import STARTING, Output, iso
 from podium.cli.world import Standing, current
 from podium.render_text import count, duration
 from protocol.errors import Conflict
@@ -42,11 +42,11 @@ def up(*, dry_run: DryRun = False, hosting: Hosting = HOSTING) -> int:
         await preflight(pool, loaded.config.policy or pool.policy, loaded.config.secrets.place())
         return await deployments.up(loaded.config, pool)
 
-    if output.lively():
-        with output.console(err=True).status("starting broker, Ray and workers …"):
-            standing = asyncio.run(start())
-    else:
+    stopping = output.working(STARTING, takes=True)
+    try:
         standing = asyncio.run(start())
+    finally:
+        stopping()
     detail = (
         f"a deployment of {count(workers, 'worker')} stands "
         f"(process {standing.pid}, {shown(standing.url)})"

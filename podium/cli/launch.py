@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from podium.cli.follow import Follower, done, failure_hints
 from podium.cli.interrupts import EXIT_INTERRUPTED, Interrupts
-from podium.cli.output import Output
+from podium.cli.output import STARTING, Output
 from podium.cli.world import current
 from podium.gone import unless_gone
 from podium.render import tree
@@ -120,14 +120,9 @@ class Launch:
 
     def _starting(self) -> Callable[[], None]:
         """Say that servers are starting; gives what ends that."""
-        if not self.output.lively():
-            return lambda: None
-        what = (
-            "attaching to the deployment" if self.attached else "starting broker, Ray and workers"
+        return self.output.working(
+            "attaching to the deployment" if self.attached else STARTING, takes=not self.attached
         )
-        status = self.output.console(err=True).status(f"{what} …")
-        status.start()
-        return status.stop
 
     def _launched(self, run: str) -> None:
         if self.output.as_json:

@@ -12,7 +12,7 @@ Every write of the command line goes through here, so that nothing reaches a ter
 
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 PLAIN_COLUMNS: Final = 200
 """Columns where the output is no terminal: nobody's lines are folded for a screen."""
+
+STARTING: Final = "starting broker, Ray and workers"
+"""What takes some seconds before a run begins."""
 
 _COMMAND: Final = (
     r"podium (?:run|runs|up|down|status|doctor|worker|config|replay|state|timeline|causes|effects"
@@ -88,6 +91,21 @@ class Output:
         """A line of talk."""
         self.world.stderr.write(clean(text) + "\n")
         self.world.stderr.flush()
+
+    def working(self, what: str, *, takes: bool) -> Callable[[], None]:
+        """Say what is being done; gives what ends that.
+
+        Args:
+            what: In words.
+            takes: Whether it takes seconds, so that it is said in a line where no picture moves.
+        """
+        if self.lively():
+            status = self.console(err=True).status(f"{what} …")
+            status.start()
+            return status.stop
+        if takes and not self.as_json:
+            self.say(f"{what} …")
+        return lambda: None
 
     def hint(self, text: str) -> None:
         """What could be done next."""

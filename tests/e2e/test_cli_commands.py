@@ -205,6 +205,14 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(shell: Shell, tmp_path: P
     assert shell("run", "--continue", row["run"]).code == 1
 
 
+def test_without_a_terminal_a_line_says_that_servers_start(shell: Shell) -> None:
+    began = "starting broker, Ray and workers …\n"
+    assert shell("run", CHAD).err.startswith(began)
+    assert began not in shell("run", CHAD, "--json").err
+    assert shell("up").err.startswith(began)
+    assert began not in shell("run", CHAD).err
+
+
 @pytest.mark.parametrize("standing", [False, True])
 def test_a_deployment_that_dies_under_a_run_is_noticed(shell: Shell, standing: bool) -> None:
     if standing:
