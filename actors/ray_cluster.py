@@ -13,10 +13,12 @@ import json
 import logging
 import os
 import select
+import shutil
 import socket
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import msgspec
@@ -67,6 +69,9 @@ claim none."""
 READ_BYTES: Final = 65_536
 """Bytes of the input that are read at a time: what a pipe holds."""
 
+LATEST: Final = "session_latest"
+"""Ray's link to the folder of the cluster that was started last."""
+
 SUPERVISOR: Final = "podium-supervisor"
 
 
@@ -97,7 +102,7 @@ def main() -> int:
     if not asked.address:
         threading.Thread(target=_end_with_ray, args=(leaving,), daemon=True).start()
     try:
-        _connect(asked)
+        session = _connect(asked)
     except (OSError, RuntimeError, RayError) as error:
         logger.exception("no cluster")
         _say({"error": f"{type(error).__name__}: {error}"[:MAX_DETAIL_CHARS]})
@@ -109,6 +114,8 @@ def main() -> int:
     with contextlib.suppress(Exception):
         ray.shutdown()
     descendants.kill()
+    if not code and session is not None:
+        _clear(session)
     return code
 
 
@@ -175,15 +182,16 @@ def _say(answer: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def _connect(asked: Asked) -> None:
+def _connect(asked: Asked) -> Path | None:
+    """Start or join a cluster. The folder that Ray keeps of one of our own."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options: dict[str, Any] = {"namespace": asked.namespace, "log_to_driver": False}
     if asked.address:
         _knock(asked.address)
         ray.init(address=asked.address, **options)
-        return
-    ray.init(
+        return None
+    context: Any = ray.init(
         address="local",  # else Ray joins whatever cluster somebody has started on this machine
         include_dashboard=False,
         num_cpus=len(asked.declared) + SPARE_CPUS,
@@ -191,6 +199,20 @@ def _connect(asked: Asked) -> None:
         object_store_memory=OBJECT_STORE_BYTES,
         **options,
     )
+    folder = context.address_info["session_dir"]
+    return Path(folder) if folder else None
+
+
+def _clear(session: Path) -> None:
+    """Remove what Ray has kept of a cluster that ended in order: nobody else ever does.
+
+    Ray puts no other link in the place of one that leads nowhere.
+    """
+    shutil.rmtree(session, ignore_errors=True)
+    latest = session.parent / LATEST
+    with contextlib.suppress(OSError):
+        if latest.is_symlink() and not latest.exists():
+            latest.unlink()
 
 
 def _knock(address: str) -> None:

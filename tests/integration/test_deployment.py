@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import psutil
 import pytest
 
 from podium import host
@@ -32,6 +33,17 @@ async def answers(there: Host, n: int) -> bool:
     async with asyncio.timeout(30):
         result = await there.client.result(run)
     return result.answer == str(chaos_pool.expected(n, rounds=1, child=True))
+
+
+def kept_by_ray(deployment: Deployment) -> Path:
+    """Ray's own folder of the deployment's cluster."""
+    option = "--session_dir="
+    (found,) = (
+        text.removeprefix(option)
+        for text in psutil.Process(deployment.raylet()).cmdline()
+        if text.startswith(option)
+    )
+    return Path(found)
 
 
 async def test_a_deployment_of_ones_own_works_and_leaves_nothing(tmp_path: Path) -> None:
@@ -64,8 +76,15 @@ async def test_a_standing_deployment_is_found_used_and_stopped(tmp_path: Path) -
             async with Host.open(deployment.config, other):
                 pass
         assert deployment.daemon() == record.pid, "whoever used it did not stop it"
+        session = kept_by_ray(deployment)
+        assert session.is_dir()
         assert await host.down(deployment.config)
         await deployment.nothing_left(limit_s=10)
+        assert not session.exists()
+        latest = session.parent / "session_latest"
+        assert not latest.is_symlink() or latest.readlink() != session, (
+            "Ray would put no other there"
+        )
         assert host.standing(deployment.config) is None
         assert not await host.down(deployment.config)
     finally:
