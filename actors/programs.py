@@ -136,6 +136,18 @@ def own_process() -> None:
     gc.set_threshold(GC_OBJECTS, 20, 100)
 
 
+def working_folder_last() -> None:
+    """Import from the working folder only what is nowhere else, unless ``PYTHONPATH`` names it.
+
+    Ray puts that of its driver before all others, and what lies there by chance is not the pool's.
+    It stays, since what is being developed may be installed from there.
+    """
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    named = {os.path.abspath(path) for path in paths if path}
+    here = {"", os.getcwd()} - named
+    sys.path.sort(key=lambda path: path in here)
+
+
 def now_ms() -> int:
     """Milliseconds since the epoch."""
     return time.time_ns() // 1_000_000
@@ -295,9 +307,7 @@ async def _model(declared: Declared) -> Program:
 async def _workers(declared: Declared) -> Program:
     for name, value in declared.variables.items():
         os.environ.setdefault(name, value)
-    for folder in declared.folders:
-        if folder not in sys.path:
-            sys.path.insert(0, folder)
+    sys.path[:] = (*declared.folders, *(path for path in sys.path if path not in declared.folders))
     redactor = Redactor(declared.redact)
     secrets = [Secrets.of(spec, redactor, declared.secrets) for spec in declared.specs]
     adapters = [

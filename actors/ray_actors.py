@@ -21,7 +21,16 @@ from actors.archiving import Archiving
 from actors.caretaker import Caretaker
 from actors.jetstream_queue import JetStreamQueue
 from actors.logs import log_to
-from actors.programs import Declared, Health, Program, known_to, now_ms, own_process, start
+from actors.programs import (
+    Declared,
+    Health,
+    Program,
+    known_to,
+    now_ms,
+    own_process,
+    start,
+    working_folder_last,
+)
 from actors.supervisor import PATIENCE_S, Supervisor
 from protocol import subjects
 from protocol.actions import WorkerSpec
@@ -92,6 +101,7 @@ class ProgramActor:
     """A conductor, or workers."""
 
     def __init__(self, encoded: bytes, log: str) -> None:
+        working_folder_last()
         declared = msgspec.json.decode(encoded, type=Declared)
         log_to(log, declared.name, declared.redact, known_to(declared))
         self._thread = LoopThread(declared.name)

@@ -75,6 +75,7 @@ class Cluster:
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
+                "-P",  # else the working folder goes before the pool's own
                 "-m",
                 "actors.ray_cluster",
                 stdin=asyncio.subprocess.PIPE,

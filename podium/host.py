@@ -352,6 +352,7 @@ async def _start(config: Config, pool: LoadedPool, *, tied: bool) -> asyncio.sub
     with (folder / LOG).open("ab") as log:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
+            "-P",  # else the working folder goes before the pool's own
             "-m",
             "podium.daemon",
             stdin=asyncio.subprocess.PIPE,

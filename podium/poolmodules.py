@@ -59,11 +59,10 @@ def own(name: str, folder: Path) -> None:
 
 
 def import_from(folder: Path) -> None:
-    """Let Python import from a folder, here and in the processes that are started from here."""
+    """Let Python import from a folder first, here and in processes that are started from here."""
     text = str(folder)
-    if text not in sys.path:
-        sys.path.insert(0, text)
-    paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    if text not in paths:
-        os.environ["PYTHONPATH"] = os.pathsep.join([text, *paths])
+    sys.path[:] = (text, *(path for path in sys.path if path != text))
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    others = (path for path in paths if path not in ("", text))
+    os.environ["PYTHONPATH"] = os.pathsep.join((text, *others))
     importlib.invalidate_caches()

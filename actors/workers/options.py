@@ -40,11 +40,12 @@ def beside(location: str, there: Callable[[Path], bool]) -> Path | None:
 
     Args:
         location: A full path, or one from the pool file's folder. That is among those that Python
-            imports from, wherever a worker works; the working folder goes before them.
+            imports from, wherever a worker works, and goes before the others; the working folder is
+            the last.
         there: Whether a path is what is looked for, such as ``Path.is_file``.
     """
     path = Path(os.path.expanduser(location))  # as it is, where there is no such user
     if path.is_absolute():
         return path if there(path) else None
-    folders = (Path.cwd(), *map(Path, sys.path))
+    folders = (*map(Path, sys.path), Path.cwd())
     return next((found for folder in folders if there(found := folder / path)), None)

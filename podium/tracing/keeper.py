@@ -102,6 +102,7 @@ class Keeper:
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
+                "-P",  # else the working folder goes before the pool's own
                 "-m",
                 "podium.tracing.live",
                 stdin=asyncio.subprocess.PIPE,

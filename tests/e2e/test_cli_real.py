@@ -33,6 +33,46 @@ async def country(name: str, fact: str) -> dict:
 '''
 
 
+WHERE: Final = '''
+import podium
+
+@podium.tool
+def bread() -> str:
+    """Where it is."""
+    return "bread of NAME"
+'''
+
+BAKERY: Final = """
+[pool]
+module = "bakery"
+policy = "python:thinker:Thinker"
+[[worker]]
+name = "papers"
+adapter = "shell"
+[worker.options]
+allow = ["ls"]
+folder = "papers"
+"""
+
+THINKER: Final = """
+import podium
+
+class Thinker:
+    spec = podium.PolicySpec(name="python:thinker:Thinker")
+
+    def decide(self, view: podium.View) -> podium.Reply:
+        seen = {item.call.id: item.value for turn in view.turns for item in turn.observations}
+        listed = podium.PlannedCall("papers", {"argv": ["ls"]})
+        decision = podium.Decision(calls=(podium.PlannedCall("bread", {}), listed))
+        if seen:
+            bread, papers = seen["1-0"], seen["1-1"]
+            decided = bakery.bread().split()[-1]
+            answer = f"decided {decided}, {bread}, papers of {papers['stdout'].strip()}"
+            decision = podium.Decision(answer=answer)
+        return podium.Reply(decision=decision, version="1")
+"""
+
+
 class Typist:
     """Types commands in a folder."""
 
@@ -120,6 +160,21 @@ def test_an_interrupted_run_goes_on(typist: Typist, tmp_path: Path) -> None:
     (tmp_path / "go").touch()
     out, _ = typist("run", "--pool", "pool.toml", "--continue", row["run"])
     assert "7 km²" in out
+
+
+def test_what_lies_beside_the_pool_file_goes_before_the_working_folder(tmp_path: Path) -> None:
+    for name in ("here", "there"):
+        (tmp_path / name / "papers").mkdir(parents=True)
+        (tmp_path / name / "papers" / name).touch()
+        (tmp_path / name / "bakery.py").write_text(WHERE.replace("NAME", name))
+    (tmp_path / "there" / "pool.toml").write_text(BAKERY)
+    (tmp_path / "there" / "thinker.py").write_text("import bakery\n" + THINKER)
+    typist, pool = Typist(tmp_path / "here"), str(tmp_path / "there" / "pool.toml")
+    try:
+        out, _ = typist("run", "--pool", pool, "Where is all of it?")
+        assert out == "decided there, bread of there, papers of there\n"
+    finally:
+        typist("down")
 
 
 def test_a_tool_that_fails_is_mended_and_the_run_made_again(typist: Typist, tmp_path: Path) -> None:

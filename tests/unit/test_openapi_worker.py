@@ -471,7 +471,11 @@ def _beside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_beside")
-def test_a_pool_file_names_a_document_beside_it(tmp_path: Path) -> None:
+def test_a_pool_file_names_a_document_beside_it(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    Path("shop.json").write_text("{}")
     with answering(Answer(200)) as service:
         loaded = poolfile.load(pool(tmp_path, service))
     (spec,) = loaded.pool.workers
