@@ -105,6 +105,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     spec: PolicySpec | None = None
     endpoints: tuple[PolicySpec, ...] = ()
     """Further policies that it asks where they say."""
+    folders: tuple[str, ...] = ()
+    """Where the modules of its pool, and of its workers, are imported from."""
     budget: BudgetTable = BudgetTable()
     redact: Redaction = Redaction()
     """What its processes take for a secret, and so must whoever gives it tasks."""
@@ -184,12 +186,17 @@ class Daemon:
             policy=self.asked.policy,
             spec=self.asked.spec,
             endpoints=self.asked.endpoints,
+            folders=self._folders(),
             budget=self.asked.budget,
             redact=self.config.redact,
             since=self._since,
             durability=self._label,
             address=self.config.ray.address,
         )
+
+    def _folders(self) -> tuple[str, ...]:
+        hosted = (each.folder for each in (*self.roster.hosted, *self.roster.earlier))
+        return tuple(dict.fromkeys(filter(None, (self.asked.folder, *hosted))))
 
     def _write(self) -> None:
         """Say so in the folder, too."""

@@ -4,11 +4,13 @@ import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
 from protocol.actions import WorkerSpec
 from protocol.errors import PodiumError, Usage
+from protocol.registry import Registry
 
 
 def tools(name: str, folder: Path) -> list[WorkerSpec]:
@@ -56,6 +58,29 @@ def own(name: str, folder: Path) -> None:
             f"the module {top!r} is {file} already, and the pool has another in {own}",
             hint="Give the pool's module a name of its own.",
         )
+
+
+def import_as(there: object) -> None:
+    """Let Python import here what a standing deployment's processes import, its own pool's first.
+
+    Args:
+        there: Its record; one of an earlier version does not say where its modules are.
+    """
+    for folder in reversed(getattr(there, "folders", ())):
+        import_from(Path(folder))
+
+
+def import_registered(registry: Registry, specs: Sequence[WorkerSpec]) -> Path | None:
+    """Let Python import here what deployments imported for workers of just these definitions.
+
+    Returns:
+        The folder that is imported from first; None if none of them was ever registered.
+    """
+    known = registry.registered.values()
+    folders = dict.fromkeys(each.folder for each in known if each.folder and each.spec in specs)
+    for folder in folders:
+        import_from(Path(folder))
+    return Path([*folders][-1]) if folders else None
 
 
 def import_from(folder: Path) -> None:

@@ -73,7 +73,8 @@ async def prepare(log: RunLog, tried: Tried, fetch: Fetch) -> Prepared:
     if spec.kind == "person":
         raise Usage(
             f"call {tried.place} was answered by a person, and can't be made again",
-            hint=f"give another: podium fork {log.run} --set calls.{tried.call.id}.value=...",
+            hint=f"give another: podium fork {log.run} --at end "
+            f"--set calls.{tried.call.id}.value=...",
         )
     if spec.kind == "conductor":
         child = child_id(tried.state.run, tried.call.id, tried.attempt)

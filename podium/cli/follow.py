@@ -150,8 +150,9 @@ def done(run: "RunTree") -> dict[str, Any]:
 
 def failure_hints(output: Output, run: "RunTree", pool: str = "") -> None:
     """What to do about the first call that failed, if one did; with the pool file that is named."""
-    calls = (call for turn in run.turns for call in turn.calls)
-    failed = next((call.call for call in calls if call.status in FAILED), None)
+    calls = [call for turn in run.turns for call in turn.calls if call.status in FAILED]
+    calls.sort(key=lambda call: not call.attempts)  # of those that had a worker, if any had one
+    failed = next((call.call for call in calls), None)
     if failed is not None:
         output.hint(f"what failed: podium timeline {run.run} --failures")
         named = f" --pool {shlex.quote(pool)}" if pool else ""

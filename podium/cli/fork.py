@@ -9,7 +9,7 @@ import msgspec
 from cyclopts import Group, Parameter
 
 from podium.cli.interrupts import Interrupts
-from podium.cli.launch import Launch, importable, of_run
+from podium.cli.launch import Launch, importable, of_run, registered
 from podium.cli.options import HOSTING, Hosting, load_pool
 from podium.cli.output import Output
 from podium.cli.source import event_name, no_file
@@ -228,11 +228,13 @@ class _Fork:
         with Interrupts(self.output, launch.farewell) as interrupts:
             async with launch.deployments.connect(launch.config) as host:
                 log = await host.client.log(await host.client.find(name))
-            history = entries(log)
-            choice = choose(log, history)
-            made = self._made(log, choice, history)
-            draft = self._tried(log.state(choice.at), made)
-            pool = of_run(self.pool, draft.state)
+                history = entries(log)
+                choice = choose(log, history)
+                made = self._made(log, choice, history)
+                draft = self._tried(log.state(choice.at), made)
+                pool = of_run(self.pool, draft.state)
+                if not launch.attached and not launch.config.pool:
+                    pool = await registered(host, pool, launch.config)
             self._hostable(log.run, pool)
             if self.changes.detach:
                 launch.need_standing()

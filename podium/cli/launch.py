@@ -20,6 +20,7 @@ from protocol.errors import Busy, PodiumError, Usage
 from protocol.traces import trace_id
 
 if TYPE_CHECKING:
+    from podium.cli.world import Hosted
     from podium.client import Client
     from podium.config import Config
     from podium.poolfile import LoadedPool
@@ -214,6 +215,21 @@ def of_run(pool: "LoadedPool", state: "RunState") -> "LoadedPool":
     return msgspec.structs.replace(
         pool, pool=state.pool, policy=state.policy.name, redact=redact, spec=state.policy
     )
+
+
+async def registered(host: "Hosted", pool: "LoadedPool", config: "Config") -> "LoadedPool":
+    """A run's pool, in the folder from which deployments of this folder imported its modules.
+
+    On a broker that others use as well, what they registered does not decide what is imported here.
+    """
+    import msgspec
+
+    from podium.poolmodules import import_registered
+
+    if config.nats.url:
+        return pool
+    folder = import_registered(await host.registry(), pool.pool.workers)
+    return pool if folder is None else msgspec.structs.replace(pool, path=folder / pool.path.name)
 
 
 def importable(run: str, pool: "Pool", command: str) -> None:

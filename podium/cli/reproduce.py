@@ -79,6 +79,7 @@ class _Reproduce:
 
     async def run(self, run: str, call: str, attempt: int | None, *, pdb: bool, stop: bool) -> int:
         """Make it again, and say what came of it."""
+        from podium.poolmodules import import_registered
         from podium.reproducing import prepare
         from replay.reproduce import tried
 
@@ -88,6 +89,8 @@ class _Reproduce:
             if found.attempt == 0:
                 return self._never_started(found)
             prepared = await prepare(log, found, runs.blob)
+            if not self.config.nats.url:
+                import_registered(await runs.registry(), [prepared.spec])
         hosting = self._hosted(prepared)
         try:
             if pdb or stop:
@@ -106,6 +109,7 @@ class _Reproduce:
 
     def _hosted(self, prepared: "Prepared") -> "Hosting":
         from podium import poolfile
+        from podium.poolmodules import import_as
         from podium.reproducing import Hosting
         from protocol.redaction import Redactor
 
@@ -117,6 +121,7 @@ class _Reproduce:
             path = Path(config.pool).expanduser().absolute()
             own = tuple(poolfile.build(path, poolfile.read(path), secrets).workers)
         elif standing is not None:
+            import_as(standing)
             own = standing.workers.workers
         redactor = Redactor(redaction(config))
         return Hosting(prepared, redactor, secrets, own, live=self.live, tools=self.tools)

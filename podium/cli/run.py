@@ -8,7 +8,7 @@ import msgspec
 from cyclopts import Parameter
 
 from podium.cli.interrupts import Interrupts
-from podium.cli.launch import Launch, importable, of_run
+from podium.cli.launch import Launch, importable, of_run, registered
 from podium.cli.options import (
     HOSTING,
     RUN_LIMITS,
@@ -169,7 +169,11 @@ class _Run:
             async with launch.deployments.connect(launch.config) as host:
                 run = await host.client.find(run)
                 log = await host.client.log(run)
-            state = log.state()
+                state = log.state()
+                if state.phase != "new":
+                    self.pool = of_run(self.pool, state)
+                    if not launch.attached and not launch.config.pool:
+                        self.pool = await registered(host, self.pool, launch.config)
             if log.head.n and not log.head.seq and state.phase != "ended":
                 raise Conflict(
                     f"run {run} was imported, and can't go on here",
@@ -180,10 +184,8 @@ class _Run:
                     f"run {run} has ended already ({state.outcome})",
                     hint=f"see what came of it: podium runs show {run} --content",
                 )
-            if state.phase != "new":
-                self.pool = of_run(self.pool, state)
-                if not launch.attached:
-                    importable(run, state.pool, f"run --continue {run}")
+            if state.phase != "new" and not launch.attached:
+                importable(run, state.pool, f"run --continue {run}")
 
             async def begin(client: "Client") -> list[str]:
                 return [await client.find(run)]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from podium.cli.world import Hosted
     from podium.client import Client
     from protocol.actions import BlobRef
+    from protocol.registry import Registry
     from replay.chain import RunLog
     from replay.log import EventLog
     from replay.verify import Verified
@@ -90,6 +91,12 @@ class Source:
             except NotFound as error:
                 problem = error
         raise problem or NotFound(f"there is no blob {ref.sha256}", hint="read its run first")
+
+    async def registry(self) -> "Registry":
+        """What was said of the workers of the deployment that runs are read from, if any are."""
+        from protocol.registry import EMPTY
+
+        return EMPTY if self._deployment is None else await self._deployment.registry()
 
     def _file(self, name: str) -> "tuple[Client, str]":
         from podium.shelved import file_client

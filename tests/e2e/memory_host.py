@@ -54,6 +54,7 @@ class Record(msgspec.Struct, frozen=True):
     workers: Pool = Pool(())
     earlier: tuple[WorkerSpec, ...] = ()
     policy: str = "rules"
+    folders: tuple[str, ...] = ()
     redact: Redaction = Redaction()
     since: int = 1
 
@@ -236,7 +237,9 @@ class MemoryDeployments:
 
     async def up(self, config: Config, pool: LoadedPool) -> Record:
         """See `Deployments.up`."""
-        self.up_record = Record(pool=pool.name, workers=pool.pool, policy=pool.policy)
+        self.up_record = Record(
+            pool=pool.name, workers=pool.pool, policy=pool.policy, folders=(str(pool.folder),)
+        )
         return self.up_record
 
     async def down(self, config: Config) -> bool:

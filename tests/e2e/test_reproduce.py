@@ -201,6 +201,12 @@ def test_a_mended_tool_differs_and_says_where(desk: Desk) -> None:
     }
 
 
+def test_the_call_that_is_to_be_made_again_is_one_that_had_a_worker(desk: Desk) -> None:
+    desk.edit('("price", {"product": "chair"})', '("price", {"item": "chair"})')
+    said = desk.shell("run", "--pool", str(desk.pool), "--depth", "0", "Do it.")
+    assert f"/{LAMP} " in said.err.partition("then make it again")[2].splitlines()[0]
+
+
 def test_a_call_whose_worker_was_never_started_shows_the_schema_error(desk: Desk) -> None:
     said = desk(MISFIT)
     assert said.code == 0
@@ -235,16 +241,48 @@ def test_what_is_not_there_is_4(desk: Desk) -> None:
     assert desk(f"{CHAIR}/1").code == 0
 
 
+def elsewhere(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process that knows nothing of the folder yet."""
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(desk.folder)])
+    desk.forget()
+
+
 def test_a_function_out_of_reach_says_how_to_name_its_pool(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(desk.folder)])
+    elsewhere(desk, monkeypatch)
     said = desk(CHAIR, pool=False)
     assert said.code == 4
     assert f"podium reproduce {desk.run}/{CHAIR}/1 --pool FILE" in said.err
     assert desk.shell("export", desk.run, "--out", "a.podium").code == 0
     said = desk.shell("reproduce", f"a.podium/{CHAIR}")
     assert f"podium reproduce a.podium/{CHAIR}/1 --pool FILE" in said.err
+
+
+def test_what_stands_says_where_its_modules_are(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert desk.shell("up", "--pool", str(desk.pool)).code == 0
+    elsewhere(desk, monkeypatch)
+    again = desk.shell("run", "--depth", "0", "--json", "Do it again.")
+    assert again.code == 0, "its policy is a module beside the pool file"
+    elsewhere(desk, monkeypatch)
+    assert desk(CHAIR, pool=False).code == 0
+
+
+def test_what_stood_is_found_again_without_its_pool_file(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for command in (
+        ["up", "--pool", str(desk.pool)],
+        ["worker", "apply", str(desk.pool)],
+        ["down"],
+    ):
+        assert desk.shell(*command).code == 0
+    elsewhere(desk, monkeypatch)
+    assert desk(CHAIR, pool=False).code == 0
+    elsewhere(desk, monkeypatch)
+    assert desk.shell("fork", desk.run, "--at", CHAIR, "--dry-run").code == 0
 
 
 def test_what_a_log_names_is_not_called_unless_it_is_a_tool(desk: Desk) -> None:
