@@ -224,6 +224,12 @@ def unlike(hosted: Iterable[WorkerSpec], pool: Pool) -> str:
     return differs
 
 
+def withdrawing(offered: Pool, pool: Pool) -> str:
+    """What applying a pool would withdraw from those that runs get; "" if nothing."""
+    names = [worker.name for worker in offered.workers if pool.get(worker.name) is None]
+    return ", ".join(names)
+
+
 def _affords(budget: Budget, committed: Spend, policy: PolicySpec) -> None:
     reserve = policy.reserve
     if short := short_of(budget, committed, reserve):

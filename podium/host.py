@@ -21,7 +21,7 @@ from actors.programs import now_ms
 from actors.secrets import ambient, named_keys
 from actors.workers.agent.chat import KEY_ENV, key_from
 from podium.applying import Applied, applied
-from podium.checks import unlike
+from podium.checks import unlike, withdrawing
 from podium.client import Client
 from podium.config import Config
 from podium.daemon import LOCK, LOG, RECORD, Asked, Record, connection, read_settings
@@ -261,6 +261,11 @@ def _same(there: Record, pool: LoadedPool) -> None:
     So must be what its policy asks.
     """
     hint = f"podium worker apply {pool.path}   (or leave --pool out to use its own)"
+    if names := withdrawing(there.workers, pool.pool):
+        hint = (
+            f"the same command with --folder .podium-{pool.path.stem} hosts it by itself; "
+            f"`podium worker apply {pool.path}` would withdraw {names} from what stands"
+        )
     if differs := unlike((*there.workers.workers, *there.earlier), pool.pool):
         raise Usage(f"the standing deployment hosts pool {there.pool!r}, {differs}", hint=hint)
     hint = "`podium down`, then `podium up --pool FILE`; or leave --pool out to use its own"

@@ -299,14 +299,16 @@ class _Fork:
 
     def _hostable(self, run: str, pool: "LoadedPool") -> None:
         """Raise `Usage` unless the fork's workers are hosted as they are, or can be."""
-        from podium.checks import unlike
+        from podium.checks import unlike, withdrawing
 
         there = self.launch.deployments.standing(self.launch.config)
         hosted = (*there.workers.workers, *there.earlier) if there is not None else ()
+        names = withdrawing(there.workers, self.pool.pool) if there is not None else ""
         if there is not None and self.named and (other := unlike(hosted, self.pool.pool)):
             raise Usage(
                 f"the standing deployment hosts pool {there.pool!r}, {other}",
-                hint=f"leave --pool out, or: podium worker apply {self.pool.path}",
+                hint=f"leave --pool out, or: podium worker apply {self.pool.path}"
+                + (f"   (withdraws {names})" if names else ""),
             )
         if there is None:
             importable(run, pool.pool, self.command)

@@ -125,9 +125,11 @@ async def test_a_deployment_of_other_workers_is_not_used(
         (tmp_path / RECORD).write_bytes(msgspec.json.encode(record))
         assert host.standing(config) is not None
         message = f"hosts pool 'shop', {differs}" if differs else "there is no deployment in"
-        with pytest.raises(PodiumError, match=message):
+        with pytest.raises(PodiumError, match=message) as caught:
             async with Host.open(config, pool):
                 pass
+    withdraws = "--folder .podium-" in caught.value.hint and "withdraw tool" in caught.value.hint
+    assert withdraws == (differs == "without other")
     assert (tmp_path / LOCK).exists()
 
 
