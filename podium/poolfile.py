@@ -416,6 +416,11 @@ def _base(table: WorkerTable, folder: Path) -> WorkerSpec:
             hint='Add adapter = "function:module:name", "openai", "conductor", or another.',
         )
     if (spec := unhosted(table.name, table.adapter)) is not None:
+        if table.options:
+            raise Usage(
+                f"a worker of the adapter {kind!r} has no options: {', '.join(table.options)}",
+                hint="Leave [worker.options] out.",
+            )
         return spec
     from actors.workers import ADAPTERS, draft
 

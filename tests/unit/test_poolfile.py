@@ -454,3 +454,11 @@ def test_a_pool_holds_no_secret(tmp_path: Path, pool: str, says: str, cure: str)
         poolfile.load(write(tmp_path, pool))
     assert says in raised.value.message
     assert any(word in raised.value.hint for word in cure.split("|"))
+
+
+@pytest.mark.parametrize("adapter", ["person", "conductor"])
+def test_those_that_nobody_hosts_have_no_options(tmp_path: Path, adapter: str) -> None:
+    table = f'[[worker]]\nname = "x"\nadapter = "{adapter}"\n[worker.options]\nurl = "y"\n'
+    finding = found(write(tmp_path, table))["x"]
+    assert finding.state == "failed"
+    assert "has no options: url" in finding.found
