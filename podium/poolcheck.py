@@ -75,7 +75,8 @@ async def check(path: Path, secrets: str = "") -> list[Finding]:
             )
         )
     if file.pool.policy or file.policy is not None:
-        findings.append(await _try_policy(file, path))
+        pool = None if problems else Pool(tuple(workers))  # else a plan's worker may be one of them
+        findings.append(await _try_policy(file, path, pool))
     return findings
 
 
@@ -177,6 +178,16 @@ def need_model(spec: PolicySpec) -> str:
         raise NotFound(f"The policy {spec.name} needs what is not installed: {absent}.", hint=EXTRA)
     folder = Path(options_of(spec).folder)
     return find(folder, pointed(folder)).name
+
+
+def _look(spec: PolicySpec) -> str:
+    """As `need_model`, and it is seen to be whole. Raises as that does."""
+    name = need_model(spec)
+    from actors.models import loading, versions
+    from actors.policies.local import options_of
+
+    loading.look(versions.find(Path(options_of(spec).folder), name))
+    return name
 
 
 def need_key(who: str, key_env: str) -> None:
@@ -355,15 +366,20 @@ def _place(spec: PolicySpec) -> tuple[str | None, str]:
     return where.base_url or url_from_environment(), where.key_env
 
 
-async def _try_policy(file: PoolFile, path: Path) -> Finding:
+async def _try_policy(file: PoolFile, path: Path, pool: Pool | None) -> Finding:
+    """The policy, tried for real; its plan, if it follows one, only where the pool is known."""
+    from podium.checks import check_plan
+
     name = file.policy.name if file.policy is not None else file.pool.policy
     try:
         own, described = policyfile.named(file.pool.policy, file.policy, path, file.redact)
         spec = policyfile.chosen("", own, described)
+        if pool is not None:
+            check_plan(spec, pool)
         state: State = "ok"
         found, hint = "needs no model", ""
         if asked(name).startswith("local:"):
-            found = f"version {need_model(spec)} is there"
+            found = f"version {await asyncio.to_thread(_look, spec)} is there"
         elif asked(name).startswith("openai:"):
             url, key_env = _place(spec)
             need_key(f"The policy {name}", key_env)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from actors.models.serving import EXTRA, MODULES, Batching
-from actors.models.versions import Version, check, hash_of
+from actors.models.versions import WEIGHTS, Version, check, hash_of
 from protocol.actions import Json
 from protocol.errors import InvalidData, NotFound
 from protocol.limits import MAX_DETAIL_CHARS
@@ -28,6 +28,8 @@ to fit into one message, with about ten bytes for each token."""
 
 UNSAID_CONTEXT: Final = 2_048
 """Tokens of one prompt and its reply for a model that says nothing of it."""
+
+NO_TEMPLATE: Final = "it has no chat template"
 
 _MENDED: Final = 1
 """Where a name of a token that only the template may write is cut in what others wrote."""
@@ -161,7 +163,7 @@ def load(version: Version, batching: Batching) -> Loaded:
     except Exception as error:  # whatever a foreign library makes of foreign files
         raise _refused(version, f"it can't be loaded: {_said(error)}") from None
     if not tokenizer.chat_template:
-        raise _refused(version, "it has no chat template")
+        raise _refused(version, NO_TEMPLATE)
     if why := _unfit(model):
         raise _refused(version, why)
     said = getattr(model.config.get_text_config(), "max_position_embeddings", 0) or UNSAID_CONTEXT
@@ -171,6 +173,34 @@ def load(version: Version, batching: Batching) -> Loaded:
         raise _refused(version, "its tokenizer has more tokens than the model has embeddings")
     _try(version, loaded)
     return loaded
+
+
+def look(version: Version) -> None:
+    """See that a version is whole, without loading its weights: hashes, lengths, template.
+
+    Raises:
+        InvalidData: It is damaged, or is none that can answer; the message says why.
+        NotFound: The extra is not installed.
+    """
+    check(version)
+    need()
+    from safetensors import safe_open
+
+    try:
+        for file in sorted(version.path.glob(f"*{WEIGHTS}")):
+            with safe_open(file, framework="pt"):  # compares the file's length with its header
+                pass
+        tokenizer = _tokenizer(version.path)
+    except Exception as error:  # whatever a foreign library makes of foreign files
+        raise _refused(version, f"it can't be loaded: {_said(error)}") from None
+    if not tokenizer.chat_template:
+        raise _refused(version, NO_TEMPLATE)
+
+
+def _tokenizer(path: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
 
 
 def _refused(version: Version, why: str) -> InvalidData:
@@ -187,13 +217,13 @@ def _said(error: Exception) -> str:
 
 def _read(path: Path, batching: Batching) -> tuple[Any, Any]:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # else each load of a version draws one into the log
     if batching.threads:
         torch.set_num_threads(batching.threads)
-    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    tokenizer = _tokenizer(path)
     device = batching.device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = batching.dtype or ("float32" if device == "cpu" else "auto")
     model, told = AutoModelForCausalLM.from_pretrained(

@@ -299,3 +299,13 @@ def test_worker_check_tries_the_policy(tmp_path: Path, monkeypatch: pytest.Monke
     loaded = poolfile.load(tmp_path / "pool.toml")
     with pytest.raises(Denied):
         asyncio.run(poolcheck.preflight(loaded, loaded.policy))
+
+
+def test_worker_check_looks_for_the_workers_of_a_plan(tmp_path: Path) -> None:
+    import asyncio
+
+    (tmp_path / "look.toml").write_text(PLAN.replace('"python"', '"absent"'))
+    load(tmp_path, 'name = "static:look.toml"')
+    *_, found = asyncio.run(poolcheck.check(tmp_path / "pool.toml"))
+    assert (found.worker, found.state) == ("(policy)", "failed")
+    assert "calls 'absent', which is no worker of the pool" in found.found

@@ -135,4 +135,5 @@ def test_a_folder_without_a_model_is_told_before_anything_starts(tmp_path: Path)
     (tmp_path / "none" / "config.json").write_text("{}")
     asyncio.run(poolcheck.preflight(loaded, loaded.policy))
     *_, found = asyncio.run(poolcheck.check(tmp_path / "pool.toml"))
-    assert (found.state, found.found) == ("ok", "version base is there")
+    assert found.state == "failed", "but there is no weight in it"
+    assert "has no weights" in found.found

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from actors.models import versions
-from actors.models.loading import Loaded, load
+from actors.models.loading import Loaded, load, look
 from actors.models.question import Sampling
 from actors.models.sampler import Batch, Row, draw
 from actors.models.serving import Batching
@@ -230,6 +230,20 @@ def test_a_model_that_keeps_another_kind_of_state_is_refused(tmp_path: Path) -> 
     save(tmp_path, AutoModelForCausalLM.from_config(config), tokenizer())
     with pytest.raises(InvalidData, match="it keeps a state"):
         load(versions.find(tmp_path, versions.BASE), Batching())
+
+
+def test_a_version_that_is_not_whole_is_seen_without_loading_it(tmp_path: Path) -> None:
+    version = versions.find(tiny(tmp_path), versions.BASE)
+    look(version)
+    weights = tmp_path / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1])
+    with pytest.raises(InvalidData, match="can't be loaded"):
+        look(version)
+    weights.write_bytes(whole)
+    (tmp_path / "chat_template.jinja").unlink()
+    with pytest.raises(InvalidData, match="no chat template"):
+        look(version)
 
 
 # ------------------------------------------------------------------------------------------- draw
