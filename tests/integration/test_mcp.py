@@ -204,6 +204,8 @@ async def test_python_is_the_one_that_podium_runs_in_with_the_pools_modules(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))  # no virtual environment is activated
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # as loading a pool file does
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "old_mcp_server.py").write_text("raise SystemExit('of the working folder')")
     async with hosted({"command": "python", "args": ["-m", "old_mcp_server"]}) as tools:
         assert (await ask(tools["do"], what="work")).value == "do work"
 

@@ -239,9 +239,12 @@ async def transport(
 
     own = server.command == PYTHON
     imports = {_IMPORTS: os.environ[_IMPORTS]} if own and _IMPORTS in os.environ else {}
+    args = list(server.args)
+    if own and args[:1] == ["-m"] and server.cwd is None:
+        args.insert(0, "-P")  # else the working folder goes before the pool file's
     parameters = StdioServerParameters(
         command=sys.executable if own else server.command,
-        args=list(server.args),
+        args=args,
         env=imports | server.env,
         cwd=server.cwd,
         encoding_error_handler="replace",  # what is no UTF-8 must not end the session
