@@ -149,7 +149,7 @@ def _decided(decision: Decision | None, text: str) -> str:
 
 
 def _of_call(row: Row, timeline: Timeline, content: bool) -> str:
-    planned = timeline.calls.get(row.call)
+    planned = row.planned
     worker = one_line(row.worker, NAME_CHARS)
     asked = arguments_text(planned.arguments) if planned is not None and content else ""
     match row.entry.event:

@@ -19,9 +19,11 @@ from protocol.events import (
     RoundPlanned,
     RunCancelled,
     RunFailed,
+    RunForked,
     RunPaused,
 )
 from protocol.inbox import Message
+from protocol.state import RunState
 from replay.attribution import attributed
 from replay.chain import RunLog
 from replay.history import Entry, entries
@@ -43,6 +45,8 @@ class Row(NamedTuple):
     attempt: int = 0
     worker: str = ""
     """That call's worker, as the policy named it."""
+    planned: PlannedCall | None = None
+    """That call as it stood then: a fork may have changed what it asks."""
     status: str = ""
     """How a call settled, or a reply came."""
     failed: bool = False
@@ -67,7 +71,7 @@ class Timeline(msgspec.Struct):
     """The inbox by hash, that of what a fork shares included."""
     rows: list[Row] = []
     calls: dict[str, PlannedCall] = {}
-    """What was planned, by the id of the call."""
+    """What was planned, by the id of the call; in a fork, with what it changed."""
     rounds: dict[int, tuple[str, ...]] = {}
     """The calls of each round."""
     limited_by: Limit = ""
@@ -108,12 +112,15 @@ def timeline(log: RunLog, history: list[Entry] | None = None) -> Timeline:
                 _plan(found, number, decision)
             case AnswerGiven(limited_by=limit):
                 found.limited_by = limit
+            case RunForked(edits=edits) if any(each.path.startswith("calls.") for each in edits):
+                _edit(found, log.state(entry.number))
             case DecisionRejected() | RunFailed() | RunPaused() | RunCancelled():
                 failed = True
             case _:
                 pass
-        worker = found.calls[call].worker if call in found.calls else ""
-        found.rows.append(Row(entry, cause, opener, call, attempt, worker, status, failed))
+        planned = found.calls.get(call)
+        about = (call, attempt, planned.worker if planned else "", planned)
+        found.rows.append(Row(entry, cause, opener, *about, status, failed))
     return found
 
 
@@ -122,3 +129,11 @@ def _plan(found: Timeline, number: int, decision: Decision | None) -> None:
     named = {f"{number}-{index}": call for index, call in enumerate(planned)}
     found.calls.update(named)
     found.rounds[number] = tuple(named)
+
+
+def _edit(found: Timeline, state: RunState) -> None:
+    """Take on what a fork's edits made of the calls."""
+    for name, known in state.calls.items():
+        if name in found.calls:
+            arguments = known.call.arguments
+            found.calls[name] = msgspec.structs.replace(found.calls[name], arguments=arguments)

@@ -163,6 +163,7 @@ def test_an_instruction_and_an_observation_are_replaced(atlas: Atlas) -> None:
     fork = atlas.done("fork", run, "--at", "1-1", "--set", "calls.1-1.arguments.name=Mali")
     (row,) = atlas.shell("runs", "show", fork["run_id"], "--content", "--json").json()["rows"]
     assert row["turns"][0]["calls"][1]["arguments"]["name"] == "Mali"
+    assert "(name: Mali, fact: area)" in atlas.shell("timeline", fork["run_id"], "--content").out
     for path, says in (
         ("calls.1-1.value=5", "has not settled"),
         ("calls.7-0.value=5", "there are: 1-0, 1-1"),

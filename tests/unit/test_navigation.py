@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from podium.words import told
 from protocol.actions import BlobRef, Json
 from protocol.budgets import Budget
 from protocol.commands import Deadline, Inbox
 from protocol.errors import Usage
-from protocol.events import CallSettled, PolicyReplied
+from protocol.events import CallSettled, Edit, PolicyReplied
 from replay import film
 from replay.attribution import attributed
 from replay.chain import RunLog
@@ -232,6 +233,18 @@ def test_the_timeline_of_a_fork_begins_with_what_it_shares() -> None:
     assert reported == ["1-0", "1-1"]
     assert all(found.message(row) for row in found.rows if row.kind == "CallSettled")
     assert Film(both).state(8) == log.state(8)
+
+
+def test_what_a_fork_changed_is_told_from_there_on() -> None:
+    driver = started(planned(n=1), planned(n=2))
+    log = log_of(driver)
+    fork = forked(log, len(driver.events), edits=(Edit("calls.1-1.arguments.n", 5),))
+    fork.report("1-1")
+    found = timeline(joined(fork, log))
+    said = {row.kind: told(row, found, content=True) for row in found.rows if row.call == "1-1"}
+    assert "(n: 2)" in said["AttemptStarted"]
+    assert "(n: 5)" in said["CallSettled"]
+    assert found.calls["1-0"].arguments == {"n": 1}
 
 
 def test_an_empty_run_has_an_empty_timeline() -> None:
