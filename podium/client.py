@@ -315,7 +315,7 @@ class Client:
     async def asked(self, run: str = "") -> list[Asked]:
         """What people are asked, by all runs or one, and have not answered; the oldest first."""
         runs = [run] if run else [each.run for each in await self.runs() if not each.outcome]
-        found = [one for each in runs for one in asked_in((await self._log.read(each)).state())]
+        found = [one for each in runs for one in asked_in(await self._log.read(each))]
         return sorted(found, key=lambda asked: asked.since)
 
     async def answer(self, run: str, call: str, value: Json, by: str = "") -> None:
@@ -323,15 +323,16 @@ class Client:
 
         Raises:
             InvalidData: ``run`` is no id.
-            Conflict: The call is none of a person's, or doesn't wait any more.
+            Conflict: The call is none of a person's, doesn't wait any more, or has another answer
+                in the inbox.
             Usage: It names the answers that are possible, and this is none of them.
             TooLarge: The answer has more than a message holds.
             Unreachable, Busy: It may or may not be in the inbox; answering again is safe.
         """
         check_run(run)
-        state = (await self._log.read(run)).state()
-        redactor = self._redactor.also(state.redact, run)
-        report = answered(state, run, call, redactor.value(value), by or self.by)
+        log = await self._log.read(run)
+        redactor = self._redactor.also(log.state().redact, run)
+        report = answered(log, call, redactor.value(value), by or self.by)
         await self._log.post(run, encode(report))
         await queue_again(self._log, self._tasks, run)
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from actors.waking import wakes
 from protocol.actions import Spend
 from protocol.state import Outcome, Phase, RunState
 from replay.chain import RunLog
@@ -84,7 +85,7 @@ def row(log: RunLog) -> RunRow:
         limited_by=state.limited_by,
         paused=state.pause_reason if state.phase == "paused" else "",
         detail=_detail(state),
-        waits_for=waits_for(state),
+        waits_for="a conductor" if wakes(log, state) else waits_for(state),
         parent=state.parent.run if state.parent else "",
         forked_from=f"{state.origin.run}@{state.origin.events}" if state.origin else "",
         aside=log.set_aside.total(),

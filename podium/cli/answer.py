@@ -13,7 +13,7 @@ from podium.cli.source import no_file
 from podium.cli.world import current
 from podium.render_text import ago, one_line
 from protocol.actions import Json
-from protocol.errors import Conflict, NotFound, Usage
+from protocol.errors import NotFound, Usage
 
 if TYPE_CHECKING:
     from podium.config import Config
@@ -68,6 +68,8 @@ def answer(
 async def _answered(
     config: "Config", run: str, call: str | None, value: Json, by: str, dry_run: bool
 ) -> str:
+    from podium.people import nobody_asked
+
     async with current().deployments.connect(config) as host:
         found = await host.client.find(run)
         if found != run:
@@ -79,7 +81,7 @@ async def _answered(
                 f"run {run} asks {len(asked)} questions: {names}", hint="say which with --call"
             )
         if call is None and not asked:
-            raise Conflict(f"run {run} asks nobody anything", hint=f"podium runs show {run}")
+            raise nobody_asked(await host.client.log(run))
         which = call if call is not None else asked[0].call
         if not dry_run:
             await host.client.answer(run, which, value, by)

@@ -13,7 +13,7 @@ from podium.cli.output import Output, iso
 from podium.cli.source import names_event, names_file, no_file, run_log
 from podium.cli.world import current
 from podium.render_text import ago, duration, money, one_line
-from podium.resting import pause_error
+from podium.resting import pause_error, paused
 from protocol.errors import NotFound, Usage
 from protocol.subjects import is_run
 
@@ -210,7 +210,7 @@ def _show_tree(output: Output, log: "RunLog", content: bool, served: Callable[[]
     if not content:
         output.hint(f"with what was said: podium runs show {run.run} --content")
     failure_hints(output, run)
-    if run.phase == "paused":
+    if paused(log):
         output.hint(pause_error(run).hint)
     elif run.phase != "ended" and not served():
         output.hint(f"no deployment stands here; go on with it: podium run --continue {run.run}")

@@ -71,6 +71,15 @@ def test_a_run_waits_for_an_answer_and_goes_on_with_it(shell: Shell) -> None:
     said = shell("answer", run, "Lima")
     assert said.out == f"call 1-0 of run {run} is answered\n"
     assert f"the answer waits for one (podium up, or podium run --continue {run})" in said.err
+    assert shell("answer").err == "nobody is asked anything\n"
+    (row,) = shell("runs", "--json").json()["rows"]
+    assert (row["status"], row["waits_for"]) == ("paused", "a conductor")
+    assert f"go on with it: podium run --continue {run}" in shell("runs", "show", run).err
+    for more in ((), ("--call", "1-0")):
+        said = shell("answer", run, "Rome", *more)
+        assert said.code == 1
+        assert f"call 1-0 of run {run} is answered already, by tester" in said.err
+        assert f"podium run --continue {run}" in said.err
     assert go_on(shell, run) == "Lima\n"
     assert shell("answer").err == "nobody is asked anything\n"
     assert shell("answer", run, "Rome").code == 1

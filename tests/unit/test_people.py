@@ -309,6 +309,20 @@ async def test_only_a_choice_that_there_is_can_be_made(world: World) -> None:
     assert (await world.ended(run)).state().answer == "so be it: that"
 
 
+async def test_an_answer_that_nobody_has_taken_up_counts_and_may_be_given_again(
+    world: World,
+) -> None:
+    client, run = await waiting(world)
+    await world.conductors.pop().stop()
+    for _ in range(2):  # whoever is not sure that it was heard says it again
+        await client.answer(run, "1-0", "the first")
+    assert await client.asked() == []
+    with pytest.raises(Conflict, match=r"1-0 of run .* is answered already, by ada"):
+        await client.answer(run, "1-0", "the second")
+    await world.conductor("c2")
+    assert (await world.ended(run)).state().answer == "so be it: the first"
+
+
 async def test_an_answer_has_a_limit(world: World) -> None:
     client, run = await waiting(world)
     with pytest.raises(TooLarge, match="bytes"):
