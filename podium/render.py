@@ -36,7 +36,13 @@ def spend(spent: Spend) -> str:
     return " · ".join(parts)
 
 
-CallLook: TypeAlias = Literal["waiting", "running", "OK", "PARSE_ERR", "EXEC_ERR", "TIMEOUT"]
+CallLook: TypeAlias = Literal[
+    "waiting", "running", "withdrawn", "OK", "PARSE_ERR", "EXEC_ERR", "TIMEOUT"
+]
+
+
+UNSETTLED: Final = ("waiting", "running", "withdrawn")
+"""The looks of calls that have no result."""
 
 
 class CallNode(msgspec.Struct, kw_only=True):
@@ -46,7 +52,8 @@ class CallNode(msgspec.Struct, kw_only=True):
     worker: str
     kind: Kind
     status: CallLook
-    """``waiting`` for another call, ``running`` (queued or worked on), or how it settled."""
+    """``waiting`` for another call, ``running`` (queued or worked on), ``withdrawn`` (its run ended
+    without it), or how it settled."""
     fault: str
     attempts: int
     began: int
@@ -235,7 +242,7 @@ def _call(
         call=call,
         worker=one_line(known.call.worker, NAME_CHARS),
         kind=kind,
-        status=known.status or ("running" if known.attempt else "waiting"),
+        status=known.status or _unsettled(state, known),
         fault=known.fault,
         attempts=known.attempt,
         began=times[0],
@@ -248,6 +255,12 @@ def _call(
         value=value,
         blob_bytes=report.blob.size if report and report.blob else 0,
     )
+
+
+def _unsettled(state: RunState, known: CallState) -> CallLook:
+    if state.phase == "ended":
+        return "withdrawn"
+    return "running" if known.attempt else "waiting"
 
 
 def signal_text(event: SignalReceived) -> str:
@@ -281,7 +294,7 @@ def call_text(call: CallNode, *, content: bool) -> tuple[str, str]:
     if not content:
         return call.call, call.fault if call.fault != "none" else ""
     asked = arguments_text(call.arguments)
-    if call.status in ("waiting", "running"):
+    if call.status in UNSETTLED:
         return asked, ""
     return asked, observed_text(call.value, call.blob_bytes, call.arguments)
 
@@ -307,8 +320,8 @@ def observed_text(value: Json, blob_bytes: int, arguments: dict[str, Json]) -> s
 
 
 def took(call: CallNode, now: int) -> int | None:
-    """Milliseconds from a call's first attempt until it settled, or until now."""
-    if not call.began:
+    """Milliseconds from a call's first attempt until it settled, or until now if it goes on."""
+    if not call.began or call.status == "withdrawn":
         return None
     return max(0, (call.settled or now) - call.began)
 

@@ -64,11 +64,11 @@ def tree_lines(run: RunTree, now: int, *, content: bool = False) -> list[str]:
     """A whole run as plain lines: for `runs show` in a pipe."""
     lines: list[str] = []
     for turn in run.turns:
-        lines += _turn_lines(turn, now, content)
+        lines += _turn_lines(turn, now, content, ended=bool(run.outcome))
     return lines
 
 
-def _turn_lines(turn: TurnNode, now: int, content: bool) -> Iterator[str]:
+def _turn_lines(turn: TurnNode, now: int, content: bool, *, ended: bool) -> Iterator[str]:
     if turn.error:
         yield f"policy failed: {one_line(turn.error)}"
     elif turn.reason:
@@ -78,6 +78,8 @@ def _turn_lines(turn: TurnNode, now: int, content: bool) -> Iterator[str]:
         yield f"round {turn.round}  {count(len(turn.calls), 'call')}"
         for call in turn.calls:
             yield f"  {_settled(call, content)}"
+    elif not turn.replied and ended:
+        yield f"the {turn.asker} had not replied"
     elif not turn.replied:
         yield f"asking the {turn.asker} for {duration(now - turn.asked)}"
     else:

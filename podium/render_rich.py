@@ -42,8 +42,11 @@ STYLES: Final = {
     "EXEC_ERR": ("✗", "red"),
     "TIMEOUT": ("⏱", "red"),
     "waiting": ("·", "dim"),
+    "withdrawn": ("■", "dim"),
 }
 """How a call's status looks. `running` is the spinner."""
+
+IDLE: Final = ("waiting", "withdrawn")
 
 OUTCOMES: Final = {
     "finished": ("✓", "green"),
@@ -72,12 +75,13 @@ def run_picture(
         height: Lines that it may take; older rounds are folded to fit. None for all of it.
         own: Whether to leave out what a fork shares.
     """
+    now = run.ended or now  # after which nothing takes time
     lines: list[Text] = [_title(run, width)]
     if run.forked_from:
         lines.append(_line((fork_text(run), "dim")))
     whole = height is None
     turns = [turn for turn in run.turns if not (own and turn.shared)]
-    bodies = [_turn(turn, now, content=content, width=width, whole=whole) for turn in turns]
+    bodies = [_turn(turn, now, run, content=content, width=width, whole=whole) for turn in turns]
     if height is not None:
         bodies = _fitted(bodies, max(1, height - len(lines) - len(_ending(run, now)) - 1))
     for body in bodies:
@@ -111,7 +115,9 @@ def _title(run: RunTree, width: int) -> Text:
     return head
 
 
-def _turn(turn: TurnNode, now: int, *, content: bool, width: int, whole: bool) -> list[Text]:
+def _turn(
+    turn: TurnNode, now: int, run: RunTree, *, content: bool, width: int, whole: bool
+) -> list[Text]:
     if turn.error:
         return [_line(("✗ ", "red"), (f"policy failed: {one_line(turn.error)}", ""))]
     if turn.reason:
@@ -119,6 +125,8 @@ def _turn(turn: TurnNode, now: int, *, content: bool, width: int, whole: bool) -
         text += f": {one_line(turn.detail)}" if content else ""
         return [_line(("✗ ", "yellow"), (text, ""))]
     if not turn.replied:
+        if run.outcome:
+            return [_line(("■ ", "dim"), (f"the {turn.asker} had not replied", "dim"))]
         since = now - turn.asked
         who = "asking the policy" if turn.asker == "policy" else "writing the answer"
         waited = f" {duration(since)}" if since >= 1_000 else ""
@@ -154,7 +162,7 @@ def _calls(
         glyph, style = STYLES.get(call.status, (_frame(now), "cyan"))
         head = Text(guide, style="dim", no_wrap=True, overflow="crop")
         head.append(f"{glyph} ", style=style)
-        head.append(call.worker.ljust(names), style="" if call.status != "waiting" else "dim")
+        head.append(call.worker.ljust(names), style="dim" if call.status in IDLE else "")
         head.append("  ")
         room = width - head.cell_len - tail - 3
         head.append_text(_said(call, content, max(0, room)))

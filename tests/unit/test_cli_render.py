@@ -12,7 +12,7 @@ from rich.console import Console
 from podium.render import RunTree, summary, tree
 from podium.render_diff import picture as diff_picture
 from podium.render_lines import story, tree_lines
-from podium.render_rich import run_picture, table
+from podium.render_rich import SPINNER, run_picture, table
 from podium.render_text import ago, clean, count, duration, money, one_line, value_text
 from protocol.actions import Spend
 from protocol.budgets import Budget
@@ -100,6 +100,24 @@ def test_what_is_under_way_shows_its_time_so_far() -> None:
     assert "round 1  2 calls · 2.3 s" in shown
     assert "2.3 s\n└ · agent" in shown
     assert "working  1 round · 1 call · 2.3 s" in shown
+
+
+def test_nothing_goes_on_in_a_run_that_has_ended() -> None:
+    driver = started(planned(n=3), planned("agent", after=(0,)))
+    driver.signal("cancel")
+    run = tree(log_of(driver))
+    assert [call.status for call in run.turns[0].calls] == ["withdrawn", "withdrawn"]
+    long_after = driver.at + 3_600_000
+    assert tree_lines(run, long_after)[1:] == ["  1-0  tool  withdrawn", "  1-1  agent  withdrawn"]
+    shown = picture(run, long_after)
+    assert "■ tool   n: 3" in shown
+    assert not any(frame in shown for frame in SPINNER)
+    assert "cancelled  1 round · 1 call · 0 ms" in shown
+    asked = Driver(begin())
+    asked.signal("cancel")
+    run = tree(log_of(asked))
+    assert tree_lines(run, long_after) == ["the policy had not replied"]
+    assert "the policy had not replied" in picture(run, long_after)
 
 
 def test_a_policy_that_is_being_asked() -> None:
