@@ -27,7 +27,7 @@ from podium.checks import (
     check_told,
     in_range,
 )
-from podium.people import Asked, answered, asked_in
+from podium.people import Asked, answered, asked_in, waited_for
 from podium.places import Places
 from podium.rows import Result, RunRow, result_of, row
 from protocol import subjects
@@ -316,6 +316,16 @@ class Client:
         """What people are asked, by all runs or one, and have not answered; the oldest first."""
         runs = [run] if run else [each.run for each in await self.runs() if not each.outcome]
         found = [one for each in runs for one in asked_in(await self._log.read(each))]
+        return sorted(found, key=lambda asked: asked.since)
+
+    async def asked_below(self, log: RunLog) -> list[Asked]:
+        """What people are asked by the runs that a run waits for, and by those below them."""
+        found: list[Asked] = []
+        waiting = waited_for(log)
+        while waiting:
+            child = await self._log.read(waiting.pop())
+            found += asked_in(child)
+            waiting += waited_for(child)
         return sorted(found, key=lambda asked: asked.since)
 
     async def answer(self, run: str, call: str, value: Json, by: str = "") -> None:

@@ -8,6 +8,7 @@ from protocol.codec import encode
 from protocol.errors import Conflict, TooLarge, Usage
 from protocol.limits import MAX_INLINE_BYTES
 from protocol.state import RunState
+from protocol.subjects import child_id
 from replay.chain import RunLog
 
 
@@ -32,6 +33,16 @@ def asked_in(log: RunLog) -> list[Asked]:
     return [
         Asked(state.run, name, each.call.worker, dict(each.call.arguments), each.begun_at)
         for name, each in calls.items()
+    ]
+
+
+def waited_for(log: RunLog) -> list[str]:
+    """The child runs that a run waits for."""
+    state = log.state()
+    return [
+        child_id(log.run, call, attempt)
+        for call, attempt in state.open.items()
+        if state.workers[state.calls[call].call.worker].kind == "conductor"
     ]
 
 

@@ -169,8 +169,9 @@ def _of_call(row: Row, timeline: Timeline, content: bool) -> str:
             elif content:
                 got = observed_text(event.value, 0, {})
             known = report if isinstance(report, Report) else None
+            of = f" of run {row.child}" if row.child and row.failed else ""
             return settled(
-                (row.call, worker, event.status),
+                (row.call, worker, f"{event.status}{of}"),
                 known.latency_ms if known else 0,
                 known.spend if known else NOTHING,
                 asked=asked,

@@ -21,9 +21,11 @@ from protocol.events import (
     RunFailed,
     RunForked,
     RunPaused,
+    RunStarted,
 )
 from protocol.inbox import Message
 from protocol.state import RunState
+from protocol.subjects import child_id
 from replay.attribution import attributed
 from replay.chain import RunLog
 from replay.history import Entry, entries
@@ -47,6 +49,8 @@ class Row(NamedTuple):
     """That call's worker, as the policy named it."""
     planned: PlannedCall | None = None
     """That call as it stood then: a fork may have changed what it asks."""
+    child: str = ""
+    """The run that was to answer it, where it has settled and a run was."""
     status: str = ""
     """How a call settled, or a reply came."""
     failed: bool = False
@@ -97,14 +101,21 @@ def timeline(log: RunLog, history: list[Entry] | None = None) -> Timeline:
     history = entries(log) if history is None else history
     found = Timeline(log.run, {m.hash: m.message for each in log.lineage() for m in each.inbox})
     decision: Decision | None = None
+    conductors: set[str] = set()
+    last: dict[str, int] = {}
     for entry, (cause, opener) in zip(history, attributed(history), strict=True):
-        call, attempt, status, failed = "", 0, "", False
+        call, attempt, status, failed, child = "", 0, "", False, ""
         match entry.event:
             case AttemptStarted() | ReportNoted() as event:
                 call, attempt = event.call, event.attempt
+                last[call] = max(attempt, last.get(call, 0))
             case CallSettled() as event:
                 call, attempt, status = event.call, event.attempt, event.status
                 failed = status != "OK"
+                if call in last and call in found.calls and found.calls[call].worker in conductors:
+                    child = child_id(entry.run, call, last[call])
+            case RunStarted(pool=pool):
+                conductors = {each.name for each in pool.workers if each.kind == "conductor"}
             case PolicyReplied() as event:
                 decision, status = event.decision, event.status
                 failed = status != "OK"
@@ -112,14 +123,16 @@ def timeline(log: RunLog, history: list[Entry] | None = None) -> Timeline:
                 _plan(found, number, decision)
             case AnswerGiven(limited_by=limit):
                 found.limited_by = limit
-            case RunForked(edits=edits) if any(each.path.startswith("calls.") for each in edits):
-                _edit(found, log.state(entry.number))
+            case RunForked(workers=workers, edits=edits):
+                conductors |= {each.name for each in workers if each.kind == "conductor"}
+                if any(each.path.startswith("calls.") for each in edits):
+                    _edit(found, log.state(entry.number))
             case DecisionRejected() | RunFailed() | RunPaused() | RunCancelled():
                 failed = True
             case _:
                 pass
         planned = found.calls.get(call)
-        about = (call, attempt, planned.worker if planned else "", planned)
+        about = (call, attempt, planned.worker if planned else "", planned, child)
         found.rows.append(Row(entry, cause, opener, *about, status, failed))
     return found
 

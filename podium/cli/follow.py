@@ -10,6 +10,7 @@ from podium.cli.interrupts import Interrupts
 from podium.cli.output import Output, iso
 from podium.render import tree
 from podium.render_lines import story
+from podium.render_text import clean, one_line
 from podium.resting import paused
 
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 FAILED: Final = ("PARSE_ERR", "EXEC_ERR", "TIMEOUT")
 """How a call settles that failed."""
+
+BELOW_S: Final = 5.0
+"""Seconds between two looks at what the runs below ask people. Each reads all that are at work; a
+person takes longer than that."""
 
 PICTURE_S: Final = 0.1
 """Seconds between two pictures: a spinner that turns smoothly."""
@@ -43,6 +48,8 @@ class Follower:
         self.client, self.output = client, output
         self.content, self.result = content, result
         self._told = 0
+        self._asked: set[tuple[str, str]] = set()
+        """Runs below and their calls, of which was said that they ask a person."""
         self._live: Live | None = None
 
     async def follow(self, run: str, interrupts: Interrupts) -> "RunTree | None":
@@ -75,11 +82,13 @@ class Follower:
 
     async def _to_the_end(self, run: str) -> "RunLog | None":
         last: RunLog | None = None
+        loop = asyncio.get_running_loop()
+        look = loop.time() + BELOW_S
         async with aclosing(self.client.follow(run)) as logs:
             upcoming = asyncio.create_task(_next(logs))
             try:
                 while True:
-                    patience = PICTURE_S if self._live is not None and last is not None else None
+                    patience = PICTURE_S if self._live is not None and last else BELOW_S
                     done, _ = await asyncio.wait({upcoming}, timeout=patience)
                     if done:
                         log = upcoming.result()
@@ -90,6 +99,9 @@ class Follower:
                         if paused(log):
                             return log
                         upcoming = asyncio.create_task(_next(logs))
+                    if last is not None and loop.time() >= look:
+                        await self._tell_below(last)
+                        look = loop.time() + BELOW_S
                     if last is not None and self._live is not None:
                         self._draw(last, self._live)
             finally:
@@ -113,6 +125,19 @@ class Follower:
             for line in story(log, self._told, content=self.content):
                 (self.output.text if self.result else self.output.say)(line)
         self._told = len(log.commits)
+
+    async def _tell_below(self, log: "RunLog") -> None:
+        """Say which runs below ask a person: the story of this one goes on only with the answer."""
+        for asked in await self.client.asked_below(log):
+            if (asked.run, asked.call) in self._asked or self.output.as_json:
+                continue
+            self._asked.add((asked.run, asked.call))
+            line = f"{one_line(asked.who)} is asked by run {asked.run}, below this one: "
+            line += f"podium answer   then: podium answer {asked.run} ANSWER"
+            if self._live is not None:
+                self._live.console.print(clean(line), markup=False, highlight=False)
+            else:
+                self.output.say(line)
 
     def _draw(self, log: "RunLog", live: "Live | None") -> None:
         from podium.render_rich import run_picture
@@ -152,8 +177,11 @@ def failure_hints(output: Output, run: "RunTree", pool: str = "") -> None:
     """What to do about the first call that failed, if one did; with the pool file that is named."""
     calls = [call for turn in run.turns for call in turn.calls if call.status in FAILED]
     calls.sort(key=lambda call: not call.attempts)  # of those that had a worker, if any had one
-    failed = next((call.call for call in calls), None)
-    if failed is not None:
+    first = next(iter(calls), None)
+    if first is not None:
+        failed = first.call
+        if first.child:
+            output.hint(f"the run that was to answer it: podium runs show {first.child}")
         output.hint(f"what failed: podium timeline {run.run} --failures")
         named = f" --pool {shlex.quote(pool)}" if pool else ""
         again = f"podium reproduce {run.run}/{failed}{named}   or: podium rerun {run.run}{named}"
