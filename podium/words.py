@@ -69,9 +69,7 @@ def told(row: Row, timeline: Timeline, *, content: bool) -> str:
             text += f", with {count(shared, 'round')} of it" if shared else ""
             return text + (f": {one_line(event.reason, 200)}" if event.reason else "")
         case RunActivated() as event:
-            if event.epoch > 1:
-                return f"taken over by another conductor (epoch {event.epoch})"
-            return f"taken by conductor {one_line(event.conductor, NAME_CHARS)}"
+            return _activated(event, timeline.rows[: row.number - 1])
         case RoundPlanned() as event:
             planned = timeline.rounds.get(event.round, ())
             names = ", ".join(one_line(timeline.calls[c].worker, NAME_CHARS) for c in planned)
@@ -83,6 +81,17 @@ def told(row: Row, timeline: Timeline, *, content: bool) -> str:
             return "the answer is there"
         case event:
             return _of_run(event, timeline)
+
+
+def _activated(event: RunActivated, before: list[Row]) -> str:
+    """By whom a run is taken; that is no takeover where it had rested or comes back to the same."""
+    name = one_line(event.conductor, NAME_CHARS)
+    if event.epoch == 1:
+        return f"taken by conductor {name}"
+    earlier = (each.entry.event for each in reversed(before))
+    last = next((each for each in earlier if isinstance(each, RunActivated | RunPaused)), None)
+    took = isinstance(last, RunActivated) and last.conductor != event.conductor
+    return f"taken {'over' if took else 'up again'} by conductor {name} (epoch {event.epoch})"
 
 
 def _of_run(event: object, timeline: Timeline) -> str:

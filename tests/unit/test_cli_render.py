@@ -16,7 +16,9 @@ from podium.render_rich import SPINNER, run_picture, table
 from podium.render_text import ago, clean, count, duration, money, one_line, value_text
 from protocol.actions import Spend
 from protocol.budgets import Budget
+from protocol.commands import Activate
 from protocol.decisions import PolicySpec, Reply
+from protocol.run import RULES
 from protocol.subjects import child_id
 from replay.chain import RunLog
 from replay.diff import ABSENT, diff
@@ -100,6 +102,19 @@ def test_what_is_under_way_shows_its_time_so_far() -> None:
     assert "round 1  2 calls · 2.3 s" in shown
     assert "2.3 s\n└ · agent" in shown
     assert "working  1 round · 1 call · 2.3 s" in shown
+
+
+def test_who_takes_a_run_up_again_has_not_taken_it_over() -> None:
+    driver = started(planned(n=3))
+    driver.give(Activate("conductor", RULES))
+    driver.give(Activate("other", RULES))
+    driver.signal("pause")
+    driver.give(Activate("conductor", RULES))
+    assert [line[11:] for line in story(log_of(driver)) if "taken" in line] == [
+        "taken up again by conductor conductor (epoch 2)",
+        "taken over by conductor other (epoch 3)",
+        "taken up again by conductor conductor (epoch 4)",
+    ]
 
 
 def test_nothing_goes_on_in_a_run_that_has_ended() -> None:
