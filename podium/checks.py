@@ -20,7 +20,7 @@ from protocol.inbox import SET_ASIDE, Label, SignalKind
 from protocol.limits import MAX_POLICY_BYTES, MAX_POOL_BYTES, MAX_TASK_BYTES, MAX_WORKERS
 from protocol.registry import as_defined, as_recorded
 from protocol.run import evolve
-from protocol.schemas import check_schema
+from protocol.schemas import check_schema, misfit
 from protocol.state import RunState
 from replay.chain import RunLog
 
@@ -139,6 +139,20 @@ def _fits(value: msgspec.Struct, limit: int, what: str, hint: str) -> None:
         raise TooLarge(f"{what} has {size:,} bytes; at most {limit:,} are possible", hint=hint)
 
 
+def _still_fitting(state: RunState, forked: RunState) -> None:
+    """Raise `Usage` if a call that a fork makes is nothing that its worker takes there."""
+    for name, known in forked.calls.items():
+        before, spec = (each.workers.get(known.call.worker) for each in (state, forked))
+        if known.status is not None or spec is None or spec == before:
+            continue
+        if wrong := misfit(spec.parameters, known.call.arguments):
+            raise Usage(
+                f"call {name} can't be made: {spec.name} takes other parameters in the fork: "
+                f"{wrong}",
+                hint=f"fork before it was planned, or set calls.{name}.arguments.KEY",
+            )
+
+
 def check_times(times: int) -> None:
     """Raise `Usage` unless so many forks can be queued at a time."""
     if not 1 <= times <= MAX_FORKS:
@@ -176,6 +190,7 @@ def check_fork(state: RunState, fork: Fork) -> Pool:
         forked.redact.check()
     _same_kinds(state.pool, forked.pool)
     _reopenable(state, fork)
+    _still_fitting(state, forked)
     if fork.policy is not None:
         check_policy(fork.policy, forked.pool)
     _affords(forked.budget, forked.committed, forked.policy)

@@ -322,7 +322,8 @@ class _Fork:
         times = self.changes.times
         forks, each = (count(times, "fork"), "each ") if times > 1 else ("fork", "")
         text = f"{forks} of {log.run}@{choice.at}: {each}{_goes_on(draft)}"
-        return f"{choice.found}\n{text}" if choice.found else text
+        other = _other_parameters(log.state(choice.at).pool, draft.state.pool)
+        return "\n".join(filter(None, (choice.found, text, *other)))
 
     def _announce(self, log: "RunLog", choice: Choice, draft: "Draft") -> None:
         if self.output.as_json:
@@ -369,6 +370,21 @@ def _worker(text: str, pool: "Pool", secrets: str) -> "WorkerSpec":
     if there is pool:
         return renamed(spec, name)
     return msgspec.structs.replace(spec, name=name)
+
+
+def _other_parameters(before: "Pool", after: "Pool") -> list[str]:
+    """Which workers take something else in a fork: its policy plans by what they take there."""
+    return [
+        f"{spec.name} takes {_taken(spec)} in the fork, in place of {_taken(old)}"
+        for spec in after.workers
+        if (old := before.get(spec.name)) is not None and old.parameters != spec.parameters
+    ]
+
+
+def _taken(spec: "WorkerSpec") -> str:
+    """``(name, fact)``; of the same names, the schemas differ."""
+    taken = spec.parameters.get("properties")
+    return f"({', '.join(map(one_line, taken))})" if isinstance(taken, dict) else "(anything)"
 
 
 def _edits(state: "RunState", texts: list[str]) -> "tuple[Edit, ...]":

@@ -195,6 +195,22 @@ def test_another_worker_takes_its_place(atlas: Atlas, source: str) -> None:
     assert done["answer"] == "Chad has the larger area: 1,284,000 km²; Peru has 7."
 
 
+def test_what_another_worker_takes_is_said_and_has_to_fit(atlas: Atlas) -> None:
+    code = atlas.folder / f"{atlas.module}.py"
+    greet = '@podium.tool\ndef greet(whom: str) -> str:\n    """Says hello."""\n    return whom\n'
+    code.write_text(ATLAS + greet)
+    run = atlas.run()
+    said = atlas.shell("fork", run, "--at", "2", "--worker", "country=greet", "--dry-run")
+    assert said.code == 0
+    assert "country takes (whom) in the fork, in place of (name, fact)" in said.out
+    for command in (("fork", run, "--at", "1-1"), ("rerun", run)):
+        for dry in ((), ("--dry-run",)):
+            said = atlas.shell(*command, "--worker", "country=greet", *dry)
+            assert said.code == 2
+            assert "can't be made: country takes other parameters in the fork" in said.err
+            assert "'whom' is required" in said.err
+
+
 def test_a_worker_that_is_nowhere(atlas: Atlas) -> None:
     run = atlas.run()
     for given, says in (
