@@ -23,7 +23,7 @@ PLAN: Final = "plan"
 """The option that holds the plan."""
 
 FAILED_SHOWN: Final = 8
-"""Calls that failed, named in an answer that couldn't be given."""
+"""Calls that failed, named in an answer that couldn't be given; further ones are counted."""
 
 
 def read(tree: Json) -> Plan:
@@ -62,7 +62,7 @@ class StaticPolicy:
         self._stages = stages(self.plan)
         self._chains = self.plan.chains()
         known = msgspec.json.encode(self.plan, order="deterministic")
-        self._version = f"static-1@{sha256(known).hexdigest()[:12]}"
+        self._version = f"static-2@{sha256(known).hexdigest()[:12]}"
 
     def decide(self, view: View) -> Reply:
         """The calls of the next round, or the answer."""
@@ -166,4 +166,6 @@ class StaticPolicy:
             for name, item in settled.items()
             if item.status != "OK" and name not in mended
         ]
-        return "\n".join([head, *failed[:FAILED_SHOWN]])
+        more = len(failed) - FAILED_SHOWN
+        rest = [f"and {more} more calls failed"] if more > 1 else failed[FAILED_SHOWN:]
+        return "\n".join([head, *failed[:FAILED_SHOWN], *rest])

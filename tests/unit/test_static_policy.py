@@ -102,6 +102,19 @@ def test_what_needs_a_failed_call_is_not_made_and_the_answer_says_why() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("failed", "last"), [(8, "- c7 (look)"), (9, "- c8 (look)"), (15, "and 7 more calls failed")]
+)
+def test_of_many_failures_the_further_ones_are_counted(failed: int, last: str) -> None:
+    names = [f"c{number}" for number in range(failed)]
+    tree = {"answer": "{c0.output}", "call": [{"id": name, "worker": "look"} for name in names]}
+    turn = Turn(observations=tuple(seen(f"1-{n[1:]}", n, "down", "EXEC_ERR") for n in names))
+    answer = decided(view(turn), tree).answer
+    assert answer is not None
+    assert answer.splitlines()[-1].startswith(last)
+    assert len(answer.splitlines()) == 1 + min(failed, 9)
+
+
 def test_a_call_that_goes_on_is_not_made_again() -> None:
     going = Turn(observations=FIRST.observations[:2], open=(Call("1-2", "ask", {}, ref="free"),))
     assert [call.ref for call in decided(view(going)).calls] == ["total"]
