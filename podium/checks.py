@@ -12,7 +12,7 @@ from protocol import edits, subjects
 from protocol.actions import Pool, Spend, WorkerSpec
 from protocol.budgets import Budget, short_of
 from protocol.commands import Fork, Start
-from protocol.decisions import PolicySpec, asked
+from protocol.decisions import PolicySpec, Task, asked
 from protocol.edits import MAX_EDITS
 from protocol.errors import Conflict, InvalidData, TooLarge, Usage
 from protocol.events import RunForked
@@ -122,6 +122,21 @@ def check_plan(policy: PolicySpec, pool: Pool) -> None:
             )
 
 
+def check_inputs(policy: PolicySpec, task: Task) -> None:
+    """Raise `Usage` unless the task has what a plan takes from it."""
+    if asked(policy.name).partition(":")[0] != "static":
+        return
+    from actors.policies.plan import lacking
+    from actors.policies.static import StaticPolicy
+
+    if problem := lacking(StaticPolicy(policy).plan, task):
+        there = ", ".join(task.inputs) or "none"
+        raise Usage(
+            f"The plan of the policy {policy.name} can't be followed: {problem}.",
+            hint=f"Give it with --inputs; there are: {there}.",
+        )
+
+
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
 
@@ -193,6 +208,7 @@ def check_fork(state: RunState, fork: Fork) -> Pool:
     _still_fitting(state, forked)
     if fork.policy is not None:
         check_policy(fork.policy, forked.pool)
+        check_inputs(fork.policy, forked.task)
     _affords(forked.budget, forked.committed, forked.policy)
     return forked.pool
 

@@ -21,6 +21,7 @@ from actors.waking import queue_again
 from podium.checks import (
     check_begun,
     check_fork,
+    check_inputs,
     check_run,
     check_start,
     check_times,
@@ -164,6 +165,7 @@ class Client:
             redact=self._redactor.redaction,
         )
         check_start(start)
+        check_inputs(start.policy, start.task)
         if priority not in subjects.PRIORITIES:
             raise Usage(f"There is no priority {priority!r}.", hint="Use 'normal' or 'high'.")
         return start

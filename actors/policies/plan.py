@@ -230,6 +230,21 @@ def places(value: Json) -> Iterator[str]:
                 yield from places(item)
 
 
+def lacking(plan: Plan, task: Task) -> str:
+    """Which input the plan needs, and the task doesn't have; "" if it has all.
+
+    What only a fallback needs may never be needed.
+    """
+    needed = [call.arguments for call in plan.call if not call.fallback_for]
+    for path in places([*needed, plan.answer]):
+        if path.partition(".")[0] in _OTHERS:
+            try:
+                _value(path, task, {})
+            except Missing as error:
+                return str(error)
+    return ""
+
+
 def filled(value: Json, task: Task, seen: Mapping[str, Observation]) -> Json:
     """A value with every place filled in. Raises `Missing`."""
     return _filled(value, lambda path: _value(path, task, seen))

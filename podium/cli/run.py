@@ -117,19 +117,19 @@ class _Run:
 
     def _check(self, task: "Task") -> None:
         """Refuse before anything is started what would be refused afterwards."""
-        from podium.checks import check_start
+        from podium.checks import check_inputs, check_start
         from protocol.commands import Start
         from protocol.subjects import run_id
 
-        check_start(
-            Start(
-                run=run_id(bytes(8)),
-                task=task,
-                pool=self.pool.pool,
-                policy=self._spec(),
-                budget=self.budget,
-            )
+        start = Start(
+            run=run_id(bytes(8)),
+            task=task,
+            pool=self.pool.pool,
+            policy=self._spec(),
+            budget=self.budget,
         )
+        check_start(start)
+        check_inputs(start.policy, task)
 
     def _would(self, task: "Task") -> int:
         workers = len(self.pool.pool.workers)

@@ -90,6 +90,12 @@ def test_a_plan(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     )
     assert ended["answer"].startswith("Paris has ")
     assert (ended["rounds"], ended["calls"]) == (2, 2)
+    for given in ((), ("--inputs", '{"off": "France"}')):
+        said = shell("run", "--policy", "static:capital.toml", *given, "How large?")
+        assert said.code == 2
+        assert "can't be followed: {inputs.of}: there is no 'of'" in said.err
+        assert "Give it with --inputs" in said.err
+    assert len(shell("runs", "--json").json()["rows"]) == 1
     (tmp_path / "capital.toml").unlink()
     forked = shell(
         "fork", ended["run_id"], "--at", "3", "--set", 'task.inputs.of="Italy"', "--json"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.policies import make
-from actors.policies.plan import filled, places, stages
+from actors.policies.plan import filled, lacking, places, stages
 from actors.policies.static import StaticPolicy, read, spec_of
 from protocol.actions import Call, Json, Pool, Status, WorkerSpec
 from protocol.decisions import Decision, Observation, PlannedCall, Task, Turn, View
@@ -135,6 +135,15 @@ def test_inputs_that_are_not_there() -> None:
     assert decided(shown).answer == (
         "The plan can't be followed: {inputs.names.1}: there is no place 1, of 1."
     )
+
+
+def test_what_a_plan_lacks_is_known_before_it_begins() -> None:
+    assert lacking(read(CHAIN), TASK) == ""
+    assert lacking(read(CHAIN), Task(text="both")) == "{inputs.names.0}: there is no 'names'"
+    spare = {"id": "d", "worker": "look", "fallback_for": "a", "arguments": {"of": "{inputs.o}"}}
+    assert lacking(read({**CHAIN, "call": [*CHAIN["call"], spare]}), TASK) == ""
+    told = lacking(read({**CHAIN, "answer": "{inputs.names.7}"}), TASK)
+    assert told == "{inputs.names.7}: there is no place 7, of 2"
 
 
 def test_calls_of_another_policy_are_none_of_the_plans() -> None:
