@@ -89,7 +89,7 @@ def status(*, common: Common = COMMON) -> int:
         return 0
     rows = asyncio.run(_stats(config))
     from podium.render_rich import table
-    from podium.standing_words import busy, did
+    from podium.status_words import busy, did
 
     lines = [
         [str(row.get("kind", "")), str(row.get("actor", "")), busy(row), did(row)] for row in rows

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from podium.standing_words import busy, did
+from podium.status_words import busy, did
 
 
 @pytest.mark.parametrize(
