@@ -60,13 +60,9 @@ def own(name: str, folder: Path) -> None:
         )
 
 
-def import_as(there: object) -> None:
-    """Let Python import here what a standing deployment's processes import, its own pool's first.
-
-    Args:
-        there: Its record; one of an earlier version does not say where its modules are.
-    """
-    for folder in reversed(getattr(there, "folders", ())):
+def import_from_all(folders: Sequence[str]) -> None:
+    """Let Python import from several folders, the first of them first: see `import_from`."""
+    for folder in reversed(folders):
         import_from(Path(folder))
 
 

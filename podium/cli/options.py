@@ -165,12 +165,12 @@ def load_pool(loaded: "Loaded", there: "Standing | None" = None) -> "LoadedPool"
 def _pool(loaded: "Loaded", there: "Standing | None") -> "LoadedPool":
     from podium import poolfile
     from podium.config import BudgetTable
-    from podium.poolmodules import import_as
+    from podium.poolmodules import import_from_all
     from podium.pools import OFFLINE
 
     if loaded.config.pool or there is None:
         return poolfile.load(loaded.config.pool or OFFLINE, loaded.config.secrets.place())
-    import_as(there)
+    import_from_all(there.folders)
     return poolfile.LoadedPool(
         path=loaded.config.path(),
         name=there.pool,

@@ -109,7 +109,7 @@ class _Reproduce:
 
     def _hosted(self, prepared: "Prepared") -> "Hosting":
         from podium import poolfile
-        from podium.poolmodules import import_as
+        from podium.poolmodules import import_from_all
         from podium.reproducing import Hosting
         from protocol.redaction import Redactor
 
@@ -121,7 +121,7 @@ class _Reproduce:
             path = Path(config.pool).expanduser().absolute()
             own = tuple(poolfile.build(path, poolfile.read(path), secrets).workers)
         elif standing is not None:
-            import_as(standing)
+            import_from_all(standing.folders)
             own = standing.workers.workers
         redactor = Redactor(redaction(config))
         return Hosting(prepared, redactor, secrets, own, live=self.live, tools=self.tools)

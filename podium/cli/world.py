@@ -104,6 +104,11 @@ class Standing(Protocol):
         ...
 
     @property
+    def folders(self) -> "tuple[str, ...]":
+        """Where its modules are imported from, its own pool's first."""
+        ...
+
+    @property
     def redact(self) -> "Redaction":
         """What its processes take for a secret."""
         ...
