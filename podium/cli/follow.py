@@ -1,6 +1,7 @@
 """Following a run: live in a terminal, line by line elsewhere, as JSON lines for programs."""
 
 import asyncio
+import math
 import shlex
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -83,7 +84,7 @@ class Follower:
     async def _to_the_end(self, run: str) -> "RunLog | None":
         last: RunLog | None = None
         loop = asyncio.get_running_loop()
-        look = loop.time() + BELOW_S
+        look = math.inf if self.output.as_json else loop.time() + BELOW_S
         async with aclosing(self.client.follow(run)) as logs:
             upcoming = asyncio.create_task(_next(logs))
             try:
@@ -129,7 +130,7 @@ class Follower:
     async def _tell_below(self, log: "RunLog") -> None:
         """Say which runs below ask a person: the story of this one goes on only with the answer."""
         for asked in await self.client.asked_below(log):
-            if (asked.run, asked.call) in self._asked or self.output.as_json:
+            if (asked.run, asked.call) in self._asked:
                 continue
             self._asked.add((asked.run, asked.call))
             line = f"{one_line(asked.who)} is asked by run {asked.run}, below this one: "
