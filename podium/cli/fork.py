@@ -1,6 +1,7 @@
 """`podium fork` and `podium rerun`: go on from where a run stood, with something changed."""
 
 import asyncio
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
@@ -307,7 +308,7 @@ class _Fork:
         if there is not None and self.named and (other := unlike(hosted, self.pool.pool)):
             raise Usage(
                 f"the standing deployment hosts pool {there.pool!r}, {other}",
-                hint=f"leave --pool out, or: podium worker apply {self.pool.path}"
+                hint=f"leave --pool out, or: podium worker apply {shlex.quote(str(self.pool.path))}"
                 + (f"   (withdraws {names})" if names else ""),
             )
         if there is None:

@@ -270,6 +270,7 @@ def test_a_standing_deployment_has_to_host_the_workers_as_they_are(atlas: Atlas)
 
 def test_a_pool_file_that_a_standing_deployment_does_not_host_is_refused(atlas: Atlas) -> None:
     run = atlas.run()
+    atlas.pool = atlas.pool.rename(atlas.folder / "a pool.toml")
     assert atlas.shell("up", "--pool", str(atlas.pool)).code == 0
     assert atlas.shell("rerun", run, "--pool", str(atlas.pool)).code == 0
     atlas.pool.write_text(
@@ -280,7 +281,7 @@ def test_a_pool_file_that_a_standing_deployment_does_not_host_is_refused(atlas: 
         error = atlas.shell(*command, "--pool", str(atlas.pool), "--json").json()["error"]
         assert error["kind"] == "usage"
         assert "without more" in error["message"]
-        assert error["next"] == f"podium worker apply {atlas.pool}"
+        assert error["next"] == f"podium worker apply '{atlas.pool}'"
         assert atlas.shell(*command).code == 0
 
 
