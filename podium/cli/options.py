@@ -164,7 +164,6 @@ def load_pool(loaded: "Loaded", there: "Standing | None" = None) -> "LoadedPool"
 
 def _pool(loaded: "Loaded", there: "Standing | None") -> "LoadedPool":
     from podium import poolfile
-    from podium.config import BudgetTable
     from podium.poolmodules import import_from_all
     from podium.pools import OFFLINE
 
@@ -175,10 +174,10 @@ def _pool(loaded: "Loaded", there: "Standing | None") -> "LoadedPool":
         path=loaded.config.path(),
         name=there.pool,
         pool=there.workers,
-        policy=getattr(there, "policy", "") or poolfile.RULES,
-        budget=getattr(there, "budget", None) or BudgetTable(),
+        policy=there.policy or poolfile.RULES,
+        budget=there.budget,
         redact=there.redact,
-        spec=getattr(there, "spec", None),
+        spec=there.spec,
     )
 
 

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 if TYPE_CHECKING:
     from podium.applying import Applied
     from podium.client import Client
-    from podium.config import Config
+    from podium.config import BudgetTable, Config
     from podium.poolfile import LoadedPool
     from protocol.actions import Pool, WorkerSpec
+    from protocol.decisions import PolicySpec
     from protocol.registry import Registry
     from protocol.secret_forms import Redaction
     from replay.archive.archiver import Archiver
@@ -106,6 +107,21 @@ class Standing(Protocol):
     @property
     def folders(self) -> "tuple[str, ...]":
         """Where its modules are imported from, its own pool's first."""
+        ...
+
+    @property
+    def policy(self) -> str:
+        """The pool's own, for runs that name none; empty if it has none."""
+        ...
+
+    @property
+    def spec(self) -> "PolicySpec | None":
+        """What a run records of it, where its name doesn't say it all."""
+        ...
+
+    @property
+    def budget(self) -> "BudgetTable":
+        """The pool's own."""
         ...
 
     @property

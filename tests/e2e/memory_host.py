@@ -24,7 +24,7 @@ from podium.applying import Applied, applied
 from podium.cli import main
 from podium.cli.world import World
 from podium.client import Client
-from podium.config import Config
+from podium.config import BudgetTable, Config
 from podium.poolfile import LoadedPool
 from podium.shelved import shelves_of
 from protocol import subjects
@@ -54,6 +54,8 @@ class Record(msgspec.Struct, frozen=True):
     workers: Pool = Pool(())
     earlier: tuple[WorkerSpec, ...] = ()
     policy: str = "rules"
+    spec: PolicySpec | None = None
+    budget: BudgetTable = BudgetTable()
     folders: tuple[str, ...] = ()
     redact: Redaction = Redaction()
     since: int = 1
