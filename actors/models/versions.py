@@ -165,13 +165,7 @@ def check(version: Version) -> str:
                     f"{what if name in found else 'is missing'}",
                     hint="publish it again, under the next number",
                 )
-    weights = {name: known for name, known in found.items() if name.endswith(WEIGHTS)}
-    if not weights:
-        raise InvalidData(
-            f"{version.path} has no weights: no file ends with {WEIGHTS}",
-            hint="save it with save_pretrained, which writes safetensors",
-        )
-    return hash_of(weights)
+    return _weights(version.path, found)
 
 
 def hash_of(value: Json) -> str:
@@ -235,9 +229,8 @@ def point(folder: Path, name: str) -> None:
 
 def _placed(folder: Path, draft: Path, note: dict[str, Json]) -> Version:
     """Rename a draft to the next number, which another publisher may take first."""
-    version = Version(BASE, draft, None)
-    check(version)
     files = _hashes(draft)
+    _weights(draft, files)
     if "config.json" not in files:
         raise InvalidData("what was to be published has no config.json", hint="save the model, too")
     for place in range(int((names(folder) or ["0"])[-1]) + 1, MAX_VERSIONS + 1):
@@ -269,6 +262,17 @@ def _hashes(path: Path) -> dict[str, str]:
         if len(found) > MAX_FILES:
             raise InvalidData(f"{path} has more than {MAX_FILES} files", hint="name another folder")
     return found
+
+
+def _weights(path: Path, files: Mapping[str, str]) -> str:
+    """The hash of the weights among files. Raises `InvalidData` if there are none."""
+    weights = {name: known for name, known in files.items() if name.endswith(WEIGHTS)}
+    if not weights:
+        raise InvalidData(
+            f"{path} has no weights: no file ends with {WEIGHTS}",
+            hint="save it with save_pretrained, which writes safetensors",
+        )
+    return hash_of(weights)
 
 
 def _synced(path: Path) -> None:
