@@ -53,14 +53,19 @@ class Engine:
         self._batches: dict[int, Batch] = {}
         self._done: dict[Row, Done] = {}
         self._thread = threading.Thread(target=self._run, name="sampling", daemon=True)
+        self._closed = False
 
     def start(self) -> None:
         """Begin."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop, whatever is at work."""
+        """Take nothing more, and stop, whatever is at work."""
+        self._closed = True
         self._coming.put(None)
+
+    def join(self) -> None:
+        """Wait until it has stopped."""
         self._thread.join()
 
     def submit(self, loaded: "Loaded", row: "Row", done: Done) -> None:
@@ -74,7 +79,7 @@ class Engine:
     @property
     def alive(self) -> bool:
         """Whether it is at work, or can be."""
-        return self._thread.is_alive()
+        return self._thread.is_alive() and not self._closed
 
     def _run(self) -> None:
         try:
@@ -169,7 +174,8 @@ class PolicyServer:
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
-            await asyncio.to_thread(self._engine.close)
+            self._engine.close()  # here, so that no question comes in behind it
+            await asyncio.to_thread(self._engine.join)
 
     def _load(self, name: str) -> "Loaded":
         from actors.models.loading import load, need

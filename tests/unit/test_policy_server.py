@@ -3,6 +3,7 @@
 import asyncio
 import math
 import shutil
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -356,6 +357,28 @@ async def test_a_server_that_stops_says_so_to_who_waits(folder: Path) -> None:
     assert (reply.status, reply.error) == ("EXEC_ERR", "the model's server has stopped")
     assert server.failed == "the model's thread has ended"
     assert (await server.ask(question(), LONG_S)).error == server.failed
+
+
+async def test_a_question_that_comes_while_a_server_stops_is_refused(folder: Path) -> None:
+    server = PolicyServer(folder)
+    await server.start()
+    assert server.loaded is not None
+    made, step = server.loaded.model, threading.Event()
+
+    def held(**given: Any) -> Any:
+        step.wait()
+        return made(**given)
+
+    server.loaded.model = held
+    asking = asyncio.create_task(server.ask(question(max_tokens=2), LONG_S))
+    await until(lambda: server.asked == 1)
+    stopping = asyncio.create_task(server.stop())
+    await until(lambda: bool(server.failed))
+    reply = await server.ask(question(), LONG_S)
+    assert (reply.status, reply.error) == ("EXEC_ERR", "the model's thread has ended")
+    step.set()
+    await stopping
+    assert (await asking).status == "EXEC_ERR"
 
 
 async def test_questions_wait_for_a_model_that_is_being_loaded(folder: Path) -> None:
