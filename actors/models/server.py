@@ -157,12 +157,13 @@ class PolicyServer:
         Raises:
             NotFound: There is no such folder, or the extra is not installed.
             InvalidData: The version can't answer.
+            OSError: Its files can't be read.
         """
         try:
-            self._seen = versions.pointer(self.folder)
+            self._seen = await self._pointer()
             self.loaded = await asyncio.to_thread(self._load, self._seen.name)
-        except PodiumError as error:
-            self.refused = error.message
+        except (PodiumError, OSError) as error:
+            self.refused = _said(error)
             raise
         finally:
             self._ready.set()
@@ -191,7 +192,7 @@ class PolicyServer:
         """Have the version that is current now answer. One that can't is refused, and said once."""
         async with self._refreshing:
             try:
-                seen = versions.pointer(self.folder)
+                seen = await self._pointer()
                 if seen == self._seen:
                     return
                 self._seen, name = seen, seen.name
@@ -200,7 +201,7 @@ class PolicyServer:
                     return
                 self.loaded = await asyncio.to_thread(self._load, name)
             except (PodiumError, OSError) as error:
-                text = error.message if isinstance(error, PodiumError) else str(error)
+                text = _said(error)
                 if text != self.refused:
                     self.counts["refused"] += 1
                     kept = self.loaded.name if self.loaded is not None else "none"
@@ -210,6 +211,10 @@ class PolicyServer:
             self.refused = ""
             self.counts["swapped"] += 1
             logger.info("version %s answers in %s", name, self.folder)
+
+    async def _pointer(self) -> versions.Pointer:
+        """See `versions.pointer`; the folder may be on a disk of another machine, which hangs."""
+        return await asyncio.to_thread(versions.pointer, self.folder)
 
     async def _look(self) -> None:
         while True:
@@ -349,6 +354,10 @@ class Here:
         if (server := self._servers.get(place)) is None:
             return _failed(f"nobody hosts the model in {place}")
         return await server.ask(question, within_s)
+
+
+def _said(error: PodiumError | OSError) -> str:
+    return error.message if isinstance(error, PodiumError) else str(error)
 
 
 def _failed(text: str, *, retry: bool = True) -> Reply:

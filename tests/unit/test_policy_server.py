@@ -331,6 +331,14 @@ async def test_a_server_does_not_begin_without_a_version(tmp_path: Path, folder:
     damaged(publish(folder, 1).path)
     with pytest.raises(InvalidData, match="is damaged"):
         await PolicyServer(folder).start()
+    current = folder / versions.FOLDER / versions.CURRENT
+    current.unlink()
+    current.mkdir()
+    unread = PolicyServer(folder)
+    with pytest.raises(IsADirectoryError):
+        await unread.start()
+    assert str(current) in unread.failed
+    current.rmdir()
     (folder / "model.safetensors").rename(folder / "model.bin")
     versions.point(folder, versions.BASE)
     with pytest.raises(InvalidData, match="no weights"):
