@@ -170,10 +170,9 @@ class Service:
         if self._loading.done():
             self._loading.result()
         client = self._broker.client
-        for verb, heard in (("ask", self._came), ("stop", self._withdrawn)):
-            queue = "models" if verb == "ask" else ""
-            subject = subjects.model(self._name, verb)  # type: ignore[arg-type]
-            self._listening.append(await listen(client, subject, heard, queue))
+        ask, stop = subjects.model(self._name, "ask"), subjects.model(self._name, "stop")
+        self._listening.append(await listen(client, ask, self._came, queue="models"))
+        self._listening.append(await listen(client, stop, self._withdrawn))
         await client.flush()
         await client.publish(subjects.model(self._name, "begun"), b"")
 
@@ -199,6 +198,8 @@ class Service:
             return
         task = asyncio.create_task(self._answer(asked, message.reply), name="question")
         self._asked[asked.id] = task
+        # Not at its own end: one that is withdrawn before it begins never gets there.
+        task.add_done_callback(lambda _: self._asked.pop(asked.id, None))
 
     def _withdrawn(self, message: Heard) -> None:
         task = self._asked.get(message.data.decode("utf-8", "replace"))
@@ -207,20 +208,17 @@ class Service:
 
     async def _answer(self, asked: Asked, to: str) -> None:
         try:
-            try:
-                reply = await self.server.ask(asked.question, asked.within_ms / 1_000)
-            except Exception as error:  # nobody is to wait for what will not come
-                logger.exception("a question of %s was not answered", self.place)
-                text = f"{type(error).__name__}: {error}"[:MAX_DETAIL_CHARS]
-                reply = Reply(status="EXEC_ERR", error=text)
-            data = msgspec.json.encode(reply)
-            if len(data) > MAX_BYTES:
-                text = f"the reply has {len(data)} bytes; at most {MAX_BYTES} can be sent"
-                data = msgspec.json.encode(Reply(status="EXEC_ERR", error=text, retry=False))
-            with contextlib.suppress(NatsError, OSError):
-                await self._broker.client.publish(to, data)
-        finally:
-            self._asked.pop(asked.id, None)
+            reply = await self.server.ask(asked.question, asked.within_ms / 1_000)
+        except Exception as error:  # nobody is to wait for what will not come
+            logger.exception("a question of %s was not answered", self.place)
+            text = f"{type(error).__name__}: {error}"[:MAX_DETAIL_CHARS]
+            reply = Reply(status="EXEC_ERR", error=text)
+        data = msgspec.json.encode(reply)
+        if len(data) > MAX_BYTES:
+            text = f"the reply has {len(data)} bytes; at most {MAX_BYTES} can be sent"
+            data = msgspec.json.encode(Reply(status="EXEC_ERR", error=text, retry=False))
+        with contextlib.suppress(NatsError, OSError):
+            await self._broker.client.publish(to, data)
 
     async def stats(self, _: bytes) -> bytes:
         """How it is doing, for `podium status`."""
