@@ -16,13 +16,11 @@ MAX_ROWS: Final = 32
 MAX_BATCH_TOKENS: Final = 131_072
 """Tokens of a batch, padding included: rows times the longest. Keys and values of each are kept."""
 
-Rows = Annotated[int, msgspec.Meta(ge=1, le=4_096)]
-
 
 class Batching(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What whoever hosts a model is told."""
 
-    rows: Rows = MAX_ROWS
+    rows: Annotated[int, msgspec.Meta(ge=1, le=4_096)] = MAX_ROWS
     """The most replies that are sampled at a time."""
     tokens: Annotated[int, msgspec.Meta(ge=1, le=10**9)] = MAX_BATCH_TOKENS
     """The most tokens, padding and what may yet be sampled included, whose keys and values are

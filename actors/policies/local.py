@@ -1,6 +1,5 @@
 """A conductor's policy that is a model of ours: a folder of Transformers, see `actors.models`."""
 
-from collections.abc import Mapping
 from hashlib import sha256
 from typing import Final, cast
 
@@ -69,14 +68,14 @@ def spec_of(options: Options, **said: object) -> PolicySpec:
         said: Other fields of the description, such as ``dialect``.
     """
     name = options.folder.rstrip("/").rpartition("/")[2]
-    fields: Mapping[str, object] = {
-        "dialect": "hermes",
-        "reserve": options.reserve,
-        "timeout_ms": round(TIMEOUT_S * 1_000),
-        **said,
-    }
-    recorded = msgspec.to_builtins(options)
-    return PolicySpec(name=f"{KIND}:{name}", options=recorded, **fields)  # type: ignore[arg-type]
+    spec = PolicySpec(
+        name=f"{KIND}:{name}",
+        dialect="hermes",
+        reserve=options.reserve,
+        timeout_ms=round(TIMEOUT_S * 1_000),
+        options=msgspec.to_builtins(options),
+    )
+    return msgspec.structs.replace(spec, **said)
 
 
 class LocalPolicy:
