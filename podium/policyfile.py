@@ -22,7 +22,7 @@ import msgspec
 
 from podium.config import BudgetTable, Positive, Whole
 from protocol.actions import MICRO, Json, Spend
-from protocol.decisions import Naming, PolicySpec, ReplanOn, asked
+from protocol.decisions import Dialect, Naming, PolicySpec, ReplanOn, asked
 from protocol.errors import InvalidData, PodiumError, Usage
 from protocol.redaction import Redactor
 from protocol.secret_forms import Redaction
@@ -227,12 +227,7 @@ def _ours(table: PolicyTable, name: str, folder: Path) -> PolicySpec:
     from actors.models.serving import Batching
     from actors.policies import local
 
-    given = {
-        field: getattr(table, field)
-        for field in local.Options.__struct_fields__
-        if field in (_MODELS | _LOCALS)
-    }
-    given = {field: value for field, value in given.items() if value is not None}
+    given = _given(table, local.Options)
     try:
         if unknown := (table.batching or {}).keys() - set(Batching.__struct_fields__):
             raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
@@ -248,52 +243,58 @@ def _ours(table: PolicyTable, name: str, folder: Path) -> PolicySpec:
             f"the policy {table.name!r} has no native tool calls",
             hint='A local model writes text: dialect = "hermes", or "lists".',
         )
-    dialect = table.dialect or "hermes"
-    _check_lists(table, dialect)
     reserve = options.reserve.tokens if table.reserve_tokens is None else table.reserve_tokens
     return local.spec_of(
-        options,
-        dialect=dialect,
-        reserve=Spend(tokens=reserve),
-        timeout_ms=max(1, round((table.timeout_s or local.TIMEOUT_S) * 1_000)),
-        naming=table.naming or ("numbers" if dialect == "lists" else "names"),
-        system=table.system or "",
-        replan_on=table.replan_on or "never",
+        options, reserve=Spend(tokens=reserve), **_manner(table, "hermes", local.TIMEOUT_S)
     )
 
 
-def _check_lists(table: PolicyTable, dialect: str) -> None:
+def _given(table: PolicyTable, options: type[msgspec.Struct]) -> dict[str, Any]:
+    """What a table says of a model's options."""
+    said = {name: getattr(table, name, None) for name in options.__struct_fields__}
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def _manner(table: PolicyTable, usual: Dialect, timeout_s: float) -> dict[str, Any]:
+    """How any model is asked and speaks: fields of its `PolicySpec`.
+
+    Args:
+        table: What says so.
+        usual: The dialect, unless it does.
+        timeout_s: Seconds that one reply may take, unless it does.
+    """
+    dialect = table.dialect or usual
     if dialect == "lists" and asked(table.name) != table.name:
         raise Usage(
             f"{table.name!r} has a worker write the answer, which in lists the last step does",
             hint="Make that worker the last step, by what you say in system.",
         )
+    return {
+        "dialect": dialect,
+        "timeout_ms": max(1, round((table.timeout_s or timeout_s) * 1_000)),
+        "naming": table.naming or ("numbers" if dialect == "lists" else "names"),
+        "system": table.system or "",
+        "replan_on": table.replan_on or "never",
+    }
 
 
 def _model(table: PolicyTable, model: str) -> PolicySpec:
     from actors.policies.openai import TIMEOUT_S, Options
 
-    given = {name: getattr(table, name) for name in Options.__struct_fields__}
     try:
-        options = Options(**{name: value for name, value in given.items() if value is not None})
+        options = Options(**_given(table, Options))
     except ValueError as error:
         raise Usage(str(error), hint="Take it out of extra.") from None
     reserve = options.reserve
     cost = table.reserve_cost_usd
-    dialect = table.dialect or "openai"
-    _check_lists(table, dialect)
     return PolicySpec(
         name=f"openai:{model}",
-        dialect=dialect,
         reserve=Spend(
             tokens=reserve.tokens if table.reserve_tokens is None else table.reserve_tokens,
             cost=reserve.cost if cost is None else round(cost * MICRO),
         ),
-        timeout_ms=max(1, round((table.timeout_s or TIMEOUT_S) * 1_000)),
-        naming=table.naming or ("numbers" if dialect == "lists" else "names"),
-        system=table.system or "",
         options=msgspec.to_builtins(options),
-        replan_on=table.replan_on or "never",
+        **_manner(table, "openai", TIMEOUT_S),
     )
 
 
