@@ -17,6 +17,7 @@ from actors.models.serving import Batching
 from actors.policies.local import Options, spec_of
 from actors.programs import Connection, Declared, Program, start
 from protocol import subjects
+from protocol.decisions import Reply
 from protocol.errors import InvalidData
 from replay.broker import Broker
 from tests.broker import One, r1
@@ -74,6 +75,14 @@ async def until(holds: Callable[[], bool]) -> None:
         await asyncio.sleep(0)
 
 
+async def being_sampled(models: RemoteModels, service: Service) -> asyncio.Task[Reply]:
+    """A long reply, once it is at work."""
+    asked = models.ask(service.place, question(max_tokens=1_900), LONG_S)
+    asking = asyncio.create_task(asked)
+    await until(lambda: service.server.asked == 1)
+    return asking
+
+
 async def test_two_conductors_share_one_server_and_its_batches(
     brokers: Brokers, folder: Path
 ) -> None:
@@ -105,8 +114,7 @@ async def test_a_question_that_is_taken_back_is_taken_back_from_the_server(
 ) -> None:
     async with hosted(brokers, folder) as service:
         models = RemoteModels(await brokers.open())
-        asking = asyncio.create_task(models.ask(str(folder), question(max_tokens=1_900), LONG_S))
-        await until(lambda: service.server.asked == 1)
+        asking = await being_sampled(models, service)
         asking.cancel()
         await until(lambda: service.server.counts["withdrawn"] == 1)
         assert (await models.ask(str(folder), question(), LONG_S)).status == "OK"
@@ -117,8 +125,7 @@ async def test_a_server_that_begins_has_what_was_asked_before_asked_again(
 ) -> None:
     async with hosted(brokers, folder) as service:
         models = RemoteModels(await brokers.open())
-        asking = asyncio.create_task(models.ask(str(folder), question(max_tokens=1_900), LONG_S))
-        await until(lambda: service.server.asked == 1)
+        asking = await being_sampled(models, service)
         async with hosted(brokers, folder):
             reply = await asking
         assert (reply.status, reply.retry) == ("EXEC_ERR", True)
