@@ -7,6 +7,7 @@ import msgspec
 
 from actors.models.question import Question, Sampling
 from actors.models.serving import Batching
+from actors.policies.options import recorded
 from actors.ports import Models
 from protocol.actions import Json, Spend
 from protocol.decisions import PolicySpec, Reply, View
@@ -51,13 +52,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 def options_of(spec: PolicySpec) -> Options:
     """The options that a run has recorded. Raises `InvalidData`."""
-    try:
-        return msgspec.convert(spec.options, Options)
-    except msgspec.ValidationError as error:
-        raise InvalidData(
-            f"the options of the policy {spec.name!r} are wrong: {error}",
-            hint=f"its options are: {', '.join(Options.__struct_fields__)}",
-        ) from None
+    return recorded(spec, Options)
 
 
 def spec_of(options: Options, **said: object) -> PolicySpec:

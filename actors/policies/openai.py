@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from actors.policies.options import recorded
 from actors.workers.agent.chat import (
     KEY_ENV,
     URL_ENV,
@@ -18,7 +19,7 @@ from protocol.actions import Json, Spend
 from protocol.decisions import PolicySpec, Reply, View, asked
 from protocol.dialects import request
 from protocol.dialects.shared import cut
-from protocol.errors import Denied, InvalidData
+from protocol.errors import Denied
 from protocol.exchanges import Failed
 
 KIND: Final = "openai"
@@ -76,13 +77,7 @@ RESERVE: Final = Options().reserve
 
 def options_of(spec: PolicySpec) -> Options:
     """The options that a run has recorded. Raises `InvalidData`."""
-    try:
-        return msgspec.convert(spec.options, Options)
-    except msgspec.ValidationError as error:
-        raise InvalidData(
-            f"the options of the policy {spec.name!r} are wrong: {error}",
-            hint=f"its options are: {', '.join(Options.__struct_fields__)}",
-        ) from None
+    return recorded(spec, Options)
 
 
 class OpenAIPolicy:
