@@ -133,7 +133,7 @@ class Changing(Protocol):
 
     changed: Callable[[list[WorkerSpec]], None]
     """To be set by whoever wants to know; called with all workers that are there, by bare names
-    and full addresses, when its own is no more what was recorded, or others have come or gone."""
+    and full addresses, when its own is no more what was recorded, or others come, go or change."""
 
 
 Clock = Callable[[], int]

@@ -382,7 +382,11 @@ class Worker:
         self.counts["changed"] += 1
         self.offers = tuple(there)
         found = next((each for each in there if each.adapter == self.spec.adapter), None)
-        how = "is gone" if found is None else "takes other parameters than were recorded"
+        how = "is there as recorded, but others have come, gone or changed"
+        if found is None:
+            how = "is gone"
+        elif found.parameters != self.spec.parameters:
+            how = "takes other parameters than were recorded"
         logger.warning("worker %s: %s %s", self.spec.name, self.spec.adapter, how)
 
     # ------------------------------------------------------------------------------------- liveness

@@ -28,6 +28,9 @@ PROMISED: Final = {
 tools: Final = {"do": ANY, "go": ANY, "leave": ANY}
 cancelled: Final[list[Any]] = []
 
+swapped: Final[dict[str, Any]] = {}
+"""The tools that there are once none was listed."""
+
 
 def say(message: dict[str, Any]) -> None:
     data = json.dumps({"jsonrpc": "2.0"} | message).encode()
@@ -80,6 +83,10 @@ def call(request: Any, name: str, arguments: dict[str, Any]) -> None:
             tools["come"] = ANY
             if what == "change":
                 say({"method": "notifications/tools/list_changed"})
+        case "swap":
+            tools.clear()
+            swapped["come"] = ANY
+            say({"method": "notifications/tools/list_changed"})
         case "never list again":
             tools.clear()
             say({"method": "notifications/tools/list_changed"})
@@ -97,6 +104,12 @@ def answer(message: dict[str, Any]) -> None:
             result = {"protocolVersion": KNOWN, "capabilities": can, "serverInfo": info}
             say({"id": request, "result": result})
         case "tools/list":
+            if swapped:
+                tools.update(swapped)
+                swapped.clear()
+                say({"id": request, "result": {"tools": []}})
+                say({"method": "notifications/tools/list_changed"})
+                return
             if not tools:
                 return
             # One on each page.

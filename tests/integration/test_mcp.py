@@ -14,6 +14,7 @@ import pytest
 
 from actors import tracing
 from actors.ports import Outcome
+from actors.worker import Worker, WorkerOptions
 from actors.workers import McpAdapter, draft, host
 from actors.workers.outcomes import leaving
 from protocol.actions import Json, WorkerSpec
@@ -22,6 +23,7 @@ from protocol.redaction import Redactor
 from protocol.traces import Context
 from tests.adapters.case import LIMIT_S, attempt, worked
 from tests.mcp_server import over_http
+from tests.world import World
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
@@ -247,6 +249,40 @@ async def test_changes_are_seen_at_the_next_session_too() -> None:
             ["do", "go", "come"],
             ["do", "go", "leave"],
         ]
+
+
+async def test_what_comes_where_there_was_nothing_is_told_too() -> None:
+    async with hosted(OLD) as tools:
+        told: asyncio.Queue[list[WorkerSpec]] = asyncio.Queue()
+        tools["do"].changed = told.put_nowait
+        await ask(tools["do"], what="swap")
+        async with asyncio.timeout(LIMIT_S):
+            assert await told.get() == []
+            assert [spec.name for spec in await told.get()] == ["come"]
+
+
+async def test_a_worker_logs_what_has_become_of_its_own_tool(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = World()
+    async with hosted(OLD) as tools:
+        for adapter in tools.values():
+            Worker(
+                adapter=adapter,
+                log=world.log,
+                calls=world.calls,
+                bus=world.bus,
+                clock=world.clock,
+                options=WorkerOptions(replica=adapter.spec.name),
+            )
+            await ask(adapter, what="who")
+        await ask(tools["do"], what="change")
+        await ask(tools["do"], what="who")
+    assert [record.message for record in caplog.records if record.name == "podium.worker"] == [
+        "worker do: mcp:do is there as recorded, but others have come, gone or changed",
+        "worker go: mcp:go takes other parameters than were recorded",
+        "worker leave: mcp:leave is gone",
+    ]
 
 
 # ----------------------------------------------------------------------------------- what is shared

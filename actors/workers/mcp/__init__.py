@@ -48,7 +48,7 @@ class McpAdapter:
     """Hosts one tool of a server.
 
     Args:
-        spec: Its worker: the address is ``mcp:TOOL``, ``spec.options`` are `mcp_server.Server`.
+        spec: Its worker: the address is ``mcp:TOOL``, ``spec.options`` are `server.Server`.
 
     Raises:
         InvalidData: The address names no tool, or an option is wrong.
@@ -65,9 +65,9 @@ class McpAdapter:
         self.server = server_of(spec.options, spec.name)
         self.changed: Callable[[list[WorkerSpec]], None] = _nobody
         """Told all tools that the server has, as `discover` does but without options, when this
-        one is no more what was recorded, or others have come or gone."""
+        one is no more what was recorded, or others come, go or change."""
         self._seen: dict[str, Json] | None = spec.parameters
-        self._others: Tools | None = None
+        self._tools: Tools | None = None
         self._session: Session | None = None
 
     @staticmethod
@@ -134,8 +134,8 @@ class McpAdapter:
     def _listed(self, tools: Tools) -> None:
         tool = tools.get(self.tool)
         now = None if tool is None else tool.input_schema
-        changed = now != self._seen or tools != (self._others or tools)
-        self._seen, self._others = now, tools
+        changed = now != self._seen or self._tools not in (None, tools)
+        self._seen, self._tools = now, tools
         if changed:
             self.changed(_specs(tools, {}))
 
