@@ -377,8 +377,7 @@ class RunShell:
             try:
                 self.policy = self.host.policies(state.policy)
             except PodiumError as error:
-                text = f"{error.message.removesuffix('.')}. {error.hint}"
-                return Reply(status="EXEC_ERR", error=text, retry=False)
+                return Reply(status="EXEC_ERR", error=error.whole(), retry=False)
         return self.policy
 
     def endpoint(self) -> EndpointPolicy | Reply:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from actors.conductor import Conductor, ConductorOptions
 from actors.jetstream_queue import consumers_of
 from actors.memory_queue import MemoryQueue
+from actors.policies import NAMES, find
 from actors.queues import Outgoing
 from protocol.actions import Pool, WorkerSpec
 from protocol.budgets import Budget
@@ -25,6 +26,17 @@ async def test_a_policy_that_raises_pauses_its_run_with_the_reason() -> None:
     assert state.pause_reason == "policy_unavailable"
     assert "ZeroDivisionError: of the policy's own" in state.pause_detail
     assert state.epoch == 1, "it was not tried again and again"
+    await world.close()
+
+
+async def test_a_policy_that_there_is_not_pauses_its_run_with_the_reason_and_the_cure() -> None:
+    world = World()
+    world.policy(lambda _: Decision(answer="of another host"))
+    conductor = await world.conductor()
+    conductor.policies = lambda spec: find(spec.name)
+    run = await world.submit(world.start())
+    log = await world.until(run, lambda log: log.state().phase == "paused")
+    assert f"there is no policy 'script'; {NAMES}" in log.state().pause_detail
     await world.close()
 
 
