@@ -15,12 +15,7 @@ import msgspec
 
 from actors.ports import Attempt, Outcome
 from actors.workers.agent import judging, roles
-from actors.workers.agent.chat import (
-    KEY_ENV,
-    Endpoint,
-    key_from,
-    url_from_environment,
-)
+from actors.workers.agent.chat import KEY_ENV, Endpoint, key_from, url_from_environment
 from actors.workers.agent.exchanges import Asks, Uses, recorded
 from actors.workers.agent.toolbox import Toolbox, ToolTable, drafted, pool_of
 from actors.workers.agent.turns import Turns

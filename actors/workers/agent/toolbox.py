@@ -20,6 +20,7 @@ from protocol.dialects.shared import UNREADABLE, cut, value_chars
 from protocol.errors import InvalidData, PodiumError
 from protocol.exchanges import Used
 from protocol.limits import MAX_NESTING, MAX_ROUND_CALLS
+from protocol.redaction import well_known
 from protocol.schemas import check_schema, misfit
 from protocol.subjects import check_name
 
@@ -252,7 +253,6 @@ class Toolbox:
     ) -> Used:
         """The outcome as the model is shown it, which is what is recorded."""
         from actors.work import presentable
-        from protocol.redaction import well_known
 
         spec = self._pool.get(call.worker) or WorkerSpec(name=call.worker)
         outcome, data = await presentable(outcome, spec, leaving.get() or well_known())

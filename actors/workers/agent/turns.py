@@ -11,14 +11,7 @@ from typing import Final
 import msgspec
 
 from actors.ports import Attempt, Outcome
-from actors.workers.agent.exchanges import (
-    Asks,
-    Uses,
-    Watch,
-    added,
-    parts,
-    recorded,
-)
+from actors.workers.agent.exchanges import Asks, Uses, Watch, added, parts, recorded
 from protocol.actions import NOTHING, Call, Json, Pool, Spend, Usage
 from protocol.decisions import Observation, PlannedCall, Rejection, Turn
 from protocol.decisions import Reply as Spoken

@@ -8,7 +8,7 @@ all is over and everything is killed.
 
 ::
 
-    warden   this process; outside of the pid namespace, so that it can end everything in it
+    warden       this process; outside of the pid namespace, so that it can end everything in it
       init       first process of the namespaces; reaps; when it ends the kernel kills all others
         code     limits set, waits for a call, then is the user's code
 
