@@ -14,6 +14,7 @@ from actors.ports import Attempt, Outcome
 from actors.workers import draft, host
 from actors.workers.trust import trusted
 from protocol.actions import WorkerSpec
+from tests.a2a_agent import A2AServer
 from tests.endpoint import Endpoint
 from tests.services import Answer, Service
 from tests.unit.test_agent_worker import _keys, endpoint
@@ -108,5 +109,17 @@ def test_an_operation_reads_whom_it_trusts_beside_the_loop(
         trusted.cache_clear()
         readers.clear()
         assert worked(spec).value == "yes"
+    assert readers
+    assert threading.main_thread() not in readers
+
+
+def test_another_agents_client_reads_whom_it_trusts_beside_the_loop(
+    readers: list[threading.Thread],
+) -> None:
+    with A2AServer() as server:
+        spec = draft("a2a", {"url": server.url})
+        trusted.cache_clear()
+        readers.clear()
+        assert worked(spec, subtask="ok").status == "OK"
     assert readers
     assert threading.main_thread() not in readers

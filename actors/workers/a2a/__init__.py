@@ -181,7 +181,7 @@ class A2AAdapter:
             return self._agent
 
     async def _connect(self) -> "Client":
-        await asyncio.to_thread(_loaded)  # a tenth of a second, and more where it's busy
+        await asyncio.to_thread(_loaded)  # a quarter of a second of CPU
         import httpx
         from a2a.client import ClientConfig, ClientFactory
 
