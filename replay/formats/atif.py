@@ -19,7 +19,7 @@ All that ATIF has no field for stands under one key, ``podium``.
 from typing import Any, Final
 
 from protocol.actions import Fault, Status
-from protocol.decisions import Decision, asked
+from protocol.decisions import WRITTEN, Decision, asked
 from protocol.dialects.shared import STILL_OPEN
 from protocol.events import (
     AnswerGiven,
@@ -45,8 +45,8 @@ from replay.history import Entry, entries
 
 SCHEMA: Final = "ATIF-v1.8"
 
-_MODEL: Final = "openai:"
-"""What the name of a policy with a model behind it begins with."""
+_MODELS: Final = ("openai", "local")
+"""What the name of a policy with a model behind it begins with, before the colon."""
 
 _LATE: Final = "results of earlier calls"
 
@@ -98,9 +98,8 @@ def _trajectory(tree: Tree, session: str, version: str, content: bool) -> Object
 
 def _agent(state: RunState, version: str, content: bool) -> Object:
     agent: Object = {"name": "podium", "version": version}
-    policy = asked(state.policy.name)
-    if policy.startswith(_MODEL):
-        agent["model_name"] = policy.removeprefix(_MODEL)
+    if model := _model(state):
+        agent["model_name"] = model
     agent["tool_definitions"] = [
         {
             "type": "function",
@@ -216,7 +215,8 @@ class _Steps:
             about["prompt"] = replied.prompt
         if replied.error:
             about["error"] = self._shown(replied.error)
-        modelled = self._asker == "policy" and asked(self.state.policy.name).startswith(_MODEL)
+        by_policy = self._asker == "policy" and replied.version != WRITTEN
+        modelled = by_policy and bool(_model(self.state))
         step: Object = {
             "source": "agent",
             "message": self._shown(replied.text) if replied.text else "",
@@ -318,6 +318,12 @@ class _Steps:
         message = f"{said} ({why})" if why and self.content else said
         about = {"event": entry.number, "type": entry.kind}
         self._add(entry, {"source": "system", "message": message, "extra": {KEY: about}})
+
+
+def _model(state: RunState) -> str:
+    """The model behind the policy; empty for none."""
+    kind, _, model = asked(state.policy.name).partition(":")
+    return model if kind in _MODELS else ""
 
 
 def _observe(step: Object, result: Object) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 
 from protocol.codec import blob_ref, encode
 from protocol.commands import Activate, Fork
-from protocol.decisions import Reply
+from protocol.decisions import WRITTEN, Reply
 from protocol.dialects.shared import STILL_OPEN
 from protocol.inbox import Label
 from protocol.run import RULES
@@ -202,13 +202,25 @@ def test_what_came_after_its_round_stands_where_it_was_shown() -> None:
     assert told == ["broken", "too slow", "late after all", "long in the making", "three"]
 
 
-def test_a_model_behind_the_policy_is_named_and_counted() -> None:
-    policy = msgspec.structs.replace(begin().policy, name="openai:gpt-5")
+@pytest.mark.parametrize("name", ["openai:gpt-5", "local:gpt-5", "written:ada:local:gpt-5"])
+def test_a_model_behind_the_policy_is_named_and_counted(name: str) -> None:
+    policy = msgspec.structs.replace(begin().policy, name=name)
     driver = Driver(begin(policy=policy))
     driver.reply(answer(version="gpt-5-0815"))
-    step = atif(tree_of(driver))["steps"][1]
+    found = atif(tree_of(driver))
+    assert found["agent"]["model_name"] == "gpt-5"
+    step = found["steps"][1]
     assert (step["model_name"], step["llm_call_count"]) == ("gpt-5-0815", 1)
     assert step["metrics"]["extra"]["podium"]["tokens"] == 0
+
+
+def test_an_answer_that_a_worker_wrote_is_no_call_of_the_policys_model() -> None:
+    policy = msgspec.structs.replace(begin().policy, name=f"{WRITTEN}:ada:openai:gpt-5")
+    driver = Driver(begin(policy=policy))
+    driver.reply(answer(version=WRITTEN))
+    step = atif(tree_of(driver))["steps"][1]
+    assert step["llm_call_count"] == 0
+    assert not {"model_name", "metrics"} & step.keys()
 
 
 async def test_what_a_fork_shares_is_marked_as_copied() -> None:
