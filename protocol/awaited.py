@@ -12,6 +12,10 @@ PEOPLE_ARE_LEFT: Final = 3
 """The version of the rules from which on the policy of a run that is paused for a person can be
 asked meanwhile."""
 
+REPEATS_ARE_NOTHING: Final = 3
+"""The version of the rules from which on a run that is paused for a person stays so when a report
+comes that changes nothing."""
+
 HEDGES_COUNT: Final = 3
 """The version of the rules from which on a second attempt is one of those that a worker allows."""
 

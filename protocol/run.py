@@ -29,6 +29,7 @@ import msgspec
 from protocol import traces
 from protocol.actions import Report
 from protocol.awaited import (
+    REPEATS_ARE_NOTHING,
     close_round,
     give_up_people,
     hedge,
@@ -176,7 +177,8 @@ def _take(d: Draft, command: Command) -> None:
             if report.run == d.state.run:
                 before = len(d.events)
                 take_report(d, digest, report)
-                if d.state.pause_reason == "person" and len(d.events) > before:
+                changed = len(d.events) > before or d.state.rules < REPEATS_ARE_NOTHING
+                if d.state.pause_reason == "person" and changed:
                     wait_for_people(d)
         case Inbox(digest, Signal() as signal):
             if signal.run == d.state.run and digest not in d.state.signals:

@@ -408,3 +408,13 @@ def test_an_answer_that_is_heard_twice_counts_once_though_others_wait_for_a_plac
     report = driver.report_of("1-0", value="yes")
     driver.give(inbox(report))
     assert driver.give(inbox(report)) == []
+
+
+def test_by_older_rules_what_is_heard_twice_is_recorded_as_it_was() -> None:
+    driver = Driver()
+    ben = PlannedCall("ben", {"question": "And you?"})
+    driver.give(begin(pool=POOL, budget=ONE), Activate("conductor", "2"))
+    driver.reply(plan(ASK, ben, planned()))
+    report = driver.report_of("1-0", value="yes")
+    driver.give(inbox(report))
+    assert names(driver.give(inbox(report))) == ["RunResumed", "RunPaused"]
