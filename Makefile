@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 QUESTION ?= Which is larger by population, Germany or France?
 PYTEST_ARGS ?=
-# Half of the time of a test is waiting, so that they share the processors; PYTEST_ARGS='-n 0' has
+# Many tests wait for processes, so that several share the processors; PYTEST_ARGS='-n 0' has
 # them in one process.
 PARALLEL := -n logical --maxprocesses 4 --dist worksteal
 
