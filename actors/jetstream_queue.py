@@ -90,11 +90,7 @@ class JetStreamQueue:
             }
             body = {"stream_name": self.stream, "config": config}
             path = f"$JS.API.CONSUMER.CREATE.{self.stream}.{name}.{subject}"
-            await persist(
-                lambda path=path, body=body: self.broker.request(path, body),  # type: ignore[misc]
-                PUT_S,
-                f"consumer {name}",
-            )
+            await persist(partial(self.broker.request, path, body), PUT_S, f"consumer {name}")
 
     async def drop(self, consumers: Iterable[str]) -> None:
         """End consumers that nobody pulls from. What stands in the queue stays there."""
