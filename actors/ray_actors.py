@@ -10,7 +10,6 @@ import logging
 import os
 import threading
 from collections.abc import Coroutine
-from hashlib import sha256
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -31,9 +30,9 @@ from actors.programs import (
     start,
     working_folder_last,
 )
+from actors.ray_messages import Looked, fingerprint
 from actors.supervisor import PATIENCE_S, Supervisor
 from protocol import subjects
-from protocol.actions import WorkerSpec
 from protocol.errors import Busy, PodiumError, TimedOut, Unreachable
 from protocol.secret_forms import EVERYTHING
 from replay.archive.archiver import Archiver
@@ -46,9 +45,6 @@ from replay.scrub import BrokerLedger
 
 logger = logging.getLogger("podium.ray")
 
-NAMESPACE: Final = "podium"
-"""What Ray's namespaces of our actors begin with; each deployment has its own."""
-
 START_S: Final = 60.0
 """Seconds that a program may take to start: imports on a busy machine, a broker that restarts."""
 
@@ -59,22 +55,6 @@ STOP_S: Final = 10.0
 """Seconds that an actor may take to hand back what it has."""
 
 _T = TypeVar("_T")
-
-
-class Looked(msgspec.Struct, frozen=True):
-    """How the actors of a deployment are."""
-
-    declared: str
-    """Which, see `fingerprint`."""
-    missing: dict[str, str]
-    """Those that have not worked yet, and why they can't, where that is known."""
-    offers: dict[str, tuple[WorkerSpec, ...]]
-    """What the servers of actors offer, where that is no more what they host."""
-
-
-def fingerprint(encoded: bytes) -> str:
-    """What tells one declaration of actors from another."""
-    return sha256(encoded).hexdigest()
 
 
 class LoopThread:

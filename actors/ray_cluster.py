@@ -27,8 +27,8 @@ from ray.exceptions import GetTimeoutError, RayError
 
 from actors import descendants
 from actors.logs import log_to
-from actors.programs import Declared
-from actors.ray_actors import NAMESPACE, Looked, SupervisorActor, fingerprint
+from actors.ray_actors import SupervisorActor
+from actors.ray_messages import Asked, Looked, fingerprint
 from protocol.limits import MAX_DETAIL_CHARS
 from protocol.secret_forms import EVERYTHING
 
@@ -73,23 +73,6 @@ LATEST: Final = "session_latest"
 """Ray's link to the folder of the cluster that was started last."""
 
 SUPERVISOR: Final = "podium-supervisor"
-
-
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """What the process is started with."""
-
-    declared: list[Declared]
-    address: str = ""
-    """Of a running cluster; empty starts one here."""
-    deployment: str = ""
-    """What tells this deployment from others on the same cluster."""
-    log: str = ""
-    """File of this machine to which the actors log; empty leaves that to Ray."""
-
-    @property
-    def namespace(self) -> str:
-        """Ray's namespace of this deployment's actors."""
-        return f"{NAMESPACE}-{self.deployment}" if self.deployment else NAMESPACE
 
 
 def main() -> int:

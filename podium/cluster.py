@@ -16,8 +16,8 @@ from typing import Any, Final
 import msgspec
 
 from actors.programs import Declared
+from actors.ray_messages import Asked, Looked, fingerprint
 from podium.config import Config
-from protocol.actions import WorkerSpec
 from protocol.errors import Unreachable
 
 logger = logging.getLogger("podium.daemon")
@@ -30,14 +30,6 @@ STOP_S: Final = 45.0
 
 MAX_LINE_BYTES: Final = 16 * 1024 * 1024
 """Bytes of one line of the driver: every actor's trouble, and all that many servers offer."""
-
-
-class Looked(msgspec.Struct, frozen=True):
-    """How the actors are; as `actors.ray_actors` has it, which is not loaded for it."""
-
-    declared: str
-    missing: dict[str, str]
-    offers: dict[str, tuple[WorkerSpec, ...]]
 
 
 class Cluster:
@@ -85,9 +77,6 @@ class Cluster:
                 env=_environment(self._config),
                 limit=MAX_LINE_BYTES,
             )
-        # Ray takes longer to load than a command that only reads takes as a whole.
-        from actors.ray_cluster import Asked
-
         config, address = self._config, self._config.ray.address
         asked = Asked(
             declared=list(declared),
@@ -95,7 +84,7 @@ class Cluster:
             deployment=sha256(f"{config.path()}@{config.nats.url}".encode()).hexdigest()[:12],
             log="" if address else str(self._log),
         )
-        self._declared = _fingerprint(declared)
+        self._declared = fingerprint(msgspec.json.encode(asked.declared))
         self._looked = None
         self._say(msgspec.json.encode(asked))
         self._ready = asyncio.get_running_loop().create_future()
@@ -112,9 +101,10 @@ class Cluster:
 
     def declare(self, declared: Sequence[Declared]) -> None:
         """Have these actors there and no others. What came of it is told by `looked`."""
-        if (found := _fingerprint(declared)) != self._declared:
+        line = msgspec.json.encode(list(declared))
+        if (found := fingerprint(line)) != self._declared:
             self._declared = found
-            self._say(msgspec.json.encode(list(declared)))
+            self._say(line)
 
     def _say(self, line: bytes) -> None:
         if self._process is not None and self._process.stdin is not None:
@@ -162,10 +152,6 @@ class Cluster:
         if self._reading is not None:
             await self._reading
             self._reading = None
-
-
-def _fingerprint(declared: Sequence[Declared]) -> str:
-    return sha256(msgspec.json.encode(list(declared))).hexdigest()
 
 
 def _environment(config: Config) -> dict[str, str]:

@@ -12,8 +12,8 @@ from typing import Final, Protocol
 
 from actors.jetstream_queue import JetStreamQueue, consumers_of
 from actors.programs import now_ms, placed
+from actors.ray_messages import Looked
 from podium.checks import check_pool
-from podium.cluster import Looked
 from podium.pooloffers import Offers, discovers, rediscovered
 from protocol import registry as rules
 from protocol import subjects

@@ -323,8 +323,8 @@ def test_podium_loads_no_torch() -> None:
 
 
 @pytest.mark.parametrize("module", ["actors.programs", "podium.daemon", "podium.poolcheck"])
-def test_only_whoever_hosts_a_model_loads_torch(module: str) -> None:
-    assert asked_for(ROOT, module, deep=False, refused="torch,transformers,tokenizers") == ""
+def test_only_who_hosts_a_model_loads_torch_and_only_a_driver_ray(module: str) -> None:
+    assert asked_for(ROOT, module, deep=False, refused="torch,transformers,tokenizers,ray") == ""
 
 
 def test_a_planted_load_is_found(tmp_path: Path) -> None:

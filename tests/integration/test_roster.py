@@ -12,9 +12,9 @@ import pytest
 
 from actors.jetstream_queue import JetStreamQueue, consumers_of
 from actors.programs import Connection, Declared, Program, now_ms, placed, start
+from actors.ray_messages import Looked
 from podium import poolfile
 from podium.client import Client
-from podium.cluster import Looked
 from podium.roster import LINGER_S, Roster
 from protocol import registry as rules
 from protocol import subjects
