@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Sequence
 from hashlib import sha256
@@ -17,6 +16,7 @@ import msgspec
 
 from actors.programs import Declared
 from actors.ray_messages import Asked, Looked, fingerprint
+from podium.children import started
 from podium.config import Config
 from protocol.errors import Unreachable
 
@@ -27,9 +27,6 @@ READY_S: Final = 150.0
 
 STOP_S: Final = 45.0
 """Seconds that a cluster may take to hand everything back."""
-
-MAX_LINE_BYTES: Final = 16 * 1024 * 1024
-"""Bytes of one line of the driver: every actor's trouble, and all that many servers offer."""
 
 
 class Cluster:
@@ -64,19 +61,8 @@ class Cluster:
             Unreachable: It did not start, and why.
         """
         self.started_at = time.monotonic()
-        with self._log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",  # else the working folder goes before the pool's own
-                "-m",
-                "actors.ray_cluster",
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-                start_new_session=True,
-                env=_environment(self._config),
-                limit=MAX_LINE_BYTES,
-            )
+        environment = _environment(self._config)
+        self._process = await started("actors.ray_cluster", self._log, environment)
         config, address = self._config, self._config.ray.address
         asked = Asked(
             declared=list(declared),

@@ -5,7 +5,6 @@ import contextlib
 import fcntl
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from actors.secrets import ambient, named_keys
 from actors.workers.agent.chat import KEY_ENV, key_from
 from podium.applying import Applied, applied
 from podium.checks import unlike, withdrawing
+from podium.children import started
 from podium.client import Client
 from podium.config import Config
 from podium.daemon import LOCK, LOG, RECORD, Asked, Record, connection, read_settings
@@ -354,17 +354,7 @@ async def _start(config: Config, pool: LoadedPool, *, tied: bool) -> asyncio.sub
     """Start a daemon and wait until it works. Raises what it says."""
     folder = config.path()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (folder / LOG).open("ab") as log:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",  # else the working folder goes before the pool's own
-            "-m",
-            "podium.daemon",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=log,
-            start_new_session=True,
-        )
+    process = await started("podium.daemon", folder / LOG)
     assert process.stdin is not None
     assert process.stdout is not None
     asked = Asked(

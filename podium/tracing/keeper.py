@@ -9,7 +9,6 @@ import contextlib
 import json
 import logging
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ import msgspec
 
 from actors import tracing
 from actors.programs import Connection
+from podium.children import started
 from podium.config import Config
 from podium.shelved import shelves_of
 from protocol.actions import Json
@@ -99,18 +99,8 @@ class Keeper:
             logger.warning("the exporter of traces can't be started: %s", error)
 
     async def _start(self) -> None:
-        with self._log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",  # else the working folder goes before the pool's own
-                "-m",
-                "podium.tracing.live",
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-                start_new_session=True,
-                env={**os.environ, **self.variables},
-            )
+        environment = {**os.environ, **self.variables}
+        self._process = await started("podium.tracing.live", self._log, environment)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(self._asked()).encode() + b"\n")
