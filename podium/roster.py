@@ -163,9 +163,7 @@ class Roster:
     @property
     def earlier(self) -> list[Registered]:
         """The definitions that runs may have and new ones don't get; the latest."""
-        offered = rules.places(self.registry.offered)
-        found = [each for place, each in self.registry.earlier.items() if place not in offered]
-        return found[-MAX_EARLIER:]
+        return [*self.registry.earlier.values()][-MAX_EARLIER:]
 
     def those(self, specs: Iterable[WorkerSpec]) -> list[Registered]:
         """Some definitions, as they were registered."""

@@ -129,8 +129,8 @@ class Registry(NamedTuple):
 
     @property
     def earlier(self) -> dict[str, Registered]:
-        """Definitions that are not offered, and that runs may have; the latest last."""
-        there = places(self.tried)
+        """Definitions that runs may have, and are neither offered nor tried; the latest last."""
+        there = places((*self.offered, *self.tried))
         known = self.known.items()
         return {place: each for place, each in known if each.worked and place not in there}
 

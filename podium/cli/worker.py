@@ -135,15 +135,13 @@ def list_(*, common: Common = COMMON) -> int:
 
 def _rows(registry: "Registry") -> "Iterator[dict[str, Any]]":
     from protocol.actions import UNHOSTED
-    from protocol.registry import places
 
-    offered = places(registry.offered)
     tried = [spec for spec in registry.tried if spec not in registry.offered]
     earlier = reversed([each.spec for each in registry.earlier.values()])
     states = (
         *((spec, "offered") for spec in registry.offered),
         *((spec, "tried") for spec in tried),
-        *((spec, "earlier") for spec in earlier if spec.place not in offered),
+        *((spec, "earlier") for spec in earlier),
     )
     registered = registry.registered
     for spec, state in states:
