@@ -18,7 +18,7 @@ from podium.pooloffers import Offers, discovers, rediscovered
 from protocol import registry as rules
 from protocol import subjects
 from protocol.actions import UNHOSTED, Pool, WorkerSpec
-from protocol.errors import Conflict, InvalidData, PodiumError, Usage
+from protocol.errors import Busy, Conflict, InvalidData, PodiumError, Usage
 from protocol.limits import MAX_DETAIL_CHARS
 from protocol.redaction import Redactor
 from protocol.registry import EMPTY, Registered, Registry
@@ -98,7 +98,7 @@ class Roster:
         self._tried: tuple[int, float] = (0, 0.0)
         """The change that is tried, and since when."""
         self._heard: dict[str, tuple[WorkerSpec, ...]] = {}
-        """What servers were last seen to offer, by actor."""
+        """What actors have told of their servers, as far as that has been dealt with."""
         self._trouble = ""
         """Why the registry can't be followed."""
         self._wake = asyncio.Event()
@@ -291,7 +291,6 @@ class Roster:
         heard = {actor: there for actor, there in looked.offers.items() if there}
         if all(self._heard.get(actor) == there for actor, there in heard.items()):
             return
-        self._heard |= heard
         asked = [spec for spec in self.registry.offered if discovers(spec.adapter)]
         wanted, tables = await asyncio.to_thread(self._asked, asked)
         try:
@@ -301,8 +300,11 @@ class Roster:
                 logger.info("servers offer other tools: change %d of the workers", said.n)
                 self._take(await log.append(said))
                 self._wake.set()
-        except (Usage, InvalidData, Conflict) as error:
+        except Conflict:  # somebody else has changed them meanwhile: asked again after that
+            return
+        except (Usage, InvalidData, Busy) as error:
             logger.warning("what servers offer by now can't be registered: %s", error.message)
+        self._heard |= heard
 
     def _asked(self, asked: Sequence[WorkerSpec]) -> tuple[Pool, dict[str, str]]:
         offers = Offers(self._redactor, self._secrets)

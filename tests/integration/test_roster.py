@@ -38,13 +38,14 @@ LIMIT_S: Final = 60.0
 POLICY: Final = PolicySpec(name=f"python:{__name__}:Once")
 
 SERVER: Final = '''
+import time
 from pathlib import Path
 from typing import Any
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 
-STATE = Path(__file__).with_name("grown")
+STATE, ASKED, HELD = map(Path(__file__).with_name, ("grown", "asked", "held"))
 server = MCPServer("growing")
 
 def add(number: int) -> int:
@@ -61,6 +62,9 @@ async def grow(ctx: Context[Any, Any]) -> str:
 
 if STATE.exists():
     server.add_tool(add)
+    ASKED.touch()
+    while HELD.exists():
+        time.sleep(0.02)
 server.run()
 '''
 
@@ -335,12 +339,18 @@ args = ["{tmp_path / "growing.py"}"]
     loaded = await asyncio.to_thread(poolfile.load, tmp_path / "pool.toml")
     first = await there.change(*loaded.pool.workers, tables=loaded.tables)
     assert [spec.name for spec in first.offered] == ["growing_grow"]
-    assert "grown" in await there.answer(first.pool, "growing_grow")
     if only:
-        await there.until(lambda _: bool(there.here.looked and there.here.looked.offers))
-        there.roster._wake.set()
+        assert "grown" in await there.answer(first.pool, "growing_grow")
+        await there.until(lambda _: bool(there.roster._heard))
         assert (await there.log.read()).offered == first.offered
         return
-    after = await there.until(lambda registry: len(registry.offered) == 2)
-    assert [spec.place for spec in after.offered] == ["growing_grow@2", "growing_add"]
+    held = tmp_path / "held"
+    held.touch()
+    assert "grown" in await there.answer(first.pool, "growing_grow")
+    await there.until(lambda _: (tmp_path / "asked").exists())
+    boss = WorkerSpec(name="boss", kind="person")  # by somebody else, while the server is asked
+    await there.change(*first.offered, boss, tables=loaded.tables)
+    held.unlink()
+    after = await there.until(lambda registry: len(registry.offered) == 3)
+    assert [spec.place for spec in after.offered] == ["growing_grow@2", "growing_add", "boss"]
     assert "3" in await there.answer(after.pool, "growing_add", number=2)
