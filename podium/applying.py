@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from actors.programs import now_ms
 from podium.checks import check_pool
+from podium.client import within
 from podium.poolfile import LoadedPool
 from protocol.errors import TimedOut, Unreachable
 from protocol.registry import (
@@ -67,7 +68,8 @@ async def applied(
         registry = await log.append(said)
         async with asyncio.timeout(SETTLE_S):
             while registry.pending is not None and registry.pending.n == said.n:
-                await _within(wake, LOOK_S)
+                await within(wake.wait(), LOOK_S)
+                wake.clear()
                 registry = await log.read()
     except TimeoutError:
         raise TimedOut(
@@ -83,15 +85,6 @@ async def applied(
             hint="runs get the workers that they got before; mend it, and apply it again",
         )
     return Applied(said, registry, before)
-
-
-async def _within(event: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        pass
-    event.clear()
 
 
 def described(said: Change, before: Registry) -> Iterator[str]:

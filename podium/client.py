@@ -439,7 +439,7 @@ class Client:
                     return
                 seen = (log.head.seq, log.inbox_seq)
                 while (log.head.seq, log.inbox_seq) == seen:
-                    await _within(changed.wait(), self._look_s)
+                    await within(changed.wait(), self._look_s)
                     changed.clear()
                     await self._log.read_on(log)
         finally:
@@ -465,7 +465,7 @@ class Client:
         return result_of(last.state())
 
 
-async def _within(waiting: Awaitable[_T], seconds: float) -> None:
+async def within(waiting: Awaitable[_T], seconds: float) -> None:
     """Wait, but not longer than that."""
     try:
         async with asyncio.timeout(seconds):

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from podium import policyfile, poolfile
 from podium.config import Config, load
-from podium.gone import unless_gone
 from podium.host import Host
 from podium.pools import OFFLINE
 from podium.rows import Result
+from podium.while_hosted import while_hosted
 from protocol.budgets import Budget
 from protocol.decisions import Task
 from protocol.errors import Usage
@@ -49,7 +49,7 @@ async def run_async(
     async with Host.open(chosen, loaded.also(ours)) as host:
         run = await host.client.submit(task, loaded.pool, spec, allowed)
         again = f"start a deployment, and it goes on: podium up   or: podium run --continue {run}"
-        return await unless_gone(host, host.client.result(run), f"run {run}", again)
+        return await while_hosted(host, host.client.result(run), f"run {run}", again)
 
 
 def run(

@@ -12,10 +12,10 @@ from podium.cli.follow import Follower, done, failure_hints
 from podium.cli.interrupts import EXIT_INTERRUPTED, Interrupts
 from podium.cli.output import STARTING, Output
 from podium.cli.world import current
-from podium.gone import unless_gone
 from podium.render import tree
 from podium.render_text import duration, money
 from podium.resting import pause_error, paused
+from podium.while_hosted import while_hosted
 from protocol.errors import Busy, PodiumError, Usage
 from protocol.traces import trace_id
 
@@ -100,7 +100,7 @@ class Launch:
                     self._launched(run)
                 # Told before the servers are stopped: the answer is what was waited for.
                 followed = self._followed(host.client, interrupts)
-                code = await unless_gone(host, followed, self._runs(), self._again(attached))
+                code = await while_hosted(host, followed, self._runs(), self._again(attached))
                 if code != EXIT_INTERRUPTED and not attached:
                     self.output.hint("to begin at once next time: podium up")
                 return code

@@ -17,7 +17,7 @@ class Mortal(Protocol):
         ...
 
 
-async def unless_gone(host: Mortal, work: Coroutine[Any, Any, T], runs: str, hint: str) -> T:
+async def while_hosted(host: Mortal, work: Coroutine[Any, Any, T], runs: str, hint: str) -> T:
     """The result of ``work``, which waits for what a deployment does.
 
     The broker lives as long as anybody is connected to it, so the end of whoever does the work is
