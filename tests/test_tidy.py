@@ -36,13 +36,16 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "replay": frozenset({"protocol"}),
     "actors": frozenset({"protocol", "replay"}),
     "trainer": frozenset({"protocol", "replay"}),
+    "trainer/gym": frozenset({"protocol", "replay", "actors"}),
+    "trainer/rollouts": frozenset({"protocol", "replay", "actors"}),
     "podium": frozenset({"protocol", "replay", "actors", "trainer"}),
     "examples": frozenset({"podium"}),
     "deploy": LIBRARY,
     "benchmarks": LIBRARY,
     "tests": LIBRARY | {"benchmarks", "examples", "deploy"},
 }
-"""Which of our packages a package may import besides itself: arrows point one way."""
+"""Which of our packages a package, or a folder of one, may import besides itself: arrows point one
+way, and only rollouts know the actors."""
 
 PROTOCOL_LIBRARIES: Final = frozenset({"msgspec", "jsonschema_rs"})
 """All that `protocol` may import beyond the standard library."""
@@ -129,9 +132,11 @@ def arrows(path: Path, tree: ast.Module, _lines: list[str]) -> Iterator[Breach]:
     if package not in MAY_IMPORT:
         yield 1, f"{package} is not in MAY_IMPORT of tests/test_tidy.py: say what it may import"
         return
+    folder = "/".join(path.parts[:2])
+    may = MAY_IMPORT.get(folder, MAY_IMPORT[package])
     for line, name in imported(tree):
-        if name in MAY_IMPORT and name != package and name not in MAY_IMPORT[package]:
-            allowed = ", ".join(sorted(MAY_IMPORT[package])) or "nothing of ours"
+        if name in MAY_IMPORT and name != package and name not in may:
+            allowed = ", ".join(sorted(may)) or "nothing of ours"
             yield line, f"{package} may not import {name} (only {allowed})"
 
 
@@ -224,6 +229,8 @@ PLANTED: Final = [
         "a.py:3: actors may not import podium",
     ),
     ("trainer/a.py", "import actors", "a.py:2: trainer may not import actors"),
+    ("trainer/datasets/a.py", "import actors", "a.py:2: trainer may not import actors"),
+    ("trainer/gym/a.py", "import podium", "a.py:2: trainer may not import podium"),
     ("podium/a.py", "import tests.conftest", "a.py:2: podium may not import tests"),
     ("examples/a.py", "import actors", "a.py:2: examples may not import actors (only podium)"),
     ("scripts/a.py", "", "a.py:1: scripts is not in MAY_IMPORT"),
@@ -270,6 +277,7 @@ def test_a_module_without_a_docstring_is_found(tmp_path: Path) -> None:
 def test_what_is_allowed_is_no_breach(tmp_path: Path) -> None:
     _write(tmp_path / "protocol/a.py", '"""x"""\nimport hashlib, msgspec, jsonschema_rs\n')
     _write(tmp_path / "replay/a.py", '"""x"""\nimport time, nats\nfrom protocol import run\n')
+    _write(tmp_path / "trainer/rollouts/a.py", '"""x"""\nimport actors\n')
     _write(tmp_path / "replay/b.py", '"""x"""\ntime = 1\n' + "x = 1\n" * (MAX_MODULE_LINES - 2))
     _write(tmp_path / "tests/a.py", '"""x"""\nimport asyncio, podium\nasyncio.sleep(0)\n')
     _write(tmp_path / ".hidden/a.py", "import podium")

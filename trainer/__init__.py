@@ -1,0 +1,16 @@
+"""The trainer: the log becomes data sets, data sets become a better conductor.
+
+::
+
+    records     a run's log → a `Rollout`: what the policy was asked, said, and what came of it
+    rewards/    named channels of a rollout, re-scored from the log at any time; presets of papers
+    advantages  groups of rollouts → one advantage a rollout
+    rows        a rollout's tokens → rows: each sampled token once, under its own prefix
+    datasets/   selections of runs → columnar files with a manifest, in one format a module
+    learner/    rows → weights: one packed loss of weighted ``ce`` + ``pg`` + ``ref_kl``
+    rollouts/   where rollouts come from: a log, live actors, or the fast lane in this process
+    gym/        checkable tasks over real data, their pools, an oracle, baselines and scores
+
+Only `rollouts` and `gym` know the actors. Nothing is imported by this module: whoever reads a log
+needs no torch.
+"""

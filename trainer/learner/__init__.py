@@ -1,0 +1,1 @@
+"""The learner: examples → weights. One packed loss, so that SFT, RL and mixes are one path."""
