@@ -1,1 +1,1 @@
-"""Rewards: named, weighted channels of a rollout; those of the papers are presets of one function."""
+"""Rewards: named, weighted channels of a rollout; the papers' are presets of one function."""
