@@ -39,7 +39,7 @@ from protocol.commands import Fork, Start
 from protocol.decisions import PolicySpec, Task
 from protocol.errors import Ambiguous, NotFound, Usage
 from protocol.events import Edit
-from protocol.inbox import Label, Signal, SignalKind
+from protocol.inbox import Label, Reward, Signal, SignalKind
 from protocol.redaction import Redactor, well_known
 from protocol.state import RunState
 from protocol.subjects import Priority
@@ -256,16 +256,33 @@ class Client:
         digest = sha256(key.encode()).digest()
         return subjects.run_id(digest[:8], digest[8] % self._shards)
 
-    async def label(self, run: str, key: str, value: Json) -> None:
+    async def label(self, run: str, key: str, value: Json, *, by: str = "", head: str = "") -> None:
         """Say something of a run, for those who look at it or learn from it; no rule does.
+
+        Args:
+            run: Its id; it may have ended long ago.
+            key: What is said of.
+            value: What is said.
+            by: Who says it.
+            head: What of the run is judged, see `replay.chain.end_of`; "" for whatever there is.
 
         Raises:
             InvalidData: ``run`` is no id.
             Unreachable, Busy: It may or may not be said; saying it again does no harm.
         """
-        check_run(run)
-        said = Label(run=run, key=key, value=value, by=self.by)
-        await self._log.post(run, encode(self._redactor.message(said)))
+        await self._judge(Label(run=run, key=key, value=value, by=by or self.by, head=head))
+
+    async def reward(
+        self, run: str, channel: str, value: float, *, by: str = "", head: str = ""
+    ) -> None:
+        """Score a run on a channel, as `label`; the last of a channel counts."""
+        await self._judge(
+            Reward(run=run, channel=channel, value=value, by=by or self.by, head=head)
+        )
+
+    async def _judge(self, said: Label | Reward) -> None:
+        check_run(said.run)
+        await self._log.post(said.run, encode(self._redactor.message(said)))
 
     async def signal(
         self,

@@ -19,6 +19,7 @@ from protocol.events import (
     RunPaused,
     SignalReceived,
 )
+from protocol.inbox import OURS, Label, Reward
 from protocol.state import CallState, Outcome, Phase, RunState
 from protocol.subjects import child_id
 from replay.chain import RunLog
@@ -112,6 +113,9 @@ class RunTree(msgspec.Struct, kw_only=True):
     turns: list[TurnNode]
     signals: list[str]
     """What people said to the run, in words."""
+    labels: list[Label]
+    """What people said of it."""
+    rewards: list[Reward]
     paused: str
     detail: str
     limited_by: Limit
@@ -146,6 +150,7 @@ def tree(log: RunLog) -> RunTree:
     state, seen = log.state(), _seen(log)
     known_reports = reports(log)
     by_round: dict[str, list[CallNode]] = {}
+    said = [entry.message for entry in log.inbox]
     for call, known in state.calls.items():
         report = known_reports.get(known.report)
         times = (seen.begun.get(call, 0), seen.settled.get(call, 0))
@@ -167,6 +172,8 @@ def tree(log: RunLog) -> RunTree:
         last=log.head.at,
         turns=seen.turns,
         signals=seen.signals,
+        labels=[each for each in said if isinstance(each, Label) and each.key not in OURS],
+        rewards=[each for each in said if isinstance(each, Reward)],
         paused=state.pause_reason if state.phase == "paused" else "",
         detail=state.pause_detail if state.phase == "paused" else state.detail,
         limited_by=state.limited_by,
@@ -267,6 +274,19 @@ def signal_text(event: SignalReceived) -> str:
     """``cancel by anna: too slow``."""
     why = f": {one_line(event.reason, 200)}" if event.reason else ""
     return f"{event.kind} by {one_line(event.by, 64)}{why}"
+
+
+def judged_text(run: RunTree) -> list[str]:
+    """What was said of the run: ``label good = true, by anna``, a line each."""
+    labels = [
+        f"label {one_line(each.key, 64)} = {value_text(each.value)}, by {one_line(each.by, 64)}"
+        for each in run.labels
+    ]
+    rewards = [
+        f"reward {one_line(each.channel, 64)} = {each.value:g}, by {one_line(each.by, 64)}"
+        for each in run.rewards
+    ]
+    return [*labels, *rewards]
 
 
 def fork_text(run: RunTree) -> str:

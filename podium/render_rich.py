@@ -13,7 +13,17 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from podium.render import CallNode, RunTree, TurnNode, call_text, fork_text, spend, summary, took
+from podium.render import (
+    CallNode,
+    RunTree,
+    TurnNode,
+    call_text,
+    fork_text,
+    judged_text,
+    spend,
+    summary,
+    took,
+)
 from podium.render_text import count, duration, money, one_line
 from protocol.views import LIMIT_TEXTS
 
@@ -218,6 +228,7 @@ def _end(call: CallNode, now: int) -> str:
 
 def _ending(run: RunTree, now: int) -> list[Text]:
     lines = [_line(("» ", "yellow"), (signal, "dim")) for signal in run.signals]
+    lines += [_line(("« ", "yellow"), (said, "dim")) for said in judged_text(run)]
     state = run.outcome or run.phase
     glyph, style = OUTCOMES.get(state, (_frame(now), "cyan"))
     said = {"paused": f"paused ({run.paused})", "new": "waits for a conductor"}.get(state, state)

@@ -53,6 +53,10 @@ HANDED_BACK: Final = "handed back"
 begun nothing of it. Its value is a `HandedBack`."""
 
 
+OURS: Final = frozenset({SET_ASIDE, HANDED_BACK})
+"""Keys of the labels by which Podium's own processes speak to one another: nobody's judgement."""
+
+
 class HandedBack(msgspec.Struct, frozen=True):
     """What a replica has handed back."""
 

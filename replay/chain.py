@@ -298,6 +298,14 @@ def hash_at(log: RunLog, n: int) -> str:
     return log.head.hash if n == log.head.n else log.commits[n - base].prev
 
 
+def end_of(log: RunLog) -> str:
+    """The hash that a judgement of the run names: of its last commit, being archived apart."""
+    last = log.commits[-1] if log.commits else None
+    if last is not None and all(isinstance(event, Archived) for event in last.events):
+        return last.prev
+    return log.head.hash
+
+
 def archived_before(log: RunLog) -> int:
     """Commits that are archived and stand in this log no more."""
     return log.commits[0].n - 1 if log.commits else 0

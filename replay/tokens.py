@@ -1,6 +1,6 @@
 """The tokens of a run's questions, whole: prompts are recorded as what they add to one another."""
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -82,11 +82,28 @@ async def tokens(events: Iterable[AnyEvent], fetch: Fetch) -> list[Tokens]:
     found: dict[int, Tokens] = {}
     for turn, each in sampled(events):
         arrays = each.arrays if each.blob is None else decode(await fetch(each.blob))
-        if arrays is None or (each.after and each.after not in found):
-            raise InvalidData(
-                f"question {turn} has no tokens that could be read",
-                hint="podium verify says what is damaged",
-            )
-        before = found[each.after].context if each.after else b""
-        found[turn] = Tokens(turn, before + arrays.prompt, arrays.output, arrays.logprobs, each)
+        found[turn] = whole(turn, each, arrays, found)
     return list(found.values())
+
+
+def whole(
+    turn: int, said: Sampled, arrays: Arrays | None, earlier: Mapping[int, Tokens]
+) -> Tokens:
+    """One question's tokens, its prompt whole.
+
+    Args:
+        turn: The question.
+        said: What is recorded of its reply.
+        arrays: Its numbers, wherever they stand.
+        earlier: The questions before it that have tokens, by turn.
+
+    Raises:
+        InvalidData: There are no numbers, or not those of the question that it goes on from.
+    """
+    if arrays is None or (said.after and said.after not in earlier):
+        raise InvalidData(
+            f"question {turn} has no tokens that could be read",
+            hint="podium verify says what is damaged",
+        )
+    before = earlier[said.after].context if said.after else b""
+    return Tokens(turn, before + arrays.prompt, arrays.output, arrays.logprobs, said)

@@ -1,16 +1,21 @@
 """A run's log, as a trainer wants it: what the policy was asked, what it said, what came of it.
 
-A `Rollout` is a pure projection of one run's log. It holds no advantage and no loss mask; what a
-rollout is worth is `rewards`' to say, and which of its tokens are trained `rows`'.
+A `Rollout` is a pure projection of one run's log, which `fold` makes. It holds no advantage and no
+loss mask; what a rollout is worth is `rewards`' to say, which of its tokens are trained is `rows`'.
+Its bytes are canonical: the same log gives the same ones, in one go, in pieces, or again after a
+crash.
 """
 
-from typing import Literal, TypeAlias
+from hashlib import sha256
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
 from protocol.actions import NOTHING, UNKNOWN_USAGE, Call, Fault, Json, Pool, Spend, Status, Usage
-from protocol.budgets import Limit
+from protocol.budgets import Budget, Limit
 from protocol.decisions import Decision, PolicySpec, Rejection, Task, View
+from protocol.errors import InvalidData
+from protocol.events import Origin, Parent
 from protocol.inbox import Label, Reward
 from protocol.sampled import Sampled
 from protocol.state import Outcome
@@ -41,6 +46,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     """One question to the policy, its reply, and the round that came of it."""
 
     turn: int
+    own: bool = True
+    """False for what a fork shares with the run that it was forked from: context, never trained."""
     view: View
     """What the policy was shown; `protocol.dialects.request` makes the prompt of it."""
     text: str = ""
@@ -67,14 +74,23 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
 
     run: str
     group: str
-    """Hash of what its group has in common: the task, the pool, the policy and its version."""
+    """Hash of what its group has in common: the task, the pool, the policy and its version; of
+    forks, the moment they go on from and what was changed there, too."""
     task: Task
     """With its check."""
     pool: Pool
     policy: PolicySpec
+    budget: Budget = Budget()
+    parent: Parent | None = None
+    """The call of another run that it answers, if it does."""
+    origin: Origin | None = None
+    """Of a fork: what it shares."""
     steps: tuple[Step, ...] = ()
     outcome: Outcome = ""
     answer: str = ""
+    answered: bool = False
+    """Whether the policy gave the answer, or made an output it: False where a limit was reached and
+    what had been found was put together without it."""
     limited_by: Limit = ""
     unscorable: Unscorable = ""
     rounds: int = 0
@@ -90,6 +106,31 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     """Given to the run from outside, in the order of the log; the last of a channel counts."""
     labels: tuple[Label, ...] = ()
     events: int = 0
-    """How many of its events it was made from: where a fold goes on."""
+    """How many of its events it was made from, those that a fork shares included. None that come
+    after its end: being archived changes nothing."""
     head: str = ""
-    """Hash of the last commit that it was made from."""
+    """Hash of the last commit that it was made from: what a judgement of it names."""
+
+
+_encode: Final = msgspec.json.Encoder(order="deterministic").encode
+_decode: Final = msgspec.json.Decoder(Rollout).decode
+
+
+def encode(rollout: Rollout) -> bytes:
+    """Its bytes, JSON with sorted keys: equal rollouts give equal ones on every machine."""
+    return _encode(rollout)
+
+
+def decode(data: bytes) -> Rollout:
+    """The rollout of such bytes. Raises `InvalidData`."""
+    try:
+        return _decode(data)
+    except (ValueError, RecursionError) as error:
+        raise InvalidData(
+            f"{len(data)} bytes are no rollout: {error}", hint="make it again from its run's log"
+        ) from None
+
+
+def digest(rollout: Rollout) -> str:
+    """SHA-256 (hex) of its bytes."""
+    return sha256(encode(rollout)).hexdigest()

@@ -23,6 +23,7 @@ DEBUG: Final = Group("Debug", sort_key=2)
 KEEP: Final = Group("Export and archive", sort_key=3)
 DEPLOY: Final = Group("Deployment", sort_key=4)
 OWN: Final = Group("Your own", sort_key=5)
+LEARN: Final = Group("Learn from runs", sort_key=6)
 
 
 def version() -> str:
@@ -75,6 +76,18 @@ def make() -> App:
         name="answer",
         help="Answer what a run asks a person; bare, what is asked.",
         group=WORK,
+    )
+    app.command(
+        "podium.cli.label:label",
+        name="label",
+        help="Say of a run how good it is, also long after it.",
+        group=LEARN,
+    )
+    app.command(
+        "podium.cli.score:score",
+        name="score",
+        help="What runs are worth, by channels and by a recipe.",
+        group=LEARN,
     )
     for each in (runs, trace, worker, config):
         app.command(each)

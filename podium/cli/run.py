@@ -39,6 +39,10 @@ def run(
     inputs: Annotated[
         str | None, Parameter(help="Data for the task: JSON, or @FILE with JSON.")
     ] = None,
+    check: Annotated[
+        str | None,
+        Parameter(help="How the answer is checked (docs/rewards.md): JSON, or @FILE with JSON."),
+    ] = None,
     detach: Annotated[
         bool, Parameter(help="Only queue it; a standing deployment does the work.")
     ] = False,
@@ -72,32 +76,42 @@ def run(
     if not task.strip():
         raise Usage("No task is given.", hint='Ask something: podium run "…"')
     if detach:
-        return asyncio.run(command.queue(_task(task, inputs), dry_run))
-    return asyncio.run(command.host(_task(task, inputs), dry_run))
+        return asyncio.run(command.queue(_task(task, inputs, check), dry_run))
+    return asyncio.run(command.host(_task(task, inputs, check), dry_run))
 
 
-def _task(text: str, inputs: str | None) -> "Task":
+def _task(text: str, inputs: str | None, check: str | None) -> "Task":
     from protocol.decisions import Task
 
-    if inputs is None:
-        return Task(text=text)
+    data = {} if inputs is None else _given("--inputs", inputs, '{"year": 2026}')
+    how: Json = None
+    if check is not None:
+        from trainer.rewards.checks import read
+
+        how = _given("--check", check, '{"kind": "exact", "answer": "Paris"}')
+        read(how)
+    return Task(text=text, inputs=data, check=how)
+
+
+def _given(option: str, text: str, example: str) -> dict[str, Json]:
+    """The JSON object that an option holds, or names the file of."""
     try:
-        given = inputs
-        if inputs.startswith("@"):
-            with open(inputs[1:], encoding="utf-8") as file:
+        given = text
+        if text.startswith("@"):
+            with open(text[1:], encoding="utf-8") as file:
                 given = file.read()
         data: Json = msgspec.json.decode(given)
     except OSError as error:
         raise Usage(
-            f"--inputs: {inputs[1:]} can't be read: {error.strerror}.", hint="Correct the path."
+            f"{option}: {text[1:]} can't be read: {error.strerror}.", hint="Correct the path."
         ) from None
     except ValueError as error:
         raise InvalidData(
-            f"--inputs is no JSON: {error}", hint="Give an object, such as '{\"year\": 2026}'."
+            f"{option} is no JSON: {error}", hint=f"Give an object, such as '{example}'."
         ) from None
     if not isinstance(data, dict):
-        raise InvalidData("--inputs is no JSON object.", hint="Such as '{\"year\": 2026}'.")
-    return Task(text=text, inputs=data)
+        raise InvalidData(f"{option} is no JSON object.", hint=f"Such as '{example}'.")
+    return data
 
 
 class _Run:

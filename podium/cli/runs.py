@@ -185,7 +185,7 @@ def _show_events(output: Output, log: "RunLog") -> None:
 
 
 def _show_tree(output: Output, log: "RunLog", content: bool, served: Callable[[], bool]) -> None:
-    from podium.render import fork_text, tree
+    from podium.render import fork_text, judged_text, tree
     from podium.render_lines import tree_lines
     from podium.render_rich import run_picture
 
@@ -200,6 +200,8 @@ def _show_tree(output: Output, log: "RunLog", content: bool, served: Callable[[]
     else:
         output.text(f"{run.run}  {one_line(run.task)}")
         for line in filter(None, (fork_text(run), *tree_lines(run, now, content=content))):
+            output.text(line)
+        for line in judged_text(run):
             output.text(line)
         output.text(status_of(run))
     if content and run.outcome == "finished":
@@ -230,6 +232,14 @@ def tree_json(run: "RunTree", content: bool) -> dict[str, Any]:
         "forked_from": run.forked_from or None,
         "aside": run.aside,
         "signals": run.signals,
+        "labels": [
+            {"key": each.key, "value": each.value, "by": each.by, "head": each.head or None}
+            for each in run.labels
+        ],
+        "rewards": [
+            {"channel": each.channel, "value": each.value, "by": each.by, "head": each.head or None}
+            for each in run.rewards
+        ],
         "turns": [_turn_json(turn, content) for turn in run.turns],
         **({"answer": run.answer} if content and run.outcome == "finished" else {}),
     }

@@ -50,7 +50,7 @@ class Source:
         if names_file(name):
             client, run = self._file(name)
             return await client.log(run)
-        client = await self._connected()
+        client = await self.client()
         log = await client.log(await client.find(name), until)
         if archived_before(log):
             raise NotFound(
@@ -61,7 +61,7 @@ class Source:
 
     async def reader(self, name: str) -> "EventLog":
         """The log in which the run that a name means stands."""
-        return (self._file(name)[0] if names_file(name) else await self._connected()).reader
+        return (self._file(name)[0] if names_file(name) else await self.client()).reader
 
     async def runs(self) -> list[str]:
         """Ids, sorted, of all runs that have a log, or are known to have had one."""
@@ -106,7 +106,8 @@ class Source:
             current().files[found[1]] = name
         return self._files[name]
 
-    async def _connected(self) -> "Client":
+    async def client(self) -> "Client":
+        """Of the deployment, connected to when it is first needed."""
         return (await self._hosted()).client
 
     async def _hosted(self) -> "Hosted":
