@@ -86,9 +86,7 @@ async def tokens(events: Iterable[AnyEvent], fetch: Fetch) -> list[Tokens]:
     return list(found.values())
 
 
-def whole(
-    turn: int, said: Sampled, arrays: Arrays | None, earlier: Mapping[int, Tokens]
-) -> Tokens:
+def whole(turn: int, said: Sampled, arrays: Arrays | None, earlier: Mapping[int, Tokens]) -> Tokens:
     """One question's tokens, its prompt whole.
 
     Args:

@@ -2,7 +2,8 @@
 
 ::
 
-    records     a run's log → a `Rollout`: what the policy was asked, said, and what came of it
+    records     a `Rollout`: what a run's policy was asked, what it said, and what came of it
+    fold        a run's log → its rollout, in one go or in pieces
     rewards/    named channels of a rollout, re-scored from the log at any time; presets of papers
     advantages  groups of rollouts → one advantage a rollout
     rows        a rollout's tokens → rows: each sampled token once, under its own prefix

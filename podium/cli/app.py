@@ -22,8 +22,8 @@ WORK: Final = Group("Runs", sort_key=1)
 DEBUG: Final = Group("Debug", sort_key=2)
 KEEP: Final = Group("Export and archive", sort_key=3)
 DEPLOY: Final = Group("Deployment", sort_key=4)
-OWN: Final = Group("Your own", sort_key=5)
-LEARN: Final = Group("Learn from runs", sort_key=6)
+TRAIN: Final = Group("Train", sort_key=5)
+OWN: Final = Group("Your own", sort_key=6)
 
 
 def version() -> str:
@@ -77,18 +77,6 @@ def make() -> App:
         help="Answer what a run asks a person; bare, what is asked.",
         group=WORK,
     )
-    app.command(
-        "podium.cli.label:label",
-        name="label",
-        help="Say of a run how good it is, also long after it.",
-        group=LEARN,
-    )
-    app.command(
-        "podium.cli.score:score",
-        name="score",
-        help="What runs are worth, by channels and by a recipe.",
-        group=LEARN,
-    )
     for each in (runs, trace, worker, config):
         app.command(each)
     for verb, say in DEBUGGING.items():
@@ -96,6 +84,8 @@ def make() -> App:
         app.command(f"podium.cli.{module}:{verb}", name=verb, help=say, group=DEBUG)
     for verb, (place, say) in KEEPING.items():
         app.command(place, name=verb, help=say, group=KEEP)
+    for verb, say in TRAINING.items():
+        app.command(f"podium.cli.{verb}:{verb}", name=verb, help=say, group=TRAIN)
     for verb, say in DEPLOYMENT.items():
         app.command(f"podium.cli.deployment:{verb}", name=verb, help=say, group=DEPLOY)
     app.command(
@@ -202,6 +192,11 @@ KEEPING: Final = {
         "podium.cli.archiving:archive",
         "Move finished runs to Parquet; they are read as before.",
     ),
+}
+
+TRAINING: Final = {
+    "score": "What runs are worth, by channels and by a recipe.",
+    "label": "Say of a run how good it is, also long after it.",
 }
 
 DEPLOYMENT: Final = {

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 from cyclopts import Parameter
 
-from podium.cli.answer import AsJson
 from podium.cli.options import COMMON, Common
 from podium.cli.output import Output
 from podium.cli.signals import By, DryRun
@@ -20,6 +19,7 @@ from protocol.errors import Usage
 if TYPE_CHECKING:
     from podium.config import Config
 
+Parsed = Annotated[bool, Parameter(help="The value is JSON: a number, true, a list, an object.")]
 Rewards = Annotated[
     tuple[str, ...],
     Parameter(
@@ -37,7 +37,7 @@ def label(
     /,
     *,
     reward: Rewards = (),
-    parsed: AsJson = False,
+    parsed: Parsed = False,
     by: By = None,
     dry_run: DryRun = False,
     common: Common = COMMON,

@@ -33,7 +33,8 @@ STARTING: Final = "starting broker, Ray and workers"
 
 _COMMAND: Final = (
     r"podium (?:run|runs|up|down|status|doctor|worker|config|replay|state|timeline|causes|effects"
-    r"|reproduce|fork|rerun|diff|verify|export|import|archive|trace|sim|answer|serve|mcp|label|score)\b"
+    r"|reproduce|fork|rerun|diff|verify|export|import|archive|trace|sim|answer|serve|mcp"
+    r"|label|score)\b"
 )
 
 _NEXT: Final = re.compile(

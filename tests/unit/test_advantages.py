@@ -1,5 +1,6 @@
 """Groups to advantages: once a rollout, whatever is unscorable left out."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import pytest
@@ -17,7 +18,7 @@ class Worth(NamedTuple):
     reward: float | None
 
 
-def of(rewards: list[float | None], how: Scheme, group: str = "g") -> list[float | None]:
+def of(rewards: Sequence[float | None], how: Scheme, group: str = "g") -> list[float | None]:
     return [each.value for each in advantages([Worth(group, r) for r in rewards], how)]
 
 

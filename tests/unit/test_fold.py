@@ -38,7 +38,7 @@ from trainer import records
 from trainer.fold import Fold, blobs_of, fold, read
 from trainer.records import Rollout
 
-several = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+several = settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 
 GOLDEN = [
     (folder.parent, run)

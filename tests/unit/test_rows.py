@@ -37,7 +37,7 @@ def check(found: Rollout, made: list[Row]) -> None:
     for place, row in enumerate(made):
         assert (row.rollout, row.group, row.segment) == (found.run, found.group, place)
         assert len(row.ids) == len(row.sampled) == len(row.logprobs)
-        assert (row.ids.dtype, row.logprobs.dtype) == (np.int32, np.float32)
+        assert [each.dtype.name for each in (row.ids, row.logprobs)] == ["int32", "float32"]
         owned = np.zeros(len(row.ids), dtype=bool)
         for turn, start in zip(row.turns, row.starts, strict=True):
             each = steps[turn]

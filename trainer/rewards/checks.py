@@ -14,6 +14,7 @@ is pure there, too.
 
 import ast
 import re
+import sys
 import unicodedata
 from typing import Annotated, Final, TypeAlias
 
@@ -33,6 +34,12 @@ MAX_CODE_CHARS: Final = 65_536
 
 _SLACK: Final = 1e-9
 """Relative: 0.1 + 0.2 is 0.3."""
+
+NOWHERE: Final = sys.maxsize
+"""The place of what is not there."""
+
+_ASIDE: Final = re.compile(r"\([^()]{0,400}\)|\[[^\[\]]{0,400}\]")
+"""What is said in passing."""
 
 _SPLIT: Final = re.compile(r"[\W_]+")
 
@@ -58,7 +65,7 @@ class Exact(_Check, frozen=True, kw_only=True, tag="exact"):
     also: tuple[Annotated[str, msgspec.Meta(min_length=1)], ...] = ()
     """Other texts that are right."""
     wrong: tuple[Annotated[str, msgspec.Meta(min_length=1)], ...] = ()
-    """Texts that make an answer wrong that holds one of them: the other candidates."""
+    """The other candidates, where there are some: of all that an answer names, the first counts."""
     around: Annotated[int, msgspec.Meta(ge=0)] = AROUND_WORDS
     """Words that the answer may have besides; 0 for none."""
 
@@ -66,7 +73,8 @@ class Exact(_Check, frozen=True, kw_only=True, tag="exact"):
 class Number(_Check, frozen=True, kw_only=True, tag="number"):
     """A number: the last one that stands in the answer is near enough.
 
-    A percentage may be written as ``12 %`` or as ``0.12``, whichever ``answer`` is.
+    What stands in parentheses is looked at only where there is no other number. A percentage may be
+    written as ``12 %`` or as ``0.12``, whichever ``answer`` is.
     """
 
     answer: float
@@ -168,21 +176,22 @@ def words(text: str) -> list[str]:
 def _named_in(check: Exact, answer: str) -> bool:
     said = words(answer)
 
-    def stands(text: str) -> bool:
+    def place(text: str) -> int:
+        """Where a text stands among the words; beyond all of them if it does not."""
         wanted = words(text)
         if not wanted:  # signs alone
-            return text.strip() == answer.strip()
+            return 0 if text.strip() == answer.strip() else NOWHERE
         starts = range(len(said) - len(wanted) + 1)
-        return any(said[i : i + len(wanted)] == wanted for i in starts)
+        return next((i for i in starts if said[i : i + len(wanted)] == wanted), NOWHERE)
 
-    def fits(text: str) -> bool:
-        return len(said) - len(words(text)) <= check.around and stands(text)
-
-    return any(map(fits, (check.answer, *check.also))) and not any(map(stands, check.wrong))
+    right_ones = (check.answer, *check.also)
+    fitting = [text for text in right_ones if len(said) - len(words(text)) <= check.around]
+    first = min(map(place, fitting), default=NOWHERE)
+    return first < NOWHERE and first <= min(map(place, check.wrong), default=NOWHERE)
 
 
 def _near(check: Number, answer: str) -> bool:
-    found = list(numbers(answer))
+    found = list(numbers(_ASIDE.sub(" ", answer))) or list(numbers(answer))
     if not found:
         return False
     last = found[-1]
