@@ -213,4 +213,4 @@ def test_a_tool_that_fails_is_mended_and_the_run_made_again(typist: Typist, tmp_
         )
     assert typist("diff", *queued)[0].startswith("no difference")
     other = typist.json("rerun", run, "--worker", "country=calculator", code=2)["error"]
-    assert "with another definition of country" in other["message"]
+    assert "country takes other parameters in the fork" in other["message"]
