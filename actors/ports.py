@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
-from actors.models.question import Question
+from actors.models.question import NOBODY, Maker, Question
 from protocol.actions import NOTHING, UNKNOWN_USAGE, Fault, Json, Spend, Status, Usage, WorkerSpec
 from protocol.decisions import PolicySpec, Reply, View
 
@@ -41,13 +41,15 @@ Policy = InstantPolicy | EndpointPolicy
 class SamplingPolicy(Protocol):
     """A policy whose tokens we see: a model of ours. It is an `EndpointPolicy`, too."""
 
-    async def sample(self, view: View, before: bytes) -> Reply:
+    async def sample(self, view: View, before: bytes, maker: Maker = NOBODY) -> Reply:
         """The reply to ``view``, with its tokens.
 
         Args:
             view: See `EndpointPolicy.ask`.
             before: Packed ids of the tokens of the run's last question and what was sampled for
                 it; its prompt goes on from them where it says the same. Empty for none.
+            maker: Who made the last reply that the run has recorded: it makes this one, too, as
+                long as it is there.
 
         Returns:
             The reply. Its ``sampled.after`` is 1 if its prompt goes on from ``before``.

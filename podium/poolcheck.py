@@ -171,8 +171,9 @@ def need_model(spec: PolicySpec) -> str:
         InvalidData: The version can't be read.
     """
     from actors.models.serving import EXTRA, missing
-    from actors.models.versions import find, pointed
     from actors.policies.local import options_of
+    from replay.model_folder import find
+    from replay.model_versions import pointed
 
     if absent := missing():
         raise NotFound(f"The policy {spec.name} needs what is not installed: {absent}.", hint=EXTRA)
@@ -183,10 +184,11 @@ def need_model(spec: PolicySpec) -> str:
 def _look(spec: PolicySpec) -> str:
     """As `need_model`, and it is seen to be whole. Raises as that does."""
     name = need_model(spec)
-    from actors.models import loading, versions
+    from actors.models import loading
     from actors.policies.local import options_of
+    from replay.model_folder import find
 
-    loading.look(versions.find(Path(options_of(spec).folder), name))
+    loading.look(find(Path(options_of(spec).folder), name))
     return name
 
 

@@ -38,6 +38,9 @@ def busy(said: Mapping[str, Any]) -> str:
             parts.append(f"{at_work} of {count(slots, 'slot')} busy")
         case {"kind": "model", "version": str(version), "asked": int(asked)}:
             parts.append(f"version {version}" if version else "no version")
+            match said.get("canary"):
+                case {"version": str(canary), "share": float(share) | int(share)}:
+                    parts.append(f"canary {canary} with {share:.0%} of the runs")
             parts.append(f"{count(asked, 'question')} at work")
             if refused := said.get("refused"):
                 parts.append(f"refused: {refused}")

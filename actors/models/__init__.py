@@ -4,14 +4,15 @@
 
     question    what a model is asked
     serving     how it is hosted
-    versions    the folder: versions published whole, and which one is current. No torch
     loading     a version, loaded and tried
     rows        keys and values of a batch, whose rows come and go
     sampler     the batch: one token for every row at a time
-    server      `PolicyServer`: takes questions, gives replies, swaps versions
+    hosted      which versions are loaded, and which of them answers a question
+    server      `PolicyServer`: takes questions, gives replies
     remote      the same over NATS: one server, many conductors
     context     the tokens that a run's log ends with
 
-Only ``loading``, ``rows`` and ``sampler`` need the extra ``local``, and they are loaded by who
-hosts a model, never by a conductor.
+The folder, its versions and what was said of them are in `replay.model_folder` and
+`replay.model_versions`. Only ``loading``, ``rows`` and ``sampler`` need the extra
+``local``, and they are loaded by who hosts a model, never by a conductor.
 """

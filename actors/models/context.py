@@ -11,6 +11,7 @@ from itertools import islice
 
 import msgspec
 
+from actors.models.question import NOBODY, Maker
 from actors.ports import SamplingPolicy
 from protocol.commands import Fork, TaskMessage
 from protocol.decisions import Reply, View
@@ -30,6 +31,8 @@ class Context:
     def __init__(self) -> None:
         self._turn = 0
         self._ids = b""
+        self._maker = NOBODY
+        """Of the last reply that the run itself has recorded: what a fork shares was another's."""
         self._asked: dict[int, bytes] = {}
         """Tokens of replies that may or may not come into the log."""
 
@@ -41,6 +44,7 @@ class Context:
             message: What is to be done: a fork that has no log yet begins with its origin's.
             log: Where blobs are.
         """
+        self.recorded(event for commit in run.commits for event in commit.events)
         events = run.events()
         if isinstance(message, Fork) and not run.commits and run.origin is not None:
             events = islice(run.origin.events(), message.origin.events)
@@ -54,7 +58,8 @@ class Context:
 
     def recorded(self, events: Iterable[AnyEvent]) -> None:
         """These events are in the log."""
-        for turn, _ in sampled(events):
+        for turn, found in sampled(events):
+            self._maker = Maker(found.version, found.weights)
             if turn in self._asked:
                 self._turn, self._ids = turn, self._asked[turn]
             self._asked.clear()
@@ -69,7 +74,7 @@ class Context:
             log: Where blobs go.
         """
         after, before = self._turn, self._ids
-        reply = await policy.sample(view, before)
+        reply = await policy.sample(view, before, self._maker)
         if reply.sampled is None or reply.sampled.arrays is None:
             return reply
         found, arrays = reply.sampled, reply.sampled.arrays

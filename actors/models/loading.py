@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from actors.models.serving import EXTRA, MODULES, Batching
-from actors.models.versions import WEIGHTS, Version, check, hash_of
 from protocol.actions import Json
 from protocol.errors import InvalidData, NotFound
 from protocol.limits import MAX_DETAIL_CHARS
+from replay.model_folder import WEIGHTS, Version, check, hash_of
 
 if TYPE_CHECKING:
     import torch

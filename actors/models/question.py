@@ -1,5 +1,7 @@
 """What a model of ours is asked: messages, and how to sample the reply."""
 
+from typing import Final
+
 import msgspec
 
 from protocol.actions import Json
@@ -23,6 +25,18 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     seed: int = 0
 
 
+class Maker(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A version that made a reply."""
+
+    version: str = ""
+    """Empty for none."""
+    weights: str = ""
+    """The hash of its weights: in another folder its name is another's."""
+
+
+NOBODY: Final = Maker()
+
+
 class Question(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One question to a model."""
 
@@ -31,5 +45,10 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sampling: Sampling = Sampling()
     before: bytes = b""
     """See `SamplingPolicy.sample`."""
+    run: str = ""
+    """Whose question it is: which version answers its first follows from it. Empty for nobody's,
+    which the current version answers."""
+    maker: Maker = NOBODY
+    """Of the run's last reply; it goes on with the run as long as it is there."""
     template: dict[str, Json] = {}
     """Values for the chat template besides the messages, such as ``enable_thinking``."""

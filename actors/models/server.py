@@ -1,8 +1,8 @@
 """The policy server: one model, asked by many runs at once, its weights swapped between requests.
 
-Questions come in on an event loop; a thread of its own samples. A question is answered by the
-version that was current when it came: its batch goes on until it is empty, beside that of the
-version after it. So no reply is made by two versions, and nobody waits for others to finish.
+Questions come in on an event loop; a thread of its own samples. Which version answers a question is
+settled when it comes (`hosted`): the version's batch goes on until it is empty, beside those of
+other versions. So no reply is made by two versions, and nobody waits for others to finish.
 """
 
 import asyncio
@@ -16,12 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from actors.models import versions
+from actors.models.hosted import Hosted
 from actors.models.question import Question
 from actors.models.serving import DEFAULT, Batching
 from protocol.actions import Spend, Usage
 from protocol.decisions import Reply
-from protocol.errors import InvalidData, PodiumError
+from protocol.errors import InvalidData
 from protocol.sampled import Arrays, Sampled, pack_floats, pack_ids, unpack_ids
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class PolicyServer:
     """Hosts one folder.
 
     Args:
-        folder: See `versions`.
+        folder: See `replay.model_folder`.
         batching: How its batches are.
         monotonic: Seconds of a clock that never goes back.
     """
@@ -136,9 +136,6 @@ class PolicyServer:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.folder, self.batching = folder, batching
-        self.loaded: Loaded | None = None
-        self.refused = ""
-        """Why the version that is current does not answer, if it doesn't."""
         self.counts: Counter[str] = Counter()
         """What happened so far: ``asked``, by status; ``swapped``, ``refused``, ``withdrawn``."""
         self.asked = 0
@@ -147,8 +144,7 @@ class PolicyServer:
         self._engine = Engine(batching, monotonic)
         self._ready = asyncio.Event()
         """Set when the first version is loaded, or can't be."""
-        self._seen: versions.Pointer | None = None
-        self._refreshing = asyncio.Lock()
+        self.hosted = Hosted(folder, batching, monotonic, self.counts)
         self._looking: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -160,11 +156,7 @@ class PolicyServer:
             OSError: Its files can't be read.
         """
         try:
-            self._seen = await self._pointer()
-            self.loaded = await asyncio.to_thread(self._load, self._seen.name)
-        except (PodiumError, OSError) as error:
-            self.refused = _said(error)
-            raise
+            await self.hosted.begin()
         finally:
             self._ready.set()
         self._engine.start()
@@ -175,46 +167,23 @@ class PolicyServer:
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
+            await self.hosted.end()
             self._engine.close()  # here, so that no question comes in behind it
             await asyncio.to_thread(self._engine.join)
 
-    def _load(self, name: str) -> "Loaded":
-        from actors.models.loading import load, need
-
-        need()
-        import actors.models.sampler  # noqa: F401 - loaded here, beside the event loop
-
-        return load(versions.find(self.folder, name), self.batching)
-
-    # ------------------------------------------------------------------------------------- versions
-
     async def refresh(self) -> None:
-        """Have the version that is current now answer. One that can't is refused, and said once."""
-        async with self._refreshing:
-            try:
-                seen = await self._pointer()
-                if seen == self._seen:
-                    return
-                self._seen, name = seen, seen.name
-                if self.loaded is not None and name == self.loaded.name:
-                    self.refused = ""
-                    return
-                self.loaded = await asyncio.to_thread(self._load, name)
-            except (PodiumError, OSError) as error:
-                text = _said(error)
-                if text != self.refused:
-                    self.counts["refused"] += 1
-                    kept = self.loaded.name if self.loaded is not None else "none"
-                    logger.error("%s; version %s goes on", text, kept)
-                self.refused = text
-                return
-            self.refused = ""
-            self.counts["swapped"] += 1
-            logger.info("version %s answers in %s", name, self.folder)
+        """See `Hosted.refresh`."""
+        await self.hosted.refresh()
 
-    async def _pointer(self) -> versions.Pointer:
-        """See `versions.pointer`; the folder may be on a disk of another machine, which hangs."""
-        return await asyncio.to_thread(versions.pointer, self.folder)
+    @property
+    def loaded(self) -> "Loaded | None":
+        """The current version."""
+        return self.hosted.current
+
+    @property
+    def refused(self) -> str:
+        """See `Hosted.refused`."""
+        return self.hosted.refused
 
     async def _look(self) -> None:
         while True:
@@ -245,11 +214,18 @@ class PolicyServer:
             except TimeoutError:
                 text = f"the model was not loaded within {within_s:g} s"
                 return Reply(status="TIMEOUT", error=text)
-        if self.loaded is None:
+        left = within_s - (self._monotonic() - started)
+        try:
+            async with asyncio.timeout(max(0.0, left)):
+                loaded = await self.hosted.answering(question)
+        except TimeoutError:
+            text = f"version {question.maker.version} was not loaded within {within_s:g} s"
+            return Reply(status="TIMEOUT", error=text)
+        if loaded is None:
             return _failed(self.refused)
         if not self._engine.alive:
             return _failed("the model's thread has ended")
-        return await self._sampled(self.loaded, question, started, within_s)
+        return await self._sampled(loaded, question, started, within_s)
 
     async def _sampled(
         self, loaded: "Loaded", question: Question, started: float, within_s: float
@@ -332,8 +308,7 @@ class PolicyServer:
     def stats(self) -> dict[str, Any]:
         """How it is doing."""
         return {
-            "version": self.loaded.name if self.loaded is not None else "",
-            "refused": self.refused,
+            **self.hosted.stats(),
             "asked": self.asked,
             "counts": dict(self.counts),
         }
@@ -354,10 +329,6 @@ class Here:
         if (server := self._servers.get(place)) is None:
             return _failed(f"nobody hosts the model in {place}")
         return await server.ask(question, within_s)
-
-
-def _said(error: PodiumError | OSError) -> str:
-    return error.message if isinstance(error, PodiumError) else str(error)
 
 
 def _failed(text: str, *, retry: bool = True) -> Reply:

@@ -17,6 +17,11 @@ MAX_BATCH_TOKENS: Final = 131_072
 """Tokens of a batch, padding included: rows times the longest. Keys and values of each are kept."""
 
 
+MAX_VERSIONS: Final = 3
+"""Versions of a model that are kept loaded: the current one, a canary, and the one before, on which
+runs have begun."""
+
+
 class Batching(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What whoever hosts a model is told."""
 
@@ -27,6 +32,8 @@ class Batching(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     kept."""
     context: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 0
     """The most tokens of one prompt and its reply; 0 for what the model was made for."""
+    versions: Annotated[int, msgspec.Meta(ge=1, le=64)] = MAX_VERSIONS
+    """The most versions that are kept loaded; the current one and a canary are in any case."""
     device: str = ""
     """Such as ``cuda:1`` or ``cpu``; empty for a GPU if there is one."""
     threads: Annotated[int, msgspec.Meta(ge=0, le=4_096)] = 0

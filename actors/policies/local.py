@@ -5,7 +5,7 @@ from typing import Final, cast
 
 import msgspec
 
-from actors.models.question import Question, Sampling
+from actors.models.question import NOBODY, Maker, Question, Sampling
 from actors.models.serving import Batching
 from actors.policies.options import recorded
 from actors.ports import Models
@@ -98,7 +98,7 @@ class LocalPolicy:
         """See `EndpointPolicy.ask`."""
         return await self.sample(view, b"")
 
-    async def sample(self, view: View, before: bytes) -> Reply:
+    async def sample(self, view: View, before: bytes, maker: Maker = NOBODY) -> Reply:
         """See `SamplingPolicy.sample`."""
         said = self.options
         messages = cast("list[dict[str, str]]", request(self.spec, view)["messages"])
@@ -112,6 +112,8 @@ class LocalPolicy:
                 seed=_seed(said.seed, view.run, prompt_hash(self.spec, view)),
             ),
             before=before,
+            run=view.run,
+            maker=maker,
             template=said.template,
         )
         return await self._models.ask(said.folder, question, self.spec.timeout_ms / 1_000)

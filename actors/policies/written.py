@@ -10,6 +10,7 @@ from typing import Final, cast
 
 import msgspec
 
+from actors.models.question import NOBODY, Maker
 from actors.ports import Closing, EndpointPolicy, InstantPolicy, Policy, SamplingPolicy
 from protocol.decisions import WRITTEN, Decision, Observation, PlannedCall, Reply, Turn, View
 from protocol.dialects import note_of, parse, render, with_note
@@ -126,9 +127,11 @@ class _Seen(_Last):
         """See `EndpointPolicy`."""
         return await self.sample(view, b"")
 
-    async def sample(self, view: View, before: bytes) -> Reply:
+    async def sample(self, view: View, before: bytes, maker: Maker = NOBODY) -> Reply:
         """See `SamplingPolicy`."""
-        return self._answer(view) or self._ended(view, await self._inner.sample(view, before))
+        if (answer := self._answer(view)) is not None:
+            return answer
+        return self._ended(view, await self._inner.sample(view, before, maker))
 
 
 def _text(seen: Observation) -> str:

@@ -57,6 +57,9 @@ def make() -> App:
     worker = App(name="worker", help="Try out workers; change a deployment's.", group=OWN)
     for verb, say in WORKER.items():
         worker.command(f"podium.cli.worker:{verb}", name=verb.rstrip("_"), help=say)
+    model = App(name="model", help="Versions of a model of ours, and which answers.", group=OWN)
+    for verb, say in MODEL.items():
+        model.command(f"podium.cli.model:{verb}", name=verb.rstrip("_"), help=say)
     trace = App(name="trace", help="Traces for OpenTelemetry.", group=DEBUG)
     trace.command(
         "podium.cli.trace:export", name="export", help="The trace of a run, made from its log."
@@ -77,7 +80,7 @@ def make() -> App:
         help="Answer what a run asks a person; bare, what is asked.",
         group=WORK,
     )
-    for each in (runs, trace, worker, config):
+    for each in (runs, trace, worker, model, config):
         app.command(each)
     for verb, say in DEBUGGING.items():
         module = {"rerun": "fork"}.get(verb, verb)
@@ -126,6 +129,15 @@ WORKER: Final = {
     "check": "Try every worker of a pool file for real.",
     "apply": "Change a standing deployment's workers while runs go.",
     "list_": "A deployment's workers, by its registry.",
+}
+
+MODEL: Final = {
+    "list_": "A model's versions: which answers, scores, and runs that used them.",
+    "show": "All that was said of a model's versions, or of one.",
+    "compare": "Two versions side by side: on the gate, in runs, and what they are made of.",
+    "promote": "Have a version answer, unless it does worse than the current one.",
+    "rollback": "Have the version answer again that was current before.",
+    "canary": "Have another version answer a share of the runs that begin.",
 }
 
 RUN: Final = """\

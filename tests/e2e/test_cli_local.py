@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from actors.models import versions
 from podium import poolfile
 from podium.policyfile import policy_spec
 from protocol.decisions import Task, View
 from protocol.dialects import request
+from replay import model_versions
 from replay.bundle import BundleShelf
 from replay.chain import assemble
 from replay.memory_log import MemoryLog
@@ -53,7 +53,7 @@ def test_a_model_decides_a_run_and_a_new_version_the_next(typist: Typist) -> Non
     assert (served["version"], served["counts"]["asked"]) == ("base", 1)
 
     words = tokenizer()
-    versions.publish(folder, lambda path: save(path, model(words), words))
+    model_versions.publish(folder, lambda path: save(path, model(words), words))
     while "000001" not in str(typist.json("status")["rows"]):
         pass
     run = typist.json("run", ASKED)["done"]["run_id"]

@@ -10,7 +10,6 @@ import msgspec
 import pytest
 
 from actors.bus import NatsBus
-from actors.models import versions
 from actors.models.question import Question, Sampling
 from actors.models.remote import MAX_BYTES, RemoteModels, Service, name_of
 from actors.models.serving import Batching
@@ -19,6 +18,7 @@ from actors.programs import Connection, Declared, Program, start
 from protocol import subjects
 from protocol.decisions import Reply
 from protocol.errors import InvalidData
+from replay import model_versions
 from replay.broker import Broker
 from tests.broker import One, r1
 from tests.models import model, question, save, tiny, tokenizer
@@ -187,7 +187,7 @@ async def test_a_model_s_process_answers_and_says_how_it_is(
         )
         assert (await models.ask(str(folder), asked, LONG_S)).version.startswith("tiny/base@")
         words = tokenizer()
-        versions.publish(folder, lambda path: save(path, model(words, 4), words))
+        model_versions.publish(folder, lambda path: save(path, model(words, 4), words))
         reply = await models.ask(str(folder), asked, LONG_S)
         while not reply.version.startswith("tiny/000001@"):
             reply = await models.ask(str(folder), asked, LONG_S)

@@ -8,9 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from actors.models import versions
 from actors.models.context import Context
-from actors.models.question import Question
+from actors.models.question import NOBODY, Maker, Question
 from actors.models.server import Here, PolicyServer
 from actors.policies import make
 from actors.policies.local import LocalPolicy, Options, spec_of
@@ -25,6 +24,7 @@ from protocol.events import DecisionRejected, PolicyReplied
 from protocol.limits import MAX_REJECTIONS, MAX_SAMPLED_BYTES
 from protocol.sampled import Arrays, Sampled
 from protocol.subjects import run_id
+from replay import model_folder
 from replay.chain import RunLog, Stored, assemble
 from replay.forks import origin_at
 from replay.history import entries
@@ -127,9 +127,9 @@ async def test_a_model_decides_a_run_and_every_token_is_in_its_log(
     assert [each.text for each in replies(log)] == [CALL, ANSWER]
     assert second.sampled.after == first.turn
     assert second.prompt.startswith(first.context)
-    assert first.sampled.version == versions.BASE
+    assert first.sampled.version == model_folder.BASE
     assert {first.sampled.weights, second.sampled.weights} == {
-        versions.check(versions.find(knows, versions.BASE))
+        model_folder.check(model_folder.find(knows, model_folder.BASE))
     }
     assert {*first.output_logprobs, *second.output_logprobs} == {0.0}, "nothing was left to chance"
     assert log.state().committed.tokens == sum(
@@ -255,9 +255,11 @@ class Fixed:
     def __init__(self, *given: Sampled | None) -> None:
         self.given = list(given)
         self.before: list[bytes] = []
+        self.makers: list[str] = []
 
-    async def sample(self, view: View, before: bytes) -> Reply:
+    async def sample(self, view: View, before: bytes, maker: Maker = NOBODY) -> Reply:
         self.before.append(before)
+        self.makers.append(maker.version)
         return Reply(sampled=self.given.pop(0))
 
 
@@ -267,7 +269,7 @@ VIEW = View(run="r", task=Task(text="?"), pool=POOL)
 async def test_only_what_came_into_the_log_is_gone_on_from() -> None:
     log, context = MemoryLog(), Context()
     lost = Sampled(arrays=Arrays(b"aaaa", b"bbbb"))
-    kept = Sampled(arrays=Arrays(b"cccc", b"dddd"))
+    kept = Sampled(arrays=Arrays(b"cccc", b"dddd"), version="000002")
     on = Sampled(after=1, arrays=Arrays(b"eeee", b"ffff"))
     policy = Fixed(lost, kept, on, on)
     await context.ask(policy, VIEW, 1, log)
@@ -279,6 +281,7 @@ async def test_only_what_came_into_the_log_is_gone_on_from() -> None:
     context.recorded([PolicyReplied(turn=3, sampled=third.sampled)])
     await context.ask(policy, VIEW, 4, log)
     assert policy.before == [b"", b"", b"ccccdddd", b"ccccddddeeeeffff"]
+    assert policy.makers == ["", "", "000002", ""]
 
 
 async def test_large_tokens_go_to_a_blob() -> None:

@@ -6,19 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from actors.models import versions
-from actors.models.versions import (
-    BASE,
-    CURRENT,
-    FOLDER,
-    check,
-    find,
-    names,
-    point,
-    pointed,
-    publish,
-)
 from protocol.errors import InvalidData, NotFound
+from protocol.model_versions import BASE
+from replay.model_folder import CURRENT, FOLDER, MANIFEST, check, find, names
+from replay.model_versions import LOG, point, pointed, publish
 
 
 def write(text: str = "w") -> Callable[[Path], None]:
@@ -81,6 +72,7 @@ def test_a_publisher_that_fails_leaves_nothing(folder: Path) -> None:
     with pytest.raises(InvalidData, match=r"no config\.json"):
         publish(folder, lambda path: (path / "a.safetensors").write_text("w"))
     assert list((folder / FOLDER).iterdir()) == []
+    assert pointed(folder) == BASE
 
 
 def test_what_a_crash_left_half_written_is_no_version(folder: Path) -> None:
@@ -130,9 +122,10 @@ def test_what_is_no_version_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         point(folder, "000009")
     version = publish(folder, write())
-    (version.path / versions.MANIFEST).write_text("[]")
+    (version.path / MANIFEST).write_text("[]")
     with pytest.raises(InvalidData, match="no manifest that can be read"):
         find(folder, version.name)
+    (folder / FOLDER / LOG).unlink()
     (folder / FOLDER / CURRENT).write_text("../../etc")
     with pytest.raises(InvalidData, match="which is no version"):
         pointed(folder)

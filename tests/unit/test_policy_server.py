@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from actors.models import versions
 from actors.models.question import Question, Sampling
 from actors.models.server import PolicyServer
 from actors.models.serving import Batching
 from protocol.decisions import Reply
 from protocol.errors import InvalidData, NotFound
 from protocol.sampled import Arrays, unpack_floats, unpack_ids
+from replay import model_folder, model_versions
 from tests.models import CONTEXT, model, question, recomputed, save, tiny, tokenizer
 
 LONG_S = 60.0
@@ -39,9 +39,9 @@ async def server(folder: Path) -> AsyncIterator[PolicyServer]:
     await server.stop()
 
 
-def publish(folder: Path, seed: int) -> versions.Version:
+def publish(folder: Path, seed: int) -> model_folder.Version:
     words = tokenizer()
-    return versions.publish(folder, lambda path: save(path, model(words, seed), words))
+    return model_versions.publish(folder, lambda path: save(path, model(words, seed), words))
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -87,8 +87,8 @@ async def test_a_reply_says_all_of_how_it_was_made(server: PolicyServer, folder:
     assert reply.spend.tokens == reply.usage.input + reply.usage.output
     assert (sampled.temperature, sampled.top_p, sampled.top_k, sampled.seed) == (0.8, 0.9, 50, 11)
     assert (sampled.max_tokens, sampled.after, reply.finish) == (7, 0, "length")
-    assert sampled.version == versions.BASE
-    assert sampled.weights == versions.check(versions.find(folder, versions.BASE))
+    assert sampled.version == model_folder.BASE
+    assert sampled.weights == model_folder.check(model_folder.find(folder, model_folder.BASE))
     assert reply.version == f"tiny/base@{sampled.weights[:12]}"
     assert sampled.tokenizer != sampled.template != ""
     assert reply.text == tokenizer().decode(list(output))
@@ -213,12 +213,12 @@ async def test_versions_swap_under_load_and_none_answers_for_another(
     for reply in replies:
         assert reply.sampled is not None, reply.error
         by_version.setdefault(reply.sampled.version, []).append(reply)
-    assert set(by_version) == {versions.BASE, "000001", "000002", "000003"}
+    assert set(by_version) == {model_folder.BASE, "000001", "000002", "000003"}
     for name, made in by_version.items():
-        path = versions.find(folder, name).path
+        path = model_folder.find(folder, name).path
         loaded = AutoModelForCausalLM.from_pretrained(path).eval()
         assert {reply.sampled.weights for reply in made if reply.sampled} == {
-            versions.check(versions.find(folder, name))
+            model_folder.check(model_folder.find(folder, name))
         }
         for reply in made[:8]:
             check_against(loaded, reply)
@@ -239,7 +239,7 @@ async def test_a_reply_that_is_being_sampled_is_finished_by_its_own_version(
     assert short.sampled.version == "000001"
     reply = await long
     assert reply.sampled is not None
-    assert reply.sampled.version == versions.BASE
+    assert reply.sampled.version == model_folder.BASE
     check_against(model(tokenizer()), reply)
 
 
@@ -318,11 +318,11 @@ async def test_versions_that_could_not_answer_are_refused(
         (no_template, "no chat template"),
         (no_tokenizer, "no chat template"),
     ):
-        versions.publish(folder, write)
+        model_versions.publish(folder, write)
         await server.refresh()
         assert why in server.refused, server.refused
         assert server.loaded is not None
-        assert server.loaded.name == versions.BASE
+        assert server.loaded.name == model_folder.BASE
 
 
 async def test_a_server_does_not_begin_without_a_version(tmp_path: Path, folder: Path) -> None:
@@ -331,7 +331,7 @@ async def test_a_server_does_not_begin_without_a_version(tmp_path: Path, folder:
     damaged(publish(folder, 1).path)
     with pytest.raises(InvalidData, match="is damaged"):
         await PolicyServer(folder).start()
-    current = folder / versions.FOLDER / versions.CURRENT
+    current = folder / model_folder.FOLDER / model_folder.CURRENT
     current.unlink()
     current.mkdir()
     unread = PolicyServer(folder)
@@ -340,7 +340,7 @@ async def test_a_server_does_not_begin_without_a_version(tmp_path: Path, folder:
     assert str(current) in unread.failed
     current.rmdir()
     (folder / "model.safetensors").rename(folder / "model.bin")
-    versions.point(folder, versions.BASE)
+    model_versions.point(folder, model_folder.BASE)
     with pytest.raises(InvalidData, match="no weights"):
         await PolicyServer(folder).start()
 

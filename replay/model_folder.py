@@ -1,4 +1,4 @@
-"""A model's folder, and the versions that are published in it. Plain files: no torch is needed.
+"""A model's folder, and the versions in it. Plain files: no torch is needed.
 
 ::
 
@@ -7,11 +7,11 @@
             000001/               a whole folder of the same kind, never changed once it is there
                 podium.json       its manifest: the hash of every file
             000002/
-            current               one line: the version that answers
+            log.jsonl             what was said of them, see `model_versions`
+            current               the version that answers: what the log comes to, for a look
 
 A version is written beside the others under a name that nobody reads, and renamed when all of it is
-on the disk; then ``current`` is replaced. So whoever reads sees a whole version or the one before.
-Without ``current`` the folder itself answers, as `BASE`.
+on the disk. So whoever reads sees a whole version or none.
 """
 
 import os
@@ -21,16 +21,14 @@ import shutil
 from collections.abc import Callable, Mapping
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
-from protocol.actions import Json
+from protocol.actions import Count, Json
 from protocol.codec import HASH_CHARS
 from protocol.errors import InvalidData, NotFound
-
-BASE: Final = "base"
-"""The version that the folder itself is."""
+from protocol.model_versions import BASE
 
 FOLDER: Final = "versions"
 CURRENT: Final = "current"
@@ -45,7 +43,7 @@ MAX_FILES: Final = 10_000
 MAX_MANIFEST_BYTES: Final = 2**22
 """Bytes of a manifest: some hundred for each file."""
 
-MAX_NAME_CHARS: Final = 64
+MAX_POINTER_CHARS: Final = 256
 """Characters of ``current`` that are read: a name has six."""
 
 MAX_VERSIONS: Final = 999_999
@@ -61,7 +59,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     files: dict[str, str]
     """SHA-256 (hex) of each file, by name."""
     note: dict[str, Json] = {}
-    """What whoever published it says of it: data, steps, scores."""
+    """What whoever published it says of it: ``data``, ``steps``, ``scores``, or whatever else."""
+    by: str = ""
+    at: Count = 0
+    """When it was published, milliseconds since the epoch."""
+    why: str = ""
 
 
 class Version(msgspec.Struct, frozen=True):
@@ -73,9 +75,9 @@ class Version(msgspec.Struct, frozen=True):
     """None for `BASE`, which nobody has published."""
 
 
-def number(place: int) -> str:
+def number(count: int) -> str:
     """The name of the version of that number."""
-    return f"{place:06}"
+    return f"{count:06}"
 
 
 def names(folder: Path) -> list[str]:
@@ -87,37 +89,43 @@ def names(folder: Path) -> list[str]:
     return sorted(name for name in found if _NAME.fullmatch(name))
 
 
-class Pointer(NamedTuple):
-    """Which version answers, and when that was said: saying it again is another one."""
-
-    name: str
-    inode: int = 0
-    at_ns: int = 0
-
-
-def pointer(folder: Path) -> Pointer:
-    """Which version answers.
+def pointed_at(folder: Path) -> str:
+    """What ``current`` says: the name of a version; empty if there is no such file.
 
     Raises:
-        InvalidData: ``current`` holds no name.
+        InvalidData: It says no name.
         OSError: It can't be read.
     """
-    try:
-        with (folder / FOLDER / CURRENT).open(encoding="utf-8", errors="replace") as file:
-            known, name = os.fstat(file.fileno()), file.read(MAX_NAME_CHARS).strip()
-    except FileNotFoundError:
-        return Pointer(BASE)
-    if name != BASE and not _NAME.fullmatch(name):
+    said = pointer(folder)
+    name = said.partition("\n")[0].strip()
+    if said and name != BASE and not _NAME.fullmatch(name):
         raise InvalidData(
             f"{folder / FOLDER / CURRENT} names {name[:40]!r}, which is no version",
             hint=f"write the name of one of {', '.join(names(folder)[-3:]) or BASE} into it",
         )
-    return Pointer(name, known.st_ino, known.st_mtime_ns)
+    return name
 
 
-def pointed(folder: Path) -> str:
-    """The name of the version that answers. Raises as `pointer` does."""
-    return pointer(folder).name
+def pointer(folder: Path) -> str:
+    """The text of ``current``; empty if there is no such file. Raises `OSError`."""
+    try:
+        with (folder / FOLDER / CURRENT).open(encoding="utf-8", errors="replace") as file:
+            return file.read(MAX_POINTER_CHARS)
+    except FileNotFoundError:
+        return ""
+
+
+def point_at(folder: Path, text: str) -> None:
+    """Replace ``current``, whole."""
+    versions = folder / FOLDER
+    fresh = versions / f".{CURRENT}-{secrets.token_hex(8)}"
+    try:
+        fresh.write_text(text, encoding="utf-8")
+        synced(fresh)
+        fresh.replace(versions / CURRENT)
+    finally:
+        fresh.unlink(missing_ok=True)
+    synced(versions)
 
 
 def find(folder: Path, name: str) -> Version:
@@ -168,26 +176,23 @@ def check(version: Version) -> str:
     return _weights(version.path, found)
 
 
+def weights_of(version: Version) -> str:
+    """The hash of a published version's weights, by its manifest; empty for `BASE`."""
+    return "" if version.manifest is None else _weights(version.path, version.manifest.files)
+
+
 def hash_of(value: Json) -> str:
     """The hash of a JSON value, as it is recorded."""
     return sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()[:HASH_CHARS]
 
 
-def publish(
-    folder: Path,
-    write: Callable[[Path], object],
-    *,
-    note: Mapping[str, Json] | None = None,
-    current: bool = True,
-) -> Version:
-    """Publish a version: whole, or not at all.
+def place(folder: Path, write: Callable[[Path], object], manifest: Manifest) -> Version:
+    """Place a version under the next number: whole, or not at all.
 
     Args:
         folder: The model's.
-        write: Writes a whole Transformers folder into an empty one: ``save_pretrained`` of the
-            model and of the tokenizer.
-        note: What is to be remembered of it.
-        current: Whether it answers from here on.
+        write: Writes a whole Transformers folder into an empty one.
+        manifest: What is known of it; its number and its files are filled in.
 
     Raises:
         InvalidData: What was written has no weights, or no config.
@@ -200,45 +205,23 @@ def publish(
     try:
         write(draft)
         (draft / MANIFEST).unlink(missing_ok=True)
-        version = _placed(folder, draft, dict(note or {}))
+        return _placed(folder, draft, manifest)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    if current:
-        point(folder, version.name)
-    return version
 
 
-def point(folder: Path, name: str) -> None:
-    """Have a version answer from here on.
-
-    Raises:
-        NotFound, InvalidData: It is none.
-    """
-    find(folder, name)
-    versions = folder / FOLDER
-    versions.mkdir(exist_ok=True)
-    fresh = versions / f".{CURRENT}-{secrets.token_hex(8)}"
-    try:
-        fresh.write_text(f"{name}\n", encoding="utf-8")
-        _synced(fresh)
-        fresh.replace(versions / CURRENT)
-    finally:
-        fresh.unlink(missing_ok=True)
-    _synced(versions)
-
-
-def _placed(folder: Path, draft: Path, note: dict[str, Json]) -> Version:
+def _placed(folder: Path, draft: Path, manifest: Manifest) -> Version:
     """Rename a draft to the next number, which another publisher may take first."""
     files = _hashes(draft)
     _weights(draft, files)
     if "config.json" not in files:
         raise InvalidData("what was to be published has no config.json", hint="save the model, too")
-    for place in range(int((names(folder) or ["0"])[-1]) + 1, MAX_VERSIONS + 1):
-        name = number(place)
-        manifest = Manifest(version=name, files=files, note=note)
+    for count in range(int((names(folder) or ["0"])[-1]) + 1, MAX_VERSIONS + 1):
+        name = number(count)
+        manifest = msgspec.structs.replace(manifest, version=name, files=files)
         (draft / MANIFEST).write_bytes(msgspec.json.encode(manifest))
         for file in (*draft.iterdir(), draft):
-            _synced(file)
+            synced(file)
         path = folder / FOLDER / name
         try:
             draft.rename(path)
@@ -246,7 +229,7 @@ def _placed(folder: Path, draft: Path, note: dict[str, Json]) -> Version:
             if path.exists():  # another publisher's
                 continue
             raise
-        _synced(path.parent)
+        synced(path.parent)
         return Version(name, path, manifest)
     raise InvalidData(f"{folder} has {MAX_VERSIONS} versions", hint="begin another folder")
 
@@ -275,7 +258,8 @@ def _weights(path: Path, files: Mapping[str, str]) -> str:
     return hash_of(weights)
 
 
-def _synced(path: Path) -> None:
+def synced(path: Path) -> None:
+    """Have a file, or what a folder lists, on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

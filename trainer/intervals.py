@@ -1,0 +1,57 @@
+"""95 % intervals of shares and means, and of differences between two. Standard library only."""
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist, fmean, stdev
+from typing import Final, NamedTuple
+
+Z: Final = NormalDist().inv_cdf(0.975)
+"""Standard deviations to each side that 95 % lie within."""
+
+
+class Interval(NamedTuple):
+    """An estimate with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def share(yes: int, n: int) -> Interval:
+    """A share of ``n``, by Wilson's score interval. Without any, all is possible."""
+    if n == 0:
+        return Interval(0.0, 0.0, 1.0)
+    p = yes / n
+    middle = (p + Z * Z / (2 * n)) / (1 + Z * Z / n)
+    half = Z / (1 + Z * Z / n) * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
+    return Interval(p, max(0.0, middle - half), min(1.0, middle + half))
+
+
+def mean(values: Sequence[float]) -> Interval:
+    """A mean, by the normal distribution: of a few dozen values, and of two at least.
+
+    Raises:
+        ValueError: There are fewer: one value says nothing of how far others are.
+    """
+    if len(values) < 2:
+        raise ValueError(f"{len(values)} values have no interval")
+    middle = fmean(values)
+    half = Z * stdev(values) / math.sqrt(len(values))
+    return Interval(middle, middle - half, middle + half)
+
+
+def difference(of: Interval, less: Interval) -> Interval:
+    """The difference of two independent estimates, from their intervals.
+
+    For shares it is Newcombe's hybrid score interval (1998, method 10), for means what they give
+    by themselves.
+    """
+    value = of.value - less.value
+    down = math.hypot(of.value - of.low, less.high - less.value)
+    up = math.hypot(of.high - of.value, less.value - less.low)
+    return Interval(value, value - down, value + up)
+
+
+def paired(of: Sequence[float], less: Sequence[float]) -> Interval:
+    """The mean difference of pairs. Raises `ValueError` if they are none, or fewer than two."""
+    return mean([one - other for one, other in zip(of, less, strict=True)])
