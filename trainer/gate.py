@@ -28,6 +28,9 @@ QUALITY: Final = HIGHER
 SPENT: Final = frozenset({"cost", "rounds", "critical_steps"})
 """Figures that may only be worse where `RIGHT` is better."""
 
+SHARES: Final = frozenset({"accuracy", "valid", "recovery", "answered"})
+"""Figures that are shares."""
+
 RIGHT: Final = "accuracy"
 """The figure without which nothing is known of a version."""
 
@@ -186,4 +189,4 @@ def _words(row: Row) -> str:
 
 def shown(value: float, figure: str) -> str:
     """A value as tables show it: shares in per cent."""
-    return f"{value:.1%}" if figure in HIGHER - {"reward"} else f"{value:.4g}"
+    return f"{value:.1%}" if figure in SHARES else f"{value:.4g}"

@@ -121,7 +121,7 @@ def promote(
     compared = compare(*pair)
     speaks = compared.why
     if not pair[0] and not speaks:
-        speaks = f"nothing is known of version {against}, which is current"
+        speaks = f"nothing is known of what version {against} does"
     gate: Gate = "passed" if not speaks else "forced" if force else "none"
     table = tuple(msgspec.to_builtins(row) for row in compared.rows)
 

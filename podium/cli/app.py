@@ -54,12 +54,8 @@ def make() -> App:
     runs.command("podium.cli.bill:bill", name="bill", help="What a run has spent, on whom.")
     for verb, say in SIGNALS.items():
         runs.command(f"podium.cli.signals:{verb}", name=verb.rstrip("_"), help=say)
-    worker = App(name="worker", help="Try out workers; change a deployment's.", group=OWN)
-    for verb, say in WORKER.items():
-        worker.command(f"podium.cli.worker:{verb}", name=verb.rstrip("_"), help=say)
-    model = App(name="model", help="Versions of a model of ours, and which answers.", group=OWN)
-    for verb, say in MODEL.items():
-        model.command(f"podium.cli.model:{verb}", name=verb.rstrip("_"), help=say)
+    worker = _own("worker", "Try out workers; change a deployment's.", WORKER)
+    model = _own("model", "Versions of a model of ours, and which answers.", MODEL)
     trace = App(name="trace", help="Traces for OpenTelemetry.", group=DEBUG)
     trace.command(
         "podium.cli.trace:export", name="export", help="The trace of a run, made from its log."
@@ -109,6 +105,14 @@ def make() -> App:
         help="What works here, what doesn't, and the cure.",
         group=DEPLOY,
     )
+    return app
+
+
+def _own(name: str, about: str, verbs: dict[str, str]) -> App:
+    """The commands of a module of that name."""
+    app = App(name=name, help=about, group=OWN)
+    for verb, say in verbs.items():
+        app.command(f"podium.cli.{name}:{verb}", name=verb.rstrip("_"), help=say)
     return app
 
 

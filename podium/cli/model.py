@@ -171,14 +171,17 @@ def promote(
         output.mutation(str(path), f"{name} beside {versions.current}: {known}", dry_run=True)
         return 0
     done = promoted(path, name, evaluate=evaluate, force=force, by=current().user, why=why)
-    if not output.as_json and done.compared.rows:
-        output.show(*view.pictures(done.compared, done.against, name), err=True)
+    pictures = [] if output.as_json else view.pictures(done.compared, done.against, name)
     if not done.promoted:
-        raise Conflict(
+        refusal = Conflict(
             f"version {name} is not promoted: {done.why}",
             hint="--force REASON promotes it all the same, and that is recorded; more of both: "
             f"podium model compare {folder} {done.against} {name}",
         )
+        output.error(refusal)
+        output.show(*pictures, err=True)
+        return refusal.exit_code
+    output.show(*pictures, err=True)
     forced = f", though {done.why}" if done.gate == "forced" and done.why else ""
     output.mutation(
         str(path),

@@ -159,19 +159,22 @@ def rows_json(found: "Compared") -> list[dict[str, Any]]:
 
 def made_of(path: Path, one: str, other: str) -> list[dict[str, Any]]:
     """What the manifests of two versions say differently: data, steps, files."""
-    notes: list[dict[str, Any]] = []
-    for name in (one, other):
-        manifest = find(path, name).manifest
-        note = dict(manifest.note) if manifest is not None else {}
-        note.pop("scores", None)
-        files = manifest.files if manifest is not None else {}
-        notes.append({**note, **{f"file {file}": known[:12] for file, known in files.items()}})
-    first, second = notes
+    manifests = [find(path, name).manifest for name in (one, other)]
+    first, second = (_note(each, files=None not in manifests) for each in manifests)
     return [
         {"made": key, "first": first.get(key), "second": second.get(key)}
         for key in sorted(first.keys() | second.keys())
         if first.get(key) != second.get(key)
     ]
+
+
+def _note(manifest: "Manifest | None", *, files: bool) -> dict[str, Any]:
+    """What a manifest says a version is made of; nothing of one that nobody has published."""
+    if manifest is None:
+        return {}
+    note = {key: value for key, value in manifest.note.items() if key != "scores"}
+    known = manifest.files if files else {}
+    return {**note, **{f"file {name}": digest[:12] for name, digest in known.items()}}
 
 
 def made_pictures(made: list[dict[str, Any]], one: str, other: str) -> list[Any]:

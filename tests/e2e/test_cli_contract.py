@@ -9,6 +9,7 @@ import pytest
 from podium.cli.app import make
 from protocol.errors import ErrorKind, Unreachable
 from tests.e2e.memory_host import Said, Shell
+from tests.model_folders import model_in
 
 READ: Final = {"as_of", "counts", "rows", "cursor", "truncated"}
 MUTATION: Final = {"target", "applied", "dry_run", "event_id", "detail"}
@@ -30,6 +31,9 @@ EVENT: Final = f"{RUN}@8"
 
 PAUSED: Final = "$PAUSED"
 """Stands for the id of a run that has paused."""
+
+MODEL: Final = "$MODEL"
+"""Stands for the folder of a model with versions."""
 
 CASES: Final[list[tuple[str, list[str], int]]] = [
     ("launch", ["run", "How large is Chad?"], 0),
@@ -146,6 +150,29 @@ CASES: Final[list[tuple[str, list[str], int]]] = [
     ("error", ["worker", "apply", "pool.toml"], 4),
     ("read", ["worker", "check", OFFLINE], 0),
     ("error", ["worker", "check", "nowhere.toml"], 4),
+    ("read", ["model", "list", MODEL], 0),
+    ("error", ["model", "list"], 2),
+    ("error", ["model", "list", "nowhere"], 4),
+    ("read", ["model", "show", MODEL], 0),
+    ("read", ["model", "show", f"local:{MODEL}", "2"], 0),
+    ("error", ["model", "show", MODEL, "9"], 4),
+    ("read", ["model", "compare", MODEL, "1", "current"], 0),
+    ("error", ["model", "compare", MODEL, "1", "next"], 4),
+    ("mutation", ["model", "promote", MODEL, "2", "--why", "RL helps"], 0),
+    ("mutation", ["model", "promote", MODEL, "2", "--dry-run"], 0),
+    ("error", ["model", "promote", MODEL, "3"], 1),
+    ("mutation", ["model", "promote", MODEL, "3", "--force", "its speed"], 0),
+    ("error", ["model", "promote", MODEL, "1"], 2),
+    ("error", ["model", "promote", MODEL, "4"], 2),
+    ("error", ["model", "promote", MODEL, "4", "--evaluator", "nowhere:at_all"], 2),
+    ("mutation", ["model", "rollback", MODEL], 0),
+    ("mutation", ["model", "rollback", MODEL, "--dry-run"], 0),
+    ("mutation", ["model", "canary", MODEL, "2", "--share", "0.1"], 0),
+    ("mutation", ["model", "canary", MODEL, "2", "--share", "0.1", "--dry-run"], 0),
+    ("error", ["model", "canary", MODEL, "1", "--share", "0.1"], 2),
+    ("error", ["model", "canary", MODEL, "2", "--share", "1.1"], 2),
+    ("error", ["model", "canary", MODEL], 2),
+    ("error", ["model", "canary", MODEL, "--end"], 1),
     ("read", ["config", "show"], 0),
     ("read", ["reproduce", f"{RUN}/1-0"], 0),
     ("error", ["reproduce", f"{RUN}/9-0"], 4),
@@ -199,6 +226,8 @@ def fill(shell: Shell, arguments: list[str]) -> list[str]:
         other = Shell(shell.folder, USER="other")
         assert other("export", other.begin(), "--out", "other.podium").code == 0
         ids[FILE] = "other.podium"
+    if any(MODEL in each for each in arguments):
+        ids[MODEL] = model_in(shell.folder / "model").name
     if PAUSED in arguments:
         shell("run", "--rounds", "0", "--on-limit", "pause", "--json", "How large is Chad?")
         ids[PAUSED] = shell("runs", "--json", "--status", "paused").json()["rows"][0]["run"]

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from replay import model_versions
 from replay.bundle import BundleShelf
 from replay.chain import assemble
 from replay.memory_log import MemoryLog
-from replay.tokens import tokens
+from replay.tokens import Tokens, tokens
 from tests.e2e.test_cli_real import Typist
 from tests.models import model, save, taught, tiny, tokenizer
 
@@ -48,21 +49,65 @@ def test_a_model_decides_a_run_and_a_new_version_the_next(typist: Typist) -> Non
     assert found["found"] == "version base is there"
     typist("up", "--pool", "pool.toml")
     assert typist("run", ASKED)[0].strip() == "It is 42."
-    rows = typist.json("status")["rows"]
-    (served,) = [row for row in rows if row["kind"] == "model"]
+    served = served_by(typist)
     assert (served["version"], served["counts"]["asked"]) == ("base", 1)
 
     words = tokenizer()
     model_versions.publish(folder, lambda path: save(path, model(words), words))
-    while "000001" not in str(typist.json("status")["rows"]):
+    while served_by(typist)["version"] != "000001":
         pass
     run = typist.json("run", ASKED)["done"]["run_id"]
-    typist("export", run)
-    log = assemble(run, *BundleShelf(typist.folder / f"{run}.podium").get(run))
-    (sampled,) = asyncio.run(tokens(log.events(), MemoryLog().get_blob))
+    sampled = sampled_of(typist, run)
     assert sampled.sampled.version == "000001"
     assert {*sampled.output_logprobs} == {0.0}, "nothing was left to chance"
     typist("verify", run)
+
+    typist("model", "rollback", "model", "--why", "it talks nonsense")
+    typist("model", "canary", "model", "1", "--share", "1")
+    while "canary" not in served_by(typist):
+        pass
+    assert served_by(typist)["version"] == "base"
+    run = typist.json("run", ASKED)["done"]["run_id"]
+    assert sampled_of(typist, run).sampled.version == "000001"
+    typist("model", "canary", "model", "--end")
+    while "canary" in served_by(typist):
+        pass
+    assert typist("run", ASKED)[0].strip() == "It is 42."
+    error = typist.json("model", "promote", "model", "1", code=2)["error"]
+    assert "nothing is known of what the folder itself does" in error["message"]
+    listed = typist.json("model", "list", "model")["rows"]
+    assert [(row["version"], row["runs"], row["current"]) for row in listed] == [
+        ("base", 2, True),
+        ("000001", 2, False),
+    ]
+    (live,) = [
+        row
+        for row in typist.json("model", "compare", "model", "base", "1")["rows"]
+        if row.get("figure") == "answered"
+    ]
+    assert (live["set"], live["current"]["value"], live["candidate"]["n"]) == ("live", 1.0, 2)
+    said = [row["what"] for row in typist.json("model", "show", "model")["rows"]]
+    assert said == [
+        "000001 published",
+        "000001 promoted without a gate",
+        "back to base from 000001",
+        "000001 answers 1 of the runs that begin",
+        "000001 is no canary any more",
+    ]
+
+
+def served_by(typist: Typist) -> Any:
+    """What the model's server says of itself."""
+    (row,) = [row for row in typist.json("status")["rows"] if row["kind"] == "model"]
+    return row
+
+
+def sampled_of(typist: Typist, run: str) -> Tokens:
+    """The only reply of a run, token by token."""
+    typist("export", run)
+    log = assemble(run, *BundleShelf(typist.folder / f"{run}.podium").get(run))
+    (sampled,) = asyncio.run(tokens(log.events(), MemoryLog().get_blob))
+    return sampled
 
 
 def test_a_model_without_any_training_ends_a_run_clearly(typist: Typist) -> None:

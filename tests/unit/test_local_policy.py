@@ -1,12 +1,14 @@
 """Runs whose policy is a model of ours: decided, recorded token by token, recovered, forked."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from safetensors.torch import load_file, save_file
 
 from actors.models.context import Context
 from actors.models.question import NOBODY, Maker, Question
@@ -22,6 +24,7 @@ from protocol.dialects import request
 from protocol.errors import InvalidData, Usage
 from protocol.events import DecisionRejected, PolicyReplied
 from protocol.limits import MAX_REJECTIONS, MAX_SAMPLED_BYTES
+from protocol.model_versions import BASE, canary, ended, promoted, rolled_back
 from protocol.sampled import Arrays, Sampled
 from protocol.subjects import run_id
 from replay import model_folder
@@ -29,11 +32,14 @@ from replay.chain import RunLog, Stored, assemble
 from replay.forks import origin_at
 from replay.history import entries
 from replay.memory_log import MemoryLog
+from replay.model_versions import ModelLog, publish
 from replay.tokens import Tokens, tokens
 from replay.verify import verify_run
 from tests.models import model, recomputed, taught, tiny, tokenizer
 from tests.runs import RUN
 from tests.world import World
+
+LONG_S = 60.0
 
 DOUBLE = WorkerSpec(
     name="double",
@@ -127,9 +133,9 @@ async def test_a_model_decides_a_run_and_every_token_is_in_its_log(
     assert [each.text for each in replies(log)] == [CALL, ANSWER]
     assert second.sampled.after == first.turn
     assert second.prompt.startswith(first.context)
-    assert first.sampled.version == model_folder.BASE
+    assert first.sampled.version == BASE
     assert {first.sampled.weights, second.sampled.weights} == {
-        model_folder.check(model_folder.find(knows, model_folder.BASE))
+        model_folder.check(model_folder.find(knows, BASE))
     }
     assert {*first.output_logprobs, *second.output_logprobs} == {0.0}, "nothing was left to chance"
     assert log.state().committed.tokens == sum(
@@ -219,6 +225,69 @@ async def test_a_fork_goes_on_from_the_tokens_that_it_shares(place: Place, knows
     own = [each for commit in fork.commits for each in commit.events]
     assert sum(isinstance(each, PolicyReplied) for each in own) == 1
     assert (await verify_run(place.world.log, made.run)).problems == ()
+
+
+def versioned(knows: Path, folder: Path) -> None:
+    """A folder with the model that knows, and two versions of it whose weights differ a little."""
+    shutil.copytree(knows, folder)
+    for place in (1, 2):
+
+        def write(path: Path, place: int = place) -> None:
+            shutil.copytree(knows, path, dirs_exist_ok=True)
+            tensors = load_file(path / "model.safetensors")
+            tensors["model.norm.weight"][0] += 1e-5 * place
+            save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+
+        publish(folder, write, current=False)
+
+
+async def test_runs_are_of_one_version_each_while_versions_come_go_and_share(
+    knows: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    await asyncio.to_thread(versioned, knows, folder)
+    place, gate, called = Place(), asyncio.Event(), list[str]()
+
+    async def held(attempt: Attempt) -> Outcome:
+        called.append(attempt.run)
+        await gate.wait()
+        return await double(attempt)
+
+    await place.world.worker(msgspec.structs.replace(DOUBLE, concurrency=64), held)
+    await place.world.conductor()
+    name = await place.policy(spec(folder))
+    server = place.servers[str(folder)]
+
+    async def begin(count: int) -> list[str]:
+        before = len(called)
+        starts = [place.world.start(policy=name) for _ in range(count)]
+        runs = [await place.world.submit(start) for start in starts]
+        while len(called) < before + count:  # noqa: ASYNC110 - of calls, which have no event
+            await asyncio.sleep(0)
+        return runs
+
+    log = ModelLog(folder)
+    wanted: dict[str, str] = {}
+    for said in (
+        lambda _: (),
+        lambda there: canary(there, "000002", 0.4, weights=""),
+        lambda there: promoted(there, "000001", weights="", gate="none"),
+        ended,
+        lambda there: rolled_back(there, weights=""),
+    ):
+        versions = log.say(said)
+        await server.refresh()
+        wanted |= {run: versions.answers(run) for run in await begin(10)}
+    gate.set()
+    made: dict[str, set[str]] = {}
+    for run in wanted:
+        found = await place.world.ended(run, LONG_S)
+        assert found.state().answer == ANSWER
+        made[run] = {each.sampled.version for each in await read(found, place)}
+    assert made == {run: {version} for run, version in wanted.items()}
+    assert set(wanted.values()) == {BASE, "000001", "000002"}
+    await place.world.close()
+    await server.stop()
 
 
 async def test_a_model_that_nobody_hosts_pauses_the_run(place: Place, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from actors.models.server import PolicyServer
 from actors.models.serving import Batching
 from protocol.decisions import Reply
 from protocol.errors import InvalidData, NotFound
+from protocol.model_versions import BASE
 from protocol.sampled import Arrays, unpack_floats, unpack_ids
 from replay import model_folder, model_versions
 from tests.models import CONTEXT, model, question, recomputed, save, tiny, tokenizer
@@ -87,8 +88,8 @@ async def test_a_reply_says_all_of_how_it_was_made(server: PolicyServer, folder:
     assert reply.spend.tokens == reply.usage.input + reply.usage.output
     assert (sampled.temperature, sampled.top_p, sampled.top_k, sampled.seed) == (0.8, 0.9, 50, 11)
     assert (sampled.max_tokens, sampled.after, reply.finish) == (7, 0, "length")
-    assert sampled.version == model_folder.BASE
-    assert sampled.weights == model_folder.check(model_folder.find(folder, model_folder.BASE))
+    assert sampled.version == BASE
+    assert sampled.weights == model_folder.check(model_folder.find(folder, BASE))
     assert reply.version == f"tiny/base@{sampled.weights[:12]}"
     assert sampled.tokenizer != sampled.template != ""
     assert reply.text == tokenizer().decode(list(output))
@@ -213,7 +214,7 @@ async def test_versions_swap_under_load_and_none_answers_for_another(
     for reply in replies:
         assert reply.sampled is not None, reply.error
         by_version.setdefault(reply.sampled.version, []).append(reply)
-    assert set(by_version) == {model_folder.BASE, "000001", "000002", "000003"}
+    assert set(by_version) == {BASE, "000001", "000002", "000003"}
     for name, made in by_version.items():
         path = model_folder.find(folder, name).path
         loaded = AutoModelForCausalLM.from_pretrained(path).eval()
@@ -239,7 +240,7 @@ async def test_a_reply_that_is_being_sampled_is_finished_by_its_own_version(
     assert short.sampled.version == "000001"
     reply = await long
     assert reply.sampled is not None
-    assert reply.sampled.version == model_folder.BASE
+    assert reply.sampled.version == BASE
     check_against(model(tokenizer()), reply)
 
 
@@ -322,7 +323,7 @@ async def test_versions_that_could_not_answer_are_refused(
         await server.refresh()
         assert why in server.refused, server.refused
         assert server.loaded is not None
-        assert server.loaded.name == model_folder.BASE
+        assert server.loaded.name == BASE
 
 
 async def test_a_server_does_not_begin_without_a_version(tmp_path: Path, folder: Path) -> None:
@@ -340,7 +341,7 @@ async def test_a_server_does_not_begin_without_a_version(tmp_path: Path, folder:
     assert str(current) in unread.failed
     current.rmdir()
     (folder / "model.safetensors").rename(folder / "model.bin")
-    model_versions.point(folder, model_folder.BASE)
+    model_versions.point(folder, BASE)
     with pytest.raises(InvalidData, match="no weights"):
         await PolicyServer(folder).start()
 

@@ -4,39 +4,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from protocol.errors import Conflict, InvalidData, Usage
 from protocol.model_versions import BASE, PromotionRefused, VersionPromoted
 from replay.model_versions import ModelLog, point, publish
-from trainer.gym.scores import Figure, Scores
-from trainer.intervals import share
+from tests.model_folders import published, scores, written
+from trainer.gym.scores import Scores
 from trainer.promoting import promote, scored, scores_of
-
-N = 400
-
-
-def write(folder: Path) -> None:
-    (folder / "config.json").write_text("{}")
-    (folder / "model.safetensors").write_text("w")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write(tmp_path)
+    written("base")(tmp_path)
     return tmp_path
-
-
-def scores(right: float, tasks: str = "seen") -> Scores:
-    found = share(round(right * N), N)
-    figure = Figure(name="accuracy", value=found.value, low=found.low, high=found.high, n=N)
-    return Scores(policy="p", set=tasks, figures=(figure,))
-
-
-def published(folder: Path, *known: Scores) -> str:
-    note = {"scores": [msgspec.to_builtins(each) for each in known]} if known else {}
-    return publish(folder, write, note=note, current=False).name
 
 
 class Gym:
@@ -127,11 +108,11 @@ def test_who_was_passed_by_another_promotion_is_told(folder: Path) -> None:
 
 
 def harmed(folder: Path) -> None:
-    publish(folder, write, note={"scores": [{"set": 1}]}, current=False)
+    publish(folder, written("w"), note={"scores": [{"set": 1}]}, current=False)
 
 
 def misspelt(folder: Path) -> None:
-    publish(folder, write, note={"scores": "good"}, current=False)
+    publish(folder, written("w"), note={"scores": "good"}, current=False)
 
 
 @pytest.mark.parametrize("harm", [harmed, misspelt])

@@ -21,6 +21,7 @@ from actors.models.question import Sampling
 from actors.models.sampler import Batch, Row, draw
 from actors.models.serving import Batching
 from protocol.errors import InvalidData
+from protocol.model_versions import BASE
 from replay import model_folder
 from tests.models import recomputed, save, tiny, tokenizer
 
@@ -35,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def loaded(folder: Path) -> Loaded:
-    return load(model_folder.find(folder, model_folder.BASE), Batching())
+    return load(model_folder.find(folder, BASE), Batching())
 
 
 def row(prompt: list[int], seed: int = 0, limit: int = 8, **sampling: Any) -> Row:
@@ -213,7 +214,7 @@ HEADS: dict[str, Any] = {
 def test_any_decoder_can_be_sampled(config: Any, tmp_path: Path) -> None:
     torch.manual_seed(1)
     save(tmp_path, AutoModelForCausalLM.from_config(config), tokenizer())
-    found = load(model_folder.find(tmp_path, model_folder.BASE), Batching())
+    found = load(model_folder.find(tmp_path, BASE), Batching())
     rows = [row(prompt, seed, 20) for seed, prompt in enumerate(PROMPTS)]
     batch = Batch(found, Batching())
     for each in rows:
@@ -229,11 +230,11 @@ def test_a_model_that_keeps_another_kind_of_state_is_refused(tmp_path: Path) -> 
     config = MambaConfig(hidden_size=16, num_hidden_layers=1, state_size=4, **SMALL)
     save(tmp_path, AutoModelForCausalLM.from_config(config), tokenizer())
     with pytest.raises(InvalidData, match="it keeps a state"):
-        load(model_folder.find(tmp_path, model_folder.BASE), Batching())
+        load(model_folder.find(tmp_path, BASE), Batching())
 
 
 def test_a_version_that_is_not_whole_is_seen_without_loading_it(tmp_path: Path) -> None:
-    version = model_folder.find(tiny(tmp_path), model_folder.BASE)
+    version = model_folder.find(tiny(tmp_path), BASE)
     look(version)
     weights = tmp_path / "model.safetensors"
     whole = weights.read_bytes()
