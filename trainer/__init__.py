@@ -10,6 +10,9 @@
     datasets/   selections of runs → columnar files with a manifest, in one format a module
     learner/    rows → weights: one packed loss of weighted ``ce`` + ``pg`` + ``ref_kl``
     rollouts/   where rollouts come from: a log, live actors, or the fast lane in this process
+    gate        two versions' scores, figure by figure → whether one does worse (intervals)
+    promoting   a version through the gate, and all of it said in the model's log
+    live        figures of a deployment's runs, by the version that made their replies
     gym/        checkable tasks over real data, their pools, an oracle, baselines and scores
 
 Only `rollouts` and `gym` know the actors. Nothing is imported by this module: whoever reads a log

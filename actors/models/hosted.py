@@ -53,6 +53,8 @@ class Hosted:
         self.current: Loaded | None = None
         self.refused = ""
         """Why a version does not answer that was to, if one doesn't."""
+        self._unfit = ""
+        """The same, as long as it is of what was loaded, and not of what could not be read."""
         self._batching, self._monotonic = batching, monotonic
         self._log = ModelLog(folder)
         self._said: Versions = EMPTY
@@ -81,7 +83,7 @@ class Hosted:
                 if (failed := await self._choose()) is not None:
                     raise failed
         except (PodiumError, OSError) as error:
-            self.refused = said_of(error)
+            self.refused = self._unfit = said_of(error)
             if self.current is None:
                 raise
 
@@ -99,9 +101,11 @@ class Hosted:
                 self._said = await self._read()
                 if self._wanted == self._tried:
                     self._lapse()
+                    self.refused = self._unfit
                     return
                 failed = await self._choose()
-            except (PodiumError, OSError) as error:
+                self._unfit = said_of(failed) if failed is not None else ""
+            except (PodiumError, OSError) as error:  # it can't be read: perhaps the next time
                 failed = error
             text = said_of(failed) if failed is not None else ""
             if text and text != self.refused:

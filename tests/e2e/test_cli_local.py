@@ -1,11 +1,14 @@
 """`podium run --policy local:FOLDER` as a person types it: real Ray, NATS, model and log."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from podium import poolfile
 from podium.policyfile import policy_spec
@@ -17,7 +20,7 @@ from replay.chain import assemble
 from replay.memory_log import MemoryLog
 from replay.tokens import Tokens, tokens
 from tests.e2e.test_cli_real import Typist
-from tests.models import model, save, taught, tiny, tokenizer
+from tests.models import CONTEXT, model, save, taught, tiny, tokenizer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -116,3 +119,41 @@ def test_a_model_without_any_training_ends_a_run_clearly(typist: Typist) -> None
     assert out
     _, err = typist("run", "--policy", "local:nowhere", ASKED, code=4)
     assert "no config.json" in err
+
+
+def endless(folder: Path) -> None:
+    """Publish a version that never ends its reply, and takes long for each token of it."""
+    words = tokenizer()
+    made = model(words, width=512, layers=8)
+    made.config.max_position_embeddings = 8 * CONTEXT
+    with torch.no_grad():
+        made.model.norm.weight.zero_()  # every token is as likely: the first is taken each time
+    assert words.eos_token_id
+    model_versions.publish(folder, lambda path: save(path, made, words))
+
+
+def test_a_model_that_is_killed_in_the_middle_of_a_reply_comes_back_and_is_asked_again(
+    typist: Typist,
+) -> None:
+    pool = poolfile.load(typist.folder / "pool.toml").pool
+    folder = typist.folder / "model"
+    view = View(run="r", task=Task(text=ASKED), pool=pool)
+    taught(folder, [(request(policy_spec(f"local:{folder}"), view), "It is 42.")])
+    endless(folder)
+    (typist.folder / "pool.toml").write_text(
+        POOL + '[policy]\nname = "local:model"\ntemperature = 0\nmax_tokens = 1900\n'
+    )
+    typist("up", "--pool", "pool.toml")
+    run = typist.json("run", "--detach", ASKED)["launch"]["run_id"]
+    while not (served := served_by(typist))["asked"]:
+        assert "OK" not in served["counts"]
+    assert served["version"] == "000001"
+    typist("model", "rollback", "model")
+    os.kill(served["pid"], signal.SIGKILL)
+    typist("runs", "watch", run)
+    (shown,) = typist.json("runs", "show", run, "--content")["rows"]
+    assert shown["answer"] == "It is 42."
+    again = served_by(typist)
+    assert (again["pid"] != served["pid"], again["version"]) == (True, "base")
+    assert sampled_of(typist, run).sampled.version == "base"
+    typist("verify", run)

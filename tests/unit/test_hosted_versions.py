@@ -219,10 +219,13 @@ async def test_a_server_whose_log_is_damaged_goes_on_and_says_so(
 ) -> None:
     server = await start()
     log = folder / "versions" / "log.jsonl"
-    with log.open("a") as file:
-        file.write("[]\n")
+    whole = log.read_bytes()
+    log.write_bytes(whole + b"[]\n")
     await server.refresh()
     assert "can't be read" in server.refused
     assert made(await ask(server, RUNS[0])) == BASE
     with pytest.raises(InvalidData):
         await PolicyServer(folder).start()
+    log.write_bytes(whole)
+    await server.refresh()
+    assert server.refused == ""
