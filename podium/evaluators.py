@@ -3,30 +3,26 @@
 import importlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from podium.poolmodules import import_from
 from protocol.errors import Usage
 from trainer.promoting import Evaluate
 
-OURS: Final = "trainer.gym.evaluate:evaluate"
-"""Who is asked if nobody is named: the gym, with its gate's sets."""
-
 
 def evaluator_of(name: str, folder: Path) -> Evaluate | None:
-    """The function ``MODULE:FUNCTION``, imported from a folder first; the gym's own for "".
+    """The function ``MODULE:FUNCTION``, imported from a folder first; None for no name.
 
     Raises:
         Usage: There is none of that name.
     """
-    module, _, function = (name or OURS).partition(":")
-    if name:
-        import_from(folder)
+    if not name:
+        return None
+    module, _, function = name.partition(":")
+    import_from(folder)
     try:
         found: Callable[..., Any] = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
-        if not name:
-            return None
         raise Usage(
             f"there is no evaluator {name!r}: {error}",
             hint="--evaluator MODULE:FUNCTION names a function of two arguments, folder and "

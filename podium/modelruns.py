@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from podium.client import READS_AT_ONCE
-from protocol.errors import NotFound
+from protocol.errors import InvalidData, NotFound
+from trainer.fold import read_fold
 from trainer.live import Use, use
 
 if TYPE_CHECKING:
@@ -33,7 +34,14 @@ async def uses(client: "Client", folder: Path) -> list[Use]:
 
     async def one(run: str) -> Use | None:
         async with gate:
-            return use(await client.log(run))
+            log = await client.log(run)
+            place = log.state().policy.options.get("folder")
+            if not isinstance(place, str) or Path(place) != folder:
+                return None
+            try:
+                return use(await read_fold(client.reader, log))
+            except (NotFound, InvalidData):  # cut or damaged, as `podium verify` says
+                return None
 
     found = await asyncio.gather(*(one(run) for run in await client.ids()))
-    return [each for each in found if each is not None and Path(each.folder) == folder]
+    return [each for each in found if each is not None]

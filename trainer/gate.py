@@ -1,8 +1,8 @@
 """The gate: whether a version of a model does worse than the one that is current. Pure.
 
 Two policies on the same set of tasks are compared figure by figure. The difference has a 95 %
-interval: of pairs where both have an outcome for each episode of the same seed, else of two
-independent estimates. *Worse* is a difference whose whole interval is beyond a margin on the wrong
+interval: of pairs where both have the outcomes of the same episodes, else of two independent
+estimates. *Worse* is a difference whose whole interval is beyond a margin on the wrong
 side. So chance alone lets through too little to matter, and never holds up a version that is as
 good: of those about one in forty, for each figure.
 
@@ -139,13 +139,13 @@ def _alone(of: str, figure: Figure) -> Row:
     return Row(set=of, figure=figure.name, unit=figure.unit, candidate=figure)
 
 
-def _pairs(
-    current: Scores, candidate: Scores, name: str
-) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """The outcomes of both in the same episodes; None if they are not the same."""
-    of, less = candidate.outcomes.get(name, ()), current.outcomes.get(name, ())
-    same = current.seed == candidate.seed and len(of) == len(less) > 1
-    return (of, less) if same else None
+def _pairs(current: Scores, candidate: Scores, name: str) -> tuple[list[float], list[float]] | None:
+    """The outcomes of both in the episodes that both have; None if those are too few."""
+    of, less = candidate.outcomes.get(name, {}), current.outcomes.get(name, {})
+    both = [each for each in less if each in of]
+    if len(both) < MIN_ROLLOUTS:
+        return None
+    return [of[each] for each in both], [less[each] for each in both]
 
 
 def _of(figure: Figure) -> Interval:

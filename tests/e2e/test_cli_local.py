@@ -83,12 +83,15 @@ def test_a_model_decides_a_run_and_a_new_version_the_next(typist: Typist) -> Non
         ("base", 2, True),
         ("000001", 2, False),
     ]
-    (live,) = [
-        row
+    typist("label", run, "--reward", "accuracy=0")
+    live = {
+        row["figure"]: row
         for row in typist.json("model", "compare", "model", "base", "1")["rows"]
-        if row.get("figure") == "answered"
-    ]
-    assert (live["set"], live["current"]["value"], live["candidate"]["n"]) == ("live", 1.0, 2)
+        if row.get("set") == "live"
+    }
+    assert live["answered"]["current"]["value"] == 1.0
+    assert live["accuracy"]["candidate"]["value"] == 0.0
+    assert (live["rounds"]["current"]["n"], live["rounds"]["candidate"]["n"]) == (2, 2)
     said = [row["what"] for row in typist.json("model", "show", "model")["rows"]]
     assert said == [
         "000001 published",

@@ -13,6 +13,7 @@ from trainer.gym.scores import Figure, Scores
 from trainer.intervals import Interval, difference, mean, paired, share
 
 N = 400
+EPISODES = tuple(f"seen-{place}" for place in range(100_000))
 
 
 def of(name: str, values: Sequence[float]) -> Figure:
@@ -21,7 +22,8 @@ def of(name: str, values: Sequence[float]) -> Figure:
 
 
 def scores(tasks: str = "seen", *, pairs: bool = False, **values: Sequence[float]) -> Scores:
-    kept = {name: tuple(each) for name, each in values.items()} if pairs else {}
+    kept = {name: dict(zip(EPISODES, each, strict=False)) for name, each in values.items()}
+    kept = kept if pairs else {}
     figures = tuple(of(name, each) for name, each in values.items())
     return Scores(policy="p", set=tasks, seed=1, figures=figures, outcomes=kept)
 
@@ -57,7 +59,8 @@ def test_pairs_find_what_two_intervals_do_not() -> None:
     pairs = compare([scores(pairs=True, accuracy=before)], [scores(pairs=True, accuracy=after)])
     assert alone["accuracy"] == "even"
     assert (pairs.rows[0].verdict, pairs.rows[0].paired) == ("worse", True)
-    other = Scores(policy="p", set="seen", seed=2, figures=(of(RIGHT, after),), outcomes={})
+    elsewhere = {RIGHT: {f"other-{place}": value for place, value in enumerate(after)}}
+    other = Scores(policy="p", set="seen", figures=(of(RIGHT, after),), outcomes=elsewhere)
     assert not compare([scores(pairs=True, accuracy=before)], [other]).rows[0].paired
 
 

@@ -29,9 +29,9 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
     """Which tasks: ``seen``, ``held-out-questions``, ``unseen-pools``, ..."""
     seed: int = 0
     figures: tuple[Figure, ...] = ()
-    outcomes: dict[str, tuple[float, ...]] = {}
-    """By a figure's name its value in each episode, in the order of the set: those of two policies
-    with the same set and seed are pairs. Empty where only the figures were kept."""
+    outcomes: dict[str, dict[str, float]] = {}
+    """By a figure's name its value in each episode, by the episode's name: those of two policies in
+    the same episodes are pairs. Empty where only the figures were kept."""
 
     def get(self, name: str) -> Figure | None:
         """The figure of that name, or None."""
