@@ -228,5 +228,31 @@ COUNTERS: Final[dict[str, tuple[str, str]]] = {
 }
 """Unit and description of each counter, by name."""
 
+TRAIN: Final = "podium.train."
+"""What names of a learner's metrics begin with; the rest is their name in its files."""
+
+TRAIN_TOKENS: Final = "podium.train.tokens"
+
+TRAIN_GAUGES: Final[dict[str, tuple[str, str]]] = {
+    "podium.train.step": ("{step}", "Batches that were learned from."),
+    "podium.train.loss": ("1", "What the last step minimised."),
+    "podium.train.nll": ("nat", "Negative log-likelihood of a token that is imitated."),
+    "podium.train.reward": ("1", "Mean reward of the last step's rollouts."),
+    "podium.train.kl_behaviour": ("nat", "Divergence of a token from the weights that drew it."),
+    "podium.train.ref_kl": ("nat", "Divergence of a token from the reference model."),
+    "podium.train.ess_frac": ("1", "Effective sample size over samples."),
+    "podium.train.clip_frac": ("1", "Share of tokens whose ratio was cut."),
+    "podium.train.masked_frac": ("1", "Share of tokens that were left out as too far off."),
+    "podium.train.entropy": ("nat", "Entropy of the distribution that a token was drawn from."),
+    "podium.train.grad_norm": ("1", "Norm of the gradient before it was cut."),
+    "podium.train.tokens_per_s": ("{token}/s", "Tokens learned from in a second of a step."),
+}
+"""Unit and description of each of a learner's gauges, by name."""
+
+TRAIN_COUNTERS: Final[dict[str, tuple[str, str]]] = {
+    TRAIN_TOKENS: ("{token}", "Tokens learned from, context included."),
+}
+"""The same of its counters."""
+
 NOT_ON_METRICS: Final = frozenset({RUN_ID, ACTOR_ID, EVENT_ID, CALL_ID, MESSAGE_ID, TOOL_CALL_ID})
 """Attributes with as many values as there are runs: a metric with one of them never ends."""

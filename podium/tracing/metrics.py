@@ -45,6 +45,8 @@ class Meters:
             resource=resource(), metric_readers=[reader], shutdown_on_exit=False
         )
         meter = self._provider.get_meter(semconv.SCOPE, schema_url=semconv.SCHEMA_URL)
+        self.meter = meter
+        """For instruments that are not of the log, such as a learner's."""
         self._histograms: dict[str, Histogram] = {
             name: meter.create_histogram(
                 name,
