@@ -28,6 +28,7 @@ NAMES: Final = {
     "tracing": "Podium with and without its exporter of traces, in turns",
     "replay": "reading and folding runs: from memory, from JetStream, from the archive",
     "parallel": "wide and chained runs in parallel and serially; slow calls hedged and not",
+    "learner": "learning beside TRL, packed beside padded, sampling beside generate",
     "recovery": "time until 1,000 runs of a killed conductor go on, beside the lease",
 }
 

@@ -95,20 +95,22 @@ class PeerContender:
         self._child = None
 
 
-def environment(home: pathlib.Path = HOME) -> pathlib.Path:
-    """The Python of the peers' virtual environment, made or renewed where the requirements ask.
+def environment(
+    home: pathlib.Path = HOME, requirements: pathlib.Path = REQUIREMENTS
+) -> pathlib.Path:
+    """The Python of a virtual environment of peers, made or renewed where its requirements ask.
 
     Raises BenchmarkError when the installer fails.
     """
     python, stamp = home / "bin" / "python", home / ".requirements"
-    wanted = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
+    wanted = hashlib.sha256(requirements.read_bytes()).hexdigest()
     if stamp.exists() and stamp.read_text() == wanted and python.exists():
         return python
     contender.progress(f"installing the peers into {home}")
     subprocess.run([sys.executable, "-m", "venv", home], check=True)
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     done = subprocess.run(
-        [*pip, "--requirement", REQUIREMENTS], capture_output=True, text=True, check=False
+        [*pip, "--requirement", requirements], capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
         raise BenchmarkError(
@@ -119,13 +121,13 @@ def environment(home: pathlib.Path = HOME) -> pathlib.Path:
     return python
 
 
-def versions(python: pathlib.Path) -> dict[str, str]:
-    """The versions of the peers, as installed there."""
+def versions(python: pathlib.Path, distributions: Sequence[str] = DISTRIBUTIONS) -> dict[str, str]:
+    """The versions of distributions, as installed there."""
     program = (
         "import importlib.metadata, json, sys;"
         "print(json.dumps({n: importlib.metadata.version(n) for n in sys.argv[1:]}))"
     )
-    command = [str(python), "-c", program, *DISTRIBUTIONS]
+    command = [str(python), "-c", program, *distributions]
     shown = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, str] = json.loads(shown.stdout)
     return found

@@ -1,0 +1,1 @@
+"""What runs in TRL's own virtual environment; of ours it imports `benchmarks.serving` only."""
