@@ -29,6 +29,7 @@ NAMES: Final = {
     "replay": "reading and folding runs: from memory, from JetStream, from the archive",
     "parallel": "wide and chained runs in parallel and serially; slow calls hedged and not",
     "learner": "learning beside TRL, packed beside padded, sampling beside generate",
+    "rollouts": "rollouts a minute of the fast lane: a script; a small model, and it alone",
     "recovery": "time until 1,000 runs of a killed conductor go on, beside the lease",
 }
 

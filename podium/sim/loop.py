@@ -1,52 +1,20 @@
-"""An event loop on virtual time: nothing waits, and the same seed takes the same steps.
+"""The simulator's event loop: virtual time, on which processes live, are killed and frozen.
 
-Time stands still while callbacks run and jumps to the next timer when none is ready. Every callback
-belongs to a `Life`, one incarnation of a simulated process, or to nobody (the network). So a
-process can be stopped between any two of its callbacks, which is to say at any await: killed as by
-kill -9, or frozen as by SIGSTOP. There is no input or output, and no thread.
+Every callback belongs to a `Life`, one incarnation of a simulated process, or to nobody (the
+network). So a process can be stopped between any two of its callbacks, which is to say at any
+await: killed as by kill -9, or frozen as by SIGSTOP.
 """
 
 import asyncio
-import heapq
-from collections import deque
 from collections.abc import Callable, Coroutine
-from contextvars import Context, copy_context
-from typing import Any, Final, cast
+from contextvars import Context
+from typing import Any, Final
 
-MAX_CLOSINGS: Final = 8
-"""Times that a killed coroutine is closed: one that awaits in a ``finally`` is told again."""
+from actors import virtual
+from actors.virtual import Handle, put_down
 
 PRUNE_TASKS: Final = 256
 """Tasks that a process remembers before it forgets those that are done."""
-
-
-class Handle:
-    """A callback that is to run; `asyncio`'s own, with the process that it belongs to."""
-
-    __slots__ = ("_args", "_callback", "_cancelled", "_context", "_life", "_when")
-
-    def __init__(
-        self,
-        when: float,
-        callback: Callable[..., object],
-        args: tuple[Any, ...],
-        context: Context | None,
-        life: "Life | None",
-    ) -> None:
-        self._when, self._callback, self._args = when, callback, args
-        self._context, self._life, self._cancelled = context, life, False
-
-    def cancel(self) -> None:
-        """See `asyncio.Handle.cancel`."""
-        self._cancelled = True
-
-    def cancelled(self) -> bool:
-        """See `asyncio.Handle.cancelled`."""
-        return self._cancelled
-
-    def when(self) -> float:
-        """See `asyncio.TimerHandle.when`."""
-        return self._when
 
 
 class Life:
@@ -97,12 +65,9 @@ class Life:
         """
         self.alive = False
         self._stash = []
-        before, loop.life = loop.life, self
-        for task in self._tasks:
-            if not task.done():
-                task._log_destroy_pending = False  # type: ignore[attr-defined]
-                _close(task.get_coro())
-        loop.life = before
+        before, loop.owner = loop.owner, self
+        put_down(self._tasks)
+        loop.owner = before
         self._tasks = []
 
 
@@ -113,87 +78,8 @@ def _goes_on(life: Life, handle: Handle) -> bool:
     return life.alive and not life.frozen
 
 
-def _close(coroutine: Any) -> None:
-    for _ in range(MAX_CLOSINGS):
-        try:
-            coroutine.close()
-        except RuntimeError:  # it awaits while it is told to stop
-            continue
-        except Exception:  # what a finally block does without its process is nobody's concern
-            pass
-        return
-
-
-class VirtualLoop:
-    """See the module. The methods are those of `asyncio`'s loops that code without I/O needs."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.life: Life | None = None
-        """Whose callback is running."""
-        self.steps = 0
-        """Callbacks run so far, those of the network included."""
-        self._ready: deque[Handle] = deque()
-        self._timers: list[tuple[float, int, Handle]] = []
-        self._order = 0
-        self._running = False
-        self._asyncio = cast(asyncio.AbstractEventLoop, self)
-        """Itself, as asyncio's functions take it."""
-
-    # ------------------------------------------------------------------------------------ callbacks
-
-    def time(self) -> float:
-        """Seconds since the loop was made."""
-        return self.now
-
-    def call_soon(
-        self, callback: Callable[..., object], *args: Any, context: Context | None = None
-    ) -> Handle:
-        """See `asyncio`."""
-        handle = Handle(self.now, callback, args, context or copy_context(), self.life)
-        self._ready.append(handle)
-        return handle
-
-    def call_at(
-        self,
-        when: float,
-        callback: Callable[..., object],
-        *args: Any,
-        context: Context | None = None,
-    ) -> Handle:
-        """See `asyncio`."""
-        handle = Handle(when, callback, args, context or copy_context(), self.life)
-        self._order += 1
-        heapq.heappush(self._timers, (when, self._order, handle))
-        return handle
-
-    def call_later(
-        self,
-        delay: float,
-        callback: Callable[..., object],
-        *args: Any,
-        context: Context | None = None,
-    ) -> Handle:
-        """See `asyncio`."""
-        return self.call_at(self.now + delay, callback, *args, context=context)
-
-    def post(
-        self, when: float, life: Life | None, callback: Callable[..., object], *args: Any
-    ) -> None:
-        """Have something happen to a process, or to nobody, at a time."""
-        self._order += 1
-        handle = Handle(when, callback, args, None, life)
-        heapq.heappush(self._timers, (when, self._order, handle))
-
-    def again(self, handles: list[Handle]) -> None:
-        """Run callbacks whose time came while their process was frozen."""
-        self._ready.extend(handles)
-
-    # ---------------------------------------------------------------------------- futures and tasks
-
-    def create_future(self) -> "asyncio.Future[Any]":
-        """See `asyncio`."""
-        return asyncio.Future(loop=self._asyncio)
+class VirtualLoop(virtual.VirtualLoop):
+    """See the module, and `actors.virtual`; a callback's owner is its `Life`, or None."""
 
     def create_task(
         self,
@@ -203,43 +89,16 @@ class VirtualLoop:
         context: Context | None = None,
     ) -> "asyncio.Task[Any]":
         """See `asyncio`."""
-        task = asyncio.Task(coro, loop=self._asyncio, name=name or "task", context=context)
-        if self.life is not None:
-            self.life.add(task)
+        task = super().create_task(coro, name=name, context=context)
+        if self.owner is not None:
+            self.owner.add(task)
         return task
 
     def spawn(self, life: Life, coro: Coroutine[Any, Any, Any], name: str) -> None:
         """Begin a task as a part of a process."""
-        before, self.life = self.life, life
+        before, self.owner = self.owner, life
         self.create_task(coro, name=name)
-        self.life = before
-
-    def run_in_executor(
-        self, _executor: object, work: Callable[..., object], *args: object
-    ) -> "asyncio.Future[Any]":
-        """There is no thread: the work is done here, and what came of it is known a step later."""
-        future = self.create_future()
-
-        def done() -> None:
-            try:
-                future.set_result(work(*args))
-            except Exception as error:
-                future.set_exception(error)
-
-        self.call_soon(done)
-        return future
-
-    def get_debug(self) -> bool:
-        """See `asyncio`."""
-        return False
-
-    def is_running(self) -> bool:
-        """See `asyncio`."""
-        return self._running
-
-    def is_closed(self) -> bool:
-        """See `asyncio`."""
-        return False
+        self.owner = before
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """What asyncio would log. A future whose failure nobody asked for is none of our business.
@@ -247,35 +106,8 @@ class VirtualLoop:
         Tasks retrieve what ends them; what a bare callback raises is kept with its process.
         """
         error = context.get("exception")
-        if self.life is not None and "never retrieved" not in context.get("message", ""):
-            self.life.broken.append(f"{context.get('message')}: {error!r}")
-
-    # ---------------------------------------------------------------------------------------- steps
-
-    def run(self, done: Callable[[], bool], until: float) -> bool:
-        """Run until ``done()``, asked each time the clock moves, or until a time has come.
-
-        Returns:
-            Whether it is done; also False when nothing would ever happen again.
-        """
-        asyncio._set_running_loop(self._asyncio)
-        self._running = True
-        try:
-            while True:
-                self._run_ready()
-                if done():
-                    return True
-                timers = self._timers
-                while timers and timers[0][2]._cancelled:
-                    heapq.heappop(timers)
-                if not timers or timers[0][0] > until:
-                    return False
-                self.now = max(self.now, timers[0][0])
-                while timers and timers[0][0] <= self.now:
-                    self._ready.append(heapq.heappop(timers)[2])
-        finally:
-            self._running = False
-            asyncio._set_running_loop(None)
+        if self.owner is not None and "never retrieved" not in context.get("message", ""):
+            self.owner.broken.append(f"{context.get('message')}: {error!r}")
 
     def _run_ready(self) -> None:
         ready = self._ready
@@ -283,11 +115,11 @@ class VirtualLoop:
             handle = ready.popleft()
             if handle._cancelled:
                 continue
-            life = handle._life
+            life: Life | None = handle._owner
             if life is not None and not self._may_run(life, handle):
                 continue
             self.steps += 1
-            self.life = life
+            self.owner = life
             try:
                 if handle._context is None:
                     handle._callback(*handle._args)
@@ -298,7 +130,7 @@ class VirtualLoop:
                     raise
                 self.call_exception_handler({"message": "a callback raised", "exception": error})
             finally:
-                self.life = None
+                self.owner = None
 
     @staticmethod
     def _may_run(life: Life, handle: Handle) -> bool:
@@ -315,8 +147,3 @@ class VirtualLoop:
             life.stop(life)
             return _goes_on(life, handle)
         return True
-
-    def close(self) -> None:
-        """Forget everything."""
-        self._ready.clear()
-        self._timers.clear()
