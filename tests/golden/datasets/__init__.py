@@ -1,0 +1,1 @@
+"""What a fixed small set of runs gives in every format."""

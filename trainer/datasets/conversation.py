@@ -1,0 +1,193 @@
+"""A rollout as messages, each reply with whether it is trained.
+
+The prompts are those that the dialect of the policy to be trained makes of what was shown, whatever
+the run's own policy spoke: so a script, an oracle or an endpoint teaches a model of ours. Where one
+prompt does not begin with all that came before it, a further conversation begins: a reply is only
+trained after what it was given after.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from protocol.actions import Json
+from protocol.decisions import Decision, PolicySpec, Rejection, Reply, View
+from protocol.dialects import parse, render, request
+from trainer.records import Rollout, Step
+
+Message: TypeAlias = dict[str, Any]
+"""A chat message as OpenAI's API has it."""
+
+_encode: Final = msgspec.json.Encoder(order="deterministic").encode
+
+
+@dataclass(slots=True)
+class Conversation:
+    """Messages, and which replies among them are trained."""
+
+    messages: list[Message]
+    tools: list[Message] = field(default_factory=list)
+    replies: list["Place"] = field(default_factory=list)
+    """The replies whose own prompt is what stands before them here, in their order."""
+
+    @property
+    def weights(self) -> list[int]:
+        """For each message whether it is trained, 1 or 0."""
+        trained = {place.message for place in self.replies if place.trained}
+        return [int(index in trained) for index in range(len(self.messages))]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a reply stands."""
+
+    message: int
+    """Among the messages."""
+    turn: int
+    """The question that it answers."""
+    trained: bool
+
+
+def messages_of(policy: PolicySpec, view: View) -> tuple[list[Message], list[Message]]:
+    """The messages and the tools of a prompt."""
+    asked = request(policy, view)
+    return asked["messages"], asked.get("tools") or []
+
+
+def reply_message(policy: PolicySpec, rollout: Rollout, step: Step) -> Message | None:
+    """A reply as the policy to be trained would have said it; None where it can't say it.
+
+    A reply that was rejected, or that gave no decision, is shown as the text that it was.
+    """
+    own = policy == rollout.policy
+    if step.decision is None:
+        return {"role": "assistant", "content": step.text}
+    if own and policy.dialect != "openai":
+        return {"role": "assistant", "content": step.text} if step.text.strip() else None
+    said = render(policy, step.decision, rollout.pool)
+    if not own and not _same(parse(policy, said, rollout.pool), step.decision):
+        return None
+    text = said.text
+    if own and step.decision.calls:
+        text = step.text  # the note beside its calls
+    return _assistant(msgspec.structs.replace(said, text=text))
+
+
+def _same(said: Decision | Rejection, meant: Decision) -> bool:
+    """Whether what would be said does what was done; names of calls may differ."""
+    if isinstance(said, Rejection):
+        return False
+    return _bare(said) == _bare(meant)
+
+
+def _bare(decision: Decision) -> Decision:
+    calls = tuple(msgspec.structs.replace(call, ref="") for call in decision.calls)
+    return msgspec.structs.replace(decision, calls=calls)
+
+
+def _assistant(reply: Reply) -> Message:
+    message: Message = {"role": "assistant", "content": reply.text or None}
+    if reply.tool_calls:
+        message["tool_calls"] = [
+            {
+                "id": call.id or f"call_{place}",
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for place, call in enumerate(reply.tool_calls)
+        ]
+    return message
+
+
+def conversations(
+    policy: PolicySpec, rollout: Rollout, mistakes: frozenset[int], *, clean: bool = False
+) -> list[Conversation]:
+    """The conversations of a rollout; one, where every prompt goes on from the one before.
+
+    Args:
+        policy: Who is to be trained.
+        rollout: The run.
+        mistakes: Turns that are context and are not trained.
+        clean: Leave those turns out, as if they had never been.
+    """
+    found: list[Conversation] = []
+    steps = rollout.steps
+    skipped = _turns_of(steps, mistakes) if clean else frozenset[int]()
+    for place, step in enumerate(steps):
+        said = reply_message(policy, rollout, step)
+        if said is None or (clean and step.turn in mistakes):
+            continue
+        view = _without(step.view, skipped) if clean else step.view
+        prompt, tools = messages_of(policy, view)
+        later = _later(policy, steps[place + 1 :], skipped, prompt, mistakes if clean else None)
+        _add(found, prompt, tools, later or said, step.turn, step.turn not in mistakes)
+    return [each for each in found if any(place.trained for place in each.replies)]
+
+
+def _add(
+    found: list[Conversation],
+    prompt: list[Message],
+    tools: list[Message],
+    said: Message,
+    turn: int,
+    trained: bool,
+) -> None:
+    for each in reversed(found):
+        known = len(each.messages)
+        if each.tools == tools and prompt[:known] == each.messages:
+            each.messages += prompt[known:]
+            break
+    else:
+        each = Conversation(list(prompt), tools)
+        found.append(each)
+    each.replies.append(Place(len(each.messages), turn, trained))
+    each.messages.append(said)
+
+
+def _later(
+    policy: PolicySpec,
+    after: tuple[Step, ...],
+    skipped: frozenset[int],
+    prompt: list[Message],
+    mistakes: frozenset[int] | None,
+) -> Message | None:
+    """The reply as the next prompt shows it: what the policy reads of it when it goes on."""
+    for step in after:
+        if mistakes is not None and step.turn in mistakes:
+            continue
+        shown, _ = messages_of(policy, _without(step.view, skipped))
+        known = len(prompt)
+        if len(shown) > known and shown[:known] == prompt:
+            return shown[known] if shown[known]["role"] == "assistant" else None
+        return None
+    return None
+
+
+def _turns_of(steps: tuple[Step, ...], mistakes: frozenset[int]) -> frozenset[int]:
+    """Where, among the turns of later views, the replies of these questions stand."""
+    return frozenset(len(step.view.turns) for step in steps if step.turn in mistakes)
+
+
+def _without(view: View, skipped: frozenset[int]) -> View:
+    if not skipped:
+        return view
+    turns = (turn for place, turn in enumerate(view.turns) if place not in skipped)
+    return msgspec.structs.replace(view, turns=tuple(turns))
+
+
+def removable(rollout: Rollout, mistakes: frozenset[int]) -> bool:
+    """Whether these turns can be left out: nothing that came of them is used later."""
+    made = {
+        each.call.id
+        for step in rollout.steps
+        if step.turn in mistakes
+        for each in step.calls
+        if each.status in (None, "OK")
+    }
+    return not made
+
+
+def key_of(messages: Json) -> bytes:
+    """Messages as bytes, to be compared and stored."""
+    return _encode(messages)

@@ -1,0 +1,281 @@
+"""Facts to units: which runs are kept, in which order, and why the others are not. Pure.
+
+A unit is what is chosen from together: the runs of a task, or of a group, that settled together. It
+is decided by all of the facts, never by how many of them came at a time, and units stand in the
+order in which their last run ended: what ends later comes later, so that a data set grows at its
+end.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from statistics import pstdev
+from typing import Final
+
+import msgspec
+
+from protocol.errors import Conflict
+from trainer.datasets.facts import Facts
+from trainer.datasets.spec import Spec
+
+KEPT: Final = "kept"
+
+RECOVERY: Final = "recovery share"
+"""Waits until there are enough trajectories without a recovery beside it."""
+
+OPEN: Final = "open"
+"""It, or another run of its unit, goes on."""
+
+
+class Verdict(msgspec.Struct, frozen=True, gc=False):
+    """What became of a run."""
+
+    facts: Facts
+    why: str
+    """`KEPT`, or why not."""
+
+
+class Pairing(msgspec.Struct, frozen=True, gc=False):
+    """Two runs that are compared."""
+
+    better: str
+    worse: str
+    parts: int
+    """The place of the reply at which they part, from 0."""
+
+
+class Unit(msgspec.Struct, frozen=True):
+    """The runs of a task, or of a group, and what became of each."""
+
+    key: str
+    verdicts: tuple[Verdict, ...]
+    pairs: tuple[Pairing, ...] = ()
+
+    @property
+    def kept(self) -> list[Facts]:
+        """The runs that are written."""
+        return [each.facts for each in self.verdicts if each.why == KEPT]
+
+
+def plan(known: Iterable[Facts], spec: Spec) -> list[Unit]:
+    """The units of a data set, in their order.
+
+    Raises:
+        Conflict: There are rollouts of old weights, and the spec wants that to be an error.
+    """
+    every = sorted(known, key=lambda each: (each.began, each.run))
+    looked = [each for each in every if not each.out]
+    old = _stale(looked, spec)
+    units = [_decide(unit, spec, old) for unit in _units(looked, 1_000 * spec.settle_s)] + [
+        Unit("", (Verdict(each, f"not selected: {each.out}"),)) for each in every if each.out
+    ]
+    units.sort(key=_order)
+    return _shared(units, spec) if spec.kind == "sft" else units
+
+
+def _order(unit: Unit) -> tuple[bool, int, str, str]:
+    """The last end of its runs; one that goes on comes after all that have ended."""
+    ends = [each.facts.ended for each in unit.verdicts]
+    return not all(ends), max(ends), unit.key, unit.verdicts[0].facts.run
+
+
+def _units(every: Sequence[Facts], settle_ms: int) -> list[list[Facts]]:
+    """The runs of each key, parted where nothing was at work for the settling time."""
+    by_key: dict[str, list[Facts]] = {}
+    for each in every:
+        by_key.setdefault(each.key, []).append(each)
+    found: list[list[Facts]] = []
+    for runs in by_key.values():
+        until = 0
+        for place, each in enumerate(runs):
+            if (place and each.began > until + settle_ms) or not place:
+                found.append([])
+            found[-1].append(each)
+            until = max(until, each.ended or each.began)
+    return found
+
+
+def _decide(unit: list[Facts], spec: Spec, old: frozenset[str]) -> Unit:
+    key = unit[0].key
+    if not all(each.ended for each in unit):
+        return Unit(key, tuple(Verdict(each, OPEN) for each in unit))
+    match spec.kind:
+        case "sft":
+            return Unit(key, tuple(Verdict(each, _imitable(each, spec)) for each in unit))
+        case "rl":
+            return Unit(key, _group(unit, spec, old))
+        case _:
+            return _paired(key, unit, spec)
+
+
+# ---------------------------------------------------------------------------------------- imitation
+
+
+def _imitable(run: Facts, spec: Spec) -> str:
+    """Why a trajectory is none to imitate; "" if it may be."""
+    if run.unscorable:
+        return f"unscorable: {run.unscorable}"
+    if not run.finished or not run.answered:
+        return "no answer of the policy's"
+    if run.accuracy is None and not spec.sft.unchecked:
+        return "not known whether right"
+    if run.accuracy is not None and run.accuracy < spec.sft.right:
+        return "wrong"
+    if run.stuck:
+        return "not recovered"
+    return "" if run.sayable else "not sayable in the dialect"
+
+
+def _shared(units: list[Unit], spec: Spec) -> list[Unit]:
+    """One trajectory of each unit, so that recoveries keep within their share.
+
+    One that would exceed it waits, and is put where there is room for it: so nothing depends on
+    what comes later.
+    """
+    found: list[Unit] = []
+    waiting: list[Unit] = []
+    used: Counter[str] = Counter()
+    kept = recoveries = 0
+
+    def room() -> bool:
+        return recoveries + 1 <= spec.sft.recovery * (kept + 1)
+
+    for unit in units:
+        choice = _best(unit, used, recovery=room())
+        if choice is None and _best(unit, used, recovery=True) is not None:
+            waiting.append(unit)
+            continue
+        found.append(_chosen(unit, choice))
+        if choice is not None:
+            kept, recoveries = kept + 1, recoveries + choice.recovers
+            used.update(choice.workers)
+        while waiting and room():
+            late = waiting.pop(0)
+            choice = _best(late, used, recovery=True)
+            assert choice is not None
+            found.append(_chosen(late, choice))
+            kept, recoveries = kept + 1, recoveries + choice.recovers
+            used.update(choice.workers)
+    return found + [
+        msgspec.structs.replace(
+            unit, verdicts=tuple(Verdict(v.facts, v.why or RECOVERY) for v in unit.verdicts)
+        )
+        for unit in waiting
+    ]
+
+
+def _best(unit: Unit, used: Counter[str], *, recovery: bool) -> Facts | None:
+    """The trajectory to keep: a recovery where there is room for one, then the least wasteful.
+
+    Among equals the one whose workers the data set has least of, so that no tool is left out; then
+    the one of the fewest rounds, and the cheapest.
+    """
+
+    def rank(run: Facts) -> tuple[bool, int, float, int, int, str]:
+        usage = sum(used[name] for name in run.workers) / max(1, len(run.workers))
+        return not run.recovers, run.repeats, usage, run.rounds, run.cost, run.run
+
+    may = [
+        each.facts
+        for each in unit.verdicts
+        if not each.why and (recovery or not each.facts.recovers)
+    ]
+    return min(may, key=rank) if may else None
+
+
+def _chosen(unit: Unit, choice: Facts | None) -> Unit:
+    verdicts = (
+        Verdict(each.facts, KEPT if each.facts is choice else each.why or "another was kept")
+        for each in unit.verdicts
+    )
+    return msgspec.structs.replace(unit, verdicts=tuple(verdicts))
+
+
+# -------------------------------------------------------------------------------- policy gradients
+
+
+def _stale(looked: Sequence[Facts], spec: Spec) -> frozenset[str]:
+    """The versions that are too old. They count in the order in which each first replied."""
+    if spec.kind != "rl" or spec.rl.stale == "keep":
+        return frozenset()
+    first = dict.fromkeys(version for each in looked for version in each.versions)
+    order = list(first)
+    old = frozenset(order[: max(0, len(order) - 1 - spec.rl.lag)])
+    if old and spec.rl.stale == "error":
+        raise Conflict(
+            f"there are rollouts of {len(old)} versions that lie more than {spec.rl.lag} behind "
+            f"{order[-1]!r}: {', '.join(sorted(old)[:4])}; they are no data for policy gradients",
+            hint=f"Select one: --policy-version {order[-1]}; or leave old ones out: --stale drop.",
+        )
+    return old
+
+
+def _group(unit: list[Facts], spec: Spec, old: frozenset[str]) -> tuple[Verdict, ...]:
+    why: dict[str, str] = {}
+    for run in unit:
+        if run.unscorable:
+            why[run.run] = f"unscorable: {run.unscorable}"
+        elif not run.tokens:
+            why[run.run] = "no tokens"
+        elif old.intersection(run.versions):
+            why[run.run] = "stale"
+        elif run.reward is None:
+            why[run.run] = "no reward"
+    scored = [run for run in unit if run.run not in why]
+    rewards = [run.reward for run in scored if run.reward is not None]
+    outcome = KEPT
+    if len(scored) < spec.rl.group:
+        outcome = "group too small"
+    elif pstdev(rewards) <= spec.rl.min_std:
+        outcome = "rewards alike"
+    elif spec.rl.mixed and not _mixed(scored, spec):
+        outcome = "outcomes alike"
+    return tuple(Verdict(run, why.get(run.run, outcome)) for run in unit)
+
+
+def _mixed(scored: list[Facts], spec: Spec) -> bool:
+    """Whether some are right and some wrong; yes where that is not known of all."""
+    known = [run.accuracy for run in scored if run.accuracy is not None]
+    return len(known) < len(scored) or len({each >= spec.sft.right for each in known}) > 1
+
+
+# --------------------------------------------------------------------------------------- preference
+
+
+def parting(one: Facts, other: Facts) -> int | None:
+    """The place of the reply at which two runs part; None if they don't share what was asked."""
+    for place, (asked, again) in enumerate(zip(one.asked, other.asked, strict=False)):
+        if asked != again:
+            return None
+        if one.replied[place] != other.replied[place]:
+            return place
+    return None
+
+
+def _paired(key: str, unit: list[Facts], spec: Spec) -> Unit:
+    may = {run.run: run for run in unit if not _incomparable(run)}
+    found: list[tuple[int, float, str, str]] = []
+    for better in may.values():
+        for worse in may.values():
+            gain = (better.reward or 0.0) - (worse.reward or 0.0)
+            if gain < spec.preference.margin or gain <= 0:
+                continue
+            if (place := parting(better, worse)) is not None:
+                found.append((-place, -gain, better.run, worse.run))
+    pairs: list[Pairing] = []
+    taken: set[str] = set()
+    for place, _, better_run, worse_run in sorted(found):  # what they share longest, first
+        if taken.isdisjoint((better_run, worse_run)):
+            taken |= {better_run, worse_run}
+            pairs.append(Pairing(better_run, worse_run, -place))
+    verdicts = (
+        Verdict(run, KEPT if run.run in taken else _incomparable(run) or "no pair") for run in unit
+    )
+    return Unit(key, tuple(verdicts), tuple(pairs))
+
+
+def _incomparable(run: Facts) -> str:
+    if run.unscorable:
+        return f"unscorable: {run.unscorable}"
+    if run.reward is None:
+        return "no reward"
+    return "" if run.sayable else "not sayable in the dialect"
