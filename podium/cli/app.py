@@ -56,6 +56,7 @@ def make() -> App:
         runs.command(f"podium.cli.signals:{verb}", name=verb.rstrip("_"), help=say)
     worker = _own("worker", "Try out workers; change a deployment's.", WORKER)
     model = _own("model", "Versions of a model of ours, and which answers.", MODEL)
+    dataset = _own("dataset", "Runs as data sets to train on.", DATASET, TRAIN)
     trace = App(name="trace", help="Traces for OpenTelemetry.", group=DEBUG)
     trace.command(
         "podium.cli.trace:export", name="export", help="The trace of a run, made from its log."
@@ -76,7 +77,7 @@ def make() -> App:
         help="Answer what a run asks a person; bare, what is asked.",
         group=WORK,
     )
-    for each in (runs, trace, worker, model, config):
+    for each in (runs, trace, dataset, worker, model, config):
         app.command(each)
     for verb, say in DEBUGGING.items():
         module = {"rerun": "fork"}.get(verb, verb)
@@ -108,9 +109,9 @@ def make() -> App:
     return app
 
 
-def _own(name: str, about: str, verbs: dict[str, str]) -> App:
+def _own(name: str, about: str, verbs: dict[str, str], group: Group = OWN) -> App:
     """The commands of a module of that name."""
-    app = App(name=name, help=about, group=OWN)
+    app = App(name=name, help=about, group=group)
     for verb, say in verbs.items():
         app.command(f"podium.cli.{name}:{verb}", name=verb.rstrip("_"), help=say)
     return app
@@ -213,6 +214,12 @@ KEEPING: Final = {
 TRAINING: Final = {
     "score": "What runs are worth, by channels and by a recipe.",
     "label": "Say of a run how good it is, also long after it.",
+}
+
+DATASET: Final = {
+    "build": "Make a data set of runs, or bring one up to date.",
+    "show": "What a data set is made of, and whether its files are whole.",
+    "preview": "Rows as a person reads them, with what is trained in colour.",
 }
 
 DEPLOYMENT: Final = {

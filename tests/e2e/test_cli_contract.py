@@ -26,6 +26,9 @@ LONG: Final = f"{'x' * 300}.podium"
 """No file can have such a name."""
 """Stands for an exported file of a run that is not here."""
 
+DATASET: Final = "$DATASET"
+"""Stands for the folder of a data set."""
+
 EVENT: Final = f"{RUN}@8"
 """Stands for one of its events."""
 
@@ -207,6 +210,20 @@ CASES: Final[list[tuple[str, list[str], int]]] = [
     ("error", ["score", "zzzz"], 4),
     ("error", ["run", "--check", "{}", "How large is Chad?"], 1),
     ("error", ["run", "--check", "Paris", "How large is Chad?"], 1),
+    ("mutation", ["dataset", "build", "sft", "--unchecked", "--fresh"], 0),
+    ("mutation", ["dataset", "build", "rl", "--dry-run"], 0),
+    ("mutation", ["dataset", "build", "preference", FILE, "--format", "openai"], 0),
+    ("error", ["dataset", "build", "dpo"], 2),
+    ("error", ["dataset", "build", "sft", "--since", "soon"], 2),
+    ("error", ["dataset", "build", "rl", "--format", "trl"], 2),
+    ("error", ["dataset", "build", "sft", "--reward", "toolorchestra"], 2),
+    ("error", ["dataset", "build", "sft", "--tokenizer", "nowhere"], 4),
+    ("error", ["dataset", "build", "sft", "nowhere.podium"], 4),
+    ("read", ["dataset", "show", DATASET], 0),
+    ("error", ["dataset", "show", "nowhere"], 4),
+    ("read", ["dataset", "preview", DATASET, "--rows", "1"], 0),
+    ("error", ["dataset", "preview", DATASET, "--rows", "0"], 2),
+    ("error", ["dataset", "preview", "nowhere"], 4),
     ("error", ["sing"], 2),
 ]
 """Shape, command, exit code. Every command of the tree is here; a test below sees to it."""
@@ -231,6 +248,10 @@ def fill(shell: Shell, arguments: list[str]) -> list[str]:
     if PAUSED in arguments:
         shell("run", "--rounds", "0", "--on-limit", "pause", "--json", "How large is Chad?")
         ids[PAUSED] = shell("runs", "--json", "--status", "paused").json()["rows"][0]["run"]
+    if DATASET in arguments:
+        shell.begin()
+        assert shell("dataset", "build", "sft", "--unchecked", "--out", "set").code == 0
+        ids[DATASET] = "set"
     for name, run in ids.items():
         arguments = [each.replace(name, run) for each in arguments]
     return arguments
