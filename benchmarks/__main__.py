@@ -30,6 +30,7 @@ NAMES: Final = {
     "parallel": "wide and chained runs in parallel and serially; slow calls hedged and not",
     "learner": "learning beside TRL, packed beside padded, sampling beside generate",
     "rollouts": "rollouts a minute of the fast lane: a script; a small model, and it alone",
+    "dataset": "data sets written beside Arrow alone, their memory, rollouts from log to rows",
     "recovery": "time until 1,000 runs of a killed conductor go on, beside the lease",
 }
 
