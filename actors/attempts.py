@@ -12,7 +12,7 @@ from protocol.actions import Json
 from protocol.codec import CallMessage, encode
 from protocol.errors import TooLarge
 from protocol.state import RunState
-from protocol.views import outputs, short
+from protocol.views import fills, outputs, short
 
 MAX_SEEN_CHARS: Final = 64_000
 """Characters of what a worker may see of other calls, all of them together, where the whole doesn't
@@ -43,6 +43,7 @@ def call_message(
         timeout_ms=spec.timeout_ms,
         sees={each.call: each.value for each in seen},
         failed={each.call: each.status for each in seen if each.status != "OK"},
+        fill=fills(state, call, values),
         task=state.task.text if spec.kind == "agent" else "",
         again=again,
         redact=state.redact,
@@ -70,5 +71,6 @@ def attempt_of(message: CallMessage) -> Attempt:
         timeout_s=message.timeout_ms / 1_000,
         sees=message.sees,
         failed=message.failed,
+        fill=message.fill,
         task=message.task,
     )

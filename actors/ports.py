@@ -91,6 +91,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """Outputs of the calls that this one may see, by call id."""
     failed: Mapping[str, Status] = {}
     """Of those calls the ones that are not OK: their output says why."""
+    fill: Mapping[str, str | None] = {}
+    """What is put in place of the arguments' references to outputs, by call; None for too much."""
     task: str = ""
     """The text of the run's task, for agents."""
 

@@ -16,8 +16,10 @@ from actors.ports import Attempt, Outcome
 from actors.workers.outcomes import failure
 from protocol.actions import WorkerSpec
 from protocol.errors import Denied, InvalidData
+from protocol.limits import MAX_FILLED_BYTES
 from protocol.redaction import Redactor, well_known
 from protocol.references import filled, is_name, reference, referred
+from protocol.schemas import filled_arguments, misfit
 from protocol.secret_forms import Redaction
 from protocol.secret_search import MIN_SECRET_CHARS
 
@@ -26,6 +28,27 @@ PREFIX: Final = "PODIUM_SECRET_"
 
 MAX_SECRET_BYTES: Final = 65_536
 """Bytes of one secret, and of a file with several: a certificate's chain is a few thousand."""
+
+
+class Outputs:
+    """Gives the outputs that are put into arguments, as long as there is room.
+
+    Args:
+        fill: Their texts by call, see `Attempt.fill`.
+    """
+
+    def __init__(self, fill: Mapping[str, str | None]) -> None:
+        self._fill = fill
+        self.room = MAX_FILLED_BYTES
+        """Bytes that are left; below 0, there was too much."""
+
+    def __call__(self, call: str) -> str:
+        """The text that stands in place of a reference; of one that is none, the reference."""
+        if call not in self._fill:
+            return reference(call, "output")
+        text = self._fill[call]
+        self.room = -1 if text is None else self.room - len(msgspec.json.encode(text))
+        return text if text is not None and self.room >= 0 else ""
 
 
 class Secrets:
@@ -89,19 +112,33 @@ class Secrets:
             raise Denied(what, hint=hint)
         return msgspec.structs.replace(spec, options=filled(spec.options, self._values.__getitem__))
 
-    def attempt(self, attempt: Attempt, worker: str) -> Attempt | Outcome:
-        """The attempt with the values in its arguments; or what is wrong with a reference."""
+    def attempt(self, attempt: Attempt, spec: WorkerSpec) -> Attempt | Outcome:
+        """The attempt with the values in its arguments, and the outputs that these refer to.
+
+        Or what is wrong with a reference. All are filled in one pass: no output spells a secret's.
+        """
         names = referred(attempt.arguments)
-        if not names:
+        if not names and not attempt.fill:
             return attempt
-        problem = self._problem(names, f"the arguments of the worker {worker}")
+        problem = self._problem(names, f"the arguments of the worker {spec.name}")
         if problem is not None:
             what, hint, declared = problem
             text = f"{what[0].upper()}{what[1:]}: {hint}."
             if declared:
                 return failure("EXEC_ERR", "infrastructure", text)
             return failure("PARSE_ERR", "policy", text)
-        arguments = filled(attempt.arguments, self._values.__getitem__)
+        outputs = Outputs(attempt.fill)
+        arguments = filled_arguments(
+            spec.parameters, attempt.arguments, outputs, self._values.__getitem__
+        )
+        if outputs.room < 0:
+            text = (
+                f"The outputs that the arguments refer to have more than {MAX_FILLED_BYTES} "
+                "bytes. Have a worker see them instead, or find a shorter one."
+            )
+            return failure("PARSE_ERR", "policy", text)
+        if attempt.fill and (wrong := misfit(spec.parameters, arguments)):
+            return failure("PARSE_ERR", "policy", f"With the outputs put in: {wrong}.")
         return msgspec.structs.replace(attempt, arguments=arguments)
 
     def _problem(self, names: list[str], where: str) -> tuple[str, str, bool] | None:

@@ -1,4 +1,4 @@
-"""One attempt, worked on: secrets put in, the adapter run within its time, the outcome made fit.
+"""One attempt, worked on: references filled, the adapter run within its time, the outcome made fit.
 
 What a worker does for a call is here, without queue and log, so that a call can be reproduced just
 as it was made.
@@ -29,7 +29,7 @@ async def work_on(attempt: Attempt, adapter: Adapter, secrets: Secrets) -> Outco
     """What the adapter makes of an attempt. Only cancellation is an exception."""
     spec, timeout_s = adapter.spec, attempt.timeout_s
     leaving.set(secrets.redactor)
-    filled = secrets.attempt(attempt, spec.name)
+    filled = secrets.attempt(attempt, spec)
     if isinstance(filled, Outcome):
         return filled
     try:

@@ -9,7 +9,9 @@ from protocol.errors import Conflict, TooLarge, Usage
 from protocol.limits import MAX_INLINE_BYTES
 from protocol.state import RunState
 from protocol.subjects import child_id
+from protocol.views import filled_in
 from replay.chain import RunLog
+from replay.history import values
 
 
 class Asked(NamedTuple):
@@ -30,8 +32,15 @@ def asked_in(log: RunLog) -> list[Asked]:
     state = log.state()
     given = _given(log, state)
     calls = {name: state.calls[name] for name in _people(state) if name not in given}
+    known = values(log) if calls else {}
     return [
-        Asked(state.run, name, each.call.worker, dict(each.call.arguments), each.begun_at)
+        Asked(
+            state.run,
+            name,
+            each.call.worker,
+            dict(filled_in(state, name, known)),
+            each.begun_at,
+        )
         for name, each in calls.items()
     ]
 

@@ -59,10 +59,11 @@ class PolicyTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     name: str
     """``rules``, ``openai:MODEL``, ``local:FOLDER``, ``static:FILE``, ``python:module:name``;
     before each of them ``written:WORKER:``."""
-    dialect: Literal["openai", "hermes", "lists"] | None = None
+    dialect: Literal["openai", "hermes", "lists", "compact"] | None = None
     """How the model speaks; native tool calls by default, and ``hermes`` for a model of ours."""
     naming: Naming | None = None
-    """Whether it is shown its workers' names, or numbers; numbers by default in lists."""
+    """Whether it is shown its workers' names, or numbers; numbers by default in lists, and always
+    in the compact dialect."""
     system: Annotated[str, msgspec.Meta(max_length=MAX_SYSTEM_CHARS)] | None = None
     """Its job, in place of the dialect's own text; tools and form are added to it."""
     base_url: str | None = None
@@ -241,7 +242,7 @@ def _ours(table: PolicyTable, name: str, folder: Path) -> PolicySpec:
     if table.dialect == "openai":
         raise Usage(
             f"the policy {table.name!r} has no native tool calls",
-            hint='A local model writes text: dialect = "hermes", or "lists".',
+            hint='A local model writes text: dialect = "hermes", "lists" or "compact".',
         )
     reserve = options.reserve.tokens if table.reserve_tokens is None else table.reserve_tokens
     return local.spec_of(
@@ -264,9 +265,9 @@ def _manner(table: PolicyTable, usual: Dialect, timeout_s: float) -> dict[str, A
         timeout_s: Seconds that one reply may take, unless it does.
     """
     dialect = table.dialect or usual
-    if dialect == "lists" and asked(table.name) != table.name:
+    if dialect in ("lists", "compact") and asked(table.name) != table.name:
         raise Usage(
-            f"{table.name!r} has a worker write the answer, which in lists the last step does",
+            f"{table.name!r} has a worker write the answer, which in {dialect} the last step does",
             hint="Make that worker the last step, by what you say in system.",
         )
     return {

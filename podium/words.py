@@ -152,7 +152,7 @@ def _decided(decision: Decision | None, text: str) -> str:
     if decision.answer is not None:
         return one_line(decision.answer)
     if decision.accepts:
-        return "accepts the last output"
+        return one_line(f"accepts {decision.answers or 'the last output'}")
     calls = (f"{c.worker}({arguments_text(c.arguments)})" for c in decision.calls)
     return one_line(", ".join(calls))
 

@@ -60,6 +60,8 @@ class CallMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """Outputs of the calls that it may see."""
     failed: dict[str, Status] = {}
     """Of those calls the ones that are not OK."""
+    fill: dict[str, str | None] = {}
+    """What is put in place of the arguments' references to outputs, by call; None for too much."""
     task: str = ""
     again: bool = False
     """True when it may have been made before: look for its report first."""

@@ -18,9 +18,9 @@ from protocol.actions import (
 from protocol.budgets import Limit
 from protocol.sampled import Sampled
 
-Dialect: TypeAlias = Literal["decision", "openai", "hermes", "lists"]
+Dialect: TypeAlias = Literal["decision", "openai", "hermes", "lists", "compact"]
 """How a policy speaks: decisions as they are (rules, scripts), OpenAI's native tool calls, the text
-template of Hermes and Qwen3, or the Conductor's three lists (arXiv 2512.04388)."""
+template of Hermes and Qwen3, the Conductor's three lists (arXiv 2512.04388), or a line a call."""
 
 Naming: TypeAlias = Literal["names", "numbers"]
 """What a policy is shown of who its workers are: their names, or numbers that say nothing."""
@@ -63,6 +63,8 @@ class PlannedCall(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     worker: str
     arguments: dict[str, Json]
+    """What the worker is given. Texts may refer to outputs (`references`), also of calls of this
+    decision: whatever is referred to is seen."""
     after: tuple[int, ...] = ()
     """Indices, in this decision, of calls that must have settled first."""
     sees: tuple[int, ...] = ()
@@ -85,11 +87,14 @@ class Decision(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     last_answers: bool = False
     """Whether an output is the answer, and nobody is asked for one: that of the last of these
     calls, if it succeeds; without calls, the last output that the run has."""
+    answers: str = ""
+    """The answer as a text that refers to outputs (`references`), which nobody copies: of calls of
+    the run that have succeeded, or of these calls; if one of those fails, the policy is asked."""
 
     @property
     def accepts(self) -> bool:
-        """Whether it takes the last output that the run has for the answer."""
-        return self.last_answers and not self.calls and self.answer is None
+        """Whether it takes outputs that the run has for the answer."""
+        return bool(self.last_answers or self.answers) and not self.calls and self.answer is None
 
 
 class Rejection(msgspec.Struct, frozen=True, gc=False):
@@ -185,7 +190,26 @@ class Turn(msgspec.Struct, frozen=True, omit_defaults=True):
     late: tuple[Observation, ...] = ()
     """What has come since, of this round or any before: of calls that went on, or were given up."""
     answers: str = ""
-    """The call whose output the policy made the answer; empty for none."""
+    """The call whose output the policy made the answer, or a text that refers to outputs; empty for
+    none."""
+
+
+class Referable(msgspec.Struct, frozen=True):
+    """What a reply may refer to by number, in the dialect that does."""
+
+    task: Task = Task(text="")
+    """Its marked entities are ``$1``, ``$2``…"""
+    calls: tuple[str, ...] = ()
+    """Ids of the calls made so far, in the order in which they were asked for: ``#1``, ``#2``…"""
+
+    @property
+    def round(self) -> int:
+        """The round that the reply plans, if it does."""
+        last = self.calls[-1].partition("-")[0] if self.calls else ""
+        return int(last) + 1 if last.isascii() and last.isdecimal() else 1
+
+
+NOTHING_REFERABLE: Final = Referable()
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):

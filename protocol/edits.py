@@ -26,7 +26,8 @@ from protocol.actions import Json, Pool, WorkerSpec
 from protocol.codec import deeper_than
 from protocol.events import Edit
 from protocol.limits import MAX_ARGUMENTS_BYTES, MAX_INLINE_BYTES, MAX_NESTING
-from protocol.schemas import misfit
+from protocol.references import OUTPUTS_ARE_FILLED
+from protocol.schemas import misfit, unfilled_misfit
 from protocol.state import CallState, RunState
 
 MAX_EDITS: Final = 64
@@ -138,7 +139,8 @@ def _call_with(s: RunState, name: str, keys: list[str], edit: Edit) -> CallState
 def _instructed(s: RunState, known: CallState, keys: list[str], edit: Edit) -> CallState:
     call = _replaced(known.call, keys, edit)
     spec = s.workers.get(call.worker)
-    wrong = misfit(spec.parameters, call.arguments) if spec else ""
+    fits = unfilled_misfit if s.rules >= OUTPUTS_ARE_FILLED else misfit
+    wrong = fits(spec.parameters, call.arguments) if spec else ""
     if wrong:
         raise _Impossible(f"{edit.path}: {wrong}")
     if len(msgspec.json.encode(call.arguments)) > MAX_ARGUMENTS_BYTES:

@@ -57,6 +57,10 @@ blob and are named by its hash. Every reader of a log reads its events."""
 MAX_ARGUMENTS_BYTES: Final = 32_768
 """Bytes of one call's encoded arguments; a round of many calls has to fit into one commit."""
 
+MAX_FILLED_BYTES: Final = MAX_ARGUMENTS_BYTES
+"""Bytes of all outputs that are put into one attempt's arguments, encoded: as many as a policy
+could have written itself. The message that asks for it holds them beside what the worker sees."""
+
 MAX_SEEN_BYTES: Final = MAX_TASK_BYTES - MAX_ARGUMENTS_BYTES
 """Bytes of the outputs that a child run's task shows, encoded: what is left beside the arguments
 that it is made of."""

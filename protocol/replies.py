@@ -9,8 +9,9 @@ import msgspec
 
 from protocol.actions import Spend
 from protocol.codec import deeper_than
-from protocol.decisions import Decision, Rejection, Reply
+from protocol.decisions import Decision, Referable, Rejection, Reply
 from protocol.limits import MAX_DETAIL_CHARS, MAX_NESTING, MAX_ROUND_CALLS
+from protocol.references import reference, referred, refers
 from protocol.state import RunState
 from protocol.transitions import last_output
 
@@ -47,13 +48,48 @@ def _clean(text: object) -> str:
     return str(text)[:MAX_DETAIL_CHARS].encode("utf-8", "replace").decode()
 
 
+def referable(s: RunState) -> Referable:
+    """What the policy's next reply may refer to."""
+    return Referable(s.task, tuple(s.calls))
+
+
+def _planned(decision: Decision, round_: int) -> list[str]:
+    """The ids that the calls of a decision get."""
+    return [f"{round_}-{index}" for index in range(len(decision.calls))]
+
+
+def linked(decision: Decision, known: Referable) -> Decision:
+    """The decision, in which each call sees those whose outputs its arguments refer to.
+
+    What refers to no call stays as it is: the rules settle that call.
+
+    Args:
+        decision: As it was parsed.
+        known: The calls made before.
+    """
+    if not any(refers(call.arguments, "output") for call in decision.calls):
+        return decision
+    coming = {name: index for index, name in enumerate(_planned(decision, known.round))}
+    calls = []
+    for index, call in enumerate(decision.calls):
+        named = referred(call.arguments, "output")
+        here = [coming[name] for name in named if coming.get(name, index) != index]
+        before = [name for name in named if name in known.calls]
+        sees = tuple(dict.fromkeys([*call.sees, *here]))
+        earlier = tuple(dict.fromkeys([*call.earlier, *before]))
+        calls.append(msgspec.structs.replace(call, sees=sees, earlier=earlier))
+    return msgspec.structs.replace(decision, calls=tuple(calls))
+
+
 def unacceptable(decision: Decision, s: RunState) -> Rejection | None:
     """Why the decision's shape or the moment forbids it, or None."""
-    if decision.answer is not None and decision.last_answers:
+    if decision.answer is not None and (decision.last_answers or decision.answers):
         text = "The reply holds an answer, and says that an output is the answer. Give one of them."
         return Rejection("not_a_decision", text)
+    if decision.answers and (problem := _unanswerable(decision, s)):
+        return problem
     if decision.accepts:
-        return _nothing_to_accept(s)
+        return None if decision.answers else _nothing_to_accept(s)
     if decision.answer is None and not decision.calls:
         return Rejection("not_a_decision", "The reply holds neither calls nor an answer. Give one.")
     if decision.calls and decision.answer is not None:
@@ -73,8 +109,27 @@ def unacceptable(decision: Decision, s: RunState) -> Rejection | None:
             f"There is no call {unknown[0][:SHOWN_NAME_CHARS]!r} before this decision to wait for."
         )
         return Rejection("bad_graph", text)
-    if problem := _graph_problem(decision):
-        return Rejection("bad_graph", problem)
+    if circle := _graph_problem(decision):
+        return Rejection("bad_graph", circle)
+    return None
+
+
+def _unanswerable(decision: Decision, s: RunState) -> Rejection | None:
+    """Why the outputs that the answer refers to can't be had."""
+    if decision.last_answers:
+        text = "The reply says twice which output is the answer. Say it once."
+        return Rejection("not_a_decision", text)
+    named = referred(decision.answers, "output")
+    if not named:
+        text = "The reply says that outputs are the answer, and refers to none. Give the answer."
+        return Rejection("not_a_decision", text)
+    coming = _planned(decision, s.round + 1)
+    for name in named:
+        if name in coming or s.has_output(name):
+            continue
+        shown = reference(name[:SHOWN_NAME_CHARS], "output")
+        why = "that call has no output" if name in s.calls else "there is no such call"
+        return Rejection("nothing_to_accept", f"{shown} can't be the answer: {why}.")
     return None
 
 

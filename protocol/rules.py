@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from protocol.actions import NOTHING, Fault, Report, Spend, Status, WorkerSpec
+from protocol.actions import NOTHING, Call, Fault, Report, Spend, Status, WorkerSpec
 from protocol.budgets import Budget, Limit, short_of
 from protocol.dialects import UNREADABLE
 from protocol.dialects.naming import aliases
@@ -32,8 +32,9 @@ from protocol.limits import (
     MAX_DETAIL_CHARS,
     MAX_REJECTIONS,
 )
+from protocol.references import OUTPUTS_ARE_FILLED, reference, referred
 from protocol.replies import SHOWN_NAME_CHARS
-from protocol.schemas import misfit
+from protocol.schemas import misfit, unfilled_misfit
 from protocol.state import CallState, RunState
 from protocol.transitions import LEGAL, apply, patience
 
@@ -153,8 +154,11 @@ def ask(d: Draft) -> None:
 
 
 def _answered(s: RunState) -> bool:
-    """Whether the last decision made an output the answer, and there is that output."""
-    call = s.calls.get(s.turns[-1].answers) if s.turns else None
+    """Whether the last decision made outputs the answer, and there are those outputs."""
+    answers = s.turns[-1].answers if s.turns else ""
+    if names := referred(answers, "output"):
+        return all(map(s.has_output, names))
+    call = s.calls.get(answers)
     return call is not None and call.status == "OK"
 
 
@@ -212,7 +216,36 @@ def _problem(s: RunState, call: CallState) -> str:
         more += "." if s.rules < CHILDREN_SEE else ", or let it see that."
         name = _called(s, spec)
         return f"{name} would start a run of this very task, which would do so again. {more}"
+    if outputs := _references(s, call.call):
+        missing = _missing(s, call.call, outputs)
+        return missing or unfilled_misfit(spec.parameters, call.call.arguments)
     return misfit(spec.parameters, call.call.arguments)
+
+
+def _missing(s: RunState, call: Call, names: list[str]) -> str:
+    """Which output its arguments refer to that can't be put in, whatever happens; "" for none."""
+    for name in names:
+        text = reference(name[:SHOWN_NAME_CHARS], "output")
+        if name not in s.calls or name == call.id:
+            return f"There is no {text}: refer to a call that was made, by its id."
+        if name not in call.sees:
+            return f"The call does not see {text}: name that call among what it sees."
+        if name not in s.current and s.calls[name].status and not s.has_output(name):
+            return _no_output(s, name)
+    return ""
+
+
+def _no_output(s: RunState, name: str) -> str:
+    text = reference(name, "output")
+    return (
+        f"There is no {text}: that call ended with {s.calls[name].status}. Have it made again, or "
+        "do without it."
+    )
+
+
+def _references(s: RunState, call: Call) -> list[str]:
+    """The calls whose outputs are put into the arguments of this one."""
+    return referred(call.arguments, "output") if s.rules >= OUTPUTS_ARE_FILLED else []
 
 
 def _asks_itself(s: RunState, call: CallState) -> bool:
@@ -265,6 +298,10 @@ def _start(d: Draft, call: CallState) -> bool:
     """Start a call, or leave it until a report releases what it needs, or settle it: then True."""
     s = d.state
     spec = s.workers[call.call.worker]
+    for name in _references(s, call.call):
+        if not s.has_output(name):  # nobody could know when it was asked for
+            settle(d, call.call.id, "PARSE_ERR", "none", _no_output(s, name))
+            return True
     reserve = reservation(s, spec)
     need = reserve + ONE_CALL
     if limit := short_of(s.budget, s.committed, need, kept=s.policy.reserve):

@@ -81,7 +81,8 @@ from protocol.limits import (
     MAX_REPLY_BYTES,
     POLICY_BACKOFF_MS,
 )
-from protocol.replies import as_recorded, unacceptable
+from protocol.references import OUTPUTS_ARE_FILLED
+from protocol.replies import as_recorded, linked, referable, unacceptable
 from protocol.rules import (
     NOT_WAITED_FOR,
     Draft,
@@ -96,7 +97,7 @@ from protocol.rules import (
 from protocol.state import RunState
 from protocol.transitions import LEGAL, apply
 
-RULES: Final = "3"
+RULES: Final = "4"
 """Version of the rules, recorded with each activation. Raised whenever an old log would be decided
 differently."""
 
@@ -322,7 +323,9 @@ def _take_reply(
         text = f"The reply has {size} bytes; at most {MAX_REPLY_BYTES} are possible."
         problem = Rejection("too_large", text)
     elif problem is None and not failed:
-        parsed = parse(speaker(s.policy, asked.asker), reply, s.pool)
+        parsed = parse(speaker(s.policy, asked.asker), reply, s.pool, referable(s))
+        if isinstance(parsed, Decision) and s.rules >= OUTPUTS_ARE_FILLED:
+            parsed = linked(parsed, referable(s))
         decision = parsed if isinstance(parsed, Decision) else None
         problem = parsed if isinstance(parsed, Rejection) else unacceptable(parsed, s)
     retry_at = d.at + (POLICY_BACKOFF_MS << min(s.failures, 10)) if failed and reply.retry else 0

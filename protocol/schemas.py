@@ -4,7 +4,9 @@ The texts are ours, made of the kind and the place of the error, so that a log m
 every version of the library that finds them.
 """
 
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 
 import jsonschema_rs
@@ -12,6 +14,7 @@ import msgspec
 
 from protocol.actions import Json
 from protocol.errors import InvalidData
+from protocol.references import Put, filled, refers
 
 _CACHED_SCHEMAS = 4_096
 """Compiled validators kept: all workers of many pools."""
@@ -20,6 +23,9 @@ _CACHED_SCHEMAS = 4_096
 _SHOWN_ERRORS = 3
 """What is told at once of what doesn't fit; a policy mends no more in one go."""
 
+
+_ALONE = re.compile(r"\$\{output:[^{}]*\}")
+"""An argument that is nothing but a reference to an output."""
 
 ARGUMENTS = "the arguments"
 """What is looked at, unless something else is said."""
@@ -111,6 +117,55 @@ def misfit(
         return f"what the worker declares of {of} can't be used: {_first_line(error)}"
     more = f"; and {len(texts) - _SHOWN_ERRORS} more" if len(texts) > _SHOWN_ERRORS else ""
     return "; ".join(texts[:_SHOWN_ERRORS]) + more
+
+
+def unfilled_misfit(schema: dict[str, Json], arguments: dict[str, Json]) -> str:
+    """`misfit` of arguments before outputs are put in: what refers to one may be anything yet."""
+    return misfit(_open(schema, arguments), arguments)
+
+
+def filled_arguments(
+    schema: dict[str, Json], arguments: dict[str, Json], output: Put, secret: Put | None = None
+) -> dict[str, Json]:
+    """The arguments with outputs put in, and secrets, if they are given.
+
+    An argument that is nothing but a reference, and may not be a text, is what the text says as
+    JSON: so a number can be referred to where a number is wanted.
+
+    Args:
+        schema: What the worker declares.
+        arguments: With references.
+        output: The text of an output, by its call.
+        secret: A secret, by its name.
+    """
+    given: dict[str, Json] = filled(arguments, secret, output)
+    for name, value in arguments.items():
+        alone = isinstance(value, str) and _ALONE.fullmatch(value) is not None
+        if alone and not _takes_text(_property(schema, name)):
+            with suppress(msgspec.DecodeError, ValueError):  # else it does not fit: that is said
+                given[name] = msgspec.json.decode(given[name].encode())
+    return given
+
+
+def _open(schema: dict[str, Json], arguments: dict[str, Json]) -> dict[str, Json]:
+    """The schema, with anything allowed where an argument refers to an output."""
+    there = schema.get("properties")
+    if not isinstance(there, dict):
+        return schema
+    free = {
+        name: True for name, value in arguments.items() if name in there and refers(value, "output")
+    }
+    return {**schema, "properties": {**there, **free}} if free else schema
+
+
+def _property(schema: dict[str, Json], name: str) -> Json:
+    there = schema.get("properties")
+    return there.get(name, {}) if isinstance(there, dict) else {}
+
+
+def _takes_text(schema: Json) -> bool:
+    kind = schema.get("type", "string") if isinstance(schema, dict) else "string"
+    return "string" in kind if isinstance(kind, list) else bool(kind == "string")
 
 
 def _first(

@@ -63,7 +63,8 @@ class TurnState(msgspec.Struct, frozen=True, gc=False):
     """What has come since then and before the next turn, of any call that the policy had not seen
     settle: its id, and the hash of the report, "" for none."""
     answers: str = ""
-    """The call whose output is the answer, if it succeeds; empty for none."""
+    """The call whose output is the answer, if it succeeds, or a text that refers to outputs, if all
+    of those are there; empty for none."""
 
 
 EMPTY_TASK: Final = Task(text="")
@@ -178,6 +179,11 @@ class RunState(msgspec.Struct):
         new.strays = self.strays.copy()
         new.reserves = self.reserves.copy()
         return new
+
+    def has_output(self, call: str) -> bool:
+        """Whether a call has succeeded, in time or late."""
+        known = self.calls.get(call)
+        return known is not None and (known.status == "OK" or bool(known.late))
 
     @property
     def awaited(self) -> tuple[str, ...]:

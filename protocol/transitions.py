@@ -235,7 +235,8 @@ def _policy_replied(s: RunState, event: PolicyReplied) -> None:
     s.policy_version = event.version or s.policy_version
     _release(s, "", event.turn, event.spend)
     s.decision, s.decided_text = event.decision, event.text
-    if event.decision is not None and event.decision.accepts and (output := last_output(s)):
+    accepts = event.decision is not None and event.decision.accepts
+    if event.decision and accepts and (output := event.decision.answers or last_output(s)):
         s.decision, s.rejections = None, 0
         s.turns.append(TurnState(event.text, answers=output))
     if event.status == "OK":
@@ -253,7 +254,7 @@ def last_output(s: RunState) -> str:
 
 def _round_planned(s: RunState, event: RoundPlanned) -> None:
     planned = s.decision.calls if s.decision else ()
-    answers = bool(planned and s.decision and s.decision.last_answers)
+    answers = s.decision.answers if s.decision else ""
     names = tuple(f"{event.round}-{index}" for index in range(len(planned)))
     for name, call in zip(names, planned, strict=True):
         after = tuple(names[i] for i in sorted({*call.after, *call.sees}) if 0 <= i < len(names))
@@ -263,9 +264,9 @@ def _round_planned(s: RunState, event: RoundPlanned) -> None:
             Call(name, call.worker, call.arguments, before + after, before + sees, call.ref)
         )
     s.round, s.current, s.unsettled = event.round, names, len(s.carried) + len(names)
-    s.turns.append(
-        TurnState(s.decided_text, event.round, names, answers=names[-1] if answers else "")
-    )
+    if planned and s.decision and s.decision.last_answers:
+        answers = names[-1]
+    s.turns.append(TurnState(s.decided_text, event.round, names, answers=answers))
     s.decision, s.rejections, s.phase = None, 0, "working"
 
 

@@ -14,8 +14,23 @@ from protocol.budgets import Limit
 from protocol.commands import Start
 from protocol.decisions import Decision, Observation, Output, Reply, Turn, View
 from protocol.events import Parent
-from protocol.limits import MAX_REPLY_BYTES, MAX_SEEN_BYTES
+from protocol.limits import (
+    MAX_ARGUMENTS_BYTES,
+    MAX_FILLED_BYTES,
+    MAX_REPLY_BYTES,
+    MAX_SEEN_BYTES,
+)
+from protocol.references import (
+    OPENINGS,
+    OUTPUTS_ARE_FILLED,
+    as_text,
+    filled,
+    plain,
+    reference,
+    referred,
+)
 from protocol.rules import child_budget
+from protocol.schemas import filled_arguments
 from protocol.state import RunState
 from protocol.subjects import child_id
 from protocol.traces import attempt_context
@@ -122,8 +137,10 @@ def compose(shown: View) -> Reply:
 
 
 def _output(shown: View) -> str:
-    """The output that the policy has made the answer, as text; empty if there is none."""
+    """What the policy has made the answer of outputs, as text; empty if they are not there."""
     wanted = shown.turns[-1].answers if shown.turns else ""
+    if names := referred(wanted, "output"):
+        return _written(shown, wanted, names)
     for turn in reversed(shown.turns):
         for item in (*turn.observations, *turn.late):
             if item.call.id == wanted and item.status == "OK":
@@ -131,21 +148,72 @@ def _output(shown: View) -> str:
     return ""
 
 
+def _written(shown: View, answer: str, names: list[str]) -> str:
+    """An answer that refers to outputs, with these in it."""
+    found = {
+        item.call.id: plain(item.value)
+        for turn in shown.turns
+        for item in (*turn.observations, *turn.late)
+        if item.status == "OK"
+    }
+    if not found.keys() >= set(names):
+        return ""
+    share = MAX_REPLY_BYTES // answer.count(OPENINGS["output"])
+    text: str = filled(answer, output=lambda name: short(found[name], share))
+    return _fitting_reply(text) or f"(the output of call {names[0]} is empty)"
+
+
 def _as_answer(item: Observation) -> str:
     value = item.value
     if isinstance(value, dict) and isinstance(answer := value.get("answer"), str):
         value = answer  # of a child run
     text = short(value, MAX_REPLY_BYTES)
+    return _fitting_reply(text) or f"(the output of call {item.call.id} is empty)"
+
+
+def _fitting_reply(text: str) -> str:
+    """An answer as one reply can hold it; empty if it says nothing."""
     if not text.strip():
-        return f"(the output of call {item.call.id} is empty)"
+        return ""
     if len(msgspec.json.encode(text)) > MAX_REPLY_BYTES - _BESIDE_BYTES:
         text = short(text, _COMPOSED_CHARS)
     return text
 
 
-def as_text(value: Json) -> str:
-    """A value as text: a string as it is, anything else as JSON."""
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+def fills(state: RunState, call: str, values: Values) -> dict[str, str | None]:
+    """The outputs that a call's arguments refer to, by their call, as they are put in.
+
+    None for one that is too long for it, with those before it (`MAX_FILLED_BYTES`).
+    """
+    known = state.calls[call].call
+    names = referred(known.arguments, "output") if state.rules >= OUTPUTS_ARE_FILLED else []
+    found: dict[str, str | None] = {}
+    room = MAX_FILLED_BYTES
+    for each in outputs(state, call, values) if names else ():
+        if each.call in names and each.status == "OK":
+            text = plain(each.value)
+            size = len(msgspec.json.encode(text))
+            found[each.call] = text if size <= room else None
+            room -= min(room, size)
+    return found
+
+
+def filled_in(state: RunState, call: str, values: Values) -> dict[str, Json]:
+    """The arguments of a call that needs no worker, with the outputs in them.
+
+    What would be too much for the task of a child run is left as it is: it is shown what it sees.
+    """
+    arguments = state.calls[call].call.arguments
+    given = fills(state, call, values)
+    if not given:
+        return arguments
+    spec = state.workers[state.calls[call].call.worker]
+
+    def output(name: str) -> str:
+        return given.get(name) or reference(name, "output")
+
+    made = filled_arguments(spec.parameters, arguments, output)
+    return made if len(msgspec.json.encode(made)) <= MAX_ARGUMENTS_BYTES else arguments
 
 
 def short(value: Json, chars: int = _SHOWN_CHARS) -> str:
@@ -189,7 +257,7 @@ def _cut(output: Output, chars: int) -> Output:
 def child_start(state: RunState, call: str, values: Values) -> Start:
     """The run that an open call of a conductor begins."""
     known = state.calls[call]
-    arguments = known.call.arguments
+    arguments = filled_in(state, call, values)
     text, inputs = arguments.get("task"), arguments.get("inputs")
     segment, attempt = known.segment, known.attempt
     above = attempt_context(state.run, call, attempt, state.traceparent, segment)

@@ -14,6 +14,7 @@ from protocol.commands import Activate, Command, Deadline, PolicyReply, Start
 from protocol.decisions import Decision, PlannedCall, Reply
 from protocol.events import AnyEvent
 from protocol.inbox import Signal, SignalKind
+from protocol.references import reference
 from protocol.run import RULES, Wait, due
 from protocol.views import compose, view
 from tests.runs import (
@@ -85,6 +86,9 @@ FAIR_PLANS: Final = st.lists(
     st.builds(planned, st.sampled_from(["tool", "agent", "child"])), min_size=1, max_size=5
 ).map(lambda calls: plan(*calls))
 
+ONE: Final = reference("1-0", "output")
+TWO: Final = reference("1-1", "output")
+
 REPLIES: Final[st.SearchStrategy[Reply]] = st.one_of(
     *[FAIR_PLANS] * 6,
     st.lists(PLANNED, max_size=5).map(lambda calls: plan(*calls)),
@@ -94,6 +98,9 @@ REPLIES: Final[st.SearchStrategy[Reply]] = st.one_of(
             Reply(decision=Decision(last_answers=True)),
             Reply(decision=Decision(calls=(planned(), planned("agent")), last_answers=True)),
             Reply(decision=Decision(answer="both", last_answers=True)),
+            Reply(decision=Decision(answers=f"{ONE}, {ONE}")),
+            Reply(decision=Decision(calls=(planned(), planned(n=ONE)), answers=ONE)),
+            plan(planned(n=ONE), planned("child", ONE), planned("agent", TWO)),
             answer(" "),
             failure(),
             failure(retry=False),

@@ -10,7 +10,7 @@ from actors.models.serving import Batching
 from actors.policies.options import recorded
 from actors.ports import Models
 from protocol.actions import Json, Spend
-from protocol.decisions import PolicySpec, Reply, View
+from protocol.decisions import Dialect, PolicySpec, Reply, View
 from protocol.dialects import prompt_hash, request
 from protocol.errors import InvalidData
 
@@ -19,6 +19,9 @@ KIND: Final = "local"
 
 TIMEOUT_S: Final = 120.0
 """Seconds that one reply may take, the wait for its place in a batch included."""
+
+DIALECTS: Final[tuple[Dialect, ...]] = ("hermes", "lists", "compact")
+"""Those that are text."""
 
 PROMPT_TOKENS: Final = 16_000
 """Tokens reserved for a prompt: a long history, for the context of a small model."""
@@ -85,10 +88,10 @@ class LocalPolicy:
     """
 
     def __init__(self, spec: PolicySpec, models: Models) -> None:
-        if spec.dialect not in ("hermes", "lists"):
+        if spec.dialect not in DIALECTS:
             raise InvalidData(
                 f"the policy {spec.name!r} can't speak the dialect {spec.dialect!r}",
-                hint='a local model writes text: dialect = "hermes", or "lists"',
+                hint=f"a local model writes text: dialect = {' or '.join(map(repr, DIALECTS))}",
             )
         self.spec = spec
         self.options = options_of(spec)

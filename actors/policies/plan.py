@@ -36,7 +36,7 @@ from protocol.actions import Json
 from protocol.decisions import Observation, Task
 from protocol.errors import InvalidData
 from protocol.limits import MAX_ROUND_CALLS
-from protocol.views import as_text
+from protocol.references import as_text
 
 _PATH: Final = r"[A-Za-z][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*"
 _PLACE: Final = re.compile(rf"\{{\{{({_PATH})\}}\}}|\{{({_PATH})\}}")

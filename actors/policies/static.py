@@ -14,7 +14,8 @@ from actors.policies.plan import Missing, Plan, PlanCall, check, filled, stages
 from protocol.actions import Json
 from protocol.decisions import Decision, Observation, PlannedCall, PolicySpec, Reply, View
 from protocol.errors import InvalidData
-from protocol.views import LIMIT_TEXTS, as_text, short
+from protocol.references import as_text
+from protocol.views import LIMIT_TEXTS, short
 
 KIND: Final = "static"
 """What stands before the first colon of its name."""

@@ -13,10 +13,10 @@ import msgspec
 from actors.models.question import NOBODY, Maker
 from actors.ports import Closing, EndpointPolicy, InstantPolicy, Policy, SamplingPolicy
 from protocol.decisions import WRITTEN, Decision, Observation, PlannedCall, Reply, Turn, View
-from protocol.dialects import note_of, parse, render, with_note
+from protocol.dialects import note_of, parse, referable, render, with_note
 from protocol.dialects.shared import compact, cut, outputs
 from protocol.limits import MAX_ARGUMENTS_BYTES, MAX_REPLY_BYTES
-from protocol.views import as_text
+from protocol.references import as_text
 
 DRAFT_CHARS: Final = 8_000
 """Characters of the policy's own answer that the writer is shown: two screens of prose."""
@@ -70,7 +70,7 @@ class _Last:
         """The policy's reply; instead of an answer the call of the writer, with it as the note."""
         if view.final or reply.status != "OK":
             return reply
-        decided = parse(self.spec, reply, view.pool)
+        decided = parse(self.spec, reply, view.pool, referable(view))
         if not isinstance(decided, Decision) or decided.answer is None:
             return reply
         if view.pool.get(self._writer) is None:
@@ -82,13 +82,13 @@ class _Last:
         made = msgspec.structs.replace(
             reply, text=said.text, decision=said.decision, tool_calls=said.tool_calls
         )
-        if not isinstance(parse(self.spec, made, view.pool), Decision):
+        if not isinstance(parse(self.spec, made, view.pool, referable(view)), Decision):
             return reply
         # An answer so long that it leaves no room for the call is given as it is.
         return made if len(msgspec.json.encode(made)) <= MAX_REPLY_BYTES else reply
 
     def _say(self, decision: Decision, view: View) -> Reply:
-        said = render(self.spec, decision, view.pool)
+        said = render(self.spec, decision, view.pool, referable(view))
         return msgspec.structs.replace(said, version=WRITTEN)
 
 

@@ -10,6 +10,7 @@ that the run records:
 ``openai``    native tool calls
 ``hermes``    the text template of Hermes and Qwen3: tagged JSON within the messages
 ``lists``     the Conductor's three lists: a whole plan, whose last output is the answer
+``compact``   a line a call, workers by slot, entities and outputs by number: for small models
 ============  ====================================================================================
 
 A dialect is a module of pure functions: `request` (what an endpoint is sent), `parse`, and its
@@ -22,9 +23,18 @@ from typing import Final, assert_never
 import msgspec
 
 from protocol.actions import Json, Pool
-from protocol.decisions import Decision, PolicySpec, Rejection, Reply, Turn, View
-from protocol.dialects import hermes, lists, naming, openai
-from protocol.dialects.shared import UNREADABLE, cut
+from protocol.decisions import (
+    NOTHING_REFERABLE,
+    Decision,
+    PolicySpec,
+    Referable,
+    Rejection,
+    Reply,
+    Turn,
+    View,
+)
+from protocol.dialects import compact, hermes, lists, naming, openai
+from protocol.dialects.shared import UNREADABLE, cut, referable
 from protocol.events import Asker
 
 __all__ = [
@@ -34,6 +44,7 @@ __all__ = [
     "parse",
     "prompt",
     "prompt_hash",
+    "referable",
     "render",
     "request",
     "speaker",
@@ -50,11 +61,20 @@ def speaker(policy: PolicySpec, asker: Asker) -> PolicySpec:
     return policy if asker == "policy" else COMPOSER
 
 
-def parse(policy: PolicySpec, reply: Reply, pool: Pool) -> Decision | Rejection:
+def parse(
+    policy: PolicySpec, reply: Reply, pool: Pool, known: Referable = NOTHING_REFERABLE
+) -> Decision | Rejection:
     """What ``reply`` decides, or why it is no decision. Pure and total.
 
     A call of an unknown worker, or with arguments that do not fit, is not refused here: the rules
     settle that call alone, and the others of its round go ahead.
+
+    Args:
+        policy: Says how it speaks.
+        reply: What it said.
+        pool: The workers, by whose parameters some dialects read a call.
+        known: What the compact dialect may refer to by number: `referable` of a view, or of a
+            state (`replies`).
     """
     match policy.dialect:
         case "decision":
@@ -67,12 +87,16 @@ def parse(policy: PolicySpec, reply: Reply, pool: Pool) -> Decision | Rejection:
             parsed = hermes.parse(reply, pool)
         case "lists":
             parsed = lists.parse(reply, naming.known(policy, pool))
+        case "compact":
+            parsed = compact.parse(reply, naming.known(policy, pool), known)
         case _:
             assert_never(policy.dialect)
     return naming.meant(policy, parsed, pool) if isinstance(parsed, Decision) else parsed
 
 
-def render(policy: PolicySpec, decision: Decision, pool: Pool) -> Reply:
+def render(
+    policy: PolicySpec, decision: Decision, pool: Pool, known: Referable = NOTHING_REFERABLE
+) -> Reply:
     """``decision`` as a policy would say it: `parse` gives it back, as far as the dialect can."""
     if policy.dialect == "decision":
         return Reply(decision=decision)
@@ -84,6 +108,8 @@ def render(policy: PolicySpec, decision: Decision, pool: Pool) -> Reply:
             return hermes.render(spoken)
         case "lists":
             return lists.render(spoken, naming.known(policy, pool))
+        case "compact":
+            return compact.render(spoken, naming.known(policy, pool), known)
         case _:
             assert_never(policy.dialect)
 
@@ -109,6 +135,8 @@ def request(policy: PolicySpec, view: View) -> dict[str, Json]:
             return hermes.request(shown, policy.system)
         case "lists":
             return lists.request(shown, policy.system)
+        case "compact":
+            return compact.request(shown, policy.system)
         case "decision":
             raise ValueError("the dialect 'decision' has no request: it is asked with the view")
         case _:

@@ -1,8 +1,9 @@
 """Workers by number instead of by name, where a policy should not be led by what a name promises.
 
-Pure functions of the pool: the k-th worker is ``worker_k``, or ``k`` in the dialect of lists. What
-a policy is shown goes through `shown`, what it says comes back through `meant`, and no dialect
-knows of it. A name of no worker stays what it is, both ways, and is settled by the rules.
+Pure functions of the pool: the k-th worker is ``worker_k``, or ``k`` in the dialect of lists. In
+the compact dialect it always is its slot, ``@k``. What a policy is shown goes through `shown`, what
+it says comes back through `meant`, and no dialect knows of it. A name of no worker stays what it
+is, both ways, and is settled by the rules.
 
 Hidden are a worker's name and that of its model, in its own description; a schema is shown as it
 is, and so are results.
@@ -10,18 +11,26 @@ is, and so are results.
 
 import re
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
 from protocol.actions import Call, Pool, WorkerSpec
-from protocol.decisions import Decision, Observation, PolicySpec, Turn, View
+from protocol.decisions import Decision, Dialect, Observation, PolicySpec, Turn, View
+
+_PREFIXES: Final[Mapping[Dialect, str]] = {"lists": "", "compact": "@"}
+"""What stands before a worker's number, where it isn't the usual."""
+
+
+def _by_name(policy: PolicySpec) -> bool:
+    return policy.naming == "names" and policy.dialect != "compact"
 
 
 def aliases(policy: PolicySpec, pool: Pool) -> dict[str, str]:
     """What a policy knows each worker as, by its name; the first worker of a name counts."""
-    if policy.naming == "names":
+    if _by_name(policy):
         return {worker.name: worker.name for worker in pool.workers}
-    prefix = "" if policy.dialect == "lists" else "worker_"
+    prefix = _PREFIXES.get(policy.dialect, "worker_")
     found: dict[str, str] = {}
     for number, worker in enumerate(pool.workers, 1):
         found.setdefault(worker.name, f"{prefix}{number}")
@@ -30,7 +39,7 @@ def aliases(policy: PolicySpec, pool: Pool) -> dict[str, str]:
 
 def shown(policy: PolicySpec, view: View) -> View:
     """The view as the policy may see it."""
-    if policy.naming == "names":
+    if _by_name(policy):
         return view
     names = aliases(policy, view.pool)
     return msgspec.structs.replace(
@@ -42,7 +51,7 @@ def shown(policy: PolicySpec, view: View) -> View:
 
 def known(policy: PolicySpec, pool: Pool) -> Pool:
     """The pool as the policy knows it."""
-    return pool if policy.naming == "names" else _pool(aliases(policy, pool), pool)
+    return pool if _by_name(policy) else _pool(aliases(policy, pool), pool)
 
 
 def meant(policy: PolicySpec, decision: Decision, pool: Pool) -> Decision:

@@ -10,7 +10,7 @@ import msgspec
 
 from protocol.actions import Call, Json
 from protocol.codec import deeper_than
-from protocol.decisions import Observation, Output, Rejection, Turn, View
+from protocol.decisions import Observation, Output, Referable, Rejection, Turn, View
 from protocol.limits import MAX_DETAIL_CHARS, MAX_NESTING, MAX_REPLY_BYTES
 
 Message: TypeAlias = dict[str, Any]
@@ -170,6 +170,11 @@ def asked(turn: Turn) -> list[Call]:
     """The calls of a round in the order in which they were asked for, also those that go on."""
     calls = [*(seen.call for seen in turn.observations), *turn.open]
     return sorted(calls, key=lambda call: _place(call.id))
+
+
+def referable(view: View) -> Referable:
+    """What the reply to a view may refer to."""
+    return Referable(view.task, tuple(call.id for turn in view.turns for call in asked(turn)))
 
 
 def _place(call: str) -> int:

@@ -284,7 +284,8 @@ class _Walk:
 def _said(replied: PolicyReplied) -> Any:
     """What stands for a reply: its decision, or the text of one that is none."""
     if replied.decision is None or replied.decision.accepts:
-        return replied.text or replied.error
+        accepted = replied.decision.answers if replied.decision is not None else ""
+        return replied.text or accepted or replied.error
     if replied.decision.answer is not None:
         return replied.decision.answer
     return [{"worker": call.worker, "arguments": call.arguments} for call in replied.decision.calls]

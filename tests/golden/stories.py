@@ -21,6 +21,7 @@ from protocol.decisions import Decision, PlannedCall, PolicySpec, Reply, ToolCal
 from protocol.events import CallSettled, Edit, PolicyAsked
 from protocol.inbox import Label, Reward
 from protocol.redaction import Redactor
+from protocol.references import reference
 from protocol.secret_forms import EVERYTHING, Redaction
 from replay.chain import RunLog
 from replay.forks import failure
@@ -412,6 +413,36 @@ async def plans(world: World) -> list[str]:
     return runs
 
 
+async def references(world: World) -> list[str]:
+    """Outputs put into arguments and into answers: in the compact dialect, and in decisions."""
+    replies = [
+        Reply(text="@1 n=3\n@3 #1 metres\n@2 n=#9", spend=Spend(tokens=9), version="small-story"),
+        Reply(text="@1 n=$1\n@3 #1 metres\n@1 n=13\n@2 n=#3", spend=Spend(tokens=9)),
+        Reply(text="@2 n=#3\n@3 #2, #1", spend=Spend(tokens=9), latency_ms=500),
+        Reply(text="= #2 and #6", spend=Spend(tokens=5)),
+    ]
+    world.policies["small"] = Endpoint("small", replies, "compact")
+
+    def decide(view: View) -> Decision:
+        one = reference("1-0", "output")
+        if not view.turns:
+            return Decision(calls=(tool(2), PlannedCall("echo", {"text": f"It is {one}."})))
+        return Decision(calls=(PlannedCall("echo", {"text": one}),), answers=f"{one}!")
+
+    world.policy(decide)
+    await begun(world)
+    text = {"type": "object", "properties": {"text": {"type": "string"}}}
+
+    async def echo(attempt: Attempt) -> Outcome:
+        return Outcome(value={"value": attempt.arguments["text"]})
+
+    await world.worker(WorkerSpec(name="echo", parameters=text), echo)
+    start = world.start(policy="small")
+    task = msgspec.structs.replace(start.task, text="Square 3.", inputs={"entities": [3]})
+    runs = [msgspec.structs.replace(start, task=task), world.start()]
+    return [(await ended(world, await world.submit(each))).run for each in runs]
+
+
 async def hidden(world: World) -> list[str]:
     """A run that records what it hides, and forks of those who hide less and more."""
 
@@ -459,6 +490,6 @@ STORIES: Final[dict[str, Story]] = {
     each.__name__: each
     for each in (
         *(rounds, retries, steered, cancelled, limits, unavailable),
-        *(children, forked, blobs, native, texts, plans, hidden, taken_over),
+        *(children, forked, blobs, native, texts, plans, references, hidden, taken_over),
     )
 }

@@ -13,7 +13,7 @@ from actors.policies.static import StaticPolicy, read, spec_of
 from protocol.actions import Call, Json, Pool, Status, WorkerSpec
 from protocol.decisions import Decision, Observation, PlannedCall, Task, Turn, View
 from protocol.errors import InvalidData
-from protocol.views import as_text
+from protocol.references import as_text
 from tests.words import TEXT, VALUES
 
 CHAIN: dict[str, Any] = {

@@ -24,7 +24,7 @@ from actors.workers.outcomes import failure, so_far
 from protocol.actions import Json, Spend, WorkerSpec
 from protocol.dialects.shared import Message, cut
 from protocol.exchanges import Failed, Said
-from protocol.views import as_text
+from protocol.references import as_text
 
 KIND: Final = "openai"
 """The adapter's kind: what stands before the first colon of ``WorkerSpec.adapter``."""
