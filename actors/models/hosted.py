@@ -194,7 +194,7 @@ class Hosted:
         from actors.models.loading import load, need
 
         need()
-        import actors.models.sampler  # noqa: F401 - loaded here, beside the event loop
+        import actors.models.replies  # noqa: F401 - loaded here, beside the event loop
 
         return load(find(self.folder, name), self._batching)
 

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from actors.models.serving import EXTRA, MODULES, Batching
 from protocol.actions import Json
 from protocol.errors import InvalidData, NotFound
@@ -19,6 +21,9 @@ from replay.model_folder import WEIGHTS, Version, check, hash_of
 
 if TYPE_CHECKING:
     import torch
+
+    from actors.models.decoder import Decoder, Slots
+    from actors.models.rows import Rows
 
 logger = logging.getLogger("podium.models")
 
@@ -71,6 +76,29 @@ class Loaded:
         self._cache = "cache" if "cache" in accepts else "past_key_values"
         self._last = {"logits_to_keep": 1} if "logits_to_keep" in accepts else {}
         self._placed = "position_ids" in accepts
+        self._templates: dict[bytes, str] = {}
+        self.decoder = _decoder(model)
+        """The same model in a form that is faster to sample from; None for most."""
+
+    def rows(self) -> "Rows | Slots":
+        """No rows yet, of a batch to be sampled."""
+        from actors.models.decoder import Slots
+        from actors.models.rows import Rows
+
+        if self.decoder is not None:
+            return Slots(self.decoder)
+        return Rows(self.logits, self.device)
+
+    def refresh(self, name: str, weights: str = "") -> None:
+        """The model's weights were changed in place: it is another version. No row may be at work.
+
+        Args:
+            name: Of the version.
+            weights: Their hash, if it is known.
+        """
+        self.name, self.weights = name, weights
+        if self.decoder is not None:
+            self.decoder.refresh()
 
     @property
     def device(self) -> "torch.device":
@@ -80,7 +108,10 @@ class Loaded:
 
     def template_hash(self, values: dict[str, Json]) -> str:
         """Hash of the chat template and the values that it is given."""
-        return hash_of([self.tokenizer.chat_template, values])
+        key = msgspec.json.encode(values, order="deterministic")
+        if key not in self._templates:
+            self._templates[key] = hash_of([self.tokenizer.chat_template, values])
+        return self._templates[key]
 
     def prompt(
         self, messages: Sequence[dict[str, str]], values: dict[str, Json], before: Sequence[int]
@@ -149,6 +180,25 @@ class Loaded:
         return made.logits[:, -1].float()
 
 
+def living(model: Any, tokenizer: Any, name: str = "living", weights: str = "") -> Loaded:
+    """A model in memory that answers, such as one that is being trained; see `Loaded.refresh`.
+
+    Args:
+        model: A causal model of Transformers.
+        tokenizer: Its tokenizer, with a chat template.
+        name: What it is recorded as.
+        weights: Hash of its weights, if it is known.
+
+    Raises:
+        InvalidData: It can't answer in batches.
+    """
+    version = Version(name, Path(), None)
+    if why := _unfit(model) or ("" if tokenizer.chat_template else NO_TEMPLATE):
+        raise _refused(version, why)
+    said = getattr(model.config.get_text_config(), "max_position_embeddings", 0) or UNSAID_CONTEXT
+    return Loaded(version, weights, model, tokenizer, min(said, MAX_CONTEXT))
+
+
 def load(version: Version, batching: Batching) -> Loaded:
     """Read a version, compare its hashes, load it, and try it.
 
@@ -195,6 +245,12 @@ def look(version: Version) -> None:
         raise _refused(version, f"it can't be loaded: {_said(error)}") from None
     if not tokenizer.chat_template:
         raise _refused(version, NO_TEMPLATE)
+
+
+def _decoder(model: Any) -> "Decoder | None":
+    from actors.models.decoder import decoder
+
+    return decoder(model)
 
 
 def _tokenizer(path: Path) -> Any:
@@ -269,10 +325,9 @@ def _try(version: Version, loaded: Loaded) -> None:
 
     from actors.models.rows import Rows
 
-    rows = Rows([[0]], loaded.device)
     try:
         with torch.inference_mode():
-            logits = loaded.logits(rows.ids, rows.mask, rows.positions, rows.cache)
+            logits = Rows(loaded.logits, loaded.device).join([[0]])
     except Exception as error:
         raise _refused(version, f"a step of it fails: {_said(error)}") from None
     if not bool(torch.isfinite(logits).all()):

@@ -5,11 +5,13 @@ to each. A row that joins is padded to the others' width, or they to its; when r
 that nobody needs go with them.
 """
 
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
 
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
+
+Logits: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Any], torch.Tensor]
 
 ROOM: Final = 64
 """Columns made ahead: a step copies one column, and only each 64th copies all of them."""
@@ -68,57 +70,70 @@ class Layer(DynamicLayer):  # type: ignore[misc]
 
 
 class Rows:
-    """The rows of a batch: their keys and values, which columns are theirs, and how far they are.
+    """The rows of a batch, of any decoder whose cache is keys and values.
 
     Args:
-        prompts: Ids of the tokens of each.
-        device: Where they are.
+        model: What gives logits of ids, which columns are a row's own, places and a cache; see
+            `Loaded.logits`.
+        device: Where it is.
     """
 
-    def __init__(self, prompts: Sequence[Sequence[int]], device: torch.device) -> None:
+    def __init__(self, model: Logits, device: torch.device) -> None:
+        self._model, self._device = model, device
+        self._cache: Any = Cache(layer_class_to_replicate=Layer)
+        self._mask = torch.zeros(0, 0, dtype=torch.long, device=device)
+        """1 where a column is a row's own, ``[rows, columns]``."""
+        self._lengths: list[int] = []
+
+    def join(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Read prompts, whose rows come after the others; logits of what follows each."""
+        fresh = Rows(self._model, self._device) if self._lengths else self
+        logits = fresh._begin(prompts)
+        if fresh is not self:
+            self._add(fresh)
+        return logits
+
+    def _begin(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
         width = max(map(len, prompts))
-        self.cache: Any = Cache(layer_class_to_replicate=Layer)
-        self.ids = torch.tensor([[0] * (width - len(ids)) + list(ids) for ids in prompts])
-        self.ids = self.ids.to(device)
-        """What is read in the next step, ``[rows, new columns]``."""
-        self.mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts])
-        self.mask = self.mask.to(device)
-        """1 where a column is a row's own, ``[rows, columns]``, those of ``ids`` included."""
-        self.lengths = [len(ids) for ids in prompts]
+        # A batch that was left by all begins anew.
+        self._cache = Cache(layer_class_to_replicate=Layer)
+        padded = [[0] * (width - len(ids)) + list(ids) for ids in prompts]
+        owned = [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
+        self._mask = torch.tensor(owned, device=self._device)
+        self._lengths = [len(ids) for ids in prompts]
+        return self._logits(torch.tensor(padded, device=self._device))
 
-    @property
-    def positions(self) -> torch.Tensor:
-        """Where the tokens of ``ids`` stand in their own rows."""
-        whole = self.mask.cumsum(-1) - 1
-        return whole.clamp_(min=0)[:, -self.ids.shape[-1] :]
+    def read(self, tokens: Sequence[int]) -> torch.Tensor:
+        """Go on with one more token for each row; logits of what follows it."""
+        self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], -1)
+        self._lengths = [length + 1 for length in self._lengths]
+        return self._logits(torch.tensor(tokens, device=self._device)[:, None])
 
-    def take(self, tokens: torch.Tensor) -> None:
-        """Go on with one more token for each row, ``[rows]``."""
-        self.ids = tokens[:, None]
-        self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], -1)
-        self.lengths = [length + 1 for length in self.lengths]
+    def _logits(self, ids: torch.Tensor) -> torch.Tensor:
+        places = (self._mask.cumsum(-1) - 1).clamp_(min=0)[:, -ids.shape[-1] :]
+        return self._model(ids, self._mask, places, self._cache)
 
     def keep(self, kept: Sequence[int]) -> None:
-        """Keep these rows only."""
-        if len(kept) == len(self.lengths):
+        """Keep these rows only, in this order."""
+        if list(kept) == list(range(len(self._lengths))):
             return
-        rows = torch.tensor(kept, device=self.mask.device)
-        self.lengths = [self.lengths[row] for row in kept]
-        drop = self.mask.shape[-1] - max(self.lengths)
-        self.ids, self.mask = self.ids[rows], self.mask[rows, drop:]
-        for layer in self.cache.layers:
+        self._lengths = [self._lengths[row] for row in kept]
+        if not kept:
+            return
+        rows = torch.tensor(kept, device=self._device)
+        drop = self._mask.shape[-1] - max(self._lengths)
+        self._mask = self._mask[rows, drop:]
+        for layer in self._cache.layers:
             layer.keep(rows, drop)
 
-    def join(self, other: "Rows") -> None:
-        """Add the rows of another batch that is as far: one token for each is to be read."""
-        width = max(self.mask.shape[-1], other.mask.shape[-1])
-        self.ids = torch.cat([self.ids, other.ids])
-        masks = (self.mask, other.mask)
-        self.mask = torch.cat(
+    def _add(self, other: "Rows") -> None:
+        width = max(self._mask.shape[-1], other._mask.shape[-1])
+        masks = (self._mask, other._mask)
+        self._mask = torch.cat(
             [torch.nn.functional.pad(each, (width - each.shape[-1], 0)) for each in masks]
         )
-        self.lengths += other.lengths
-        for layer, more in zip(self.cache.layers, other.cache.layers, strict=True):
+        self._lengths += other._lengths
+        for layer, more in zip(self._cache.layers, other._cache.layers, strict=True):
             layer.join(more)
 
 

@@ -12,6 +12,7 @@ from typing import Final, Literal, TypeAlias
 
 import torch
 
+from actors.models.decoder import Slots
 from actors.models.loading import Loaded
 from actors.models.question import Sampling
 from actors.models.rows import Rows
@@ -70,7 +71,7 @@ class Batch:
         self.loaded, self._batching = loaded, batching
         self.waiting: deque[Row] = deque()
         self.working: list[Row] = []
-        self._rows: Rows | None = None
+        self._rows: Rows | Slots | None = None
         self._gone: list[Row] = []
         """Rows that have ended, and that nobody has been given yet."""
 
@@ -86,13 +87,13 @@ class Batch:
                 row.ended = "stopped"
         self._gone += [row for row in self.waiting if row.ended]
         self.waiting = deque(row for row in self.waiting if not row.ended)
-        self._leave()
         with torch.inference_mode():
-            if self._rows is not None:
-                self._sample(self._rows, self.working)
+            self._leave()
+            if self._rows is not None and self.working:
+                self._draw(self._rows.read([row.output[-1] for row in self.working]), self.working)
             if fresh := self._admitted():
                 self._join(fresh)
-        self._leave()
+            self._leave()
         gone, self._gone = self._gone, []
         return gone
 
@@ -123,19 +124,14 @@ class Batch:
 
         Rows count as at work from here on, so that whatever fails, somebody hears of it.
         """
-        there, self.working = self.working, [*self.working, *fresh]
-        rows = Rows([row.prompt for row in fresh], self.loaded.device)
-        self._sample(rows, fresh)
-        if there and self._rows is not None:
-            self._rows.join(rows)
-        else:
-            self._rows = rows
+        self.working = [*self.working, *fresh]
+        if self._rows is None:
+            self._rows = self.loaded.rows()
+        self._draw(self._rows.join([row.prompt for row in fresh]), fresh)
 
-    def _sample(self, rows: Rows, replies: list[Row]) -> None:
-        logits = self.loaded.logits(rows.ids, rows.mask, rows.positions, rows.cache)
+    def _draw(self, logits: torch.Tensor, replies: list[Row]) -> None:
         chances = [row.chance() for row in replies]
         tokens, logprobs = draw(logits, [row.sampling for row in replies], chances)
-        rows.take(tokens)
         drawn = zip(replies, tokens.tolist(), logprobs.tolist(), strict=True)
         for row, token, logprob in drawn:
             if logprob != logprob:  # no number
@@ -144,16 +140,18 @@ class Batch:
                 row.took(token, logprob, self.loaded.ends)
 
     def _leave(self) -> None:
-        """Take out the rows that have ended, and what only they needed."""
+        """Take out the rows that have ended; the last ones stand in for them."""
         gone = [row for row in self.working if row.ended]
         if not gone:
             return
         self._gone += gone
-        kept = [place for place, row in enumerate(self.working) if not row.ended]
+        kept = list(range(len(self.working)))
+        for place in reversed(kept.copy()):
+            if self.working[place].ended:
+                kept[place] = kept[-1]
+                kept.pop()
         self.working = [self.working[place] for place in kept]
-        if not kept:
-            self._rows = None
-        elif self._rows is not None:
+        if self._rows is not None:
             self._rows.keep(kept)
 
 
@@ -171,16 +169,20 @@ def draw(
         Ids and log-probabilities, ``[rows]``; NaN where the logits are no numbers.
     """
     device = logits.device
-    cold = torch.tensor([each.temperature <= 0 for each in sampling], device=device)
     heat = [each.temperature if each.temperature > 0 else 1.0 for each in sampling]
-    scaled = logits / torch.tensor(heat, device=device)[:, None]
+    scaled = logits
+    if any(each != 1.0 for each in heat):
+        scaled = logits / torch.tensor(heat, device=device)[:, None]
     scaled = _cut(scaled, sampling)
     logprobs = torch.log_softmax(scaled, -1)
-    mass = logprobs.double().exp().cumsum(-1)
+    mass = logprobs.exp().cumsum(-1, dtype=torch.float64)
     wanted = torch.tensor(chances, dtype=torch.float64, device=device)[:, None]
     drawn = torch.searchsorted(mass, wanted * mass[:, -1:] * _BELOW_ONE, right=True)[:, 0]
-    drawn = drawn.clamp_(max=logits.shape[-1] - 1)
-    tokens = torch.where(cold, logits.argmax(-1), drawn)
+    tokens = drawn.clamp_(max=logits.shape[-1] - 1)
+    if all(each.temperature > 0 for each in sampling):
+        return tokens, logprobs.gather(-1, tokens[:, None])[:, 0]
+    cold = torch.tensor([each.temperature <= 0 for each in sampling], device=device)
+    tokens = torch.where(cold, logits.argmax(-1), tokens)
     found = logprobs.gather(-1, tokens[:, None])[:, 0]
     sure = torch.where(torch.isnan(found), found, torch.zeros_like(found))
     return tokens, torch.where(cold, sure, found)

@@ -19,10 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from actors.models.hosted import Hosted
 from actors.models.question import Question
 from actors.models.serving import DEFAULT, Batching
-from protocol.actions import Spend, Usage
 from protocol.decisions import Reply
-from protocol.errors import InvalidData
-from protocol.sampled import Arrays, Sampled, pack_floats, pack_ids, unpack_ids
 
 if TYPE_CHECKING:
     from actors.models.loading import Loaded
@@ -230,52 +227,15 @@ class PolicyServer:
     async def _sampled(
         self, loaded: "Loaded", question: Question, started: float, within_s: float
     ) -> Reply:
-        from actors.models.sampler import Row
+        from actors.models.replies import begun, ended
 
-        before = unpack_ids(question.before)
-        try:
-            ids, goes_on = loaded.prompt(question.messages, question.template, before)
-        except InvalidData as error:
-            return _failed(error.message, retry=False)
-        room = loaded.context - len(ids)
-        if not ids or room <= 0:
-            text = f"the prompt has {len(ids)} tokens; the model takes 1 to {loaded.context - 1}"
-            return _failed(f"{text}, and its reply", retry=False)
-        said = question.sampling
-        row = Row(ids, said, min(room, max(1, said.max_tokens)), started + within_s)
-        await self._ended(loaded, row)
-        if row.error:
-            return _failed(row.error)
-        if row.ended == "stopped":
+        asked = begun(loaded, question, started + within_s)
+        if isinstance(asked, Reply):
+            return asked
+        await self._ended(loaded, asked.row)
+        if asked.row.ended == "stopped" and not asked.row.error:
             return Reply(status="TIMEOUT", error=f"no reply within {within_s:g} s")
-        arrays = Arrays(
-            prompt=pack_ids(ids[len(before) :] if goes_on else ids),
-            output=pack_ids(row.output),
-            logprobs=pack_floats(row.logprobs),
-        )
-        sampled = Sampled(
-            after=int(goes_on),
-            arrays=arrays,
-            temperature=said.temperature,
-            top_p=said.top_p,
-            top_k=said.top_k,
-            max_tokens=row.limit,
-            seed=said.seed,
-            version=loaded.name,
-            weights=loaded.weights,
-            tokenizer=loaded.tokenizer_hash,
-            template=loaded.template_hash(question.template),
-        )
-        ends = row.ended == "stop"
-        return Reply(
-            text=loaded.text(row.output[:-1] if ends else row.output),
-            spend=Spend(tokens=len(ids) + len(row.output)),
-            usage=Usage(len(ids), len(row.output)),
-            latency_ms=max(0, round((self._monotonic() - started) * 1_000)),
-            version=f"{self.folder.name}/{loaded.name}@{loaded.weights[:12]}",
-            finish=row.ended or "",
-            sampled=sampled,
-        )
+        return ended(loaded, asked, self.folder.name, self._monotonic() - started)
 
     async def _ended(self, loaded: "Loaded", row: "Row") -> None:
         """Wait until a row has ended."""

@@ -11,7 +11,7 @@ from actors.policies.options import recorded
 from actors.ports import Models
 from protocol.actions import Json, Spend
 from protocol.decisions import Dialect, PolicySpec, Reply, View
-from protocol.dialects import prompt_hash, request
+from protocol.dialects import request, request_hash
 from protocol.errors import InvalidData
 
 KIND: Final = "local"
@@ -104,7 +104,8 @@ class LocalPolicy:
     async def sample(self, view: View, before: bytes, maker: Maker = NOBODY) -> Reply:
         """See `SamplingPolicy.sample`."""
         said = self.options
-        messages = cast("list[dict[str, str]]", request(self.spec, view)["messages"])
+        asked = request(self.spec, view)
+        messages = cast("list[dict[str, str]]", asked["messages"])
         question = Question(
             messages=tuple(messages),
             sampling=Sampling(
@@ -112,7 +113,7 @@ class LocalPolicy:
                 top_p=said.top_p,
                 top_k=said.top_k,
                 max_tokens=said.max_tokens,
-                seed=_seed(said.seed, view.run, prompt_hash(self.spec, view)),
+                seed=_seed(said.seed, view.run, request_hash(asked)),
             ),
             before=before,
             run=view.run,

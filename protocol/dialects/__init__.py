@@ -47,6 +47,7 @@ __all__ = [
     "referable",
     "render",
     "request",
+    "request_hash",
     "speaker",
     "to_prompt",
     "with_note",
@@ -145,13 +146,21 @@ def request(policy: PolicySpec, view: View) -> dict[str, Json]:
 
 def prompt(policy: PolicySpec, view: View) -> bytes:
     """What a policy is shown for ``view``: canonical JSON, keys sorted."""
-    shown = view if policy.dialect == "decision" else request(policy, view)
-    return msgspec.json.encode(shown, order="deterministic")
+    return _canonical(view if policy.dialect == "decision" else request(policy, view))
 
 
 def prompt_hash(policy: PolicySpec, view: View) -> str:
     """SHA-256 (hex) of `prompt`: two replies with the same hash answered the same question."""
     return hashlib.sha256(prompt(policy, view)).hexdigest()
+
+
+def request_hash(asked: dict[str, Json]) -> str:
+    """`prompt_hash` of what `request` has given."""
+    return hashlib.sha256(_canonical(asked)).hexdigest()
+
+
+def _canonical(shown: View | dict[str, Json]) -> bytes:
+    return msgspec.json.encode(shown, order="deterministic")
 
 
 def to_prompt(reply: Reply, policy: PolicySpec, view: View) -> Reply:

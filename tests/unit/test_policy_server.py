@@ -348,9 +348,10 @@ async def test_a_server_does_not_begin_without_a_version(tmp_path: Path, folder:
 
 async def test_a_broken_step_fails_its_rows_and_no_later_ones(server: PolicyServer) -> None:
     assert server.loaded is not None
-    made, server.loaded.model = server.loaded.model, None
+    made, server.loaded.decoder = server.loaded.decoder, None
+    model, server.loaded.model = server.loaded.model, None
     reply = await server.ask(question(), LONG_S)
-    server.loaded.model = made
+    server.loaded.decoder, server.loaded.model = made, model
     assert (reply.status, reply.retry) == ("EXEC_ERR", True)
     assert (await server.ask(question(), LONG_S)).status == "OK"
 
