@@ -31,6 +31,7 @@ NAMES: Final = {
     "learner": "learning beside TRL, packed beside padded, sampling beside generate",
     "rollouts": "rollouts a minute of the fast lane: a script; a small model, and it alone",
     "dataset": "data sets written beside Arrow alone, their memory, rollouts from log to rows",
+    "sampling": "tokens a second of small models beside Transformers' generate, in turns",
     "recovery": "time until 1,000 runs of a killed conductor go on, beside the lease",
 }
 
