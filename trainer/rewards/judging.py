@@ -15,7 +15,8 @@ import msgspec
 from protocol.actions import Fault, Json, Status
 from protocol.errors import InvalidData, Unreachable
 from protocol.inbox import Reward
-from protocol.views import as_text, short
+from protocol.references import as_text
+from protocol.views import short
 from trainer.records import Rollout
 from trainer.rewards.checks import PURE, Check, Judge, Program, check_of
 
