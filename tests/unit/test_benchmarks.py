@@ -18,6 +18,7 @@ from benchmarks import (
     peers,
     postgres,
     report,
+    sampling,
     serving,
     throughput,
     tracing,
@@ -400,3 +401,23 @@ def test_the_last_line_is_the_report(
         "floor process, throughput at 200",
     ]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_sampling_is_measured_in_turns_and_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "REPLIES", 4)
+    monkeypatch.setattr(sampling, "RUNS", 2)
+    loaded = sampling.made(sampling.Kind("toy", 1, 16, 2, 16))
+    work = sampling.drawn(1, len(loaded.tokenizer))
+    assert work == sampling.drawn(1, len(loaded.tokenizer))
+    rows = sampling.sampled(loaded, work)
+    assert [len(row.output) for row in rows] == [want for _, want in work]
+    found = {
+        "toy, 1 thread, Podium": [sampling.ours(loaded, work)],
+        "toy, 1 thread, generate": [sampling.theirs(loaded, work)],
+        "toy, 1 thread, turns, read again": [sampling.turns(loaded, 1, kept=False)],
+        "toy, 1 thread, turns": [sampling.turns(loaded, 1, kept=True)],
+    }
+    lines = {line.name: line for line in sampling.compared(found)}
+    assert lines["toy, 1 thread, Podium / generate"].target == sampling.TARGET
+    assert len(lines) == len(found) + 2
+    assert all(value > 0 for line in lines.values() for value in line.values)
