@@ -30,8 +30,8 @@ MAX_PARAMETERS: Final = 10**8
 CLOSE: Final = 1e-5
 """By how much logits may differ from the library's, relative to the largest (float32)."""
 
-COLUMNS: Final = 256
-"""Columns made at first; their number doubles when it has to."""
+AHEAD: Final = 128
+"""Columns made ahead: every so many steps what is still needed is copied once."""
 
 KEPT_BYTES: Final = 2**27
 """Bytes of keys and values kept of rows that have ended: a hundred thousand tokens of a model of
@@ -111,7 +111,7 @@ class Decoder:
     def places(self, end: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosines and signed sines of the first places, at least up to ``end``."""
         if len(self._places[0]) < end:
-            count = max(COLUMNS, 2 * end)
+            count = max(AHEAD, 2 * end)
             frequencies = self._model.model.rotary_emb.inv_freq.float()
             turned = torch.arange(count, device=frequencies.device).float()[:, None] * frequencies
             cos, sin = turned.cos(), turned.sin()
@@ -228,9 +228,9 @@ class Slots:
         """The column in which each row begins."""
         self._at = 0
         """The column in which all of them go on."""
-        self._held = self._made(1, COLUMNS)
+        self._held = self._made(1, AHEAD)
         """``[layers, 2, slots, kv_heads, columns, size]``; slots from the first on are rows."""
-        self._mask = torch.zeros(1, 1, 1, COLUMNS, device=self._device)
+        self._mask = torch.zeros(1, 1, 1, AHEAD, device=self._device)
         self._ahead = torch.empty(0, 0)
 
     def _made(self, slots: int, columns: int) -> torch.Tensor:
@@ -364,22 +364,20 @@ class Slots:
     def _room(self, slots: int, prompt: int) -> None:
         """Make room for one more column, so many slots, and a prompt of that length."""
         there, columns = self._held.shape[2], self._held.shape[4]
-        low = min(self._starts, default=self._at)
-        if not self._starts:
-            self._at = low = prompt
-        wide = self._at - low
-        at = max(prompt, wide)
-        if self._at >= prompt and self._at < columns and slots <= there:
-            return
-        if at + 1 > columns // 2:
-            columns *= 2
-            while at + 1 > columns // 2:
-                columns *= 2
-        if slots > there:
-            there = max(slots, 2 * there)
-        held = self._made(there, columns)
         count = len(self._starts)
-        held[:, :, :count, :, at - wide : at] = self._held[:, :, :count, :, low : self._at]
+        if not count:
+            self._at = prompt
+        if prompt <= self._at < columns and slots <= there:
+            return
+        wide = self._at - min(self._starts, default=self._at)
+        at = max(prompt, wide)
+        if slots > there:
+            there = max(slots, there + there // 2)
+        columns = at + AHEAD
+        held = self._made(there, columns)
+        held[:, :, :count, :, at - wide : at] = self._held[
+            :, :, :count, :, self._at - wide : self._at
+        ]
         self._starts = [start - self._at + at for start in self._starts]
         self._held, self._at = held, at
         self._mask = torch.zeros(there, 1, 1, columns, device=self._device)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 
-from actors.models.decoder import COLUMNS, Decoder, Kept, Slots, decoder, fits
+from actors.models.decoder import AHEAD, Decoder, Kept, Slots, decoder, fits
 from actors.models.loading import Loaded, living
 from actors.models.question import Sampling
 from actors.models.sampler import Batch, Row
@@ -165,8 +165,8 @@ def test_rows_go_on_when_all_columns_are_used_up(qwen: Any) -> None:
     with torch.inference_mode():
         slots, ids = Slots(Decoder(qwen)), [[5], [6, 7]]
         logits = slots.join(ids)
-        for place in range(2 * COLUMNS):
-            if place == 300:
+        for place in range(3 * AHEAD):
+            if place == 200:
                 slots.keep([1])
                 ids = [ids[1]]
             token = place % 90
