@@ -10,13 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.models import versions
 from actors.models.loading import Loaded, load
 from actors.models.serving import Batching
 from protocol.actions import Pool
 from protocol.decisions import PolicySpec, Reply, Task
 from protocol.dialects import request
+from protocol.model_versions import BASE
 from protocol.views import view
+from replay import model_folder
 from tests.runs import Driver, begin
 from tests.unit.test_compact_dialect import POOL
 from tests.words import ANY_TEXT
@@ -39,7 +40,7 @@ def words() -> Any:
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     folder = tmp_path_factory.mktemp("small")
     save(folder, make(TINY, words(), 1), words(), {"seed": 1})
-    return load(versions.find(folder, versions.BASE), Batching())
+    return load(model_folder.find(folder, BASE), Batching())
 
 
 def pieces(text: str) -> list[str]:

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from actors.models import versions
 from actors.models.loading import Loaded, load
 from actors.models.server import PolicyServer
 from actors.models.serving import Batching
 from actors.models.stepped import Stepped
 from protocol.decisions import Reply
+from protocol.model_versions import BASE
+from replay import model_folder
 from tests.models import question, tiny
 
 
@@ -21,7 +22,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def loaded(folder: Path) -> Loaded:
-    return load(versions.find(folder, versions.BASE), Batching())
+    return load(model_folder.find(folder, BASE), Batching())
 
 
 async def driven(models: Stepped, *asking: "asyncio.Task[Reply]") -> list[Reply]:
