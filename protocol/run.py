@@ -328,6 +328,8 @@ def _take_reply(
             parsed = linked(parsed, referable(s))
         decision = parsed if isinstance(parsed, Decision) else None
         problem = parsed if isinstance(parsed, Rejection) else unacceptable(parsed, s)
+        if asked.asker == "composer" and decision is not None and decision.answer is None:
+            problem = Rejection("answer_only", "The composer answers, and does nothing else.")
     retry_at = d.at + (POLICY_BACKOFF_MS << min(s.failures, 10)) if failed and reply.retry else 0
     d.emit(
         PolicyReplied(

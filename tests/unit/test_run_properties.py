@@ -7,7 +7,7 @@ import msgspec
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from protocol.actions import Pool, Report, Spend, WorkerSpec
+from protocol.actions import Call, Pool, Report, Spend, WorkerSpec
 from protocol.budgets import Budget
 from protocol.commands import Activate, Deadline, Inbox, PolicyReply, Start
 from protocol.decisions import Decision, PolicySpec, Reply
@@ -22,6 +22,7 @@ from protocol.events import (
     RoundPlanned,
     RunStarted,
 )
+from protocol.references import referred
 from protocol.run import RULES, Ask, Make, Wait, decide, due, evolve, fold
 from protocol.state import RunState
 from protocol.transitions import LEGAL
@@ -97,7 +98,7 @@ def _check(state: RunState, event: AnyEvent) -> None:
                 assert event.attempt <= spec.attempts
             assert len(state.open) + len(state.hedged) < state.budget.parallel
             assert all(state.calls[other].status is not None for other in call.call.after)
-            _check_arguments(call.call.worker, call.call.arguments)
+            _check_arguments(state, call.call)
             if call.call.worker == "child":
                 assert state.budget.depth > 0
                 assert state.depth < 8
@@ -121,12 +122,16 @@ def _check(state: RunState, event: AnyEvent) -> None:
             assert event.turn == state.asked.turn
 
 
-def _check_arguments(worker: str, arguments: dict[str, object]) -> None:
-    """The schema of the test pool, checked without a schema library."""
-    assert worker in {"tool", "agent", "child"}
-    if worker != "child":
-        assert set(arguments) == {"n"}
-        assert type(arguments["n"]) is int
+def _check_arguments(state: RunState, call: Call) -> None:
+    """The schema of the test pool, checked without a library; what is referred to is there."""
+    assert call.worker in {"tool", "agent", "child"}
+    named = referred(call.arguments, "output")
+    if call.worker != "child":
+        assert set(call.arguments) == {"n"}
+        assert named or type(call.arguments["n"]) is int
+    for name in named:
+        assert name in call.sees
+        assert state.has_output(name)
 
 
 def _check_state(state: RunState) -> None:
