@@ -89,6 +89,11 @@ class Loaded:
             return Slots(self.decoder)
         return Rows(self.logits, self.device)
 
+    def forget(self) -> None:
+        """Keep nothing of what was sampled: from here on all is as in a new process, to the bit."""
+        if self.decoder is not None:
+            self.decoder.kept.clear()
+
     def refresh(self, name: str, weights: str = "") -> None:
         """The model's weights were changed in place: it is another version. No row may be at work.
 

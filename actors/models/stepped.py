@@ -88,6 +88,11 @@ class Stepped:
                     future.set_result(asked)
         return count
 
+    def forget(self) -> None:
+        """See `Loaded.forget`."""
+        for batch in self._batches.values():
+            batch.loaded.forget()
+
     def refresh(self, name: str, weights: str = "") -> None:
         """The weights of all models were changed in place: they are another version.
 

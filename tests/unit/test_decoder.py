@@ -215,6 +215,13 @@ def test_other_weights_forget_what_is_kept() -> None:
     assert second.logprobs == pytest.approx(wanted, abs=CLOSE)
 
 
+def test_the_same_bits_are_sampled_again_once_all_is_forgotten(qwen: Any) -> None:
+    loaded = living(qwen, tokenizer())
+    first = sampled(loaded, [5, 6, 7])
+    loaded.forget()
+    assert sampled(loaded, [5, 6, 7]).logprobs == first.logprobs
+
+
 def sampled(loaded: Loaded, prompt: list[int]) -> Row:
     row = Row(prompt, Sampling(seed=1), 8, math.inf)
     batch = Batch(loaded, Batching())

@@ -180,6 +180,8 @@ class Held:
     def refresh(self, name: str) -> None:
         self.version = name
 
+    def forget(self) -> None: ...
+
 
 def test_models_that_somebody_holds_are_asked_together() -> None:
     held, says = Held(), replace(spec(Path("held")), dialect="hermes")

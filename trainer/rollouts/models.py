@@ -108,6 +108,10 @@ class Stepping(Models, Protocol):
         """The weights were changed in place: they are another version, of that name."""
         ...
 
+    def forget(self) -> None:
+        """Keep nothing of what was sampled, so that the same questions give the same bits."""
+        ...
+
 
 class LaneModels:
     """`Models` of one lane: a folder is loaded when it is first asked, and stays.
@@ -174,8 +178,12 @@ class LaneModels:
         self._wanted.clear()
         for server in self._servers.values():
             server.engine.drop()
-        while self._given is not None and self._given.step():
-            pass
+            if server.loaded is not None:
+                server.loaded.forget()
+        if self._given is not None:
+            while self._given.step():
+                pass
+            self._given.forget()
 
     def host(self, place: str) -> None:
         """Load a folder's current version, unless it has been.
