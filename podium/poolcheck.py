@@ -276,6 +276,11 @@ async def _tried(spec: WorkerSpec) -> Tried:
 
             await FunctionAdapter(spec).close()
             return "ok", f"imported, {parameters}", ""
+        case "class":
+            from actors.workers import host
+
+            await host(spec).close()
+            return "ok", f"imported, {parameters}", ""
         case "python":
             from actors.workers.processes.sandbox import Options, isolation
 

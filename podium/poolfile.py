@@ -425,10 +425,10 @@ def _base(table: WorkerTable, folder: Path) -> WorkerSpec:
     from actors.workers import ADAPTERS, draft
 
     if kind not in ADAPTERS:
-        others = sorted({*ADAPTERS, CONDUCTOR, PERSON} - {"function"})
-        known = ", ".join(["function:module:name", *others])
+        others = sorted({*ADAPTERS, CONDUCTOR, PERSON} - {"function", "class"})
+        known = ", ".join(["function:module:name", "class:module:name", *others])
         raise Usage(f"there is no adapter {table.adapter!r}", hint=f"Known are: {known}.")
-    if kind == "function":
+    if kind in ("function", "class"):
         own(table.adapter.split(":")[1] if ":" in table.adapter else "", folder)
     # Who is described here need not be asked what it is.
     given = {"description": table.description} if table.description else {}

@@ -4,6 +4,7 @@
 
 ========================  ==========================================================================
 ``a2a``                   an agent that speaks A2A, the protocol between agents
+``class:module:name``     an adapter of one's own
 ``function:module:name``  a Python function, marked with `tool` or not
 ``mcp:tool``              a tool of an MCP server
 ``openai``                an agent behind an OpenAI-compatible endpoint
@@ -13,7 +14,8 @@
 ========================  ==========================================================================
 
 One package or module for each: ``a2a``, ``agent`` (``openai``), ``function``, ``mcp``, ``openapi``,
-``processes`` (``python`` and ``shell``). The others are what all of them share.
+``own`` (``class``), ``processes`` (``python`` and ``shell``). The others are what all of them
+share.
 
 `draft` makes a worker from such a text and its options; `host` makes the adapter that works for it.
 An adapter never raises for what a call asks or what its worker does: that is an outcome. It holds
@@ -33,6 +35,7 @@ from actors.workers.agent import OpenAIAdapter
 from actors.workers.function import FunctionAdapter, is_tool, spec_of, tool
 from actors.workers.mcp import McpAdapter
 from actors.workers.openapi import OperationAdapter
+from actors.workers.own import OWN
 from actors.workers.processes.sandbox import Isolation, PythonAdapter, isolation
 from actors.workers.processes.shell import ShellAdapter
 from actors.workers.signature import Seen
@@ -115,6 +118,7 @@ class Sharing(Hosting, Protocol):
 ADAPTERS: Final[Mapping[str, Hosting]] = MappingProxyType(
     {
         "a2a": A2AAdapter,
+        "class": OWN,
         "function": FunctionAdapter,
         "mcp": McpAdapter,
         "openai": OpenAIAdapter,

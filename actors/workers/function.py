@@ -31,6 +31,9 @@ Here: TypeAlias = Callable[[Callable[..., Any], dict[str, Any]], Awaitable[objec
 KIND: Final = "function"
 """The adapter's kind: what stands before the first colon of ``WorkerSpec.adapter``."""
 
+_CALLED: Final = {"function": "tool", "class": "adapter"}
+"""What is looked for, as users call it."""
+
 _MARK: Final = "__podium_tool__"
 
 
@@ -153,12 +156,17 @@ def find(adapter: str) -> Callable[..., Any]:
         InvalidData: The text is no such address.
         NotFound: There is no such module or name; the hint says what to look for.
     """
-    kind, _, address = adapter.partition(":")
+    return imported(KIND, adapter, "function")
+
+
+def imported(kind: str, adapter: str, what: str) -> Callable[..., Any]:
+    """What ``KIND:module:name`` names, a ``what``. Raises as `find` does."""
+    said, _, address = adapter.partition(":")
     module_name, _, name = address.partition(":")
-    if kind != KIND or not module_name or not name:
+    if said != kind or not module_name or not name:
         raise InvalidData(
-            f"{adapter!r} names no function.",
-            hint=f"Write it as {KIND}:my_module:my_function.",
+            f"{adapter!r} names no {what}.",
+            hint=f"Write it as {kind}:my_module:my_{what}.",
         )
     try:
         found: object = importlib.import_module(module_name)
@@ -169,7 +177,7 @@ def find(adapter: str) -> Callable[..., Any]:
                 hint=f"Install {error.name!r} where the workers run.",
             ) from error
         raise NotFound(
-            f"There is no module {module_name!r} to find the tool {name!r} in.",
+            f"There is no module {module_name!r} to find the {_CALLED[what]} {name!r} in.",
             hint="Put its folder on PYTHONPATH, or install it where the workers run.",
         ) from error
     except Exception as error:
@@ -181,7 +189,7 @@ def find(adapter: str) -> Callable[..., Any]:
         found = getattr(found, part, None)
     if not callable(found):
         raise NotFound(
-            f"The module {module_name!r} has no function {name!r}.",
+            f"The module {module_name!r} has no {what} {name!r}.",
             hint="Check the spelling; it must stand at the top level of the module.",
         )
     return found

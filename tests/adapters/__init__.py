@@ -17,6 +17,7 @@ from tests.adapters.case import Case, attempt
 from tests.adapters.function import FunctionCase, async_tool, sync_tool
 from tests.adapters.mcp import STDIO, McpCase
 from tests.adapters.openapi import OperationCase
+from tests.adapters.own import OwnCase
 from tests.adapters.sandbox import SandboxCase, SessionCase
 from tests.adapters.shell import ShellCase
 from tests.endpoint import Endpoint
@@ -34,6 +35,11 @@ async def _sync(_: pytest.MonkeyPatch) -> AsyncIterator[Case]:
 @asynccontextmanager
 async def _async(_: pytest.MonkeyPatch) -> AsyncIterator[Case]:
     yield FunctionCase(async_tool)
+
+
+@asynccontextmanager
+async def _own(_: pytest.MonkeyPatch) -> AsyncIterator[Case]:
+    yield OwnCase()
 
 
 @asynccontextmanager
@@ -121,6 +127,7 @@ KINDS: Final = MappingProxyType[str, Hosted](
     {
         "a2a streaming": _a2a_streaming,
         "a2a polling": _a2a_polling,
+        "class": _own,
         "function sync": _sync,
         "function async": _async,
         "mcp stdio": _mcp,

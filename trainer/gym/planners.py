@@ -1,0 +1,199 @@
+"""Following a plan, round by round: all that can be asked now, another worker where one failed.
+
+A `Planner` is an instant policy. What it takes a question to mean, and its workers to be able to,
+is its `reading`; the oracle's is the truth, a baseline's a guess.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from protocol.actions import Json, WorkerSpec
+from protocol.decisions import Decision, Observation, PlannedCall, PolicySpec, Reply, Turn, View
+from trainer.gym.kinds import ToolError, arguments, meant, roles_of, value_of
+from trainer.gym.plans import Need, Plan, as_text, filled
+
+UNKNOWN: Final = "unknown"
+"""The answer of a planner that has none."""
+
+MAX_TRIES: Final = 8
+"""Calls for one need before it is given up."""
+
+FAILED_WEIGHT: Final = 4
+"""How many times dearer a worker looks for each of its failures at a need."""
+
+WARNED_WEIGHT: Final = 4
+"""How much dearer a worker looks that is said to fail."""
+
+
+class Reading(NamedTuple):
+    """What a planner takes a question to be."""
+
+    plan: Plan
+    entities: tuple[str, ...]
+    kinds: tuple[str, ...]
+    """What it takes each worker of the pool to be; "" for nothing it knows."""
+    doubted: tuple[bool, ...]
+    """Which workers it expects to fail often."""
+
+
+class Had(NamedTuple):
+    """A need's output."""
+
+    call: str
+    value: Json
+
+
+class Progress:
+    """How far a plan has come, from what a view shows."""
+
+    def __init__(self, view: View, reading: Reading, *, refer: bool = False) -> None:
+        self.view, self.reading, self.refer = view, reading, refer
+        self.had: dict[int, Had] = {}
+        """By the number of the need, from 1."""
+        self.tries: Counter[int] = Counter()
+        self.failed: Counter[tuple[int, str]] = Counter()
+        """Failures by need and worker."""
+        self._kinds = dict(
+            zip((spec.name for spec in view.pool.workers), reading.kinds, strict=True)
+        )
+        seen = [(self._meaning(item), item) for turn in view.turns for item in _observed(turn)]
+        for number, need in enumerate(reading.plan.needs, 1):
+            self._look(number, need, seen)
+
+    def _meaning(self, item: Observation) -> tuple[str, str]:
+        try:
+            return meant(self._kinds.get(item.call.worker, ""), item.call.arguments)
+        except (ToolError, KeyError):
+            return "", ""
+
+    def _look(
+        self, number: int, need: Need, seen: Sequence[tuple[tuple[str, str], Observation]]
+    ) -> None:
+        if not self.ready(need):
+            return
+        wanted = {(need.role, self.text(need)), (need.role, self.text(need, refer=True))}
+        for meaning, item in seen:
+            if meaning not in wanted:
+                continue
+            self.tries[number] += 1
+            if item.status == "OK" and number not in self.had:
+                self.had[number] = Had(item.call.id, value_of(item.value))
+            elif item.status != "OK":
+                self.failed[number, item.call.worker] += 1
+
+    def need(self, number: int) -> Need:
+        """The need of a number."""
+        return self.reading.plan.needs[number - 1]
+
+    def ready(self, need: Need) -> bool:
+        """Whether all is there that a need waits for."""
+        return all(number in self.had for number in need.waits)
+
+    def text(self, need: Need, *, refer: bool = False) -> str:
+        """What is given for a need: with the values themselves, or with references to them."""
+
+        def output(number: int) -> str:
+            had = self.had[number]
+            return reference(had.call) if refer else as_text(had.value)
+
+        return filled(need.text, self.reading.entities, output)
+
+    @property
+    def answer(self) -> str | None:
+        """The answer; None while an output of it isn't there."""
+        plan = self.reading.plan
+        if not all(number in self.had for number in plan.finals):
+            return None
+        entities = self.reading.entities
+        return filled(plan.answer, entities, lambda number: as_text(self.had[number].value))
+
+    @property
+    def open(self) -> list[tuple[int, Need]]:
+        """The needs that can be worked on now, with their numbers."""
+        every = enumerate(self.reading.plan.needs, 1)
+        return [(n, need) for n, need in every if n not in self.had and self.ready(need)]
+
+    def able(self, role: str) -> list[tuple[WorkerSpec, str, bool]]:
+        """The workers that are taken to have a role, their kinds, and whether they are doubted."""
+        rows = zip(self.view.pool.workers, self.reading.kinds, self.reading.doubted, strict=True)
+        return [row for row in rows if role in roles_of(row[1])]
+
+    def cheapest(self, number: int) -> tuple[WorkerSpec, str] | None:
+        """Who had best do a need: the cheapest that has not failed at it and is not doubted."""
+
+        def dearness(row: tuple[WorkerSpec, str, bool]) -> float:
+            spec, _, doubted = row
+            failed: int = FAILED_WEIGHT ** self.failed[number, spec.name]
+            return (spec.reserve.cost or 1) * failed * (WARNED_WEIGHT if doubted else 1)
+
+        row = min(self.able(self.need(number).role), key=dearness, default=None)
+        return None if row is None else row[:2]
+
+    def call(self, need: Need, worker: WorkerSpec, kind: str) -> PlannedCall:
+        """A worker's call for a need."""
+        given = arguments(kind, need.role, self.text(need, refer=self.refer))
+        earlier = tuple(self.had[number].call for number in need.waits) if self.refer else ()
+        return PlannedCall(worker=worker.name, arguments=given, earlier=earlier)
+
+
+def reference(call: str) -> str:
+    """What stands for the output of a call, in another call's arguments."""
+    return f"${{output:{call}}}"
+
+
+def _observed(turn: Turn) -> tuple[Observation, ...]:
+    return (*turn.observations, *turn.late)
+
+
+class Planner:
+    """Follows its reading of a question. An `actors.ports.InstantPolicy`.
+
+    Args:
+        name: How it is known.
+        refer: Whether its calls refer to outputs of others rather than copy their values.
+        parallel: Calls of one round, at most.
+    """
+
+    version = "gym-1"
+
+    def __init__(self, name: str, *, refer: bool = False, parallel: int = 16) -> None:
+        self.spec = PolicySpec(name=name)
+        self.refer, self.parallel = refer, parallel
+
+    def reading(self, view: View) -> Reading | None:
+        """What it takes the question to be; None if it can't read it."""
+        raise NotImplementedError
+
+    def choose(self, progress: Progress, number: int) -> tuple[WorkerSpec, str] | None:
+        """Who does the need of a number, and as what kind; None if nobody can."""
+        return progress.cheapest(number)
+
+    def decide(self, view: View) -> Reply:
+        """See `actors.ports.InstantPolicy`."""
+        return Reply(decision=self.decision(view), version=self.version)
+
+    def decision(self, view: View) -> Decision:
+        """The calls that can be made now, or the answer."""
+        reading = self.reading(view)
+        if reading is None:
+            return Decision(answer=UNKNOWN)
+        progress = Progress(view, reading, refer=self.refer)
+        if progress.answer is not None:
+            return Decision(answer=progress.answer)
+        calls = () if view.final else tuple(self.calls(progress))[: self.parallel]
+        return Decision(calls=calls) if calls else Decision(answer=self.fallback(progress))
+
+    def calls(self, progress: Progress) -> list[PlannedCall]:
+        """The calls that can be made now."""
+        found = []
+        for number, need in progress.open:
+            chosen = self.choose(progress, number)
+            if chosen is not None and progress.tries[number] < MAX_TRIES:
+                found.append(progress.call(need, *chosen))
+        return found
+
+    def fallback(self, progress: Progress) -> str:
+        """The answer where the real one can't be had."""
+        last = max(progress.had, default=0)
+        return as_text(progress.had[last].value) if last else UNKNOWN

@@ -1,0 +1,164 @@
+"""An imperfect teacher: the oracle with slips at given rates, from which it recovers.
+
+A reply that is a slip says so in its version, ``gym-teacher-1!wrong-worker``, so that training can
+keep it in the context and leave it out of the loss: what came of it and how it was mended is worth
+learning, the slip is not.
+"""
+
+import random
+from collections.abc import Iterable
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+
+from protocol.decisions import Decision, PlannedCall, Reply, View
+from trainer.gym.episodes import Episode
+from trainer.gym.kinds import arguments, roles_of
+from trainer.gym.oracle import Oracle
+from trainer.gym.planners import UNKNOWN, Progress
+from trainer.gym.plans import as_text
+
+TEACHER: Final = "gym-teacher"
+VERSION: Final = "gym-teacher-1"
+MARK: Final = "!"
+"""What stands between the version and the slip."""
+
+Slip: TypeAlias = Literal["wrong-worker", "malformed", "superfluous", "early", "late"]
+
+
+class Rates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How often a decision is a slip of each kind, from 0 to 1; together at most 1."""
+
+    wrong_worker: float = 0.06
+    """A call goes to a worker of another role."""
+    malformed: float = 0.04
+    """A call lacks an argument."""
+    superfluous: float = 0.04
+    """A round has a call that nothing needs."""
+    early: float = 0.02
+    """An answer is given before it is known."""
+    late: float = 0.04
+    """A further call is made although the answer is known."""
+
+
+SLOPPY: Final = Rates(wrong_worker=0.15, malformed=0.1, superfluous=0.12, early=0.08, late=0.15)
+"""A bad teacher's."""
+
+
+def slip_of(version: str) -> str:
+    """Which slip a reply of that version is; "" for none, and for those of any other policy."""
+    return version.partition(MARK)[2] if version.startswith(VERSION) else ""
+
+
+class Teacher(Oracle):
+    """The oracle, with slips.
+
+    Args:
+        episodes: Those that it knows.
+        rates: How often it slips.
+        seed: Which decisions are slips follows from it, the run and the turn.
+        refer: See `Oracle`.
+    """
+
+    def __init__(
+        self,
+        episodes: Iterable[Episode],
+        rates: Rates | None = None,
+        *,
+        seed: int = 0,
+        refer: bool = False,
+    ) -> None:
+        super().__init__(episodes, refer=refer, name=TEACHER)
+        self._rates, self._seed = rates or Rates(), seed
+
+    def decide(self, view: View) -> Reply:
+        """See `actors.ports.InstantPolicy`."""
+        decision = self.decision(view)
+        reading = self.reading(view)
+        rng = random.Random(f"{self._seed}/{view.run}/{view.task.text}/{len(view.turns)}")
+        if reading is None or view.final:
+            return Reply(decision=decision, version=VERSION)
+        progress = Progress(view, reading, refer=self.refer)
+        slip = self._slip(decision, progress, rng.random())
+        slipped = _SLIPS[slip](decision, progress, rng) if slip else None
+        if slipped is None:
+            return Reply(decision=decision, version=VERSION)
+        return Reply(decision=slipped, version=f"{VERSION}{MARK}{slip}")
+
+    def _slip(self, decision: Decision, progress: Progress, drawn: float) -> Slip | None:
+        rates = self._rates
+        every: list[tuple[Slip, float]] = [("late", rates.late)]
+        if decision.calls:
+            every = [
+                ("wrong-worker", rates.wrong_worker),
+                ("malformed", rates.malformed),
+                ("superfluous", rates.superfluous),
+                ("early", rates.early),
+            ]
+        elif progress.answer is None:
+            return None
+        for slip, rate in every:
+            if drawn < rate:
+                return slip
+            drawn -= rate
+        return None
+
+
+def _aside(progress: Progress, rng: random.Random, avoided: str = "") -> PlannedCall | None:
+    """A well-formed call that no need asks for."""
+    every = zip(progress.view.pool.workers, progress.reading.kinds, strict=True)
+    others = [
+        (spec, kind) for spec, kind in every if roles_of(kind) and avoided not in roles_of(kind)
+    ]
+    if not others:
+        return None
+    spec, kind = rng.choice(others)
+    text = rng.choice(progress.reading.entities)
+    return PlannedCall(spec.name, arguments(kind, rng.choice(roles_of(kind)), text))
+
+
+def _wrong_worker(decision: Decision, progress: Progress, rng: random.Random) -> Decision | None:
+    index = rng.randrange(len(decision.calls))
+    (_, need), *_ = progress.open[index:] or progress.open
+    other = _aside(progress, rng, need.role)
+    return None if other is None else _with(decision, index, other)
+
+
+def _malformed(decision: Decision, _: Progress, rng: random.Random) -> Decision:
+    index = rng.randrange(len(decision.calls))
+    call = decision.calls[index]
+    given = dict(call.arguments)
+    given.pop(rng.choice(list(given)))
+    if rng.random() < 0.5:
+        given["query"] = "?"
+    return _with(decision, index, PlannedCall(call.worker, given))
+
+
+def _superfluous(decision: Decision, progress: Progress, rng: random.Random) -> Decision | None:
+    other = _aside(progress, rng)
+    return None if other is None else Decision(calls=(*decision.calls, other))
+
+
+def _early(_: Decision, progress: Progress, rng: random.Random) -> Decision:
+    known = [as_text(had.value) for had in progress.had.values()]
+    return Decision(answer=rng.choice([*known, *progress.reading.entities, UNKNOWN]))
+
+
+def _late(_: Decision, progress: Progress, rng: random.Random) -> Decision | None:
+    other = _aside(progress, rng)
+    return None if other is None else Decision(calls=(other,))
+
+
+def _with(decision: Decision, index: int, call: PlannedCall) -> Decision:
+    calls = list(decision.calls)
+    calls[index] = call
+    return Decision(calls=tuple(calls))
+
+
+_SLIPS: Final = {
+    "wrong-worker": _wrong_worker,
+    "malformed": _malformed,
+    "superfluous": _superfluous,
+    "early": _early,
+    "late": _late,
+}
