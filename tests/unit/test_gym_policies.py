@@ -13,13 +13,13 @@ from podium.checks import check_pool
 from protocol.actions import Pool, WorkerSpec
 from protocol.decisions import Decision, PolicySpec, Reply, Task, View
 from protocol.dialects import parse
+from protocol.references import as_text
 from tests.gym_lane import ended, run
 from trainer.gym import hosted, keywords, kinds, questions
 from trainer.gym.baselines import Random, majority
 from trainer.gym.episodes import Episode, draw, draws
 from trainer.gym.oracle import Oracle, Spoken, Strongest, serial
 from trainer.gym.planners import UNKNOWN
-from trainer.gym.plans import as_text
 from trainer.gym.pools import Member
 from trainer.gym.splits import SETS
 from trainer.gym.teacher import SLOPPY, Rates, Teacher, slip_of

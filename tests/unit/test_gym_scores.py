@@ -7,6 +7,7 @@ import pytest
 
 from protocol.actions import Call, Json, Spend, Status
 from protocol.decisions import PolicySpec, Rejection, View
+from protocol.references import as_text
 from tests.gym_lane import run
 from trainer.gym import evaluate as scoring
 from trainer.gym.episodes import Episode, draw, draws
@@ -14,7 +15,6 @@ from trainer.gym.evaluate import evaluate, figures, judged, report, spent_by, st
 from trainer.gym.intervals import bootstrap, wilson
 from trainer.gym.kinds import arguments
 from trainer.gym.oracle import Oracle
-from trainer.gym.plans import as_text
 from trainer.gym.pools import Member
 from trainer.gym.scores import HIGHER
 from trainer.gym.tables import as_json, as_markdown

@@ -9,9 +9,9 @@ import msgspec
 
 from protocol.actions import NOTHING
 from protocol.decisions import Decision, PlannedCall, PolicySpec, Reply, View
+from protocol.references import as_text
 from trainer.gym.kinds import value_of
 from trainer.gym.planners import UNKNOWN
-from trainer.gym.plans import as_text
 from trainer.records import Rollout
 
 RANDOM: Final = "gym-random"

@@ -14,7 +14,7 @@ import msgspec
 from actors.ports import InstantPolicy
 from protocol.actions import WorkerSpec
 from protocol.decisions import PolicySpec, Reply, View
-from protocol.dialects import render, to_prompt
+from protocol.dialects import referable, render, to_prompt
 from trainer.gym.episodes import Episode, key_of
 from trainer.gym.kinds import roles_of
 from trainer.gym.planners import Planner, Progress, Reading
@@ -30,7 +30,8 @@ class Oracle(Planner):
     Args:
         episodes: Those that it knows. It answers ``unknown`` to all else.
         foresight: Whether it knows which workers fail often, said or not.
-        refer: Whether its calls refer to outputs of others rather than copy their values.
+        refer: See `Planner`.
+        ahead: See `Planner`.
         parallel: Calls of one round, at most.
         name: How it is known.
     """
@@ -41,10 +42,11 @@ class Oracle(Planner):
         *,
         foresight: bool = False,
         refer: bool = False,
+        ahead: bool = False,
         parallel: int = 16,
         name: str = ORACLE,
     ) -> None:
-        super().__init__(name, refer=refer, parallel=parallel)
+        super().__init__(name, refer=refer, ahead=ahead, parallel=parallel)
         self._foresight = foresight
         self._episodes = {episode.key: episode for episode in episodes}
 
@@ -84,6 +86,7 @@ class Spoken:
     """A policy's decisions as another would say them, in its dialect. An `InstantPolicy`.
 
     So the oracle teaches a model of any dialect: its replies are texts, as the model's would be.
+    Who teaches the compact one should ``refer``.
 
     Args:
         policy: Who decides.
@@ -98,6 +101,6 @@ class Spoken:
         reply = self._policy.decide(view)
         if reply.decision is None:
             return reply
-        spoken = render(self.spec, reply.decision, view.pool)
+        spoken = render(self.spec, reply.decision, view.pool, referable(view))
         said = msgspec.structs.replace(spoken, version=reply.version)
         return said if self.spec.dialect == "decision" else to_prompt(said, self.spec, view)

@@ -5,13 +5,16 @@ is its `reading`; the oracle's is the truth, a baseline's a guess.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from protocol.actions import Json, WorkerSpec
 from protocol.decisions import Decision, Observation, PlannedCall, PolicySpec, Reply, Turn, View
+from protocol.dialects import referable
+from protocol.references import as_text, reference
+from protocol.replies import linked
 from trainer.gym.kinds import ToolError, arguments, meant, roles_of, value_of
-from trainer.gym.plans import Need, Plan, as_text, filled
+from trainer.gym.plans import Need, Plan, filled
 
 UNKNOWN: Final = "unknown"
 """The answer of a planner that has none."""
@@ -19,11 +22,11 @@ UNKNOWN: Final = "unknown"
 MAX_TRIES: Final = 8
 """Calls for one need before it is given up."""
 
-FAILED_WEIGHT: Final = 4
-"""How many times dearer a worker looks for each of its failures at a need."""
+DOUBTED_RANK: Final = 1
+"""Failures that a worker which is said to fail is taken to have had already."""
 
-WARNED_WEIGHT: Final = 4
-"""How much dearer a worker looks that is said to fail."""
+DEAR_RANK: Final = 2
+"""The same of one that can do all and costs ten times as much: it is asked last."""
 
 
 class Reading(NamedTuple):
@@ -49,6 +52,7 @@ class Progress:
 
     def __init__(self, view: View, reading: Reading, *, refer: bool = False) -> None:
         self.view, self.reading, self.refer = view, reading, refer
+        self.known = referable(view)
         self.had: dict[int, Had] = {}
         """By the number of the need, from 1."""
         self.tries: Counter[int] = Counter()
@@ -95,7 +99,7 @@ class Progress:
 
         def output(number: int) -> str:
             had = self.had[number]
-            return reference(had.call) if refer else as_text(had.value)
+            return reference(had.call, "output") if refer else as_text(had.value)
 
         return filled(need.text, self.reading.entities, output)
 
@@ -107,6 +111,19 @@ class Progress:
             return None
         entities = self.reading.entities
         return filled(plan.answer, entities, lambda number: as_text(self.had[number].value))
+
+    def referring(self, coming: Mapping[int, str] = {}) -> str:
+        """The answer by reference; "" while an output of it neither is there nor comes.
+
+        Args:
+            coming: Ids of the calls that are about to be made, by the numbers of their needs.
+        """
+        plan = self.reading.plan
+        calls = {number: had.call for number, had in self.had.items()} | dict(coming)
+        if not all(number in calls for number in plan.finals):
+            return ""
+        entities = self.reading.entities
+        return filled(plan.answer, entities, lambda number: reference(calls[number], "output"))
 
     @property
     def open(self) -> list[tuple[int, Need]]:
@@ -120,26 +137,24 @@ class Progress:
         return [row for row in rows if role in roles_of(row[1])]
 
     def cheapest(self, number: int) -> tuple[WorkerSpec, str] | None:
-        """Who had best do a need: the cheapest that has not failed at it and is not doubted."""
+        """Who had best do a need: the cheapest of those that have failed least at it.
 
-        def dearness(row: tuple[WorkerSpec, str, bool]) -> float:
-            spec, _, doubted = row
-            failed: int = FAILED_WEIGHT ** self.failed[number, spec.name]
-            return (spec.reserve.cost or 1) * failed * (WARNED_WEIGHT if doubted else 1)
+        Who is doubted, or can do all, comes as late as if it had failed already. So a second worker
+        goes before a second try, and a second try before one that costs ten times as much.
+        """
 
-        row = min(self.able(self.need(number).role), key=dearness, default=None)
+        def rank(row: tuple[WorkerSpec, str, bool]) -> tuple[int, bool, int]:
+            spec, kind, doubted = row
+            failed = self.failed[number, spec.name] + DOUBTED_RANK * doubted
+            return failed + DEAR_RANK * (kind == "anything"), doubted, spec.reserve.cost
+
+        row = min(self.able(self.need(number).role), key=rank, default=None)
         return None if row is None else row[:2]
 
     def call(self, need: Need, worker: WorkerSpec, kind: str) -> PlannedCall:
         """A worker's call for a need."""
         given = arguments(kind, need.role, self.text(need, refer=self.refer))
-        earlier = tuple(self.had[number].call for number in need.waits) if self.refer else ()
-        return PlannedCall(worker=worker.name, arguments=given, earlier=earlier)
-
-
-def reference(call: str) -> str:
-    """What stands for the output of a call, in another call's arguments."""
-    return f"${{output:{call}}}"
+        return PlannedCall(worker=worker.name, arguments=given)
 
 
 def _observed(turn: Turn) -> tuple[Observation, ...]:
@@ -151,15 +166,19 @@ class Planner:
 
     Args:
         name: How it is known.
-        refer: Whether its calls refer to outputs of others rather than copy their values.
+        refer: Whether its calls and its answer refer to outputs rather than copy their values.
+        ahead: Whether it says with the last calls which of their outputs are the answer, so that
+            it is asked again only where one fails. It refers to them, in any case.
         parallel: Calls of one round, at most.
     """
 
     version = "gym-1"
 
-    def __init__(self, name: str, *, refer: bool = False, parallel: int = 16) -> None:
+    def __init__(
+        self, name: str, *, refer: bool = False, ahead: bool = False, parallel: int = 16
+    ) -> None:
         self.spec = PolicySpec(name=name)
-        self.refer, self.parallel = refer, parallel
+        self.refer, self.ahead, self.parallel = refer, ahead, parallel
 
     def reading(self, view: View) -> Reading | None:
         """What it takes the question to be; None if it can't read it."""
@@ -180,17 +199,25 @@ class Planner:
             return Decision(answer=UNKNOWN)
         progress = Progress(view, reading, refer=self.refer)
         if progress.answer is not None:
+            if self.refer or self.ahead:
+                return Decision(answers=progress.referring())
             return Decision(answer=progress.answer)
-        calls = () if view.final else tuple(self.calls(progress))[: self.parallel]
-        return Decision(calls=calls) if calls else Decision(answer=self.fallback(progress))
+        made = {} if view.final else self.calls(progress)
+        if not made:
+            return Decision(answer=self.fallback(progress))
+        numbers = list(made)[: self.parallel]
+        coming = {number: f"{progress.known.round}-{i}" for i, number in enumerate(numbers)}
+        calls = tuple(made[number] for number in numbers)
+        answers = progress.referring(coming) if self.ahead else ""
+        return linked(Decision(calls=calls, answers=answers), progress.known)
 
-    def calls(self, progress: Progress) -> list[PlannedCall]:
-        """The calls that can be made now."""
-        found = []
+    def calls(self, progress: Progress) -> dict[int, PlannedCall]:
+        """The calls that can be made now, by the numbers of their needs."""
+        found = {}
         for number, need in progress.open:
             chosen = self.choose(progress, number)
             if chosen is not None and progress.tries[number] < MAX_TRIES:
-                found.append(progress.call(need, *chosen))
+                found[number] = progress.call(need, *chosen)
         return found
 
     def fallback(self, progress: Progress) -> str:

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from protocol.actions import Json
+from protocol.references import as_text
 from trainer.gym.kinds import result
 
 _REFERENCE: Final = re.compile(r"([$#])(\d+)")
@@ -70,11 +71,6 @@ def filled(text: str, entities: Sequence[str], output: Callable[[int], str]) -> 
         return entities[number - 1] if match[1] == "$" else output(number)
 
     return _REFERENCE.sub(value, text)
-
-
-def as_text(value: Json) -> str:
-    """A value as a text of a call or an answer has it."""
-    return value if isinstance(value, str) else str(value)
 
 
 def answer_of(plan: Plan, entities: Sequence[str], outputs: Sequence[Json]) -> Json:

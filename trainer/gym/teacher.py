@@ -12,11 +12,11 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from protocol.decisions import Decision, PlannedCall, Reply, View
+from protocol.references import as_text
 from trainer.gym.episodes import Episode
 from trainer.gym.kinds import arguments, roles_of
 from trainer.gym.oracle import Oracle
 from trainer.gym.planners import UNKNOWN, Progress
-from trainer.gym.plans import as_text
 
 TEACHER: Final = "gym-teacher"
 VERSION: Final = "gym-teacher-1"
@@ -57,7 +57,8 @@ class Teacher(Oracle):
         episodes: Those that it knows.
         rates: How often it slips.
         seed: Which decisions are slips follows from it, the run and the turn.
-        refer: See `Oracle`.
+        refer: See `Planner`.
+        ahead: See `Planner`.
     """
 
     def __init__(
@@ -67,8 +68,9 @@ class Teacher(Oracle):
         *,
         seed: int = 0,
         refer: bool = False,
+        ahead: bool = False,
     ) -> None:
-        super().__init__(episodes, refer=refer, name=TEACHER)
+        super().__init__(episodes, refer=refer, ahead=ahead, name=TEACHER)
         self._rates, self._seed = rates or Rates(), seed
 
     def decide(self, view: View) -> Reply:
