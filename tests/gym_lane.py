@@ -10,6 +10,7 @@ from protocol.commands import Start
 from protocol.decisions import View
 from protocol.events import PolicyReplied
 from protocol.subjects import run_id
+from protocol.views import COMPOSER
 from replay.chain import RunLog
 from replay.critical import critical_steps
 from replay.history import reports
@@ -71,7 +72,8 @@ async def ended(
 def projected(log: RunLog) -> Rollout:
     """What the scores look at, of a run."""
     state, known = log.state(), reports(log)
-    replies = [event for event in log.events() if isinstance(event, PolicyReplied)]
+    said = [event for event in log.events() if isinstance(event, PolicyReplied)]
+    replies = [event for event in said if event.version != COMPOSER]
     steps = []
     for number, (turn, reply) in enumerate(zip(state.turns, replies, strict=False), 1):
         made = []
@@ -91,6 +93,7 @@ def projected(log: RunLog) -> Rollout:
             Step(
                 turn=number,
                 view=View(run=log.run, task=state.task, pool=state.pool),
+                text=reply.text,
                 rejection=turn.rejection,
                 calls=tuple(made),
                 version=reply.version,
@@ -99,7 +102,13 @@ def projected(log: RunLog) -> Rollout:
     for reply in replies[len(steps) :]:
         view = View(run=log.run, task=state.task, pool=state.pool)
         steps.append(
-            Step(turn=len(steps) + 1, view=view, decision=reply.decision, version=reply.version)
+            Step(
+                turn=len(steps) + 1,
+                view=view,
+                text=reply.text,
+                decision=reply.decision,
+                version=reply.version,
+            )
         )
     return Rollout(
         run=log.run,

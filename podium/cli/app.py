@@ -61,6 +61,7 @@ def make() -> App:
     trace.command(
         "podium.cli.trace:export", name="export", help="The trace of a run, made from its log."
     )
+    gym = _own("gym", "Tasks to train and test a conductor on.", GYM, TRAIN)
     config = App(name="config", help="Look at the configuration.", group=OWN)
     config.command(
         "podium.cli.doctor:show_config", name="show", help="Every value, and where it came from."
@@ -77,7 +78,7 @@ def make() -> App:
         help="Answer what a run asks a person; bare, what is asked.",
         group=WORK,
     )
-    for each in (runs, trace, dataset, worker, model, config):
+    for each in (runs, trace, dataset, gym, worker, model, config):
         app.command(each)
     for verb, say in DEBUGGING.items():
         module = {"rerun": "fork"}.get(verb, verb)
@@ -134,6 +135,11 @@ WORKER: Final = {
     "check": "Try every worker of a pool file for real.",
     "apply": "Change a standing deployment's workers while runs go.",
     "list_": "A deployment's workers, by its registry.",
+}
+
+GYM: Final = {
+    "show": "What the gym draws by a seed.",
+    "pool": "The pool file of the gym's workers.",
 }
 
 MODEL: Final = {

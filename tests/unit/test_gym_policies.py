@@ -12,7 +12,7 @@ from actors.policies.rules import RulesPolicy
 from podium.checks import check_pool
 from protocol.actions import Pool, WorkerSpec
 from protocol.decisions import Decision, PolicySpec, Reply, Task, View
-from protocol.dialects import parse
+from protocol.dialects import parse, referable
 from protocol.references import as_text
 from tests.gym_lane import ended, run
 from trainer.gym import hosted, keywords, kinds, questions
@@ -132,7 +132,7 @@ def test_the_strongest_costs_several_times_as_much() -> None:
     assert sum(r.spend.cost for r in dear) > 3 * sum(r.spend.cost for r in cheap)
 
 
-@pytest.mark.parametrize("dialect", ["openai", "hermes", "lists"])
+@pytest.mark.parametrize("dialect", ["openai", "hermes", "lists", "compact"])
 def test_its_decisions_can_be_said_in_any_dialect(dialect: str) -> None:
     spec = PolicySpec(name="taught", dialect=dialect)  # type: ignore[arg-type]
     for episode in draws(range(10)):
@@ -142,12 +142,29 @@ def test_its_decisions_can_be_said_in_any_dialect(dialect: str) -> None:
         assert said.decision is None
         assert said.prompt
         assert said.version == oracle.version
-        meant, own = parse(spec, said, episode.pool), oracle.decide(view).decision
+        meant = parse(spec, said, episode.pool, referable(view))
+        own = oracle.decide(view).decision
         assert isinstance(meant, Decision)
         assert own is not None
         assert [(c.worker, c.arguments) for c in meant.calls] == [
             (c.worker, c.arguments) for c in own.calls
         ]
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_it_teaches_small_models_to_point_and_never_to_copy(ahead: bool) -> None:
+    episodes = [stormy(each, 0.2) for each in draws(range(25), "seen")]
+    taught = PolicySpec(name="taught", dialect="compact")
+    rollouts = run(episodes, Spoken(Oracle(episodes, refer=True, ahead=ahead), taught))
+    assert all(map(right, episodes, rollouts))
+    assert not sum(map(unfit, rollouts))
+    plain = run(episodes, Oracle(episodes))
+    replies, asked = (sum(len(each.steps) for each in many) for many in (rollouts, plain))
+    assert replies < asked if ahead else replies == asked
+    for episode, rollout in zip(episodes, rollouts, strict=True):
+        said = "".join(step.text for step in rollout.steps)
+        assert said
+        assert not any(len(entity) > 3 and entity in said for entity in episode.entities)
 
 
 # ------------------------------------------------------------------------------------------ teacher

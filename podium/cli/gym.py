@@ -1,0 +1,122 @@
+"""`podium gym`: what the gym draws, for people who want to see it."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from podium.cli.options import COMMON, Common
+from podium.cli.output import Output
+from protocol.errors import NotFound
+
+if TYPE_CHECKING:
+    from trainer.gym.episodes import Episode
+
+Set = Annotated[str, Parameter(name="--set", help="Of which set; `train` by default.")]
+Family = Annotated[str, Parameter(help="Only of this family.")]
+Home = Annotated[bool, Parameter(name="--hosted", help="With what a deployment hosts.")]
+
+
+def show(
+    seed: int,
+    /,
+    *,
+    of: Set = "train",
+    family: Family = "",
+    home: Home = False,
+    common: Common = COMMON,
+) -> int:
+    """An episode: its question, its pool and what is behind it, its plan and its answer.
+
+    Parameters
+    ----------
+    seed
+        Any number: the same one draws the same episode everywhere.
+    """
+    from trainer.gym.episodes import draw
+    from trainer.gym.hosted import at_home
+    from trainer.gym.questions import FAMILIES
+    from trainer.gym.splits import SETS
+
+    _known(of, "set", SETS)
+    if family:
+        _known(family, "family", FAMILIES)
+    episode = draw(seed, of, (family,) if family else ())
+    if home:
+        episode = at_home(episode)
+    Output(common.json).read([_row(episode)], *_picture(episode), counts={"episodes": 1})
+    return 0
+
+
+def pool(*, common: Common = COMMON) -> int:
+    """The pool file of the gym's workers, for ``podium up --pool``."""
+    from trainer.gym.hosted import catalogue, pool_file
+
+    output = Output(common.json)
+    if common.json:
+        rows = [{"worker": spec.name, **spec.options} for spec in catalogue().workers]
+        output.read(rows, counts={"workers": len(rows)})
+    else:
+        output.text(pool_file().rstrip("\n"))
+    return 0
+
+
+def _known(name: str, what: str, known: Any) -> None:
+    if name not in known:
+        raise NotFound(f"the gym has no {what} {name!r}", hint=f"one of: {', '.join(known)}")
+
+
+def _row(episode: "Episode") -> dict[str, Any]:
+    return {
+        "set": episode.set,
+        "seed": episode.seed,
+        "family": episode.family,
+        "question": episode.task.text,
+        "entities": list(episode.entities),
+        "answer": episode.answer,
+        "check": episode.task.check,
+        "plan": [{"role": need.role, "text": need.text} for need in episode.plan.needs],
+        "pool": [
+            {
+                "name": spec.name,
+                "description": spec.description,
+                "cost_usd": spec.reserve.cost / 1e6,
+                "kind": member.kind,
+                "fault_rate": member.fault_rate,
+            }
+            for spec, member in zip(episode.pool.workers, episode.members, strict=True)
+        ],
+    }
+
+
+def _picture(episode: "Episode") -> tuple[Any, ...]:
+    from rich.text import Text
+
+    from podium.render_rich import table
+    from podium.render_text import money, one_line
+    from protocol.references import as_text
+
+    pool = zip(episode.pool.workers, episode.members, strict=True)
+    workers = [
+        [
+            one_line(spec.name),
+            one_line(spec.description),
+            money(spec.reserve.cost),
+            member.kind,
+            f"{100 * member.fault_rate:.0f} %",
+        ]
+        for spec, member in pool
+    ]
+    needs = zip(episode.plan.needs, episode.outputs, strict=True)
+    steps = [
+        [f"#{number}", need.role, need.text, one_line(as_text(output))]
+        for number, (need, output) in enumerate(needs, 1)
+    ]
+    marks = ", ".join(f"${n} {entity}" for n, entity in enumerate(episode.entities, 1))
+    return (
+        Text(f"{episode.family}, {episode.set} {episode.seed}: {episode.task.text}"),
+        Text(f"marked: {marks}\n"),
+        table(["worker", "description", "price>", "is", "fails>"], workers, "description"),
+        Text(""),
+        table(["", "role", "of", "gives"], steps, "gives"),
+        Text(f"\nanswer: {as_text(episode.answer)}"),
+    )
