@@ -53,6 +53,7 @@ _ROUNDED: Final = re.compile(
     r"(?:to|with) (one|two|three|1|2|3) (?:decimals?|places?|digits?)", re.IGNORECASE
 )
 _HAS_PLACE: Final = re.compile(r"\bcapital( city)? of|seat of government of")
+_EACH: Final = re.compile(r"\beach\b|one by one|in this order")
 _HOME: Final = re.compile(r"\b(country|nation)( of| around| that has)")
 
 
@@ -146,6 +147,8 @@ def _calculated(needs: list[Need], plain: str, numbers: list[int]) -> Plan:
     every = [f"#{n}" for n in range(1, len(needs) + 1)]
     left, right = every[0], f"${numbers[0]}" if numbers else every[-1]
     expression = ""
+    if len(needs) > 1 and _EACH.search(plain):
+        return Plan(tuple(needs), ", ".join(every))
     if len(needs) > 1 or numbers:
         if re.search(r"percent", plain):
             expression = f"100 * {left} / {right}"
