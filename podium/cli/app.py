@@ -139,6 +139,7 @@ WORKER: Final = {
 
 GYM: Final = {
     "show": "What the gym draws by a seed.",
+    "play": "Have a policy play, and see how well it goes.",
     "pool": "The pool file of the gym's workers.",
 }
 

@@ -1,18 +1,23 @@
 """`podium gym`: what the gym draws, for people who want to see it."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 from cyclopts import Parameter
 
 from podium.cli.options import COMMON, Common
 from podium.cli.output import Output
-from protocol.errors import NotFound
+from protocol.errors import NotFound, Usage
 
 if TYPE_CHECKING:
     from trainer.gym.episodes import Episode
 
 Set = Annotated[str, Parameter(name="--set", help="Of which set; `train` by default.")]
 Family = Annotated[str, Parameter(help="Only of this family.")]
+Count = Annotated[int, Parameter(help="How many episodes.")]
+Families = Annotated[bool, Parameter(help="Each family apart, too.")]
 Home = Annotated[bool, Parameter(name="--hosted", help="With what a deployment hosts.")]
 
 
@@ -45,6 +50,78 @@ def show(
         episode = at_home(episode)
     Output(common.json).read([_row(episode)], *_picture(episode), counts={"episodes": 1})
     return 0
+
+
+def play(
+    policy: str,
+    /,
+    *,
+    of: Set = "seen",
+    count: Count = 100,
+    seed: int = 0,
+    family: Family = "",
+    families: Families = False,
+    common: Common = COMMON,
+) -> int:
+    """Have somebody play, in the fast lane, and say how well it went.
+
+    Parameters
+    ----------
+    policy
+        oracle, serial, strongest, teacher, sloppy, keywords, router, random; or
+        any policy of yours that is no endpoint's, such as local:FOLDER.
+    seed
+        Of the first episode; the others are those that follow.
+    """
+    from trainer.gym.episodes import draws
+    from trainer.gym.evaluate import evaluate
+    from trainer.gym.play import run
+    from trainer.gym.questions import FAMILIES
+    from trainer.gym.splits import SETS
+    from trainer.gym.tables import rows
+
+    _known(of, "set", SETS)
+    if family:
+        _known(family, "family", FAMILIES)
+    if count < 1:
+        raise Usage(f"{count} episodes say nothing", hint="Give --count 1 or more.")
+    output = Output(common.json)
+    episodes = list(draws(range(seed, seed + count), of, (family,) if family else ()))
+    report = evaluate(episodes, _player(policy, episodes), run)
+    head, *body = rows([report], families=families)
+    from podium.render_rich import table
+
+    found = [msgspec.to_builtins(report)]
+    output.read(found, table(head, body, head[0]), counts={"episodes": count})
+    return 0
+
+
+def _player(name: str, episodes: "list[Episode]") -> Any:
+    """Who plays, by a short name."""
+    from actors import policies
+    from actors.policies import local
+    from trainer.gym.baselines import Random
+    from trainer.gym.keywords import Router, Rules
+    from trainer.gym.oracle import Oracle, Strongest, serial
+    from trainer.gym.teacher import SLOPPY, Teacher
+
+    known: dict[str, Callable[[], Any]] = {
+        "oracle": lambda: Oracle(episodes),
+        "serial": lambda: serial(episodes),
+        "strongest": lambda: Strongest(episodes),
+        "teacher": lambda: Teacher(episodes),
+        "sloppy": lambda: Teacher(episodes, SLOPPY),
+        "keywords": Rules,
+        "router": Router,
+        "random": Random,
+    }
+    if name in known:
+        return known[name]()
+    kind, _, folder = name.partition(":")
+    if kind == local.KIND:
+        place = Path(folder).expanduser().absolute()
+        return local.spec_of(local.Options(folder=str(place)), dialect="compact")
+    return policies.find(name)
 
 
 def pool(*, common: Common = COMMON) -> int:

@@ -14,17 +14,19 @@ from protocol.actions import Pool, WorkerSpec
 from protocol.decisions import Decision, PolicySpec, Reply, Task, View
 from protocol.dialects import parse, referable
 from protocol.references import as_text
-from tests.gym_lane import ended, run
+from trainer.fold import fold
 from trainer.gym import hosted, keywords, kinds, questions
 from trainer.gym.baselines import Random, majority
 from trainer.gym.episodes import Episode, draw, draws
 from trainer.gym.oracle import Oracle, Spoken, Strongest, serial
 from trainer.gym.planners import UNKNOWN
+from trainer.gym.play import run, starts
 from trainer.gym.pools import Member
 from trainer.gym.splits import SETS
 from trainer.gym.teacher import SLOPPY, Rates, Teacher, slip_of
 from trainer.gym.workers import Host, ToolAdapter, adapters, chance, failing
 from trainer.records import Rollout
+from trainer.rollouts.lane import FastLane
 
 
 def right(episode: Episode, rollout: Rollout) -> bool:
@@ -237,7 +239,7 @@ def test_the_shipped_rules_play_on_the_shipped_pool() -> None:
 
 def test_the_majority_of_five_is_a_rollout_that_costs_all_of_them() -> None:
     episodes = list(draws(range(25), "seen"))
-    five = [run(episodes, Teacher(episodes, SLOPPY, seed=n), tag=str(n)) for n in range(5)]
+    five = [run(episodes, Teacher(episodes, SLOPPY, seed=n), job=str(n)) for n in range(5)]
     voted = [majority(group) for group in zip(*five, strict=True)]
     single = sum(map(right, episodes, five[0]))
     assert sum(map(right, episodes, voted)) > single
@@ -311,11 +313,16 @@ def test_a_deployment_can_host_the_catalogue() -> None:
             assert spec.reserve == home.reserve
 
 
-async def test_runs_reach_the_hosted_workers_under_their_own_names() -> None:
+def test_runs_reach_the_hosted_workers_under_their_own_names() -> None:
     episodes = [hosted.at_home(draw(seed)) for seed in range(12)]
     episodes = [each for each in episodes if not each.pool.workers[0].adapter]
-    hosts = [workers.host(spec) for spec in hosted.catalogue().workers]
-    rollouts = [await ended(each, Oracle([each]), hosts) for each in episodes]
+    there = {spec.place: spec for spec in hosted.catalogue().workers}
+    oracle = Oracle(episodes)
+    lane = FastLane(
+        workers=lambda _, spec: workers.host(there[spec.place]), policies=lambda *_: oracle
+    )
+    with lane:
+        rollouts = [fold(each.log) for each in lane.run(starts(episodes, oracle.spec))]
     assert all(map(right, episodes, rollouts))
     for episode, rollout in zip(episodes, rollouts, strict=True):
         prices = {spec.name: spec.reserve.cost for spec in episode.pool.workers}

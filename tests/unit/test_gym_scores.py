@@ -8,24 +8,19 @@ import pytest
 from protocol.actions import Call, Json, Spend, Status
 from protocol.decisions import PolicySpec, Rejection, View
 from protocol.references import as_text
-from tests.gym_lane import run
 from trainer.gym import evaluate as scoring
 from trainer.gym.episodes import Episode, draw, draws
 from trainer.gym.evaluate import evaluate, figures, judged, report, spent_by, stopping
-from trainer.gym.intervals import bootstrap, wilson
+from trainer.gym.intervals import bootstrap
 from trainer.gym.kinds import arguments
 from trainer.gym.oracle import Oracle
+from trainer.gym.play import run
 from trainer.gym.pools import Member
 from trainer.gym.scores import HIGHER
 from trainer.gym.tables import as_json, as_markdown
 from trainer.gym.tables import as_text as table
 from trainer.gym.teacher import SLOPPY, Teacher
 from trainer.records import Made, Rollout, Step
-
-
-def correct(rollout: Rollout) -> float:
-    """Whether the answer is the check's, letter by letter."""
-    return float(rollout.answer == str(rollout.task.check["answer"]))
 
 
 def episode_of(role: str = "country.capital", output: Json = "Paris") -> Episode:
@@ -161,6 +156,8 @@ def test_the_figures_of_a_few_rollouts() -> None:
     for each in of.values():
         assert each.low <= each.value <= each.high
     said = report(found, policy="p", name="seen", unscorable=1)
+    assert said.total.outcomes["cost"] == {f"{e.set}/{e.seed}": 100.0}
+    assert said.total.outcomes["recovery"] == {f"{e.set}/{e.seed}": 1.0}
     assert said.unscorable == 1
     assert said.families.keys() == {"lookup"}
 
@@ -170,7 +167,7 @@ def test_a_policy_is_evaluated_on_one_set() -> None:
     oracle = run(episodes, Oracle(episodes))
     spent = spent_by(episodes, oracle)
     best, sloppy = (
-        evaluate(episodes, policy, run, accuracy=correct, oracle=spent, seed=3)
+        evaluate(episodes, policy, run, oracle=spent, seed=3)
         for policy in (Oracle(episodes), Teacher(episodes, SLOPPY))
     )
     value = {name: best.total.get(name) for name in ("accuracy", "valid", "regret_stop")}
@@ -183,12 +180,12 @@ def test_a_policy_is_evaluated_on_one_set() -> None:
     assert worse is not None
     assert worse.value < 1.0
     assert best.total.set == "seen"
-    again = evaluate(episodes, Oracle(episodes), run, accuracy=correct, oracle=spent, seed=3)
+    again = evaluate(episodes, Oracle(episodes), run, oracle=spent, seed=3)
     assert again == best
     with pytest.raises(ValueError, match="each set apart"):
-        evaluate([draw(1, "seen"), draw(1)], Oracle([]), run, accuracy=correct)
+        evaluate([draw(1, "seen"), draw(1)], Oracle([]), run)
     with pytest.raises(ValueError, match="each set apart"):
-        evaluate([], Oracle([]), run, accuracy=correct)
+        evaluate([], Oracle([]), run)
 
     text, markdown = table([best, sloppy]), as_markdown([best, sloppy], families=True)
     assert "100.0 [" in text.splitlines()[1]
@@ -199,20 +196,6 @@ def test_a_policy_is_evaluated_on_one_set() -> None:
 
 
 # -------------------------------------------------------------------------------------- intervals
-
-
-def test_wilson_is_as_published() -> None:
-    # Newcombe (1998), Statistics in Medicine 17, table I: 81/263, 15/148, 0/20, 1/29.
-    for hits, n, low, high in (
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-    ):
-        found = wilson(hits, n)
-        assert found.low == pytest.approx(low, abs=5e-5)
-        assert found.high == pytest.approx(high, abs=5e-5)
-    assert wilson(0, 0) == (0.0, 0.0, 1.0)
 
 
 def test_the_bootstrap_covers_and_is_repeatable() -> None:

@@ -3,7 +3,7 @@ r"""What a policy does on a set: run it, judge it, and say how sure the figures 
 ::
 
     episodes = list(draws(range(500), "unseen-pools"))
-    report = evaluate(episodes, Oracle(episodes), run, accuracy=..., reward=...)
+    report = evaluate(episodes, Oracle(episodes), run)      # `play.run`
     print(as_text([report]))
 
 =================  ===========================================================================
@@ -32,10 +32,12 @@ import msgspec
 
 from protocol.actions import Json
 from trainer.gym.episodes import Episode
-from trainer.gym.intervals import Interval, bootstrap, wilson
+from trainer.gym.intervals import bootstrap
 from trainer.gym.kinds import ToolError, meant, value_of
 from trainer.gym.scores import Figure, Scores
+from trainer.intervals import Interval, share
 from trainer.records import Made, Rollout, Step
+from trainer.rewards.channels import accuracy as by_check
 
 Runner = Callable[[Sequence[Episode], Any], Sequence[Rollout]]
 """Gives a rollout of each episode by a policy, in their order."""
@@ -128,10 +130,16 @@ def _same(value: Json, wanted: Json) -> bool:
 def judged(
     episodes: Sequence[Episode],
     rollouts: Sequence[Rollout],
-    accuracy: Judge,
+    accuracy: Judge = by_check,
     reward: Judge | None = None,
 ) -> list[Judged]:
     """The rollouts that can be scored, each with its episode.
+
+    Args:
+        episodes: What was played.
+        rollouts: What came of each.
+        accuracy: Says how right a rollout is; by the task's check if nothing is said.
+        reward: Says what it is worth; None for no such figure.
 
     Raises:
         ValueError: There are not as many rollouts as episodes.
@@ -180,7 +188,7 @@ def figures(
     decisions = sum(each.decisions for each in of)
     made = [
         _share("accuracy", [each.right for each in of]),
-        _figure("valid", wilson(sum(each.valid for each in of), decisions), decisions),
+        _figure("valid", share(sum(each.valid for each in of), decisions), decisions),
         _share("recovery", [each.right for each in hurt]),
         _mean("rounds", [each.rollout.rounds for each in of], seed, "rounds"),
         _mean("cost", [each.rollout.spend.cost for each in of], seed, "microdollars"),
@@ -198,6 +206,26 @@ def figures(
     return tuple(made)
 
 
+def outcomes(of: Iterable[Judged]) -> dict[str, dict[str, float]]:
+    """The figures of each episode by itself, by its set and seed: what a gate makes pairs of."""
+    found: dict[str, dict[str, float]] = {}
+    for each in of:
+        own: dict[str, float | None] = {
+            "accuracy": float(each.right),
+            "valid": each.valid / each.decisions if each.decisions else None,
+            "recovery": float(each.right) if each.faulted else None,
+            "rounds": float(each.rollout.rounds),
+            "cost": float(each.rollout.spend.cost),
+            "critical_steps": float(each.rollout.critical_steps),
+            "reward": each.reward,
+        }
+        for name, value in own.items():
+            if value is not None:
+                episode = f"{each.episode.set}/{each.episode.seed}"
+                found.setdefault(name, {})[episode] = value
+    return found
+
+
 def _regret(each: Judged, oracle: Mapping[tuple[str, int], int]) -> float | None:
     spent = oracle.get((each.episode.set, each.episode.seed), 0)
     if each.stop.early:
@@ -206,7 +234,7 @@ def _regret(each: Judged, oracle: Mapping[tuple[str, int], int]) -> float | None
 
 
 def _share(name: str, hits: Sequence[bool]) -> Figure:
-    return _figure(name, wilson(sum(hits), len(hits)), len(hits))
+    return _figure(name, share(sum(hits), len(hits)), len(hits))
 
 
 def _mean(name: str, values: Sequence[float], seed: int, unit: str = "") -> Figure:
@@ -246,6 +274,7 @@ def report(
             set=name,
             seed=seed,
             figures=figures(some, seed, oracle),
+            outcomes=outcomes(some),
         )
 
     families = dict.fromkeys(each.episode.family for each in of)
@@ -264,7 +293,7 @@ def evaluate(
     policy: Any,
     run: Runner,
     *,
-    accuracy: Judge,
+    accuracy: Judge = by_check,
     reward: Judge | None = None,
     version: str = "",
     seed: int = 0,
@@ -276,8 +305,8 @@ def evaluate(
         episodes: Of one set.
         policy: What the runner takes; it has a ``spec``.
         run: Runs episodes.
-        accuracy: Says how right a rollout is.
-        reward: Says what it is worth; None for no such figure.
+        accuracy: See `judged`.
+        reward: See `judged`.
         version: Of the policy.
         seed: Of the intervals.
         oracle: See `figures`.

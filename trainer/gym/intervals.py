@@ -1,10 +1,15 @@
-"""Intervals of 95 % around shares and means, the same for the same numbers on every machine."""
+"""Intervals of 95 % around means of anything, the same for the same numbers on every machine.
 
-import math
+Those of shares are `trainer.intervals`'. What the gym counts (costs, rounds) is skewed, so that the
+normal distribution is none for it.
+"""
+
 from collections.abc import Sequence
-from statistics import NormalDist, fmean
+from statistics import fmean
 from types import ModuleType
-from typing import Final, NamedTuple
+from typing import Final
+
+from trainer.intervals import Interval
 
 LEVEL: Final = 0.95
 RESAMPLES: Final = 2_000
@@ -12,29 +17,6 @@ RESAMPLES: Final = 2_000
 
 CHUNK: Final = 4_000_000
 """Numbers drawn at a time: bounds the memory to some 32 MB."""
-
-_Z: Final = NormalDist().inv_cdf(0.5 + LEVEL / 2)
-
-
-class Interval(NamedTuple):
-    """A value, and what it lies between."""
-
-    value: float
-    low: float
-    high: float
-
-
-def wilson(hits: int, n: int) -> Interval:
-    """A share by Wilson's score interval (1927), which is right for shares near 0 and 1, too.
-
-    Of nothing it is 0, between 0 and 1.
-    """
-    if not n:
-        return Interval(0.0, 0.0, 1.0)
-    share, z2 = hits / n, _Z * _Z
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return Interval(share, max(0.0, middle - half), min(1.0, middle + half))
 
 
 def bootstrap(values: Sequence[float], seed: int = 0) -> Interval:
