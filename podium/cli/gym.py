@@ -101,6 +101,7 @@ def _player(name: str, episodes: "list[Episode]") -> Any:
     from actors import policies
     from actors.policies import local
     from trainer.gym.baselines import Random
+    from trainer.gym.gate import player
     from trainer.gym.keywords import Router, Rules
     from trainer.gym.oracle import Oracle, Strongest, serial
     from trainer.gym.teacher import SLOPPY, Teacher
@@ -119,8 +120,7 @@ def _player(name: str, episodes: "list[Episode]") -> Any:
         return known[name]()
     kind, _, folder = name.partition(":")
     if kind == local.KIND:
-        place = Path(folder).expanduser().absolute()
-        return local.spec_of(local.Options(folder=str(place)), dialect="compact")
+        return player(Path(folder))
     return policies.find(name)
 
 

@@ -31,6 +31,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from protocol.actions import Json
+from protocol.decisions import PolicySpec
 from trainer.gym.episodes import Episode
 from trainer.gym.intervals import bootstrap
 from trainer.gym.kinds import ToolError, meant, value_of
@@ -303,7 +304,7 @@ def evaluate(
 
     Args:
         episodes: Of one set.
-        policy: What the runner takes; it has a ``spec``.
+        policy: What the runner takes: a policy, or the spec of one.
         run: Runs episodes.
         accuracy: See `judged`.
         reward: See `judged`.
@@ -321,7 +322,7 @@ def evaluate(
     scored = judged(episodes, rollouts, accuracy, reward)
     return report(
         scored,
-        policy=policy.spec.name,
+        policy=policy.name if isinstance(policy, PolicySpec) else policy.spec.name,
         name=sets.pop(),
         version=version,
         seed=seed,

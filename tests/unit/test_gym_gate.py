@@ -1,0 +1,37 @@
+"""A small model plays in the gym, and its versions are measured by it."""
+
+from pathlib import Path
+
+import pytest
+
+from podium.cli import main
+from protocol.model_versions import BASE
+from trainer.gate import compare
+from trainer.gym import gate
+from trainer.small import Shape, make, save, train_tokenizer
+
+TINY = Shape(layers=1, width=16, heads=2, kv_heads=1, feed_forward=16)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained model."""
+    words = train_tokenizer(["population of a country", "= #1"] * 20, 400)
+    return save(tmp_path_factory.mktemp("model") / "small", make(TINY, words, 1), words)
+
+
+def test_a_version_has_scores_on_each_set(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "EPISODES", 3)
+    found = gate.scores(folder, BASE)
+    assert [each.set for each in found] == list(gate.SETS)
+    for each in found:
+        accuracy = each.get("accuracy")
+        assert accuracy is not None
+        assert accuracy.n == 3
+        assert each.outcomes["accuracy"].keys() == {f"{each.set}/{seed}" for seed in range(3)}
+    assert {row.set for row in compare(found, found).rows} == set(gate.SETS)
+
+
+def test_it_plays_on_the_command_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["gym", "play", f"local:{folder}", "--count", "2"]) == 0
+    assert "seen" in capsys.readouterr().out
