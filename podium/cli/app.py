@@ -66,12 +66,7 @@ def make() -> App:
     config.command(
         "podium.cli.doctor:show_config", name="show", help="Every value, and where it came from."
     )
-    app.command(
-        "podium.cli.run:run",
-        name="run",
-        help=RUN,
-        group=WORK,
-    )
+    app.command("podium.cli.run:run", name="run", help=RUN, group=WORK)
     app.command(
         "podium.cli.answer:answer",
         name="answer",
