@@ -14,6 +14,7 @@ import msgspec
 from protocol.actions import Json
 from protocol.decisions import Decision, PolicySpec, Rejection, Reply, View
 from protocol.dialects import parse, render, request
+from protocol.dialects.shared import referable
 from trainer.records import Rollout, Step
 
 Message: TypeAlias = dict[str, Any]
@@ -65,8 +66,9 @@ def reply_message(policy: PolicySpec, rollout: Rollout, step: Step) -> Message |
         return {"role": "assistant", "content": step.text}
     if own and policy.dialect != "openai":
         return {"role": "assistant", "content": step.text} if step.text.strip() else None
-    said = render(policy, step.decision, rollout.pool)
-    if not own and not _same(parse(policy, said, rollout.pool), step.decision):
+    known = referable(step.view)
+    said = render(policy, step.decision, rollout.pool, known)
+    if not own and not _same(parse(policy, said, rollout.pool, known), step.decision):
         return None
     text = said.text
     if own and step.decision.calls:

@@ -1,0 +1,106 @@
+"""Exams: how well a model, or a baseline, does on the gym's sets. The same episodes for everybody.
+
+Whoever is measured says what it holds most likely. The reward is that of the plan.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from trainer.conductor.plan import Plan
+from trainer.gym.baselines import Random, majority
+from trainer.gym.episodes import Episode, draws
+from trainer.gym.evaluate import Report, Runner, evaluate, spent_by
+from trainer.gym.keywords import Router, Rules
+from trainer.gym.oracle import Oracle, Strongest, serial
+from trainer.gym.play import run
+from trainer.gym.practice import Practice
+from trainer.learner.loading import read
+from trainer.records import Rollout
+from trainer.rewards import score
+
+GATED: Final = ("seen", "held-out-questions", "unseen-pools")
+"""The sets that targets are set for."""
+
+APART: Final = ("held-out-entities", "held-out-names", "held-out-descriptions", "unseen-words")
+"""Those that are reported besides."""
+
+VOTERS: Final = 5
+"""Samples that the majority votes over."""
+
+
+def episodes_of(name: str, count: int, families: Sequence[str] = ()) -> list[Episode]:
+    """The episodes of a set that exams are made of."""
+    return list(draws(range(count), name, tuple(families)))
+
+
+class Exam:
+    """The same episodes and rewards for everybody who is measured.
+
+    Args:
+        plan: Says what a rollout is worth, and which families are asked.
+        count: Episodes of each set.
+        sets: Which sets.
+    """
+
+    def __init__(self, plan: Plan, count: int, sets: Sequence[str] = GATED) -> None:
+        self._plan = plan
+        self.episodes = {name: episodes_of(name, count, plan.families) for name in sets}
+        self._spent: Mapping[tuple[str, int], int] = {}
+        for episodes in self.episodes.values():
+            self._spent = {**self._spent, **spent_by(episodes, run(episodes, Oracle(episodes)))}
+
+    def model(self, folder: Path, name: str, *, voters: int = 1) -> list[Report]:
+        """What the model in a folder does, or several samples of it by majority.
+
+        Raises:
+            NotFound, InvalidData: It can't be loaded.
+        """
+        model, words = read(folder, self._plan.device or "cpu")
+        practice = Practice(model.eval(), words, seed=self._plan.seed)
+
+        def voted(episodes: Sequence[Episode], _policy: Any) -> list[Rollout]:
+            return [majority(group) for group in practice.groups(episodes, voters, "exam")]
+
+        runner: Runner = voted if voters > 1 else practice.run
+        return self._reports(runner, lambda _: _Named(name))
+
+    def baseline(self, name: str) -> list[Report]:
+        """What a baseline of `BASELINES` does."""
+        return self._reports(run, BASELINES[name])
+
+    def _reports(self, runner: Runner, policy: Callable[[Sequence[Episode]], Any]) -> list[Report]:
+        return [
+            evaluate(
+                episodes,
+                policy(episodes),
+                runner,
+                reward=self._reward,
+                seed=self._plan.seed,
+                oracle=self._spent,
+            )
+            for episodes in self.episodes.values()
+        ]
+
+    def _reward(self, rollout: Rollout) -> float | None:
+        return score([rollout], self._plan.rl.reward)[0].reward
+
+
+class _Named:
+    """What a table calls whoever is measured."""
+
+    def __init__(self, name: str) -> None:
+        from protocol.decisions import PolicySpec
+
+        self.spec = PolicySpec(name=name)
+
+
+BASELINES: Final[dict[str, Callable[[Sequence[Episode]], Any]]] = {
+    "oracle": Oracle,
+    "serial": serial,
+    "strongest": Strongest,
+    "rules": lambda _: Rules(),
+    "router": lambda _: Router(),
+    "random": lambda _: Random(),
+}
+"""Policies that need no training, by name."""

@@ -1,0 +1,100 @@
+"""What a conductor is made by: a plan, whose every value is written into what it makes."""
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+
+from protocol.errors import InvalidData, NotFound
+from trainer.gym.teacher import Rates
+from trainer.rewards.recipes import Recipe, Term
+from trainer.small import Shape
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+
+COST_SCALE: Final = 0.02
+"""US dollars that weigh as much as a tenth of a right answer: a few calls of usual workers."""
+
+REWARD: Final = Recipe(
+    terms=(
+        Term(channel="accuracy"),
+        Term(channel="format", weight=0.1),
+        Term(channel="efficiency", weight=0.1, only_if="accuracy"),
+        Term(channel="cost", weight=-0.1, per=COST_SCALE, high=3.0),
+    )
+)
+"""A right answer, replies that can be followed, few rounds where it is right, and little cost
+always: accuracy, format and efficiency as ParaManager names them, with the cost of ToolOrchestra's
+preferences in place of the diversity, which is no aim where one worker is right."""
+
+
+class Sft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How it is taught."""
+
+    steps: Annotated[int, msgspec.Meta(ge=0)] = 1_500
+    episodes: Count = 80
+    """Of a batch, each of them played once and never again."""
+    context: NotNegative = 0.12
+    """Weight of reading: the cross-entropy of a token that the model doesn't write, the task and
+    the workers, beside 1 of one that it does. It learns the words before it learns to decide."""
+    rate: Positive = 0.003
+    matrix_rate: Positive = 0.02
+    warmup: Count = 30
+    floor: NotNegative = 0.05
+
+
+class Rl(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How it is practised."""
+
+    steps: Annotated[int, msgspec.Meta(ge=0)] = 60
+    groups: Count = 16
+    """Episodes of a step."""
+    members: Annotated[int, msgspec.Meta(ge=2)] = 8
+    """Rollouts of each."""
+    rate: Positive = 0.0003
+    matrix_rate: Positive = 0.002
+    temperature: Positive = 1.0
+    scheme: str = "grpo"
+    """One of `trainer.advantages`' presets."""
+    clip_low: NotNegative = 0.2
+    clip_high: NotNegative = 0.28
+    reward: Recipe = REWARD
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All that a conductor is made by."""
+
+    seed: int = 0
+    shape: Shape = Shape()
+    vocabulary: Count = 1_536
+    texts: Count = 2_000
+    """Episodes from whose texts the vocabulary is made."""
+    families: tuple[str, ...] = ()
+    """Of the gym's tasks; all if empty."""
+    rates: Rates = Rates()
+    """How often its teacher slips."""
+    sft: Sft = Sft()
+    rl: Rl = Rl()
+    tokens: Count = 16_384
+    """Of one pass of the learner, padding included."""
+    device: str = ""
+    """Empty for a GPU if there is one."""
+
+
+def load(path: Path) -> Plan:
+    """A plan from a TOML file.
+
+    Raises:
+        NotFound: There is no such file.
+        InvalidData: It is none; the message names the place in it.
+    """
+    try:
+        return msgspec.toml.decode(path.read_bytes(), type=Plan)
+    except FileNotFoundError:
+        raise NotFound(f"there is no plan {path}", hint="name a TOML file") from None
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise InvalidData(
+            f"{path}: {error}", hint="docs/train-a-conductor.md has every key"
+        ) from None

@@ -1,0 +1,152 @@
+"""Lessons: the teacher's runs of fresh episodes, as examples; made beside the training.
+
+A batch is a pure function of the plan and the step. Its episodes are played in the fast lane by the
+real rules, and read back from their logs: slips stay in the context and out of the loss.
+"""
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import numpy as np
+
+from protocol.decisions import PolicySpec
+from trainer.conductor.plan import Plan
+from trainer.datasets.chat import Chat, Rendered
+from trainer.datasets.conversation import conversations
+from trainer.gym.episodes import Episode, draw
+from trainer.gym.play import run
+from trainer.gym.teacher import Teacher, slip_of
+from trainer.learner.example import Example
+from trainer.learner.order import Fed
+from trainer.records import Rollout
+
+SPEAKS: Final = PolicySpec(name="student", dialect="compact")
+"""Who is taught: what the teacher decides is written as it would say it."""
+
+TEXTS_FROM: Final = 10**9
+"""The first seed of the episodes that the vocabulary is made from: none of a lesson's."""
+
+SEEDS: Final = 10**7
+"""Episodes between the lessons of two plans' seeds: more than any training takes."""
+
+AHEAD: Final = 6
+"""Batches that are made before they are wanted, for each process: the learner never waits for one,
+and they take some megabytes."""
+
+
+def lesson(plan: Plan, seeds: range) -> Iterator[tuple[Episode, Rollout, frozenset[int]]]:
+    """Episodes played by the teacher, each with the turns that were slips."""
+    episodes = [draw(seed, "train", plan.families) for seed in seeds]
+    teacher = Teacher(episodes, plan.rates, seed=plan.seed, refer=True)
+    for episode, rollout in zip(episodes, run(episodes, teacher), strict=True):
+        slips = frozenset(step.turn for step in rollout.steps if slip_of(step.version))
+        yield episode, rollout, slips
+
+
+def texts(plan: Plan) -> Iterator[str]:
+    """What the vocabulary is made from: all that would be read and written."""
+    for _, rollout, slips in lesson(plan, range(TEXTS_FROM, TEXTS_FROM + plan.texts)):
+        for talk in conversations(SPEAKS, rollout, slips):
+            yield from (each["content"] for each in talk.messages)
+
+
+def examples(plan: Plan, seeds: range, chat: Chat) -> list[Example]:
+    """The examples of some episodes, those that fit the model."""
+    made = [
+        _example(rendered, rollout.run, plan.sft.context)
+        for _, rollout, slips in lesson(plan, seeds)
+        for talk in conversations(SPEAKS, rollout, slips)
+        for rendered in chat.render(talk)
+    ]
+    return [each for each in made if len(each.ids) <= plan.shape.context]
+
+
+def _example(rendered: Rendered, run: str, context: float) -> Example:
+    read = (rendered.written == 0) * np.float32(context)
+    read[0] = 0.0  # nothing stands before it
+    none = np.zeros(len(rendered.ids), dtype=np.float32)
+    return Example(
+        ids=rendered.ids,
+        ce=(rendered.ce + read).astype(np.float32),
+        pg=none,
+        advantages=none,
+        logprobs=none,
+        ref_kl=none,
+        rollout=run,
+    )
+
+
+def batch_of(plan: Plan, step: int) -> range:
+    """The seeds of a step's episodes."""
+    begin = (plan.seed % 100) * SEEDS + step * plan.sft.episodes
+    return range(begin, begin + plan.sft.episodes)
+
+
+class Teaching:
+    """Gives the batch of a step; a source, as `trainer.learner.fit` takes one.
+
+    Args:
+        plan: See `Plan`.
+        folder: Of the tokenizer.
+        processes: That make batches; 0 for this one.
+    """
+
+    def __init__(self, plan: Plan, folder: Path, processes: int = 1) -> None:
+        self._plan, self._folder = plan, folder
+        self._coming: deque[tuple[int, Future[list[Example]]]] = deque()
+        self._ahead = AHEAD * processes
+        self._workers: ProcessPoolExecutor | None = None
+        self._chat: Chat | None = None
+        if processes:
+            self._workers = ProcessPoolExecutor(
+                processes, get_context("spawn"), _begin, (plan, str(folder))
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        if self._workers is not None:
+            self._workers.shutdown(cancel_futures=True)
+
+    def __call__(self, step: int) -> Fed:
+        """The batch of a step, counted from 0."""
+        if self._workers is None:
+            self._chat = self._chat or Chat.load(self._folder)
+            made = examples(self._plan, batch_of(self._plan, step), self._chat)
+            return Fed(examples=made)
+        if not self._coming or self._coming[0][0] != step:
+            self._coming.clear()
+        following = self._coming[-1][0] + 1 if self._coming else step
+        for later in range(following, min(step + self._ahead, self._plan.sft.steps)):
+            self._coming.append((later, self._workers.submit(_made, later)))
+        if not self._coming:
+            self._coming.append((step, self._workers.submit(_made, step)))
+        return Fed(examples=self._coming.popleft()[1].result())
+
+
+class _Mine:
+    """What a process that makes batches has."""
+
+    plan: Plan
+    chat: Chat
+
+
+def _begin(plan: Plan, folder: str) -> None:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    _Mine.plan, _Mine.chat = plan, Chat.load(Path(folder))
+
+
+def _made(step: int) -> list[Example]:
+    return examples(_Mine.plan, batch_of(_Mine.plan, step), _Mine.chat)
