@@ -29,7 +29,7 @@ nor has `Decision.last_answers`.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -271,13 +271,15 @@ def render(decision: Decision, pool: Pool, known: Referable) -> Reply:
     lines = []
     for call in decision.calls:
         fitting = (
-            form for form in _forms(call, known, numbers) if _says(form, call, by_name, point)
+            form
+            for form in _forms(call, known, numbers, point)
+            if _says(form, call, by_name, point)
         )
         plainly = f"{_slot(call)} {_by_number(compact(call.arguments), numbers)}"
         lines.append(next(fitting, plainly))
     answer = decision.answers or decision.answer
     if answer is not None and (answer or not decision.calls):
-        lines.append(f"= {_named(answer, known, numbers)}")
+        lines.append(f"= {_named(answer, known, numbers, point)}")
     return Reply(text="\n".join(lines))
 
 
@@ -285,13 +287,15 @@ def _slot(call: PlannedCall) -> str:
     return call.worker if call.worker.startswith(SLOT) else SLOT + call.worker
 
 
-def _forms(call: PlannedCall, known: Referable, numbers: dict[str, int]) -> Iterator[str]:
+def _forms(
+    call: PlannedCall, known: Referable, numbers: dict[str, int], point: _Point
+) -> Iterator[str]:
     """The ways in which a call may be written, the shortest first."""
     slot = _slot(call)
     if not call.arguments:
         yield slot
     written = {
-        key: _named(value if isinstance(value, str) else compact(value), known, numbers)
+        key: _named(value if isinstance(value, str) else compact(value), known, numbers, point)
         for key, value in call.arguments.items()
     }
     if len(written) == 1:
@@ -315,12 +319,30 @@ def _numbers(known: Referable, planned: int) -> dict[str, int]:
     return {name: number for number, name in enumerate(calls, 1)}
 
 
-def _named(text: str, known: Referable, numbers: dict[str, int]) -> str:
-    """A text with pointers: to outputs wherever it refers to one, to an entity that it is."""
-    for number, entity in enumerate(entities_of(known), 1):
-        if text == entity:
-            return f"${number}"
-    return _by_number(text, numbers)
+def _named(text: str, known: Referable, numbers: dict[str, int], point: _Point) -> str:
+    """A text with pointers: to outputs and to entities, wherever it has what they stand for."""
+    plainly = _by_number(text, numbers)
+    if not (entities := entities_of(known)):
+        return plainly
+    pattern, places = _marking(entities)
+    pieces = _OUTPUT.split(text)
+    pieces[::2] = [pattern.sub(lambda found: f"${places[found[0]]}", each) for each in pieces[::2]]
+    pieces[1::2] = [reference(each, "output") for each in pieces[1::2]]
+    marked = _by_number("".join(pieces), numbers)
+    try:
+        return marked if point(marked) == text else plainly
+    except _Wrong:
+        return plainly
+
+
+def _marking(entities: Sequence[str]) -> tuple[re.Pattern[str], dict[str, int]]:
+    """What finds entities in a text, whole words and numbers alone; and the number of each."""
+    places: dict[str, int] = {}
+    for place, entity in enumerate(entities, 1):
+        places.setdefault(entity, place)
+    longest = sorted(places, key=lambda entity: (-len(entity), entity))
+    any_of = "|".join(map(re.escape, longest))
+    return re.compile(rf"(?<!\w)(?<!\d\.)(?:{any_of})(?!\w)(?!\.\d)"), places
 
 
 def _by_number(text: str, numbers: dict[str, int]) -> str:
@@ -347,16 +369,13 @@ def _task(view: View) -> str:
     text = task.text
     marked: set[str] = set()
     if entities:
-        numbers: dict[str, int] = {}
-        for number, entity in enumerate(entities, 1):
-            numbers.setdefault(entity, number)
+        pattern, places = _marking(entities)
 
         def mark(match: re.Match[str]) -> str:
             marked.add(match[0])
-            return f"${numbers[match[0]]}"
+            return f"${places[match[0]]}"
 
-        longest = sorted(numbers, key=lambda entity: (-len(entity), entity))
-        text = re.sub(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest))})(?!\w)", mark, text)
+        text = pattern.sub(mark, text)
     lines = [text]
     lines += [f"${k} {_short(each)}" for k, each in enumerate(entities, 1) if each not in marked]
     rest = {key: value for key, value in task.inputs.items() if not (entities and key == ENTITIES)}

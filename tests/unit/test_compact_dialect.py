@@ -277,3 +277,23 @@ def test_each_conversation_begins_with_the_one_before(texts: list[str]) -> None:
         driver.reply(Reply(text=text))
         while driver.state.open:
             driver.report(next(iter(driver.state.open)), value={"value": 1})
+
+
+@pytest.mark.parametrize(
+    ("expression", "said"),
+    [
+        ("${output:1-0} * 12", "#1 * $2"),
+        ("12 - ${output:1-0}", "$2 - #1"),
+        ("round(${output:1-0} / 12.5, 1)", "round(#1 / 12.5, 1)"),
+        ("112 + 12", "112 + $2"),
+    ],
+)
+def test_an_entity_within_a_text_is_pointed_at(expression: str, said: str) -> None:
+    task = Task(text="Times 12", inputs={"entities": ["Fiji", 12]})
+    known = Referable(task, ("1-0",))
+    decision = Decision(calls=(PlannedCall("sums", {"expression": expression}, earlier=("1-0",)),))
+    reply = render(POLICY, decision, POOL, known)
+    assert reply.text == f"@2 {said}"
+    again = parse(POLICY, reply, POOL, known)
+    assert isinstance(again, Decision)
+    assert again.calls[0].arguments == {"expression": expression}
