@@ -29,7 +29,8 @@ nor has `Decision.last_answers`.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -324,7 +325,7 @@ def _named(text: str, known: Referable, numbers: dict[str, int], point: _Point) 
     plainly = _by_number(text, numbers)
     if not (entities := entities_of(known)):
         return plainly
-    pattern, places = _marking(entities)
+    pattern, places = _marking(tuple(entities))
     pieces = _OUTPUT.split(text)
     pieces[::2] = [pattern.sub(lambda found: f"${places[found[0]]}", each) for each in pieces[::2]]
     pieces[1::2] = [reference(each, "output") for each in pieces[1::2]]
@@ -335,7 +336,8 @@ def _named(text: str, known: Referable, numbers: dict[str, int], point: _Point) 
         return plainly
 
 
-def _marking(entities: Sequence[str]) -> tuple[re.Pattern[str], dict[str, int]]:
+@lru_cache(maxsize=1_024)  # a run asks for its own again and again
+def _marking(entities: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str, int]]:
     """What finds entities in a text, whole words and numbers alone; and the number of each."""
     places: dict[str, int] = {}
     for place, entity in enumerate(entities, 1):
@@ -369,7 +371,7 @@ def _task(view: View) -> str:
     text = task.text
     marked: set[str] = set()
     if entities:
-        pattern, places = _marking(entities)
+        pattern, places = _marking(tuple(entities))
 
         def mark(match: re.Match[str]) -> str:
             marked.add(match[0])
