@@ -29,6 +29,7 @@ NAMES: Final = {
     "replay": "reading and folding runs: from memory, from JetStream, from the archive",
     "parallel": "wide and chained runs in parallel and serially; slow calls hedged and not",
     "learner": "learning beside TRL, packed beside padded, sampling beside generate",
+    "learning": "a conductor from scratch, three seeds, each stage, beside every baseline: hours",
     "rollouts": "rollouts a minute of the fast lane: a script; a small model, and it alone",
     "dataset": "data sets written beside Arrow alone, their memory, rollouts from log to rows",
     "sampling": "tokens a second of small models beside Transformers' generate, in turns",

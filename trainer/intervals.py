@@ -8,6 +8,9 @@ from typing import Final, NamedTuple
 Z: Final = NormalDist().inv_cdf(0.975)
 """Standard deviations to each side that 95 % lie within."""
 
+T: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+"""The same by Student's t, for 1, 2, … degrees of freedom; beyond them, the last is wide enough."""
+
 
 class Interval(NamedTuple):
     """An estimate with its 95 % interval."""
@@ -38,6 +41,17 @@ def mean(values: Sequence[float]) -> Interval:
     middle = fmean(values)
     half = Z * stdev(values) / math.sqrt(len(values))
     return Interval(middle, middle - half, middle + half)
+
+
+def across(values: Sequence[float]) -> Interval:
+    """A mean of few values, such as one for each seed, by Student's t.
+
+    Raises:
+        ValueError: There are fewer than two.
+    """
+    middle, low, high = mean(values)
+    wider = T[min(len(values) - 1, len(T)) - 1] / Z
+    return Interval(middle, middle - (middle - low) * wider, middle + (high - middle) * wider)
 
 
 def difference(of: Interval, less: Interval) -> Interval:

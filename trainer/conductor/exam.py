@@ -57,7 +57,9 @@ class Exam:
             NotFound, InvalidData: It can't be loaded.
         """
         model, words = read(folder, self._plan.device or "cpu")
-        practice = Practice(model.eval(), words, seed=self._plan.seed)
+        practice = Practice(
+            model.eval(), words, seed=self._plan.seed, tokens=self._plan.reply_tokens
+        )
 
         def voted(episodes: Sequence[Episode], _policy: Any) -> list[Rollout]:
             return [majority(group) for group in practice.groups(episodes, voters, "exam")]

@@ -79,6 +79,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     rl: Rl = Rl()
     tokens: Count = 16_384
     """Of one pass of the learner, padding included."""
+    reply_tokens: Count = 192
+    """The most that one reply may have: twice what the longest round takes."""
     device: str = ""
     """Empty for a GPU if there is one."""
 

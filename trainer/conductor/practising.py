@@ -42,7 +42,7 @@ class Practising:
         self, plan: Plan, model: Any, words: Any, name: Callable[[], str] = lambda: "living"
     ) -> None:
         self._plan = plan
-        self._practice = Practice(model, words, name, seed=plan.seed)
+        self._practice = Practice(model, words, name, seed=plan.seed, tokens=plan.reply_tokens)
 
     def __call__(self, step: int) -> Fed:
         """The batch of a step, counted from 0."""

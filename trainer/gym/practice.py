@@ -28,15 +28,18 @@ ROWS: Final = 128
 """Replies that are sampled together, and runs in flight."""
 
 
-def student(place: str = PLACE, temperature: float = 1.0, seed: int = 0) -> PolicySpec:
+def student(
+    place: str = PLACE, temperature: float = 1.0, seed: int = 0, tokens: int = MAX_TOKENS
+) -> PolicySpec:
     """A small model in the compact dialect.
 
     Args:
         place: The folder of its version, or what a model in memory is called.
         temperature: 0 says what it holds most likely.
         seed: Of what is drawn.
+        tokens: The most that one reply may have.
     """
-    options = local.Options(folder=place, temperature=temperature, max_tokens=MAX_TOKENS, seed=seed)
+    options = local.Options(folder=place, temperature=temperature, max_tokens=tokens, seed=seed)
     return local.spec_of(options, dialect="compact")
 
 
@@ -48,12 +51,20 @@ class Practice:
         words: Its tokenizer.
         name: Of its weights, as rollouts record it; called each time.
         seed: Of the faults of workers, and of what is drawn.
+        tokens: See `student`.
     """
 
     def __init__(
-        self, model: Any, words: Any, name: Callable[[], str] = lambda: "living", *, seed: int = 0
+        self,
+        model: Any,
+        words: Any,
+        name: Callable[[], str] = lambda: "living",
+        *,
+        seed: int = 0,
+        tokens: int = MAX_TOKENS,
     ) -> None:
-        self._model, self._words, self._name, self._seed = model, words, name, seed
+        self._model, self._words, self._name = model, words, name
+        self._seed, self._tokens = seed, tokens
 
     def groups(
         self, episodes: Sequence[Episode], members: int, job: str, temperature: float = 1.0
@@ -69,7 +80,7 @@ class Practice:
         Raises:
             InvalidData: The model can't answer.
         """
-        spec = student(temperature=temperature, seed=self._seed)
+        spec = student(temperature=temperature, seed=self._seed, tokens=self._tokens)
         asks = [
             Ask(
                 key=f"{each.set}/{each.seed}",

@@ -1,0 +1,160 @@
+"""Making a conductor: batches follow from the plan and the step, and every stage goes on."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from protocol.errors import Conflict, InvalidData
+from trainer.conductor import stages, study
+from trainer.conductor.exam import Exam
+from trainer.conductor.plan import Plan, Rl, Sft, load
+from trainer.conductor.practising import batch
+from trainer.conductor.teaching import Teaching, batch_of, examples, lesson
+from trainer.datasets.chat import Chat
+from trainer.gym.episodes import draws
+from trainer.gym.oracle import Oracle
+from trainer.gym.play import run
+from trainer.intervals import across
+from trainer.learner.example import Example
+from trainer.learner.sinks import lines
+from trainer.small import Shape
+
+PLAN = Plan(
+    shape=Shape(layers=1, width=32, heads=2, kv_heads=1, feed_forward=32),
+    vocabulary=512,
+    texts=60,
+    families=("lookup", "wide"),
+    sft=Sft(steps=4, episodes=6, warmup=1),
+    rl=Rl(steps=2, groups=2, members=2),
+    reply_tokens=6,
+    device="cpu",
+)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the untrained model of the plan."""
+    folder = tmp_path_factory.mktemp("conductor")
+    stages.begin(folder, PLAN)
+    stages.base(folder, PLAN)
+    return folder
+
+
+def alike(one: list[Example], other: list[Example]) -> bool:
+    return len(one) == len(other) and all(
+        np.array_equal(a.ids, b.ids) and np.array_equal(a.ce, b.ce)
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def test_a_batch_follows_from_the_plan_and_the_step(made: Path) -> None:
+    chat = Chat.load(made / "base")
+    first, again, second = (examples(PLAN, batch_of(PLAN, step), chat) for step in (0, 0, 1))
+    assert alike(first, again)
+    assert not alike(first, second)
+    with Teaching(PLAN, made / "base", processes=0) as here:
+        assert alike(list(here(1).examples), second)
+
+
+def test_slips_are_read_and_not_imitated(made: Path) -> None:
+    chat = Chat.load(made / "base")
+    plan = msgspec.structs.replace(
+        PLAN, rates=msgspec.structs.replace(PLAN.rates, wrong_worker=0.9), sft=Sft(context=0.0)
+    )
+    slipped = [each for each in lesson(plan, range(12)) if each[2]]
+    assert slipped, "nine decisions of ten go to a worker of another role"
+    for each in examples(plan, range(12), chat):
+        written = chat.decode(each.ids[each.ce > 0])
+        assert written.endswith("<|end|>")
+    total = sum(len(rollout.steps) for _, rollout, _ in slipped)
+    slips = sum(len(turns) for _, _, turns in slipped)
+    imitated = sum(
+        chat.decode(each.ids[each.ce > 0]).count("<|end|>")
+        for each in examples(plan, range(12), chat)
+    )
+    played = sum(len(rollout.steps) for _, rollout, _ in lesson(plan, range(12)))
+    assert imitated == played - slips
+    assert slips < total
+
+
+def test_what_is_read_counts_as_the_plan_says(made: Path) -> None:
+    chat = Chat.load(made / "base")
+    (one,) = examples(msgspec.structs.replace(PLAN, sft=Sft(context=0.25)), range(1), chat)
+    assert set(np.unique(one.ce)) <= {np.float32(0), np.float32(0.25), np.float32(1)}
+    assert one.ce[0] == 0, "nothing stands before the first token"
+    assert (one.ce == np.float32(0.25)).sum() > (one.ce == 1).sum() > 0
+
+
+def test_stages_go_on_and_end_alike(made: Path, tmp_path: Path) -> None:
+    sft = stages.sft(tmp_path / "sft", PLAN, made / "base", processes=0)
+    assert [line["step"] for line in lines(tmp_path / "sft" / stages.METRICS)] == [1, 2, 3, 4]
+    assert stages.sft(tmp_path / "sft", PLAN, made / "base", processes=0) == sft, "it is done"
+    rl = stages.rl(tmp_path / "rl", PLAN, sft)
+    told = lines(tmp_path / "rl" / stages.METRICS)
+    assert [line["step"] for line in told] == [1, 2]
+    assert all(line["rollouts"] == 4 for line in told)
+    assert (rl / "model.safetensors").is_file()
+
+
+def test_another_plan_needs_another_folder(made: Path) -> None:
+    stages.begin(made, PLAN)
+    with pytest.raises(Conflict, match="another plan"):
+        stages.begin(made, msgspec.structs.replace(PLAN, seed=1))
+
+
+def test_practice_reinforces_what_was_better_than_its_group() -> None:
+    episodes = list(draws(range(4), "train", ("lookup",)))
+    right = run(episodes, Oracle(episodes), job="right")
+    wrong = [
+        msgspec.structs.replace(each, answer="nothing of the kind", run=f"{each.run}-wrong")
+        for each in right
+    ]
+    fed = batch(PLAN, [*right, *wrong])
+    assert fed.values["accuracy"] == 0.5
+    assert fed.values["flat"] == 0
+    assert not fed.examples, "an oracle's tokens are not known"
+
+
+def test_an_exam_is_the_same_for_everybody(made: Path) -> None:
+    exam = Exam(PLAN, 4, ("seen",))
+    (oracle,), (strongest,) = exam.baseline("oracle"), exam.baseline("strongest")
+    assert oracle.total.outcomes["accuracy"].keys() == strongest.total.outcomes["accuracy"].keys()
+    spent = [report.total.get("cost") for report in (oracle, strongest)]
+    assert spent[0] is not None
+    assert spent[1] is not None
+    assert spent[0].value < spent[1].value
+    (untrained,) = exam.model(made / "base", "untrained")
+    accuracy = untrained.total.get("accuracy")
+    assert accuracy is not None
+    assert accuracy.value == 0
+
+
+def test_a_study_goes_on_and_shows_every_variant(made: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    plan = msgspec.structs.replace(PLAN, sft=Sft(steps=2, episodes=2, warmup=1))
+    plan = msgspec.structs.replace(plan, rl=Rl(steps=1, groups=2, members=2))
+    found = study.study(tmp_path, plan, (0,), 2, sets=("seen",), processes=0, say=said.append)
+    assert {study.SFT, study.SFT_RL, study.LONGER, study.BAD_RL, "oracle"} <= set(found.variants)
+    assert "seed 0: SFT" in said
+    table = study.as_markdown(found)
+    assert all(f"| {name} |" in table for name in found.variants)
+    again = study.study(tmp_path, plan, (0,), 2, sets=("seen",), processes=0)
+    assert study.as_markdown(again) == table
+
+
+def test_seeds_that_differ_make_a_wide_interval() -> None:
+    middle, low, high = across([0.9, 0.92, 0.94])
+    assert middle == pytest.approx(0.92)
+    # 4.303 standard errors of 0.02 / sqrt(3), as tables of Student's t have it.
+    assert (high - middle, middle - low) == pytest.approx((0.04969, 0.04969), abs=1e-4)
+
+
+def test_a_plan_comes_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "plan.toml"
+    path.write_text('seed = 3\nfamilies = ["lookup"]\n[sft]\nsteps = 7\n')
+    assert load(path) == Plan(seed=3, families=("lookup",), sft=Sft(steps=7))
+    path.write_text("[sft]\nstep = 7\n")
+    with pytest.raises(InvalidData, match="step"):
+        load(path)
