@@ -11,7 +11,7 @@ from trainer.conductor import stages, study
 from trainer.conductor.exam import Exam
 from trainer.conductor.plan import Plan, Rl, Sft, load
 from trainer.conductor.practising import batch
-from trainer.conductor.teaching import Teaching, batch_of, examples, lesson
+from trainer.conductor.teaching import Teaching, batch_of, examples, lesson, reading
 from trainer.datasets.chat import Chat
 from trainer.gym.episodes import draws
 from trainer.gym.oracle import Oracle
@@ -51,7 +51,9 @@ def alike(one: list[Example], other: list[Example]) -> bool:
 
 def test_a_batch_follows_from_the_plan_and_the_step(made: Path) -> None:
     chat = Chat.load(made / "base")
-    first, again, second = (examples(PLAN, batch_of(PLAN, step), chat) for step in (0, 0, 1))
+    first, again, second = (
+        examples(PLAN, batch_of(PLAN, step), chat, reading(PLAN, step)) for step in (0, 0, 1)
+    )
     assert alike(first, again)
     assert not alike(first, second)
     with Teaching(PLAN, made / "base", processes=0) as here:
@@ -61,7 +63,7 @@ def test_a_batch_follows_from_the_plan_and_the_step(made: Path) -> None:
 def test_slips_are_read_and_not_imitated(made: Path) -> None:
     chat = Chat.load(made / "base")
     plan = msgspec.structs.replace(
-        PLAN, rates=msgspec.structs.replace(PLAN.rates, wrong_worker=0.9), sft=Sft(context=0.0)
+        PLAN, rates=msgspec.structs.replace(PLAN.rates, wrong_worker=0.9)
     )
     slipped = [each for each in lesson(plan, range(12)) if each[2]]
     assert slipped, "nine decisions of ten go to a worker of another role"
@@ -81,10 +83,15 @@ def test_slips_are_read_and_not_imitated(made: Path) -> None:
 
 def test_what_is_read_counts_as_the_plan_says(made: Path) -> None:
     chat = Chat.load(made / "base")
-    (one,) = examples(msgspec.structs.replace(PLAN, sft=Sft(context=0.25)), range(1), chat)
-    assert set(np.unique(one.ce)) <= {np.float32(0), np.float32(0.25), np.float32(1)}
+    (one,) = examples(PLAN, range(1), chat, 0.25)
+    first = int(np.argmax(one.ce == 1))
     assert one.ce[0] == 0, "nothing stands before the first token"
-    assert (one.ce == np.float32(0.25)).sum() > (one.ce == 1).sum() > 0
+    assert (one.ce[1:first] == np.float32(0.25)).all()
+    assert set(np.unique(one.ce[first:])) <= {np.float32(0), np.float32(1)}
+    weights = [reading(PLAN, step) for step in range(PLAN.sft.steps)]
+    assert weights == sorted(weights, reverse=True)
+    assert weights[0] == PLAN.sft.context
+    assert weights[-1] == 0
 
 
 def test_stages_go_on_and_end_alike(made: Path, tmp_path: Path) -> None:

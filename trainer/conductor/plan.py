@@ -37,8 +37,11 @@ class Sft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     episodes: Count = 80
     """Of a batch, each of them played once and never again."""
     context: NotNegative = 0.12
-    """Weight of reading: the cross-entropy of a token that the model doesn't write, the task and
-    the workers, beside 1 of one that it does. It learns the words before it learns to decide."""
+    """Weight of reading at the beginning: the cross-entropy of a token of the task and the workers,
+    beside 1 of one that the model writes. It learns the words before it learns to decide."""
+    read_until: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.7
+    """The part of the teaching after which that weight is 0, to which it goes in a straight line:
+    what is left then is learned for its own sake."""
     rate: Positive = 0.003
     matrix_rate: Positive = 0.02
     warmup: Count = 30

@@ -56,10 +56,17 @@ def texts(plan: Plan) -> Iterator[str]:
             yield from (each["content"] for each in talk.messages)
 
 
-def examples(plan: Plan, seeds: range, chat: Chat) -> list[Example]:
-    """The examples of some episodes, those that fit the model."""
+def examples(plan: Plan, seeds: range, chat: Chat, reading: float = 0.0) -> list[Example]:
+    """The examples of some episodes, those that fit the model.
+
+    Args:
+        plan: See `Plan`.
+        seeds: Of the episodes.
+        chat: Makes tokens of what is said.
+        reading: Weight of what stands before the first reply, see `Sft.context`.
+    """
     made = [
-        _example(rendered, rollout.run, plan.sft.context)
+        _example(rendered, rollout.run, reading)
         for _, rollout, slips in lesson(plan, seeds)
         for talk in conversations(SPEAKS, rollout, slips)
         for rendered in chat.render(talk)
@@ -67,19 +74,26 @@ def examples(plan: Plan, seeds: range, chat: Chat) -> list[Example]:
     return [each for each in made if len(each.ids) <= plan.shape.context]
 
 
-def _example(rendered: Rendered, run: str, context: float) -> Example:
-    read = (rendered.written == 0) * np.float32(context)
-    read[0] = 0.0  # nothing stands before it
+def _example(rendered: Rendered, run: str, reading: float) -> Example:
+    read = np.zeros(len(rendered.ids), dtype=np.float32)
+    # Nothing stands before the first token; and what workers report is not to be foretold.
+    read[1 : int(np.argmax(rendered.written))] = reading
     none = np.zeros(len(rendered.ids), dtype=np.float32)
     return Example(
         ids=rendered.ids,
-        ce=(rendered.ce + read).astype(np.float32),
+        ce=rendered.ce + read,
         pg=none,
         advantages=none,
         logprobs=none,
         ref_kl=none,
         rollout=run,
     )
+
+
+def reading(plan: Plan, step: int) -> float:
+    """The weight of reading in a step."""
+    done = step / (plan.sft.read_until * max(1, plan.sft.steps))
+    return plan.sft.context * max(0.0, 1.0 - done)
 
 
 def batch_of(plan: Plan, step: int) -> range:
@@ -124,8 +138,7 @@ class Teaching:
         """The batch of a step, counted from 0."""
         if self._workers is None:
             self._chat = self._chat or Chat.load(self._folder)
-            made = examples(self._plan, batch_of(self._plan, step), self._chat)
-            return Fed(examples=made)
+            return Fed(examples=_batch(self._plan, step, self._chat))
         if not self._coming or self._coming[0][0] != step:
             self._coming.clear()
         following = self._coming[-1][0] + 1 if self._coming else step
@@ -149,4 +162,8 @@ def _begin(plan: Plan, folder: str) -> None:
 
 
 def _made(step: int) -> list[Example]:
-    return examples(_Mine.plan, batch_of(_Mine.plan, step), _Mine.chat)
+    return _batch(_Mine.plan, step, _Mine.chat)
+
+
+def _batch(plan: Plan, step: int, chat: Chat) -> list[Example]:
+    return examples(plan, batch_of(plan, step), chat, reading(plan, step))
