@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 from protocol.errors import Conflict, InvalidData
 from tests import models
 from tests.borrowed import ROOT
-from tests.learners import learner, ragged, weights
+from tests.learners import TOKEN, learner, ragged, weights
 from tests.trained import ADAPTED, OPTIONS, train
 from trainer.learner.checkpoints import AVERAGE, OPTIMIZER, STATE, WEIGHTS, checkpoints, last
+from trainer.learner.learner import Learner
 from trainer.learner.options import Options, Steps
 from trainer.learner.sinks import lines
 
@@ -113,3 +114,27 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Conflict, match="another training"):
         other.save(tmp_path)
     assert mine.save(tmp_path).is_dir()  # the same one again is no conflict
+
+
+def test_a_training_goes_on_with_the_options_that_are_given(tmp_path: Path) -> None:
+    mine = learner(steps=Steps(rate=0.01, weight_decay=0.1))
+    mine.step(ragged([9]))
+    mine.save(tmp_path)
+    other = learner(steps=Steps(rate=0.001, ema=0.5))
+    assert other.resume(tmp_path)
+    before = weights(other)
+    assert all(torch.equal(each, before[name]) for name, each in other.stepper.average.items())
+    assert other.step(ragged([9])).values["rate_adamw"] == pytest.approx(0.001)
+    groups = other.stepper.optimizers["adamw"].param_groups
+    assert {group["weight_decay"] for group in groups} == {0.0}
+
+
+def test_a_checkpoint_of_weights_of_another_shape_is_refused(tmp_path: Path) -> None:
+    words = models.tokenizer()
+    wide, narrow = models.model(words), models.model(words)
+    narrow.resize_token_embeddings(len(words) - 1)
+    mine = Learner(wide, words, Options(objective=TOKEN))
+    mine.step(ragged([9]))
+    mine.save(tmp_path)
+    with pytest.raises(InvalidData, match="another model"):
+        Learner(narrow, words, Options(objective=TOKEN)).resume(tmp_path)

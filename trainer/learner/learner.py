@@ -244,18 +244,21 @@ class Learner:
     def resume(self, folder: Path) -> bool:
         """Go on from the last checkpoint of a folder; False if it has none.
 
+        Options are those given here, whatever they were when it was written.
+
         Raises:
-            InvalidData: It is damaged, or of another model or other options.
+            InvalidData: It is damaged, or of another model, optimiser or adapter.
         """
         found = checkpoints.last(folder)
         if found is None:
             return False
         saved = checkpoints.load(found)
         mine = self.options
+        shapes = {name: each.shape for name, each in self.stepper.parameters.items()}
         if (saved.state.options.steps.kind, saved.state.options.lora) != (
             mine.steps.kind,
             mine.lora,
-        ) or saved.weights.keys() != self.stepper.parameters.keys():
+        ) or {name: each.shape for name, each in saved.weights.items()} != shapes:
             raise InvalidData(
                 f"checkpoint {found} is of another model, optimiser or adapter",
                 hint="resume with what it was begun with, or name another folder",

@@ -104,13 +104,27 @@ class Stepper:
         return {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
 
     def restore(self, state: Mapping[str, Any], average: Mapping[str, torch.Tensor]) -> None:
-        """Go on from a state. Raises `ValueError` if it is of other parameters."""
+        """Go on from a state, with the moments that it has and the options given here.
+
+        An average that it doesn't have begins with the weights as they are.
+
+        Raises:
+            ValueError: It is of other parameters.
+        """
         if state.keys() != self.optimizers.keys():
             raise ValueError(f"it has {', '.join(state)}, not {', '.join(self.optimizers)}")
         for name, optimizer in self.optimizers.items():
+            mine = [_options(group) for group in optimizer.param_groups]
             optimizer.load_state_dict(dict(state[name]))
+            for group, options in zip(optimizer.param_groups, mine, strict=True):
+                group.update(options)
         for name, each in self.average.items():
-            each.copy_(average[name])
+            each.copy_(average.get(name, self.parameters[name].detach()))
+
+
+def _options(group: Mapping[str, Any]) -> dict[str, Any]:
+    """What a group of parameters is moved by."""
+    return {name: value for name, value in group.items() if name != "params"}
 
 
 def _matrices(model: torch.nn.Module) -> set[int]:
