@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from protocol.decisions import PolicySpec
+from protocol.decisions import Decision, PlannedCall, PolicySpec
 from tests.datasets import (
     CRASHED,
     HERMES,
@@ -185,3 +185,24 @@ def test_a_pair_is_two_replies_to_one_prompt(compared: Preference, size: int) ->
     assert len(pair.chosen) == size
     assert pair.rejected == [{"role": "assistant", "content": "no idea"}]
     assert (pair.reward_chosen, pair.reward_rejected) == (1.0, 0.0)
+
+
+def test_ids_that_a_server_gives_calls_make_no_two_replies_of_one() -> None:
+    """Two runs ask for the same, under other ids, and part at what they say then."""
+    spec = Spec(kind="preference")
+
+    def asked(ref: str, answer: str) -> list[Turn]:
+        call = PlannedCall("population", {"city": "Paris"}, ref=ref)
+        return [(Decision(calls=(call,)), [("OK", "none", 2_100_000)]), (say(answer), [])]
+
+    logs = [
+        run_of(number, asked(ref, answer), policy=OPENAI, tokens=False)
+        for number, (ref, answer) in enumerate([("call_a", "2100000"), ("call_b", "no idea")], 1)
+    ]
+    rollouts = {log.run: fold(log) for log in logs}
+    known = [facts(each, ENDED, None, spec, scorer("accuracy")) for each in rollouts.values()]
+    (unit,) = plan(known, spec)
+    (pair,) = make(unit, rollouts, spec).pairs
+    assert pair.chosen == [{"role": "assistant", "content": "2100000"}]
+    assert pair.rejected == [{"role": "assistant", "content": "no idea"}]
+    assert [message["role"] for message in pair.prompt] == ["system", "user", "assistant", "tool"]

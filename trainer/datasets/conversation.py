@@ -6,6 +6,7 @@ prompt does not begin with all that came before it, a further conversation begin
 trained after what it was given after.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
@@ -100,6 +101,29 @@ def _assistant(reply: Reply) -> Message:
             for place, call in enumerate(reply.tool_calls)
         ]
     return message
+
+
+def numbered(messages: Sequence[Message]) -> list[Message]:
+    """Messages whose calls are numbered as they come, to be compared.
+
+    Their own ids are a server's, and say nothing of what was asked.
+    """
+    names: dict[str, str] = {}
+
+    def name(own: str) -> str:
+        return names.setdefault(own, str(len(names)))
+
+    found = []
+    for message in messages:
+        if calls := message.get("tool_calls"):
+            message = {
+                **message,
+                "tool_calls": [{**call, "id": name(call["id"])} for call in calls],
+            }
+        if "tool_call_id" in message:
+            message = {**message, "tool_call_id": name(message["tool_call_id"])}
+        found.append(message)
+    return found
 
 
 def conversations(

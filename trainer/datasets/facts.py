@@ -12,10 +12,10 @@ import msgspec
 
 from protocol.actions import Json, Pool
 from protocol.codec import HASH_CHARS
-from protocol.decisions import Task
+from protocol.decisions import PolicySpec, Task
 from protocol.events import RunCancelled, RunFailed, RunFinished
 from replay.chain import RunLog
-from trainer.datasets.conversation import messages_of, reply_message
+from trainer.datasets.conversation import messages_of, numbered, reply_message
 from trainer.datasets.spec import Spec
 from trainer.records import Rollout, Step
 
@@ -171,13 +171,19 @@ def facts(rollout: Rollout, ended: int, redact: Json, spec: Spec, score: Score) 
         repeats=_repeats(rollout.steps),
         rounds=rollout.rounds,
         cost=rollout.spend.cost,
-        asked=tuple(short(messages_of(speaker, step.view)[0]) for step in rollout.steps)
-        if pairs
-        else (),
-        replied=tuple(short(reply_message(speaker, rollout, step)) for step in rollout.steps)
-        if pairs
-        else (),
+        asked=_asked(speaker, rollout) if pairs else (),
+        replied=_replied(speaker, rollout) if pairs else (),
     )
+
+
+def _asked(speaker: PolicySpec, rollout: Rollout) -> tuple[str, ...]:
+    prompts = (messages_of(speaker, step.view)[0] for step in rollout.steps)
+    return tuple(short(numbered(each)) for each in prompts)
+
+
+def _replied(speaker: PolicySpec, rollout: Rollout) -> tuple[str, ...]:
+    replies = (reply_message(speaker, rollout, step) for step in rollout.steps)
+    return tuple(short(numbered([each] if each is not None else [])) for each in replies)
 
 
 def failed(step: Step) -> bool:

@@ -15,6 +15,7 @@ from trainer.datasets.conversation import (
     Message,
     conversations,
     messages_of,
+    numbered,
     removable,
     reply_message,
 )
@@ -378,7 +379,7 @@ def _pair(
     prompt, tools = messages_of(speaker, better.steps[place].view)
     chosen = _following(speaker, better, place, len(prompt), spec)
     rejected = _following(speaker, worse, place, len(prompt), spec)
-    if not chosen or not rejected or chosen == rejected:
+    if not chosen or not rejected or numbered(chosen) == numbered(rejected):
         return None
     good, bad = facts[better.run], facts[worse.run]
     return Pair(
