@@ -1,6 +1,7 @@
 """The same log gives the same bytes: in one go, in pieces, and after a crash anywhere."""
 
 import asyncio
+import math
 import os
 import signal
 import subprocess
@@ -31,6 +32,7 @@ from tests.datasets import (
 )
 from trainer.datasets import manifest
 from trainer.datasets.build import Built, build
+from trainer.datasets.reader import samples
 from trainer.datasets.spec import Format, Kind, Rl, Select, Sft, Spec
 
 STORIES = (RIGHT, WRONG, SERIAL, MENDED, REFUSED, CRASHED, STUCK)
@@ -201,6 +203,22 @@ def test_late_rewards_and_labels_are_found_by_looking_again(tmp_path: Path) -> N
     assert found.manifest.verdicts == {"kept": 2}
     made(source, tmp_path.parent / f"{tmp_path.name}-whole", spec_of())
     assert bytes_of(tmp_path) == bytes_of(tmp_path.parent / f"{tmp_path.name}-whole")
+
+
+def test_no_row_has_a_reward_and_parts_of_two_days(tmp_path: Path) -> None:
+    spec = spec_of(reward="paramanager", sft=Sft(right=0.5))
+    source = Runs(run_of(1))
+    made(source, tmp_path, spec)
+    before = manifest.must_read(tmp_path)
+    told_of(source.logs[name(1)], [Reward(run=name(1), channel="accuracy", value=0.5, by="ada")])
+    source.add(run_of(2, task="other", at=60))
+    with pytest.raises(Conflict, match=f"{name(1)} is worth something else"):
+        made(source, tmp_path, spec)
+    assert manifest.must_read(tmp_path).parts == before.parts
+    made(source, tmp_path, spec, recheck=True)
+    rewards = [each.reward or 0.0 for each in samples(tmp_path)]
+    assert rewards == [pytest.approx(math.fsum(each.parts.values())) for each in samples(tmp_path)]
+    assert rewards[0] < rewards[1]
 
 
 def test_a_folder_holds_one_data_set(tmp_path: Path) -> None:

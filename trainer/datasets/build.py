@@ -87,8 +87,9 @@ async def build(
         progress: Told how far it is.
 
     Raises:
-        Conflict: The folder holds another data set; somebody else builds in it; there are stale
-            rollouts, and the spec wants that to be an error.
+        Conflict: The folder holds another data set; somebody else builds in it; a run that has to
+            be written again is worth something else by now; there are stale rollouts, and the spec
+            wants that to be an error.
         Usage: The format has no rows of that kind; there is no such reward or scheme.
         NotFound, InvalidData: The tokenizer can't be read.
     """
@@ -235,8 +236,13 @@ class _Builder:
                     f"run {each.run} has changed since it was looked at",
                     hint="build again with --recheck",
                 )
-            rollouts[each.run] = read.rollout
-            parts[each.run] = self._score(read.rollout).parts
+            scored = self._score(read.rollout)
+            if (scored.reward, scored.accuracy) != (each.reward, each.accuracy):
+                raise Conflict(
+                    f"run {each.run} is worth something else since it was looked at",
+                    hint="build again with --recheck",
+                )
+            rollouts[each.run], parts[each.run] = read.rollout, scored.parts
         made = make(unit, rollouts, self._spec, self._chat, self._scheme, parts)
         if self._spec.format == "atif":
             made.kept = [

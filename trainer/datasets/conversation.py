@@ -115,14 +115,12 @@ def numbered(messages: Sequence[Message]) -> list[Message]:
 
     found = []
     for message in messages:
+        shown = dict(message)
         if calls := message.get("tool_calls"):
-            message = {
-                **message,
-                "tool_calls": [{**call, "id": name(call["id"])} for call in calls],
-            }
+            shown["tool_calls"] = [{**call, "id": name(call["id"])} for call in calls]
         if "tool_call_id" in message:
-            message = {**message, "tool_call_id": name(message["tool_call_id"])}
-        found.append(message)
+            shown["tool_call_id"] = name(message["tool_call_id"])
+        found.append(shown)
     return found
 
 
