@@ -17,10 +17,12 @@ from protocol.errors import Internal, InvalidData, NotFound, Usage
 from replay.chain import RunLog
 from replay.memory_log import MemoryLog
 from replay.verify import verify_run
+from tests import trees
 from tests.rollouts import DOUBLE, as_bytes, ask, host, lane, policies, starts
 from tests.world import Adapted, Scripted
 from trainer.rollouts import Ended, FastLane, FastLanes, run_of
 from trainer.rollouts.cell import Cell
+from trainer.rollouts.source import last_version
 
 
 def test_a_run_is_answered_by_real_rules_and_workers() -> None:
@@ -318,3 +320,10 @@ def test_processes_give_the_same_in_the_order_of_the_starts() -> None:
         with pytest.raises(InvalidData, match="no run"):
             lanes.run([bad])
         assert len(lanes.run(wanted[:3])) == 3, "it goes on after an error"
+
+
+def test_the_version_is_that_of_the_last_reply_and_not_the_last_by_its_letters() -> None:
+    first = trees.rollout(replace(trees.step(1), version="step-9"))
+    second = trees.rollout(replace(trees.step(1), version="step-10"), trees.step(2))
+    assert last_version([first, second]) == "step-10"
+    assert last_version([trees.rollout()], "before") == "before"

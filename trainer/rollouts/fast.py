@@ -10,7 +10,7 @@ import msgspec
 from protocol.commands import Start
 from protocol.errors import Usage
 from trainer.rollouts.groups import Series, group_of
-from trainer.rollouts.source import Ask, Ended, Group, Health, versions_of
+from trainer.rollouts.source import Ask, Ended, Group, Health, last_version
 
 
 class Lane(Protocol):
@@ -121,7 +121,7 @@ class FastSource:
         opened = self._open[self._of.pop(ended.run)]
         opened.found[ended.run] = ended
         opened.left -= 1
-        self._version = (versions_of([ended.rollout]) or (self._version,))[-1]
+        self._version = last_version([ended.rollout], self._version)
 
     def _closed(self) -> list[Group]:
         """The groups that are whole, as far as all before them are."""

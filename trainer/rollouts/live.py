@@ -32,8 +32,8 @@ from trainer.rollouts.source import (
     Ended,
     Group,
     Health,
+    last_version,
     paused,
-    versions_of,
 )
 
 logger = logging.getLogger("podium.rollouts")
@@ -172,9 +172,7 @@ class LiveSource:
             self._health = msgspec.structs.replace(self._health, error=str(error))
             raise
         self._health = self._health.plus(group)
-        self._version = (versions_of(each.rollout for each in group.rollouts) or (self._version,))[
-            -1
-        ]
+        self._version = last_version((each.rollout for each in group.rollouts), self._version)
         return group
 
 

@@ -21,7 +21,7 @@ from replay.chain import RunLog
 from trainer.rollouts.beside import Beside, Connect
 from trainer.rollouts.groups import group_of
 from trainer.rollouts.reading import Reader, with_all
-from trainer.rollouts.source import TIMEOUT_S, Ended, Group, Health
+from trainer.rollouts.source import TIMEOUT_S, Ended, Group, Health, last_version
 
 logger = logging.getLogger("podium.rollouts")
 
@@ -100,7 +100,8 @@ class LogSource:
             for group in groups:
                 self._given.update(each.run for each in group.rollouts)
                 self._health = self._health.plus(group)
-                self._version = (*group.versions, self._version)[0]
+                replied = (each.rollout for each in group.rollouts)
+                self._version = last_version(replied, self._version)
         self._done = not groups and not self._found
         return groups
 

@@ -230,3 +230,9 @@ def paused(log: RunLog, state: RunState) -> Literal["tell", "wait", "give_up"]:
 def versions_of(rollouts: Iterable[Rollout]) -> tuple[str, ...]:
     """The versions of the policy that the replies of some rollouts name, sorted."""
     return tuple(sorted({step.version for each in rollouts for step in each.steps} - {""}))
+
+
+def last_version(rollouts: Iterable[Rollout], before: str = "") -> str:
+    """The version that the last reply of some rollouts names; ``before`` where none does."""
+    said = [step.version for each in rollouts for step in each.steps if step.version]
+    return said[-1] if said else before
