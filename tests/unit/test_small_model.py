@@ -22,7 +22,7 @@ from tests.runs import Driver, begin
 from tests.unit.test_compact_dialect import POOL
 from tests.words import ANY_TEXT
 from trainer import small
-from trainer.small import Shape, make, parameters, pointers, rendered, save, train_tokenizer
+from trainer.small import Shape, make, parameters, pointers, save, train_tokenizer
 
 TEXTS = (
     "population of a country\nworks out an expression\nHow many people live in $1 and $2?",
@@ -101,9 +101,10 @@ def test_what_is_saved_is_a_folder_of_transformers_with_its_card(loaded: Loaded)
 def test_the_template_is_what_it_says(contents: list[str]) -> None:
     roles = ["system", "user", "assistant", "user"]
     messages = [{"role": r, "content": c} for r, c in zip(roles, contents, strict=False)]
-    for asked in (True, False):
+    said = "".join(f"<|{each['role']}|>{each['content']}{small.END}" for each in messages)
+    for asked, last in ((True, "<|assistant|>"), (False, "")):
         found = words().apply_chat_template(messages, tokenize=False, add_generation_prompt=asked)
-        assert found == rendered(messages, asked=asked)
+        assert found == said + last
 
 
 def test_what_others_write_is_read_as_pointers_and_never_as_turns(loaded: Loaded) -> None:

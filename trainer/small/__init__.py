@@ -19,7 +19,6 @@ if TYPE_CHECKING:
         END,
         TEMPLATE,
         pointers,
-        rendered,
         train_tokenizer,
     )
 
@@ -32,7 +31,6 @@ __all__ = [
     "make",
     "parameters",
     "pointers",
-    "rendered",
     "save",
     "train_tokenizer",
 ]

@@ -10,7 +10,7 @@ at worst. A pointer beyond those that have tokens is spelled, too, and never tak
 one.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any, Final
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -120,14 +120,3 @@ def train_tokenizer(
     words.add_tokens(ordinary)
     words.chat_template = TEMPLATE
     return words
-
-
-def rendered(messages: Sequence[Mapping[str, str]], *, asked: bool = True) -> str:
-    """A conversation as `TEMPLATE` writes it, without a template engine.
-
-    Args:
-        messages: With ``role`` and ``content``.
-        asked: Whether a reply follows.
-    """
-    said = "".join(f"<|{each['role']}|>{each['content']}{END}" for each in messages)
-    return f"{said}<|assistant|>" if asked else said
