@@ -68,6 +68,14 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     spend: Spend = NOTHING
     latency_ms: int = 0
 
+    @property
+    def failed(self) -> bool:
+        """Whether it was the policy's own mistake: a rejected reply, or one with a call that was.
+
+        What a worker or the infrastructure did wrong is none.
+        """
+        return self.rejection is not None or any(each.fault == "policy" for each in self.calls)
+
 
 class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     """One execution of a task."""

@@ -12,7 +12,6 @@ from tests.datasets import HERMES, ORACLE, REFUSED, RIGHT, SERIAL, Turn, run_of
 from tests.models import tokenizer
 from trainer.datasets.chat import Chat
 from trainer.datasets.conversation import conversations
-from trainer.datasets.facts import failed
 from trainer.datasets.spec import Spec
 from trainer.fold import fold
 
@@ -22,7 +21,7 @@ CHAT = Chat(tokenizer())
 def talk_of(turns: list[Turn], dialect: str = "hermes") -> Any:
     policy = HERMES if dialect == "hermes" else ORACLE
     rollout = fold(run_of(1, turns, policy=policy, tokens=False))
-    wrong = frozenset(step.turn for step in rollout.steps if failed(step))
+    wrong = frozenset(step.turn for step in rollout.steps if step.failed)
     speaker = Spec(kind="sft").speaker(policy)
     (talk,) = conversations(speaker, rollout, wrong)
     return talk

@@ -19,7 +19,7 @@ from tests.datasets import (
 )
 from tests.runs import AT
 from trainer.datasets.conversation import Conversation, conversations, removable, reply_message
-from trainer.datasets.facts import facts, failed
+from trainer.datasets.facts import facts
 from trainer.datasets.made import Sample, make
 from trainer.datasets.plan import KEPT, Unit, Verdict, plan
 from trainer.datasets.scoring import scorer
@@ -38,7 +38,7 @@ def rollout_of(turns: list[Turn], policy: PolicySpec = HERMES, number: int = 1) 
 
 
 def mistakes(rollout: Rollout) -> frozenset[int]:
-    return frozenset(step.turn for step in rollout.steps if failed(step))
+    return frozenset(step.turn for step in rollout.steps if step.failed)
 
 
 def shape(talk: Conversation) -> list[tuple[str, int]]:

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from protocol.actions import Call, Pool, Spend
-from protocol.decisions import Decision, PolicySpec, Task, View
+from protocol.decisions import Decision, PolicySpec, Rejection, Task, View
 from protocol.errors import NotFound, Usage
 from trainer.learner.observed import observed
 from trainer.learner.report import draw
@@ -92,7 +92,8 @@ def test_what_rollouts_were_like() -> None:
         return Step(
             turn=turn,
             view=View(run="run", task=Task(text="?"), pool=Pool(())),
-            decision=Decision() if valid else None,
+            decision=Decision(),
+            rejection=None if valid else Rejection("empty", "It decides nothing."),
             calls=calls,
         )
 

@@ -186,15 +186,6 @@ def _replied(speaker: PolicySpec, rollout: Rollout) -> tuple[str, ...]:
     return tuple(short(numbered([each] if each is not None else [])) for each in replies)
 
 
-def failed(step: Step) -> bool:
-    """Whether a reply was the policy's own mistake: context, and nothing to imitate.
-
-    A rejected reply, or one with a call that was wrong. What a worker or the infrastructure did
-    wrong is none.
-    """
-    return step.rejection is not None or any(made.fault == "policy" for made in step.calls)
-
-
 def went_wrong(step: Step) -> bool:
     """Whether anything of a reply went wrong, whoever is at fault."""
     return step.rejection is not None or any(made.status not in (None, "OK") for made in step.calls)
@@ -276,5 +267,5 @@ def _sayable(rollout: Rollout, spec: Spec) -> bool:
     return all(
         reply_message(speaker, rollout, step) is not None
         for step in rollout.steps
-        if step.decision is not None and not failed(step)
+        if step.decision is not None and not step.failed
     )

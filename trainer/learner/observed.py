@@ -31,10 +31,10 @@ def observed(
 
     Returns:
         ``reward`` and ``reward/CHANNEL``; ``turns`` (questions to the policy), ``calls`` and
-        ``parallel`` (calls of a round that has any); ``valid`` (share of replies that were
-        decisions); ``critical_steps``; ``cost_usd``; ``workers`` (share of the calls of each) and
-        ``diversity`` (how many workers as evenly used would be as diverse: e to the entropy of
-        these shares, in nats).
+        ``parallel`` (calls of a round that has any); ``valid`` (share of replies that were no
+        mistake of the policy's, see `Step.failed`); ``critical_steps``; ``cost_usd``; ``workers``
+        (share of the calls of each) and ``diversity`` (how many workers as evenly used would be as
+        diverse: e to the entropy of these shares, in nats).
     """
     if not rollouts:
         return {}
@@ -57,7 +57,7 @@ def observed(
         "workers": shares,
     }
     if steps:
-        values["valid"] = sum(step.decision is not None for step in steps) / len(steps)
+        values["valid"] = sum(not step.failed for step in steps) / len(steps)
     if rounds:
         values["parallel"] = sum(rounds) / len(rounds)
         values["diversity"] = math.exp(-sum(share * math.log(share) for share in shares.values()))

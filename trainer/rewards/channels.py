@@ -80,7 +80,7 @@ def format_(rollout: Rollout) -> float | None:
     unknown worker, arguments that don't fit.
     """
     own = _own(rollout)
-    return sum(map(_good, own)) / len(own) if own else None
+    return sum(not step.failed for step in own) / len(own) if own else None
 
 
 def diversity(rollout: Rollout) -> float:
@@ -183,7 +183,3 @@ def _own(rollout: Rollout) -> list[Step]:
 
 def _calls(rollout: Rollout) -> Iterator[Made]:
     return (each for step in rollout.steps for each in step.calls)
-
-
-def _good(step: Step) -> bool:
-    return step.rejection is None and all(each.fault != "policy" for each in step.calls)
