@@ -15,7 +15,7 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
-from trainer.gym.scores import HIGHER, Figure, Scores
+from trainer.gym.scores import HIGHER, SHARES, Figure, Scores
 from trainer.intervals import Interval, difference, paired
 
 Verdict: TypeAlias = Literal["better", "even", "worse", "excused", "too few", "missing", "shown"]
@@ -27,9 +27,6 @@ QUALITY: Final = HIGHER
 
 SPENT: Final = frozenset({"cost", "rounds", "critical_steps"})
 """Figures that may only be worse where `RIGHT` is better."""
-
-SHARES: Final = frozenset({"accuracy", "valid", "recovery", "answered"})
-"""Figures that are shares."""
 
 RIGHT: Final = "accuracy"
 """The figure without which nothing is known of a version."""

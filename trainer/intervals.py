@@ -1,11 +1,23 @@
-"""95 % intervals of shares and means, and of differences between two. Standard library only."""
+"""95 % intervals of shares and means, and of differences between two.
+
+All are the same for the same numbers on every machine. Only `bootstrap` needs numpy.
+"""
 
 import math
 from collections.abc import Sequence
 from statistics import NormalDist, fmean, stdev
+from types import ModuleType
 from typing import Final, NamedTuple
 
-Z: Final = NormalDist().inv_cdf(0.975)
+LEVEL: Final = 0.95
+
+RESAMPLES: Final = 2_000
+"""Of a bootstrap: the ends of the interval are then good to about two digits."""
+
+CHUNK: Final = 4_000_000
+"""Numbers drawn at a time: bounds the memory to some 32 MB."""
+
+Z: Final = NormalDist().inv_cdf((1 + LEVEL) / 2)
 """Standard deviations to each side that 95 % lie within."""
 
 T: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
@@ -54,6 +66,29 @@ def across(values: Sequence[float]) -> Interval:
     return Interval(middle, middle - (middle - low) * wider, middle + (high - middle) * wider)
 
 
+def bootstrap(values: Sequence[float], seed: int = 0) -> Interval:
+    """A mean by the percentile bootstrap (Efron 1979), for what is skewed: costs, rounds.
+
+    Of nothing it is 0, and so are its ends.
+
+    Raises:
+        ImportError: numpy isn't there; the text says what to install.
+    """
+    if not values:
+        return Interval(0.0, 0.0, 0.0)
+    np = _numpy()
+    given = np.asarray(values, dtype=np.float64)
+    rng = np.random.default_rng(seed)
+    means: list[float] = []
+    rows = max(1, CHUNK // len(given))
+    while len(means) < RESAMPLES:
+        count = min(rows, RESAMPLES - len(means))
+        drawn = rng.integers(0, len(given), (count, len(given)))
+        means.extend(given[drawn].mean(axis=1).tolist())
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+    return Interval(fmean(values), low, high)
+
+
 def difference(of: Interval, less: Interval) -> Interval:
     """The difference of two independent estimates, from their intervals.
 
@@ -69,3 +104,11 @@ def difference(of: Interval, less: Interval) -> Interval:
 def paired(of: Sequence[float], less: Sequence[float]) -> Interval:
     """The mean difference of pairs. Raises `ValueError` if they are none, or fewer than two."""
     return mean([one - other for one, other in zip(of, less, strict=True)])
+
+
+def _numpy() -> ModuleType:
+    try:
+        import numpy as np
+    except ModuleNotFoundError as error:
+        raise ImportError("intervals need numpy: pip install 'podium[train]'") from error
+    return np

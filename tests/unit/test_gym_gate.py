@@ -1,5 +1,7 @@
 """A small model plays in the gym, and its versions are measured by it."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,3 +37,9 @@ def test_a_version_has_scores_on_each_set(folder: Path, monkeypatch: pytest.Monk
 def test_it_plays_on_the_command_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["gym", "play", f"local:{folder}", "--count", "2"]) == 0
     assert "seen" in capsys.readouterr().out
+
+
+def test_who_plays_without_a_model_loads_no_torch() -> None:
+    code = "import sys, trainer.gym.gate, trainer.gym.play; print('torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "False\n"

@@ -11,7 +11,6 @@ from protocol.references import as_text
 from trainer.gym import evaluate as scoring
 from trainer.gym.episodes import Episode, draw, draws
 from trainer.gym.evaluate import evaluate, figures, judged, report, spent_by, stopping
-from trainer.gym.intervals import bootstrap
 from trainer.gym.kinds import arguments
 from trainer.gym.oracle import Oracle
 from trainer.gym.play import run
@@ -20,6 +19,7 @@ from trainer.gym.scores import HIGHER
 from trainer.gym.tables import as_json, as_markdown
 from trainer.gym.tables import as_text as table
 from trainer.gym.teacher import SLOPPY, Teacher
+from trainer.intervals import bootstrap
 from trainer.records import Made, Rollout, Step
 
 

@@ -33,11 +33,10 @@ import msgspec
 from protocol.actions import Json
 from protocol.decisions import PolicySpec
 from trainer.gym.episodes import Episode
-from trainer.gym.intervals import bootstrap
 from trainer.gym.kinds import ToolError, meant, value_of
 from trainer.gym.scores import Figure, Scores
-from trainer.intervals import Interval, share
-from trainer.records import Made, Rollout, Step
+from trainer.intervals import Interval, bootstrap, share
+from trainer.records import Made, Rollout
 from trainer.rewards.channels import accuracy as by_check
 
 Runner = Callable[[Sequence[Episode], Any], Sequence[Rollout]]
@@ -157,16 +156,12 @@ def judged(
                 right,
                 stopping(episode, rollout, right=right),
                 len(rollout.steps),
-                sum(map(_valid, rollout.steps)),
+                sum(not step.failed for step in rollout.steps),
                 any(_faulted(made) for step in rollout.steps for made in step.calls),
                 None if reward is None else reward(rollout),
             )
         )
     return found
-
-
-def _valid(step: Step) -> bool:
-    return step.rejection is None and all(made.fault != "policy" for made in step.calls)
 
 
 def _faulted(made: Made) -> bool:

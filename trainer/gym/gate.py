@@ -6,7 +6,6 @@
 from pathlib import Path
 from typing import Final
 
-from actors.policies import local
 from protocol.decisions import PolicySpec
 from replay import model_folder
 from trainer.gym.episodes import draws
@@ -22,20 +21,15 @@ EPISODES: Final = 300
 and a small model on two cores takes a few minutes for all."""
 
 
-MAX_TOKENS: Final = 192
-"""Of a reply: twice what the longest round takes, and little enough that a model that says rubbish
-doesn't fill its context with it."""
-
-
 def player(folder: Path) -> PolicySpec:
     """A small model in the compact dialect, which says what it holds most likely.
 
     Args:
         folder: A Transformers folder, or a version's.
     """
-    place = str(folder.expanduser().absolute())
-    options = local.Options(folder=place, temperature=0.0, max_tokens=MAX_TOKENS)
-    return local.spec_of(options, dialect="compact")
+    from trainer.gym.practice import student  # loads torch, which only a model needs
+
+    return student(str(folder.expanduser().absolute()), temperature=0.0)
 
 
 def scores(folder: Path, version: str) -> list[Scores]:

@@ -11,7 +11,6 @@ from actors import policies as known
 from actors.ports import Models, Policy
 from protocol.commands import Start
 from protocol.decisions import PolicySpec
-from trainer.fold import fold
 from trainer.gym.episodes import Episode
 from trainer.gym.workers import Host
 from trainer.records import Rollout
@@ -45,8 +44,10 @@ def run(
         return known.make(spec, models) if isinstance(policy, PolicySpec) else policy
 
     spec = policy if isinstance(policy, PolicySpec) else policy.spec
+    wanted = list(starts(episodes, spec, job))
     with FastLane(workers=Host(episodes, seed), policies=made) as lane:
-        return [fold(each.log, each.blobs) for each in lane.run(starts(episodes, spec, job))]
+        found = {each.run: each.rollout for each in lane.stream(wanted)}
+    return [found[start.run] for start in wanted]
 
 
 def starts(episodes: Sequence[Episode], policy: PolicySpec, job: str = JOB) -> Iterator[Start]:

@@ -7,6 +7,9 @@ import msgspec
 HIGHER: Final = frozenset({"accuracy", "valid", "recovery", "reward"})
 """Figures of which more is better; of the others (rounds, cost, critical steps, regret) less is."""
 
+SHARES: Final = frozenset({"accuracy", "valid", "recovery", "answered", "early"})
+"""Figures that are shares, and shown in per cent."""
+
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
     """A mean with its 95 % interval."""

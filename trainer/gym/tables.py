@@ -6,10 +6,7 @@ from typing import Final
 import msgspec
 
 from trainer.gym.evaluate import Report
-from trainer.gym.scores import Figure, Scores
-
-SHARES: Final = frozenset({"accuracy", "valid", "recovery", "early"})
-"""Figures that are shown in percent."""
+from trainer.gym.scores import SHARES, Figure, Scores
 
 COLUMNS: Final = (
     "accuracy",
@@ -19,6 +16,7 @@ COLUMNS: Final = (
     "cost",
     "critical_steps",
     "regret_rounds",
+    "regret_stop",
     "early",
     "reward",
 )
