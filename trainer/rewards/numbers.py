@@ -4,8 +4,8 @@
 
     67,391,582   67 391 582   67.391.582   67'391'582   thousands, by any blank
     5.89   5,89   .5                                    decimals; a lone comma before three digits
-                                                        stands for thousands
-    -3   −3   $5   -$5                                  signs
+                                                        stands for thousands, but not in 0,125
+    -3   −3   $5   -$5                                  signs; with a blank behind it, it is a dash
     1.2e6   1.2 × 10^6   1.2·10⁶   67.4 million         powers
     12 %   12 percent                                   a percentage, told apart
 
@@ -32,9 +32,9 @@ _BLANKS: Final = "\u00a0\u202f\u2007\u2009 "
 _NUMBER: Final = re.compile(
     rf"""
     (?<![\w.^])(?<![A-Za-z]-)                             # of no word, power or version
-    (?:(?<!\d)(?P<sign>[-+\u2212])\s?)?(?:[$€£¥]\s?)?
+    (?:(?<!\d)(?P<sign>[-+\u2212]))?(?:[$€£¥]\s?)?
     (?:
-      (?P<comma>   \d{{1,3}}(?:,\d{{3}}){{1,10}}(?:\.\d{{1,400}})?(?!\d|,\d) )
+      (?P<comma>   (?!0)\d{{1,3}}(?:,\d{{3}}){{1,10}}(?:\.\d{{1,400}})?(?!\d|,\d) )
     | (?P<other>   \d{{1,3}}(?:(?P<by>[{_BLANKS}'’_])\d{{3}})(?:(?P=by)\d{{3}}){{0,9}}
                    (?:[.,]\d{{1,400}})?(?!\d) )
     | (?P<dot>     \d{{1,3}}(?:\.\d{{3}}){{1,10}},\d{{1,400}}(?!\d)
