@@ -17,7 +17,8 @@ from actors.models.serving import EXTRA, MODULES, Batching
 from protocol.actions import Json
 from protocol.errors import InvalidData, NotFound
 from protocol.limits import MAX_DETAIL_CHARS
-from replay.model_folder import WEIGHTS, Version, check, hash_of
+from replay.model_folder import WEIGHTS, Version, check
+from replay.tokenizer import control_tokens, plain, template_hash, tokenizer_hash
 
 if TYPE_CHECKING:
     import torch
@@ -35,9 +36,6 @@ UNSAID_CONTEXT: Final = 2_048
 """Tokens of one prompt and its reply for a model that says nothing of it."""
 
 NO_TEMPLATE: Final = "it has no chat template"
-
-_MENDED: Final = 1
-"""Where a name of a token that only the template may write is cut in what others wrote."""
 
 
 def need() -> None:
@@ -67,11 +65,9 @@ class Loaded:
     ) -> None:
         self.name, self.weights = version.name, weights
         self.model, self.tokenizer, self.context = model, tokenizer, context
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        known = backend.to_str() if backend is not None else tokenizer.get_vocab()
-        self.tokenizer_hash = hash_of(known)
+        self.tokenizer_hash = tokenizer_hash(tokenizer)
         self.ends = _ends(model, tokenizer)
-        self._control = _control(tokenizer)
+        self._control = control_tokens(tokenizer)
         accepts = inspect.signature(model.forward).parameters
         self._cache = "cache" if "cache" in accepts else "past_key_values"
         self._last = {"logits_to_keep": 1} if "logits_to_keep" in accepts else {}
@@ -115,7 +111,7 @@ class Loaded:
         """Hash of the chat template and the values that it is given."""
         key = msgspec.json.encode(values, order="deterministic")
         if key not in self._templates:
-            self._templates[key] = hash_of([self.tokenizer.chat_template, values])
+            self._templates[key] = template_hash(self.tokenizer, values)
         return self._templates[key]
 
     def prompt(
@@ -138,7 +134,9 @@ class Loaded:
 
     def _rendered(self, messages: Sequence[dict[str, str]], values: dict[str, Json]) -> str:
         shown = [
-            each if each["role"] == "assistant" else {**each, "content": self._plain(each)}
+            each
+            if each["role"] == "assistant"
+            else {**each, "content": plain(each["content"], self._control)}
             for each in messages
         ]
         try:
@@ -151,14 +149,6 @@ class Loaded:
                 hint="correct chat_template.jinja in the model's folder",
             ) from None
         return rendered
-
-    def _plain(self, message: dict[str, str]) -> str:
-        """What somebody else wrote, in which no token of the template's own can be spelled."""
-        content = message["content"]
-        for token in self._control:
-            if token in content:
-                content = content.replace(token, f"{token[:_MENDED]} {token[_MENDED:]}")
-        return content
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -317,11 +307,6 @@ def _ends(model: Any, tokenizer: Any) -> frozenset[int]:
     said = model.generation_config.eos_token_id if model.generation_config is not None else None
     named = said if isinstance(said, list | tuple) else [said]
     return frozenset(each for each in (*named, tokenizer.eos_token_id) if each is not None)
-
-
-def _control(tokenizer: Any) -> tuple[str, ...]:
-    """Special tokens: those that shape a conversation. What content may spell is none of them."""
-    return tuple(sorted({str(each) for each in tokenizer.all_special_tokens}, key=len)[::-1])
 
 
 def _try(version: Version, loaded: Loaded) -> None:

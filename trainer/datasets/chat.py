@@ -15,14 +15,11 @@ import numpy as np
 
 from protocol.actions import Json
 from protocol.errors import InvalidData, NotFound, Usage
-from replay.model_folder import hash_of
+from replay.tokenizer import control_tokens, plain, template_hash, tokenizer_hash
 from trainer.datasets.conversation import Conversation, Message
 from trainer.rows import Floats, Ids
 
 EXTRA: Final = "install it: pip install 'podium[train]'"
-
-_CUT: Final = 1
-"""Where a name of a token that only the template may write is cut in what others wrote."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +56,7 @@ class Chat:
                 "the tokenizer has no token that ends a reply",
                 hint="set eos_token in tokenizer_config.json",
             )
-        self._control = sorted({str(each) for each in tokenizer.all_special_tokens}, key=len)[::-1]
+        self._control = control_tokens(tokenizer)
 
     @classmethod
     def load(cls, folder: Path, values: dict[str, Json] | None = None) -> "Chat":
@@ -88,14 +85,13 @@ class Chat:
 
     @cached_property
     def tokenizer_hash(self) -> str:
-        """As replies record it, see `protocol.sampled.Sampled.tokenizer`."""
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        return hash_of(backend.to_str() if backend is not None else self.tokenizer.get_vocab())
+        """As replies record it."""
+        return tokenizer_hash(self.tokenizer)
 
     @cached_property
     def template_hash(self) -> str:
         """Of the chat template and the values that it is given."""
-        return hash_of([self.tokenizer.chat_template, self.values])
+        return template_hash(self.tokenizer, self.values)
 
     def render(self, talk: Conversation) -> list[Rendered]:
         """The rows of a conversation: one, where its template shows earlier turns as they were.
@@ -165,11 +161,7 @@ class Chat:
         """A message as templates take it: arguments as objects, no control tokens in content."""
         if message["role"] == "assistant":
             return with_objects(message)
-        content = message.get("content") or ""
-        for token in self._control:
-            if token in content:
-                content = content.replace(token, f"{token[:_CUT]} {token[_CUT:]}")
-        return {**message, "content": content}
+        return {**message, "content": plain(message.get("content") or "", self._control)}
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
