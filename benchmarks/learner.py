@@ -6,9 +6,7 @@ ragged as episodes are. TRL lives in a virtual environment of its own, made on f
 (without flash attention it can't do otherwise); its first loss has to be ours. What is timed of it
 is a step from its batch to moved weights, without its data loader.
 
-Sampling: prompts and replies of the same kind, as many rows at a time for both, the same limits,
-and the same tokens that end a reply. In one batch of 32, and in a stream of prompts: there
-`generate` takes them 32 by 32, and waits for the longest of each.
+Sampling is what `benchmarks.sampling` measures, here of its smallest model and with one thread.
 """
 
 import contextlib
@@ -18,7 +16,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from benchmarks import contender, peers, report
+from benchmarks import contender, peers, report, sampling
 from benchmarks.child import ROOT, Child
 from benchmarks.errors import BenchmarkError
 
@@ -34,7 +32,7 @@ THREADS: Final = 1
 
 VOCABULARY: Final = 1_536
 EXAMPLES: Final = 32
-"""Of one batch; and rows that are sampled at a time."""
+"""Of one batch."""
 
 MEDIAN_TOKENS: Final = 122
 SPREAD: Final = 0.45
@@ -42,19 +40,12 @@ SPREAD: Final = 0.45
 
 SHORTEST, LONGEST = 40, 512
 REPLY: Final = 27
-"""Trained tokens of an example, and the mean of a reply."""
-
-PROMPTS: Final = 128
-"""Of the stream."""
-
-LIMIT: Final = 128
-"""The most tokens of a reply."""
+"""Trained tokens of an example."""
 
 PASS_TOKENS: Final = 4_096
 
 TRL_TARGET = report.at_least(1.0)
 PADDED_TARGET = report.at_least(1.5)
-GENERATE_TARGET = report.at_least(2.0)
 
 
 def trl() -> pathlib.Path:
@@ -68,16 +59,12 @@ class Work(NamedTuple):
     folder: pathlib.Path
     """Of the model."""
     examples: Sequence[Any]
-    prompts: Sequence[Sequence[int]]
     tokens: int
     """Of the examples."""
 
 
 def model(folder: pathlib.Path) -> None:
-    """Write the model, and a tokenizer that says each id in a word of its own.
-
-    So many tokens end a reply that, of a model without training, it has about `REPLY`.
-    """
+    """Write the model, and a tokenizer that says each id in a word of its own."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
@@ -92,7 +79,6 @@ def model(folder: pathlib.Path) -> None:
     )
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }} {% endfor %}"
     torch.manual_seed(0)
-    ends = list(range(VOCABULARY - VOCABULARY // REPLY, VOCABULARY))
     decoder = Qwen3ForCausalLM(
         Qwen3Config(
             vocab_size=VOCABULARY,
@@ -104,7 +90,7 @@ def model(folder: pathlib.Path) -> None:
             head_dim=32,
             max_position_embeddings=2_048,
             tie_word_embeddings=True,
-            eos_token_id=[1, *ends],
+            eos_token_id=1,
             pad_token_id=2,
         )
     )
@@ -120,18 +106,15 @@ def work(folder: pathlib.Path) -> Work:
 
     model(folder)
     drawn = np.random.default_rng(0)
-    lengths = np.exp(drawn.normal(np.log(MEDIAN_TOKENS), SPREAD, EXAMPLES + PROMPTS))
+    lengths = np.exp(drawn.normal(np.log(MEDIAN_TOKENS), SPREAD, EXAMPLES))
     sizes = lengths.clip(SHORTEST, LONGEST).astype(int)
     examples = []
-    for size in sizes[:EXAMPLES]:
+    for size in sizes:
         trained, none = np.zeros(size, np.float32), np.zeros(size, np.float32)
         trained[-REPLY:] = 1
         ids = drawn.integers(3, VOCABULARY, size).astype(np.int32)
         examples.append(Example(ids, trained, none, none, none, none))
-    prompts = [
-        drawn.integers(3, VOCABULARY, size - REPLY // 2).tolist() for size in sizes[EXAMPLES:]
-    ]
-    return Work(folder, examples, prompts, int(sizes[:EXAMPLES].sum()))
+    return Work(folder, examples, int(sizes.sum()))
 
 
 class Learning:
@@ -200,74 +183,10 @@ class Trl:
         return self._given.tokens / statistics.median(took)
 
 
-class Sampling:
-    """Two ways to sample: tokens a second of each, those that end replies included."""
-
-    def __init__(self, given: Work) -> None:
-        from actors.models.loading import load
-        from actors.models.serving import Batching
-        from protocol.model_versions import BASE
-        from replay.model_folder import Version
-
-        self._given = given
-        self._batching = Batching(rows=EXAMPLES, device="cpu", threads=THREADS)
-        self._loaded = load(Version(BASE, given.folder, None), self._batching)
-
-    def rates(self) -> dict[str, float]:
-        """Tokens a second of each, in turns."""
-        one, stream = self._given.prompts[:EXAMPLES], self._given.prompts
-        return {
-            "sampling, one batch": self.ours(one),
-            "generate, one batch": self.generate(one),
-            "sampling": self.ours(stream),
-            "generate": self.generate(stream),
-        }
-
-    def ours(self, prompts: Sequence[Sequence[int]]) -> float:
-        """The sampler of `actors.models`."""
-        from actors.models.question import Sampling as How
-        from actors.models.sampler import Batch, Row
-
-        batch = Batch(self._loaded, self._batching)
-        rows = [
-            Row(prompt, How(temperature=1.0, max_tokens=LIMIT, seed=seed), LIMIT, float("inf"))
-            for seed, prompt in enumerate(prompts)
-        ]
-        batch.waiting.extend(rows)
-        began = time.perf_counter()
-        while not batch.idle:
-            batch.step(0.0)
-        return sum(len(row.output) for row in rows) / (time.perf_counter() - began)
-
-    def generate(self, prompts: Sequence[Sequence[int]]) -> float:
-        """Transformers' `generate`, with keys and values kept, 32 prompts at a time."""
-        import torch
-
-        loaded, pad = self._loaded, 2
-        ends = torch.tensor(sorted(loaded.ends))
-        torch.manual_seed(0)
-        count = 0
-        began = time.perf_counter()
-        for begin in range(0, len(prompts), EXAMPLES):
-            some = prompts[begin : begin + EXAMPLES]
-            width = max(map(len, some))
-            ids = torch.tensor([[pad] * (width - len(each)) + list(each) for each in some])
-            mask = torch.tensor([[0] * (width - len(each)) + [1] * len(each) for each in some])
-            with torch.inference_mode():
-                made = loaded.model.generate(
-                    ids,
-                    attention_mask=mask,
-                    do_sample=True,
-                    temperature=1.0,
-                    top_k=0,
-                    max_new_tokens=LIMIT,
-                    eos_token_id=ends.tolist(),
-                    pad_token_id=pad,
-                )
-            ended = torch.isin(made[:, width:], ends)
-            before = ended.cumsum(-1) - ended.long()
-            count += int((before == 0).sum())
-        return count / (time.perf_counter() - began)
+def sampled(loaded: Any, repeat: int) -> dict[str, float]:
+    """Tokens a second of the sampler and of ``generate``, in turns."""
+    given = sampling.drawn(repeat, len(loaded.tokenizer))
+    return {"sampling": sampling.ours(loaded, given), "generate": sampling.theirs(loaded, given)}
 
 
 def benchmark(options: report.Options, data: pathlib.Path) -> report.Report:
@@ -280,7 +199,7 @@ def benchmark(options: report.Options, data: pathlib.Path) -> report.Report:
         raise BenchmarkError(f"{error}; install the extra: pip install 'podium[train]'") from None
     torch.set_num_threads(THREADS)
     given = work(data / "model")
-    learning, sampling = Learning(given), Sampling(given)
+    learning, loaded = Learning(given), sampling.made(sampling.KINDS[0])
     values: dict[str, list[float]] = {}
     with contextlib.ExitStack() as owned:
         found, peer = {}, None
@@ -296,7 +215,7 @@ def benchmark(options: report.Options, data: pathlib.Path) -> report.Report:
             if options.wants("learning"):
                 rates |= learning.rates(steps)
             if options.wants("sampling"):
-                rates |= sampling.rates()
+                rates |= sampled(loaded, repeat)
             for name, rate in rates.items() if repeat else ():
                 values.setdefault(name, []).append(rate)
     conditions = report.conditions(options, data, None, _versions())
@@ -318,8 +237,7 @@ def lines_of(values: dict[str, list[float]]) -> list[report.Line]:
         ("packed", "trl", TRL_TARGET),
         ("packed", "padded", PADDED_TARGET),
         ("packed", "padded, sorted", None),
-        ("sampling, one batch", "generate, one batch", None),
-        ("sampling", "generate", GENERATE_TARGET),
+        ("sampling", "generate", sampling.TARGET),
     )
     for above, below, target in pairs:
         if above in values and below in values:

@@ -13,13 +13,19 @@ def test_each_ratio_is_of_the_same_repeat_and_has_its_target() -> None:
         "packed": [30.0, 40.0],
         "padded": [20.0, 20.0],
         "padded, sorted": [25.0, 25.0],
+        "sampling": [50.0, 60.0],
+        "generate": [25.0, 20.0],
     }
     found = {line.name: line.shown() for line in lines_of(values)}
     assert found["packed / trl"]["value"] == 2.5
     assert found["packed / trl"]["target"] == ">= 1"
     assert (found["packed / padded"]["value"], found["packed / padded"]["holds"]) == (1.75, True)
     assert found["packed / padded, sorted"]["target"] is None
-    assert "sampling / generate" not in found
+    assert (found["sampling / generate"]["value"], found["sampling / generate"]["target"]) == (
+        2.5,
+        ">= 2",
+    )
+    assert "sampling / generate" not in {line.name for line in lines_of({"sampling": [1.0]})}
 
 
 @pytest.mark.slow
