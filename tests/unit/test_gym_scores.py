@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from protocol.actions import Call, Json, Spend, Status
-from protocol.decisions import PolicySpec, Rejection, View
+from protocol.decisions import Decision, PlannedCall, PolicySpec, Rejection, Reply, View
 from protocol.references import as_text
 from trainer.gym import evaluate as scoring
 from trainer.gym.episodes import Episode, draw, draws
@@ -19,6 +19,7 @@ from trainer.gym.scores import HIGHER
 from trainer.gym.tables import as_json, as_markdown
 from trainer.gym.tables import as_text as table
 from trainer.gym.teacher import SLOPPY, Teacher
+from trainer.gym.workers import ERRORS
 from trainer.intervals import bootstrap
 from trainer.records import Made, Rollout, Step
 
@@ -133,10 +134,28 @@ def test_an_answer_of_several_outputs_is_determined_by_the_last_of_them() -> Non
 # ---------------------------------------------------------------------------------------- figures
 
 
+def test_a_call_that_no_worker_could_have_served_is_no_failure_to_recover_from() -> None:
+    """A policy that asks for a country nobody knows, of workers that never fail."""
+    e = draw(3, "train", ["chain"], shipped=True)
+
+    class Astray:
+        spec = PolicySpec(name="astray")
+
+        def decide(self, view: View) -> Reply:
+            call = PlannedCall("country", {"name": "Frnace", "fact": "capital"})
+            said = Decision(answer="lost") if view.turns else Decision(calls=(call,))
+            return Reply(decision=said, version="1")
+
+    (lost,) = judged([e], run([e], Astray()))
+    assert [made.status for step in lost.rollout.steps for made in step.calls] == ["EXEC_ERR"]
+    assert not lost.faulted
+
+
 def test_the_figures_of_a_few_rollouts() -> None:
     e = episode_of()
     good = rollout(e, step(e, (0, "Paris", "OK")), step(e))
-    mended = rollout(e, step(e, (0, "oops", "EXEC_ERR")), step(e, (1, "Paris", "OK")), step(e))
+    failed = step(e, (0, ERRORS[0], "EXEC_ERR"))
+    mended = rollout(e, failed, step(e, (1, "Paris", "OK")), step(e))
     bad = rollout(e, step(e, wrong=True), step(e, (0, "no", "PARSE_ERR")), step(e), answer="Lyon")
     lost = msgspec.structs.replace(bad, unscorable="infrastructure")
     found = judged(

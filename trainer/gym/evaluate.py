@@ -12,7 +12,7 @@ figure             is, over rollouts that can be scored
 ``accuracy``       share with the right answer
 ``valid``          share of decisions that could be followed: none rejected, no call whose
                    fault is the policy's
-``recovery``       accuracy of those in which a call failed by no fault of the policy's
+``recovery``       accuracy of those in which a worker failed by chance, see `workers.by_chance`
 ``rounds``         mean rounds of calls
 ``cost``           mean price of all attempts, micro-dollars
 ``critical_steps`` mean of the calls that had to wait for each other, see `replay.critical`
@@ -35,8 +35,9 @@ from protocol.decisions import PolicySpec
 from trainer.gym.episodes import Episode
 from trainer.gym.kinds import ToolError, meant, value_of
 from trainer.gym.scores import Figure, Scores
+from trainer.gym.workers import by_chance
 from trainer.intervals import Interval, bootstrap, share
-from trainer.records import Made, Rollout
+from trainer.records import Made, Rollout, Step
 from trainer.rewards.channels import accuracy as by_check
 
 Runner = Callable[[Sequence[Episode], Any], Sequence[Rollout]]
@@ -75,6 +76,7 @@ class Judged(NamedTuple):
     decisions: int
     valid: int
     faulted: bool
+    """Whether a worker failed by chance."""
     reward: float | None
 
 
@@ -157,16 +159,15 @@ def judged(
                 stopping(episode, rollout, right=right),
                 len(rollout.steps),
                 sum(not step.failed for step in rollout.steps),
-                any(_faulted(made) for step in rollout.steps for made in step.calls),
+                any(map(_faulted, rollout.steps)),
                 None if reward is None else reward(rollout),
             )
         )
     return found
 
 
-def _faulted(made: Made) -> bool:
-    """Whether a call failed by no fault of the policy's."""
-    return made.status not in (None, "OK") and made.fault != "policy"
+def _faulted(step: Step) -> bool:
+    return any(by_chance(made.status, made.value) for made in step.calls)
 
 
 def figures(

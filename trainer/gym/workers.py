@@ -14,7 +14,7 @@ from actors.ports import Adapter, Attempt, Outcome, Sleep
 from actors.tools import offline
 from actors.workers import function
 from actors.workers.outcomes import failure
-from protocol.actions import Json, Spend, WorkerSpec
+from protocol.actions import Json, Spend, Status, WorkerSpec
 from protocol.commands import Start
 from protocol.errors import NotFound
 from trainer.gym.episodes import Episode, key_of
@@ -47,6 +47,15 @@ def failing(rate: float, *of: object) -> Failure:
     if drawn >= rate:
         return ""
     return "TIMEOUT" if drawn < rate * TIMEOUT_SHARE else "EXEC_ERR"
+
+
+def by_chance(status: Status | None, value: Json) -> bool:
+    """Whether what came of a call is a failure by chance, as `failing` draws them.
+
+    Another failure is the tool's answer to a call that it can't do, such as a country's name for a
+    city: a worker can't tell whose fault that is, but here it was the caller's.
+    """
+    return status == "TIMEOUT" or (status == "EXEC_ERR" and value in ERRORS)
 
 
 class ToolAdapter:
