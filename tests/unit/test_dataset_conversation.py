@@ -206,3 +206,28 @@ def test_ids_that_a_server_gives_calls_make_no_two_replies_of_one() -> None:
     assert pair.chosen == [{"role": "assistant", "content": "2100000"}]
     assert pair.rejected == [{"role": "assistant", "content": "no idea"}]
     assert [message["role"] for message in pair.prompt] == ["system", "user", "assistant", "tool"]
+
+
+def test_what_a_clean_view_points_at_is_numbered_as_it_shows_it() -> None:
+    """The compact dialect counts calls, and one that is left out is not among them."""
+    compact = PolicySpec(name="local:small", dialect="compact")
+    turns: list[Turn] = [
+        ("@9 Paris", []),
+        ("@1 Paris", [("OK", "none", 2_100_000)]),
+        ("= #2", []),
+    ]
+    own = fold(run_of(1, turns, policy=compact, tokens=False))
+    wrong = mistakes(own)
+    assert len(wrong) == 1
+    (full,) = conversations(compact, own, wrong)
+    assert [each["content"] for each in full.messages if each["role"] == "assistant"] == [
+        "@9 Paris",
+        "@1 Paris",
+        "= #2",
+    ]
+    (clean,) = conversations(compact, own, wrong, clean=True)
+    assert [each["content"] for each in clean.messages[2:]] == [
+        "@1 Paris",
+        "#1 OK 2100000",
+        "= #1",
+    ]

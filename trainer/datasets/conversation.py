@@ -57,17 +57,27 @@ def messages_of(policy: PolicySpec, view: View) -> tuple[list[Message], list[Mes
     return asked["messages"], asked.get("tools") or []
 
 
-def reply_message(policy: PolicySpec, rollout: Rollout, step: Step) -> Message | None:
+def reply_message(
+    policy: PolicySpec, rollout: Rollout, step: Step, shown: View | None = None
+) -> Message | None:
     """A reply as the policy to be trained would have said it; None where it can't say it.
 
     A reply that was rejected, or that gave no decision, is shown as the text that it was.
+
+    Args:
+        policy: Who is to be trained.
+        rollout: The run.
+        step: The reply, and what it was given after.
+        shown: What it is given after in the data set, where that is something else. A dialect that
+            points at calls by number says it otherwise then.
     """
-    own = policy == rollout.policy
+    known = referable(shown or step.view)
+    moved = policy.dialect == "compact" and known != referable(step.view)
+    own = policy == rollout.policy and not moved
     if step.decision is None:
         return {"role": "assistant", "content": step.text}
     if own and policy.dialect != "openai":
         return {"role": "assistant", "content": step.text} if step.text.strip() else None
-    known = referable(step.view)
     said = render(policy, step.decision, rollout.pool, known)
     if not own and not _same(parse(policy, said, rollout.pool, known), step.decision):
         return None
@@ -139,10 +149,10 @@ def conversations(
     steps = rollout.steps
     skipped = _turns_of(steps, mistakes) if clean else frozenset[int]()
     for place, step in enumerate(steps):
-        said = reply_message(policy, rollout, step)
+        view = _without(step.view, skipped)
+        said = reply_message(policy, rollout, step, view)
         if said is None or (clean and step.turn in mistakes):
             continue
-        view = _without(step.view, skipped) if clean else step.view
         prompt, tools = messages_of(policy, view)
         later = _later(policy, steps[place + 1 :], skipped, prompt, mistakes if clean else None)
         _add(found, prompt, tools, later or said, step.turn, step.turn not in mistakes)
