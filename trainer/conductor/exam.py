@@ -13,7 +13,7 @@ from trainer.gym.episodes import Episode, draws
 from trainer.gym.evaluate import Report, Runner, evaluate, spent_by
 from trainer.gym.keywords import Router, Rules
 from trainer.gym.oracle import Oracle, Strongest, serial
-from trainer.gym.play import run
+from trainer.gym.play import JOB, run
 from trainer.gym.practice import Practice
 from trainer.learner.loading import read
 from trainer.records import Rollout
@@ -24,9 +24,6 @@ GATED: Final = ("seen", "held-out-questions", "unseen-pools")
 
 APART: Final = ("held-out-entities", "held-out-names", "held-out-descriptions", "unseen-words")
 """Those that are reported besides."""
-
-VOTERS: Final = 5
-"""Samples that the majority votes over."""
 
 
 def episodes_of(name: str, count: int, families: Sequence[str] = ()) -> list[Episode]:
@@ -57,12 +54,11 @@ class Exam:
             NotFound, InvalidData: It can't be loaded.
         """
         model, words = read(folder, self._plan.device or "cpu")
-        practice = Practice(
-            model.eval(), words, seed=self._plan.seed, tokens=self._plan.reply_tokens
-        )
+        # The same seed and job as the baselines': so the same workers fail in the same places.
+        practice = Practice(model.eval(), words, tokens=self._plan.reply_tokens)
 
         def voted(episodes: Sequence[Episode], _policy: Any) -> list[Rollout]:
-            return [majority(group) for group in practice.groups(episodes, voters, "exam")]
+            return [majority(group) for group in practice.groups(episodes, voters, JOB)]
 
         runner: Runner = voted if voters > 1 else practice.run
         return self._reports(runner, lambda _: _Named(name))

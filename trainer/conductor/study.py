@@ -15,8 +15,9 @@ from typing import Final
 import msgspec
 
 from trainer.conductor import stages
-from trainer.conductor.exam import BASELINES, GATED, VOTERS, Exam
+from trainer.conductor.exam import BASELINES, GATED, Exam
 from trainer.conductor.plan import Plan
+from trainer.gym.baselines import VOTERS
 from trainer.gym.evaluate import Report
 from trainer.gym.scores import HIGHER, Scores
 from trainer.gym.teacher import SLOPPY

@@ -114,7 +114,7 @@ def draw(
         task=Task(
             text=asked.text,
             inputs={"entities": list(asked.entities)},
-            check=check_of(answer_of(asked.plan, asked.entities, outputs), asked.plan),
+            check=check_of(answer_of(asked.plan, asked.entities, outputs), asked.plan, outputs),
         ),
         pool=pool.pool,
         members=pool.members,
@@ -142,10 +142,15 @@ def _answerable(family: str, drawn: Set, rng: random.Random) -> tuple[Question, 
             return asked, outputs
 
 
-def check_of(answer: Json, plan: Plan) -> dict[str, Json]:
-    """How an answer is checked, see the trainer's rewards."""
+def check_of(answer: Json, plan: Plan, outputs: tuple[Json, ...]) -> dict[str, Json]:
+    """How an answer is checked, see the trainer's rewards.
+
+    A text is not right where another output of the plan's is named before it.
+    """
     if isinstance(answer, str):
-        return {"kind": "exact", "answer": answer}
+        others = {as_text(output) for output in outputs}
+        wrong = sorted(each for each in others if each not in answer and answer not in each)
+        return {"kind": "exact", "answer": answer, **({"wrong": wrong} if wrong else {})}
     looked_up = plan.needs[-1].role != "calculator" or isinstance(answer, int)
     tolerance = EXACT_TOLERANCE if looked_up else TOLERANCE
     return {"kind": "number", "answer": answer, "tolerance": tolerance}

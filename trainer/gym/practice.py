@@ -11,8 +11,8 @@ from actors.models.serving import Batching
 from actors.models.stepped import Stepped
 from actors.policies import local
 from protocol.decisions import PolicySpec
-from trainer.fold import fold
 from trainer.gym.episodes import Episode
+from trainer.gym.play import JOB
 from trainer.gym.workers import Host
 from trainer.records import Rollout
 from trainer.rollouts.lane import FastLane
@@ -95,9 +95,10 @@ class Practice:
         held = living(self._model, self._words, self._name())
         models = Stepped({PLACE: held}, Batching(rows=ROWS))
         host = Host(episodes, self._seed)
+        wanted = [start for ask in asks for start in ask.starts(job)]
         with FastLane(workers=host, models=models, at_once=ROWS) as lane:
-            ended = lane.run(start for ask in asks for start in ask.starts(job))
-        rollouts = [fold(each.log, each.blobs) for each in ended]
+            found = {each.run: each.rollout for each in lane.stream(wanted)}
+        rollouts = [found[start.run] for start in wanted]
         return [rollouts[at : at + members] for at in range(0, len(rollouts), members)]
 
     def run(self, episodes: Sequence[Episode], _policy: object = None) -> list[Rollout]:
@@ -105,5 +106,5 @@ class Practice:
 
         A runner, as `evaluate` takes one.
         """
-        groups = self.groups(episodes, 1, "exam", temperature=0.0)
+        groups = self.groups(episodes, 1, JOB, temperature=0.0)
         return [group[0] for group in groups]
