@@ -9,6 +9,7 @@ import msgspec
 from protocol.actions import Json, Pool
 from protocol.budgets import Budget
 from protocol.decisions import Task
+from protocol.references import as_text
 from trainer.gym.kinds import ToolError
 from trainer.gym.plans import Plan, answer_of, worked_out
 from trainer.gym.pools import Member, drawn_pool, fits_shipped, shipped_pool
