@@ -11,7 +11,7 @@ from protocol.state import RunState
 from protocol.subjects import child_id
 from protocol.views import filled_in
 from replay.chain import RunLog
-from replay.history import values
+from replay.history import reports
 
 
 class Asked(NamedTuple):
@@ -32,7 +32,8 @@ def asked_in(log: RunLog) -> list[Asked]:
     state = log.state()
     given = _given(log, state)
     calls = {name: state.calls[name] for name in _people(state) if name not in given}
-    known = values(log) if calls else {}
+    found = reports(log) if calls else {}
+    known = {name: report.value for name, report in found.items() if report.blob is None}
     return [
         Asked(
             state.run,

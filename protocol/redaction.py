@@ -26,7 +26,7 @@ from protocol.errors import InvalidData
 from protocol.events import Edit
 from protocol.inbox import Label, Message, Signal
 from protocol.limits import MAX_NESTING
-from protocol.references import MAX_REFERENCE_CHARS, OPENING, REFERENCE
+from protocol.references import MAX_REFERENCE_CHARS, OPENINGS, REFERENCE
 from protocol.secret_forms import (
     EVERYTHING,
     FORMS,
@@ -399,7 +399,8 @@ class Redactor:
             for call in decision.calls
         )
         answer = None if decision.answer is None else self.text(decision.answer)
-        return msgspec.structs.replace(decision, calls=calls, answer=answer)
+        answers = self.text(decision.answers)
+        return msgspec.structs.replace(decision, calls=calls, answer=answer, answers=answers)
 
     def message(self, message: Message) -> Message:
         """What a person says to a run: a signal's reason, a label's value."""
@@ -460,7 +461,8 @@ def _replacing(what: str) -> Callable[[re.Match[str]], str]:
 def _cuts(match: re.Match[str], group: str | int) -> bool:
     """Whether what was found begins within a reference."""
     begin = match.start(group)
-    opened = match.string.rfind(OPENING, max(0, begin - MAX_REFERENCE_CHARS), begin)
+    low = max(0, begin - MAX_REFERENCE_CHARS)
+    opened = max(match.string.rfind(each, low, begin) for each in OPENINGS.values())
     found = REFERENCE.match(match.string, opened) if opened >= 0 else None
     return found is not None and found.end() > begin
 

@@ -28,8 +28,7 @@ Put: TypeAlias = Callable[[str], str]
 NAME_PATTERN: Final = r"[A-Za-z][A-Za-z0-9_]{0,63}"
 """Names of secrets: what can be part of an environment variable's name, and a file's."""
 
-OPENING: Final = "${secret:"
-OPENINGS: Final[Mapping[Kind, str]] = {"secret": OPENING, "output": "${output:"}
+OPENINGS: Final[Mapping[Kind, str]] = {"secret": "${secret:", "output": "${output:"}
 
 OUTPUTS_ARE_FILLED: Final = 4
 """The version of the rules from which on a call's arguments may refer to outputs."""
@@ -37,10 +36,8 @@ OUTPUTS_ARE_FILLED: Final = 4
 MAX_REFERENCE_CHARS: Final = 216
 """Characters of the longest text that is taken for a reference, whatever it names."""
 
-REFERENCE: Final = re.compile(r"\$\{secret:([^{}]{0,200})\}")
-"""A reference to a secret; its group is what should be a name."""
-
-_ANY: Final = re.compile(r"\$\{(secret|output):([^{}]{0,200})\}")
+REFERENCE: Final = re.compile(r"\$\{(secret|output):([^{}]{0,200})\}")
+"""A reference; its groups are what it stands for, and what should be a name."""
 
 _NAME: Final = re.compile(NAME_PATTERN)
 
@@ -114,7 +111,7 @@ def _filled(value: Json, put: Mapping[Kind, Put], depth: int) -> Json:
         case str():
             if not any(OPENINGS[kind] in value for kind in put):
                 return value
-            return _ANY.sub(lambda found: _one(found, put), value)
+            return REFERENCE.sub(lambda found: _one(found, put), value)
         case dict() if depth <= MAX_NESTING:
             return {key: _filled(item, put, depth + 1) for key, item in value.items()}
         case list() | tuple() if depth <= MAX_NESTING:

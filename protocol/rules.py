@@ -217,20 +217,21 @@ def _problem(s: RunState, call: CallState) -> str:
         name = _called(s, spec)
         return f"{name} would start a run of this very task, which would do so again. {more}"
     if outputs := _references(s, call.call):
-        missing = _missing(s, call.call, outputs)
+        missing = _missing(s, call, outputs)
         return missing or unfilled_misfit(spec.parameters, call.call.arguments)
     return misfit(spec.parameters, call.call.arguments)
 
 
-def _missing(s: RunState, call: Call, names: list[str]) -> str:
+def _missing(s: RunState, call: CallState, names: list[str]) -> str:
     """Which output its arguments refer to that can't be put in, whatever happens; "" for none."""
     for name in names:
         text = reference(name[:SHOWN_NAME_CHARS], "output")
-        if name not in s.calls or name == call.id:
+        if name not in s.calls or name == call.call.id:
             return f"There is no {text}: refer to a call that was made, by its id."
-        if name not in call.sees:
+        if name not in call.call.sees:
             return f"The call does not see {text}: name that call among what it sees."
-        if name not in s.current and s.calls[name].status and not s.has_output(name):
+        decided = name not in s.current or call.open  # else it is settled when its turn comes
+        if decided and s.calls[name].status and not s.has_output(name):
             return _no_output(s, name)
     return ""
 

@@ -6,14 +6,15 @@ every version of the library that finds them.
 
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from functools import lru_cache
 
 import jsonschema_rs
 import msgspec
 
 from protocol.actions import Json
+from protocol.codec import deeper_than
 from protocol.errors import InvalidData
+from protocol.limits import MAX_NESTING
 from protocol.references import Put, filled, refers
 
 _CACHED_SCHEMAS = 4_096
@@ -129,8 +130,8 @@ def filled_arguments(
 ) -> dict[str, Json]:
     """The arguments with outputs put in, and secrets, if they are given.
 
-    An argument that is nothing but a reference, and may not be a text, is what the text says as
-    JSON: so a number can be referred to where a number is wanted.
+    An argument that is nothing but a reference, and does not fit as a text, is what the text says
+    as JSON: so a number can be referred to where a number is wanted.
 
     Args:
         schema: What the worker declares.
@@ -141,10 +142,18 @@ def filled_arguments(
     given: dict[str, Json] = filled(arguments, secret, output)
     for name, value in arguments.items():
         alone = isinstance(value, str) and _ALONE.fullmatch(value) is not None
-        if alone and not _takes_text(_property(schema, name)):
-            with suppress(msgspec.DecodeError, ValueError):  # else it does not fit: that is said
-                given[name] = msgspec.json.decode(given[name].encode())
+        if alone and misfit(_of_one(schema, name), {name: given[name]}):
+            given[name] = _read(given[name])
     return given
+
+
+def _read(text: str) -> Json:
+    """What a text says as JSON; the text itself, if that is none, or no value may nest so deep."""
+    try:
+        data = text.encode()
+        return text if deeper_than(MAX_NESTING, data) else msgspec.json.decode(data)
+    except (msgspec.DecodeError, ValueError):
+        return text
 
 
 def _open(schema: dict[str, Json], arguments: dict[str, Json]) -> dict[str, Json]:
@@ -158,14 +167,14 @@ def _open(schema: dict[str, Json], arguments: dict[str, Json]) -> dict[str, Json
     return {**schema, "properties": {**there, **free}} if free else schema
 
 
-def _property(schema: dict[str, Json], name: str) -> Json:
+def _of_one(schema: dict[str, Json], name: str) -> dict[str, Json]:
+    """What the schema says of one argument."""
     there = schema.get("properties")
-    return there.get(name, {}) if isinstance(there, dict) else {}
-
-
-def _takes_text(schema: Json) -> bool:
-    kind = schema.get("type", "string") if isinstance(schema, dict) else "string"
-    return "string" in kind if isinstance(kind, list) else bool(kind == "string")
+    own = there.get(name, {}) if isinstance(there, dict) else {}
+    shared: dict[str, Json] = {
+        key: schema[key] for key in ("$defs", "definitions") if key in schema
+    }
+    return {**shared, "properties": {name: own}}
 
 
 def _first(

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, Self
 import msgspec
 
 from protocol.errors import InvalidData
-from protocol.references import OPENING, REFERENCE
+from protocol.references import OPENINGS, REFERENCE
 
 MAX_KEY_CHARS: Final = 128
 """Characters of the longest key that is taken for the name of a secret."""
@@ -66,7 +66,7 @@ HEADERS: Final = ("authorization", "cookie", "api key", "auth token", "security 
 QUERY: Final = ("token", "sig", "signature", "client secret")
 """Further names that mean a secret only as a parameter in a URL."""
 
-UNTOUCHED: Final = rf"(?!\[redacted:|{re.escape(OPENING)})"
+UNTOUCHED: Final = rf"(?!\[redacted:|{'|'.join(map(re.escape, OPENINGS.values()))})"
 """Not what stands for a secret already."""
 
 

@@ -11,7 +11,7 @@ import msgspec
 from protocol import edits
 from protocol.actions import NOTHING, Call, Pool, Spend, WorkerSpec
 from protocol.budgets import extended
-from protocol.decisions import Rejection
+from protocol.decisions import Decision, Rejection
 from protocol.events import (
     AnswerGiven,
     AnyEvent,
@@ -38,6 +38,7 @@ from protocol.events import (
     UnknownEvent,
 )
 from protocol.limits import FINAL_GRACE_MS, IDLE_WINDOW_MS, REPORT_GRACE_MS
+from protocol.references import referred
 from protocol.state import CallState, Outcome, Phase, RunState, TurnState
 from protocol.traces import FIRST
 
@@ -235,8 +236,7 @@ def _policy_replied(s: RunState, event: PolicyReplied) -> None:
     s.policy_version = event.version or s.policy_version
     _release(s, "", event.turn, event.spend)
     s.decision, s.decided_text = event.decision, event.text
-    accepts = event.decision is not None and event.decision.accepts
-    if event.decision and accepts and (output := event.decision.answers or last_output(s)):
+    if event.decision is not None and (output := _accepted(s, event.decision)):
         s.decision, s.rejections = None, 0
         s.turns.append(TurnState(event.text, answers=output))
     if event.status == "OK":
@@ -244,6 +244,17 @@ def _policy_replied(s: RunState, event: PolicyReplied) -> None:
     else:
         s.failures += 1
         s.last_error, s.retry_at = event.error, event.retry_at
+
+
+def _accepted(s: RunState, decision: Decision) -> str:
+    """What the answer is made of, see `TurnState.answers`, if the run has it; empty otherwise."""
+    if not decision.accepts:
+        return ""
+    if not decision.answers:
+        return last_output(s)
+    names = referred(decision.answers, "output")
+    there = bool(names) and not decision.last_answers and all(map(s.has_output, names))
+    return decision.answers if there else ""
 
 
 def last_output(s: RunState) -> str:

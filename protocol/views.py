@@ -183,7 +183,7 @@ def _fitting_reply(text: str) -> str:
 def fills(state: RunState, call: str, values: Values) -> dict[str, str | None]:
     """The outputs that a call's arguments refer to, by their call, as they are put in.
 
-    None for one that is too long for it, with those before it (`MAX_FILLED_BYTES`).
+    None for one that is too long for it, with those before it (`MAX_FILLED_BYTES`), or not at hand.
     """
     known = state.calls[call].call
     names = referred(known.arguments, "output") if state.rules >= OUTPUTS_ARE_FILLED else []
@@ -193,7 +193,7 @@ def fills(state: RunState, call: str, values: Values) -> dict[str, str | None]:
         if each.call in names and each.status == "OK":
             text = plain(each.value)
             size = len(msgspec.json.encode(text))
-            found[each.call] = text if size <= room else None
+            found[each.call] = text if size <= room and each.value is not _MISSING else None
             room -= min(room, size)
     return found
 
@@ -208,12 +208,17 @@ def filled_in(state: RunState, call: str, values: Values) -> dict[str, Json]:
     if not given:
         return arguments
     spec = state.workers[state.calls[call].call.worker]
+    room = MAX_ARGUMENTS_BYTES
 
     def output(name: str) -> str:
-        return given.get(name) or reference(name, "output")
+        nonlocal room
+        text = given.get(name)
+        room -= len(text or "")
+        return reference(name, "output") if text is None or room < 0 else text
 
     made = filled_arguments(spec.parameters, arguments, output)
-    return made if len(msgspec.json.encode(made)) <= MAX_ARGUMENTS_BYTES else arguments
+    fits = room >= 0 and len(msgspec.json.encode(made)) <= MAX_ARGUMENTS_BYTES
+    return made if fits else arguments
 
 
 def short(value: Json, chars: int = _SHOWN_CHARS) -> str:

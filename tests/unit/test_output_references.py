@@ -15,16 +15,18 @@ from actors.work import work_on
 from podium.people import asked_in
 from podium.unhosted import unhosted
 from protocol import edits
-from protocol.actions import Json, Pool, WorkerSpec
+from protocol.actions import BlobRef, Json, Pool, WorkerSpec
 from protocol.codec import decode_call
 from protocol.commands import Activate
 from protocol.decisions import Decision, PlannedCall, Reply
 from protocol.events import CallSettled, DecisionRejected, Edit
-from protocol.limits import MAX_FILLED_BYTES
+from protocol.limits import MAX_FILLED_BYTES, MAX_REJECTIONS
+from protocol.redaction import Redactor
 from protocol.references import filled, plain, reference
-from protocol.views import child_start, compose, view
-from tests.runs import CHILD, TOOL, Driver, begin, last, plan, planned, settled
+from protocol.views import child_start, compose, fills, view
+from tests.runs import CHILD, TOOL, Driver, begin, inbox, last, plan, planned, settled
 from tests.strategies import JSON
+from tests.unit.test_forks import forked
 from tests.unit.test_reproduce import log_of
 
 NOTE = WorkerSpec(
@@ -47,7 +49,7 @@ def note(text: Json = ONE, **more: Any) -> PlannedCall:
 
 
 def run(*calls: PlannedCall, **more: Any) -> Driver:
-    driver = Driver(begin(pool=POOL, **more))
+    driver = Driver(begin(**{"pool": POOL, **more}))
     driver.reply(plan(*calls))
     return driver
 
@@ -150,6 +152,29 @@ def test_a_number_may_be_referred_to_where_a_number_is_wanted() -> None:
     assert made(driver, "1-1").value == {"text": "x", "times": 7}
 
 
+@pytest.mark.parametrize(
+    ("schema", "value", "given"),
+    [
+        ({"anyOf": [{"type": "number"}, {"type": "null"}]}, 7, 7),
+        ({"anyOf": [{"type": "number"}, {"type": "string"}]}, 7, "7"),
+        ({"$ref": "#/$defs/many"}, [1, "a"], [1, "a"]),
+        ({"enum": [1, 2]}, 2, 2),
+        ({"type": "object"}, "[" * 20_000, "must be of type object"),
+        ({"type": "object"}, '{"a":' * 101 + "1" + "}" * 101, "must be of type object"),
+    ],
+)
+def test_it_is_read_as_json_where_no_text_may_stand(schema: Json, value: Json, given: Json) -> None:
+    parameters = {"$defs": {"many": {"type": "array"}}, "properties": {"n": schema}}
+    spec = WorkerSpec(name="takes", parameters={"type": "object", **parameters})
+    driver = run(planned(), PlannedCall("takes", {"n": ONE}), pool=Pool((TOOL, spec)))
+    driver.report("1-0", value=value)
+    filled_in = Secrets().attempt(attempt(driver, "1-1"), spec)
+    if isinstance(filled_in, Outcome):
+        assert given in filled_in.value
+    else:
+        assert filled_in.arguments == {"n": given}
+
+
 def test_what_does_not_fit_once_it_is_put_in_is_told_with_the_cure() -> None:
     driver = run(planned(), note("x", times=ONE), note("x", times=f"{ONE}0"))
     driver.report("1-0", value="many")
@@ -216,6 +241,27 @@ def test_a_child_run_and_a_person_are_given_them_too() -> None:
     assert [each.arguments for each in asked_in(log)] == [{"question": "Is it 7?"}]
 
 
+@pytest.mark.parametrize("value", ["", "[" * 10_000, '{"a":' * 101 + "1" + "}" * 101])
+def test_a_child_run_is_given_whatever_was_found(value: str) -> None:
+    spec = unhosted("child", "conductor")
+    assert spec is not None
+    child = PlannedCall("child", {"task": f"Look: {ONE}", "inputs": ONE})
+    driver = run(planned(), child, pool=Pool((TOOL, spec)))
+    driver.report("1-0", value=value)
+    begun = child_start(driver.state, "1-1", driver.values)
+    assert (begun.task.text, begun.task.inputs) == (f"Look: {value}", {})
+
+
+def test_nothing_stands_for_a_value_that_is_not_at_hand() -> None:
+    question: dict[str, Json] = {"question": f"Is it {ONE}?"}
+    driver = run(planned(), PlannedCall("ada", question))
+    report = driver.report_of("1-0", value=None)
+    large = msgspec.structs.replace(report, blob=BlobRef("0" * 64, 70_000))
+    driver.give(inbox(large))
+    assert [each.arguments for each in asked_in(log_of(driver, large))] == [question]
+    assert fills(driver.state, "1-1", {}) == {"1-0": None}
+
+
 def test_a_child_whose_task_would_be_too_long_sees_the_output_instead() -> None:
     driver = run(planned(), PlannedCall("child", {"task": f"Sum up {ONE}."}))
     driver.report("1-0", value="x" * 60_000)
@@ -274,6 +320,16 @@ def test_an_answer_that_can_not_be_had_is_refused(decision: Decision, reason: st
     assert last(driver, DecisionRejected).reason == reason
 
 
+def test_refusing_such_an_answer_again_and_again_ends() -> None:
+    driver = run(planned(), planned(n=2))
+    driver.report("1-1", status="EXEC_ERR", fault="worker")
+    driver.report("1-0", value=7)
+    for count in range(1, MAX_REJECTIONS + 1):
+        driver.reply(says(reference("1-1", "output")))
+        assert (driver.state.rejections, len(driver.state.turns)) == (count, 1 + count)
+    assert driver.state.final == "rejections"
+
+
 @pytest.mark.parametrize("value", [" ", ""])
 def test_an_empty_output_is_said_to_be_empty(value: str) -> None:
     driver = run(planned())
@@ -301,6 +357,15 @@ def test_an_edited_output_is_what_is_put_in() -> None:
     assert edits.problem(driver.state, Edit("calls.1-1.arguments.times", "x"))
 
 
+def test_a_call_at_work_whose_output_a_fork_takes_away_is_settled() -> None:
+    driver = run(planned(), note())
+    driver.report("1-0", value=7)
+    log = log_of(driver, driver.report_of("1-0", attempt=1, value=7))
+    fork = forked(log, len(driver.events), edits=(Edit("calls.1-0.status", "EXEC_ERR"),))
+    assert settled(fork, "1-1") == ("PARSE_ERR", "policy")
+    assert "ended with EXEC_ERR" in fork.state.calls["1-1"].value
+
+
 @given(value=JSON, name=st.text(st.characters(exclude_characters="{}"), max_size=5))
 def test_what_is_put_in_is_never_looked_through(value: Json, name: str) -> None:
     texts = [reference(name, "output"), reference(name)]
@@ -314,3 +379,26 @@ def test_a_settled_call_says_nothing_of_itself_twice() -> None:
     found = [each for each in driver.events if isinstance(each, CallSettled)]
     assert [each.call for each in found] == ["1-0", "1-1"]
     assert msgspec.json.encode(found[1]).count(b"EXEC_ERR") == 1
+
+
+# --------------------------------------------------------------------------------------- redaction
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"password": ONE},
+        {"headers": {"Authorization": f"Bearer {ONE}"}},
+        {"text": f"Authorization: Bearer {ONE}"},
+        {"url": f"https://ada:{ONE}@db/?token={ONE}"},
+    ],
+)
+def test_a_reference_to_an_output_is_no_secret(arguments: dict[str, Json]) -> None:
+    reply = plan(PlannedCall("note", arguments))
+    assert Redactor().reply(reply) == reply
+
+
+def test_a_secret_in_an_answer_that_refers_to_outputs_is_taken_out() -> None:
+    said = Redactor().reply(says(f"password=hunter2-hunter2 {ONE}")).decision
+    assert said is not None
+    assert said.answers == f"password=[redacted:password] {ONE}"
