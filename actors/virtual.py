@@ -160,6 +160,8 @@ class VirtualLoop:
         future = self.create_future()
 
         def done() -> None:
+            if future.cancelled():
+                return
             try:
                 future.set_result(work(*args))
             except Exception as error:

@@ -28,6 +28,7 @@ does, as a policy's ``system``, for one that isn't. `PlannedCall.after` and `ref
 nor has `Decision.last_answers`.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -49,6 +50,7 @@ from protocol.decisions import (
 from protocol.dialects import shared
 from protocol.dialects.lists import text_parameter
 from protocol.dialects.shared import Message, compact
+from protocol.limits import MAX_REPLY_BYTES
 from protocol.references import plain, reference, refers
 from protocol.replies import linked
 
@@ -145,7 +147,7 @@ def parse(reply: Reply, pool: Pool, known: Referable) -> Decision | Rejection:
         return Rejection("empty", f"say {SLOT}SLOT or = ANSWER")
     by_name = pool.by_name()
     try:
-        point = _pointing(known, len(said))
+        point = _pointing(known, len(said), MAX_REPLY_BYTES)
         calls = tuple(_call(line, number, by_name, point) for number, line in enumerate(said, 1))
         decision = _answered(calls, answer, point)
     except _Wrong as wrong:
@@ -174,17 +176,19 @@ def _split(text: str) -> tuple[list[str], str | None]:
 _Point = Callable[[str], str]
 
 
-def _pointing(known: Referable, planned: int) -> _Point:
+def _pointing(known: Referable, planned: int, room: float = math.inf) -> _Point:
     """What puts into a text what its pointers stand for.
 
     Args:
         known: What they stand for.
         planned: Calls of the reply, which have numbers, too.
+        room: Characters of all that is put in.
     """
     entities = entities_of(known)
     calls = [*known.calls, *(f"{known.round}-{index}" for index in range(planned))]
 
     def found(match: re.Match[str]) -> str:
+        nonlocal room
         sign, number = match[1], int(match[2])
         if sign == "$" and not entities:
             return match[0]  # a price
@@ -192,6 +196,8 @@ def _pointing(known: Referable, planned: int) -> _Point:
         if not 1 <= number <= len(there):
             raise _Wrong(f"there is no {match[0]}")
         named = there[number - 1]
+        if (room := room - len(named)) < 0:
+            raise _Wrong("what it points at is too long")
         return named if sign == "$" else reference(named, "output")
 
     return lambda text: _POINTER.sub(found, text)

@@ -1,5 +1,6 @@
 """The compact dialect: slots, entities and outputs by number; each prompt extends the last."""
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from protocol.decisions import (
     View,
 )
 from protocol.dialects import compact, parse, referable, render, request
+from protocol.limits import MAX_REPLY_BYTES
 from tests.runs import Driver, begin
 from tests.words import ANY_TEXT, TEXT, seen
 
@@ -165,6 +167,16 @@ def test_answers(text: str, decision: Decision) -> None:
 )
 def test_what_is_no_decision_is_refused_in_few_words(text: str, reason: str, detail: str) -> None:
     assert decided(text) == Rejection(reason, detail)
+
+
+def test_what_a_reply_points_at_is_not_written_out_without_end() -> None:
+    long = Referable(Task(text="?", inputs={"entities": ["x" * 60_000]}))
+    tracemalloc.start()
+    refused = [decided(f"{said}{'$1 ' * 1_000}", long) for said in ("= ", "@2 ", "@2 a\n@3 ")]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert refused == [Rejection("malformed", "what it points at is too long")] * 3
+    assert peak < 10 * MAX_REPLY_BYTES
 
 
 def test_without_marked_entities_a_price_is_a_price() -> None:

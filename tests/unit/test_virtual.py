@@ -48,6 +48,21 @@ def test_what_would_need_a_thread_is_done_here() -> None:
     assert task.result() == (7, "'of the work'")
 
 
+def test_work_that_nobody_waits_for_any_more_is_not_done() -> None:
+    loop, seen = VirtualLoop(), list[str]()
+
+    async def main() -> None:
+        task = loop.create_task(asyncio.to_thread(seen.append, "done"))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    task = loop.create_task(main())
+    assert loop.run(task.done, NEVER)
+    assert task.result() is None
+    assert not seen
+
+
 def test_it_says_what_it_cannot_do() -> None:
     async def connects() -> None:
         await asyncio.get_running_loop().create_connection(asyncio.Protocol, "localhost", 1)
