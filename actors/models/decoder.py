@@ -11,12 +11,15 @@ ended are kept, as far as there is room: a prompt that goes on from one of them 
 run), or that is the prompt of one (others of its group), is read from there on.
 """
 
+import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import torch
 from torch.nn import functional
+
+logger = logging.getLogger("podium.models")
 
 FAMILY: Final = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 """Architectures that are this one, by the library's name."""
@@ -32,6 +35,10 @@ CLOSE: Final = 1e-5
 
 AHEAD: Final = 128
 """Columns made ahead: every so many steps what is still needed is copied once."""
+
+READ: Final = 512
+"""Tokens of one prompt whose attention is computed at a time: scores are as many as these times the
+context, where all at once would be its square."""
 
 KEPT_BYTES: Final = 2**27
 """Bytes of keys and values kept of rows that have ended: a hundred thousand tokens of a model of
@@ -286,9 +293,7 @@ class Slots:
         )
         longest = max(known + count for (_, known), count in zip(reading, lengths, strict=True))
         cos, sin = (each[places] for each in d.places(longest))
-        ahead = self._causal(longest)
         x = d.embedding[ids]
-        groups = d.heads // d.kv_heads
         for number, layer in enumerate(d.layers):
             queries, keys, values = d.attended(layer, x, cos, sin)
             seen = torch.empty_like(queries)
@@ -298,23 +303,36 @@ class Slots:
                 held = self._held[number, :, place]
                 held[0, :, start + known : self._at] = keys[begin:end].transpose(0, 1)
                 held[1, :, start + known : self._at] = values[begin:end].transpose(0, 1)
-                asked = queries[begin:end].view(count, d.kv_heads, groups, d.size)
-                asked = asked.permute(1, 2, 0, 3).reshape(1, d.kv_heads, groups * count, d.size)
-                mask = ahead[known : known + count, : known + count].repeat(groups, 1)
-                found = functional.scaled_dot_product_attention(
-                    asked,
-                    held[None, 0, :, start : self._at],
-                    held[None, 1, :, start : self._at],
-                    attn_mask=mask,
-                )
-                found = found.view(d.kv_heads, groups, count, d.size).permute(2, 0, 1, 3)
-                seen[begin:end] = found.reshape(count, d.heads, d.size)
+                seen[begin:end] = self._looked(held[:, :, start : self._at], queries[begin:end])
                 begin = end
             if number == len(d.layers) - 1:  # of the rest, only the last tokens' is wanted
                 last = torch.tensor(lengths, device=self._device).cumsum(0) - 1
                 x, seen = x[last], seen[last]
             x = d.rest(layer, x, seen.flatten(1))
         return d.logits(x)
+
+    def _looked(self, held: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
+        """What the last tokens of a row see in it, ``[tokens, heads, size]``.
+
+        Args:
+            held: Its keys and values, ``[2, kv_heads, columns, size]``.
+            asked: The queries of those tokens, ``[tokens, heads, size]``.
+        """
+        heads, groups, size = self._d.kv_heads, self._d.heads // self._d.kv_heads, self._d.size
+        seen = torch.empty_like(asked)
+        for first in range(0, len(asked), READ):
+            part = asked[first : first + READ]
+            count, end = len(part), held.shape[2] - len(asked) + first + len(part)
+            part = part.view(count, heads, groups, size).permute(1, 2, 0, 3)
+            found = functional.scaled_dot_product_attention(
+                part.reshape(1, heads, groups * count, size),
+                held[None, 0, :, :end],
+                held[None, 1, :, :end],
+                attn_mask=self._causal(count, end).repeat(groups, 1),
+            )
+            found = found.view(heads, groups, count, size).permute(2, 0, 1, 3)
+            seen[first : first + count] = found.reshape(count, heads * groups, size)
+        return seen
 
     def read(self, tokens: Sequence[int]) -> torch.Tensor:
         """Go on with one more token for each row; logits of what follows it."""
@@ -390,11 +408,14 @@ class Slots:
             before = torch.arange(self._mask.shape[-1], device=self._device) < starts
             self._mask[: len(self._starts), 0, 0] = before * _FAR
 
-    def _causal(self, count: int) -> torch.Tensor:
-        """What each of so many tokens sees of them."""
-        if self._ahead.shape[0] < count:
-            self._ahead = torch.full((count, count), _FAR, device=self._device).triu_(1)
-        return self._ahead
+    def _causal(self, count: int, end: int) -> torch.Tensor:
+        """Which of ``end`` tokens each of the last ``count`` doesn't see, ``[count, end]``."""
+        before, wide = end - count, self._ahead.shape[-1] - READ
+        if wide < before:
+            wide = max(AHEAD, 2 * before)
+            far = torch.full((READ, wide + READ), _FAR, device=self._device)
+            self._ahead = far.triu_(wide + 1)
+        return self._ahead[:count, wide - before : wide + count]
 
 
 def fits(model: Any) -> bool:
@@ -411,14 +432,36 @@ def fits(model: Any) -> bool:
         and not getattr(config, "sliding_window", None)
         and not getattr(config, "mlp_bias", False)
         and getattr(model.lm_head, "bias", None) is None
+        and _bare(model)
         and sum(each.numel() for each in model.parameters()) <= MAX_PARAMETERS
     )
+
+
+def _bare(model: Any) -> bool:
+    """Whether its matrices are just that: an adapter, or fewer bits, would be left out here."""
+    layers = getattr(getattr(model, "model", None), "layers", ())
+    parts = [
+        getattr(part, f"{name}_proj")
+        for layer in layers
+        for part, names in ((layer.self_attn, "qkvo"), (layer.mlp, ("gate", "up", "down")))
+        for name in names
+    ]
+    return bool(parts) and all(type(each) is torch.nn.Linear for each in (*parts, model.lm_head))
 
 
 def decoder(model: Any) -> Decoder | None:
     """The decoder of a model, if it is one of these and gives the same logits."""
     if not fits(model):
         return None
+    try:
+        return _tried(model)
+    except Exception as error:  # whatever is other in it; the library knows it
+        logger.info("a model is left to the library: %s: %s", type(error).__name__, error)
+        return None
+
+
+def _tried(model: Any) -> Decoder | None:
+    """The decoder, if its logits are the model's."""
     made = Decoder(model)
     with torch.inference_mode():
         rows = Slots(made)

@@ -1,5 +1,6 @@
 """The plain decoder: the library's logits, whatever rows come, go, move, or go on from others."""
 
+import copy
 import math
 import random
 from pathlib import Path
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 
+from actors.models import decoder as reading
 from actors.models.decoder import AHEAD, Decoder, Kept, Slots, decoder, fits
 from actors.models.loading import Loaded, living
 from actors.models.question import Sampling
@@ -103,6 +105,38 @@ def test_a_model_that_only_looks_like_one_is_left_to_the_library(
     monkeypatch.setattr(qwen.model.norm, "variance_epsilon", 0.5)
     assert fits(qwen)
     assert decoder(qwen) is None
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
+def test_a_model_with_an_adapter_is_left_to_the_library(qwen: Any) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    around = get_peft_model(copy.deepcopy(qwen), config)
+    assert decoder(around) is None
+    assert decoder(around.get_base_model()) is None, "its weights are those without the adapter"
+
+
+def test_a_model_that_can_t_be_tried_is_left_to_the_library() -> None:
+    few = made(Qwen3Config(head_dim=8, **{**SIZES, "vocab_size": 4}))
+    assert fits(few)
+    assert decoder(few) is None
+
+
+def test_a_long_prompt_is_read_in_pieces(qwen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "READ", 16)
+    plain = decoder(qwen)
+    assert plain is not None
+    prompts = [[5] * 16, list(range(3, 90)), list(range(3, 130))]
+    with torch.inference_mode():
+        slots = Slots(plain)
+        for ids in prompts:  # the last one goes on from what is kept of the one before
+            found = slots.join([ids])[-1]
+            wanted = qwen(input_ids=torch.tensor([ids])).logits[0, -1]
+            assert torch.allclose(found, wanted, atol=1e-5 * float(wanted.abs().max()))
+            slots.keep([])
+        assert slots._ahead.shape[0] <= 16
+        assert slots._ahead.numel() < 16 * 256
 
 
 class _Plan:
