@@ -186,13 +186,17 @@ def hash_of(value: Json) -> str:
     return sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()[:HASH_CHARS]
 
 
-def place(folder: Path, write: Callable[[Path], object], manifest: Manifest) -> Version:
+def place(
+    folder: Path, write: Callable[[Path], object], manifest: Manifest, after: str = "0"
+) -> Version:
     """Place a version under the next number: whole, or not at all.
 
     Args:
         folder: The model's.
         write: Writes a whole Transformers folder into an empty one.
         manifest: What is known of it; its number and its files are filled in.
+        after: The last version that is known to have been there, perhaps removed: what was said of
+            it is not said of another.
 
     Raises:
         InvalidData: What was written has no weights, or no config.
@@ -205,18 +209,19 @@ def place(folder: Path, write: Callable[[Path], object], manifest: Manifest) -> 
     try:
         write(draft)
         (draft / MANIFEST).unlink(missing_ok=True)
-        return _placed(folder, draft, manifest)
+        return _placed(folder, draft, manifest, after)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _placed(folder: Path, draft: Path, manifest: Manifest) -> Version:
+def _placed(folder: Path, draft: Path, manifest: Manifest, after: str) -> Version:
     """Rename a draft to the next number, which another publisher may take first."""
     files = _hashes(draft)
     _weights(draft, files)
     if "config.json" not in files:
         raise InvalidData("what was to be published has no config.json", hint="save the model, too")
-    for count in range(int((names(folder) or ["0"])[-1]) + 1, MAX_VERSIONS + 1):
+    last = max(int(name) for name in (after, *names(folder)))
+    for count in range(last + 1, MAX_VERSIONS + 1):
         name = number(count)
         manifest = msgspec.structs.replace(manifest, version=name, files=files)
         (draft / MANIFEST).write_bytes(msgspec.json.encode(manifest))

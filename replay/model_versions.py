@@ -275,13 +275,13 @@ def publish(
         why: Why, in their words.
 
     Raises:
-        InvalidData: What was written has no weights, or no config.
+        InvalidData: What was written has no weights, or no config; or the log can't be read.
         OSError: The disk is full, or the folder can't be written.
     """
     by = by or user()
     manifest = Manifest(version="", files={}, note=dict(note or {}), by=by, at=now_ms(), why=why)
-    version = place(folder, write, manifest)
     log = ModelLog(folder)
+    version = place(folder, write, manifest, max(log.read().known, default="0"))
     if current:
         point(folder, version.name, by=by, why=why)
     else:

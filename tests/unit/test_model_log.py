@@ -170,6 +170,14 @@ def test_writers_at_the_same_time_say_one_thing_after_the_other(folder: Path) ->
     assert sorted(each.by for each in said) == sorted("0123" * 5)
 
 
+def test_the_number_of_a_version_that_was_removed_is_not_given_again(folder: Path) -> None:
+    for text in "12":
+        publish(folder, write(text), current=False)
+    shutil.rmtree(folder / FOLDER / "000002")
+    assert publish(folder, write("3"), current=False).name == "000003"
+    assert [*ModelLog(folder).read().known] == ["000001", "000002", "000003"]
+
+
 def test_who_is_refused_has_said_nothing(folder: Path) -> None:
     publish(folder, write("1"))
     before = kinds(folder)
