@@ -22,9 +22,9 @@ def evaluator_of(name: str, folder: Path) -> Evaluate | None:
     import_from(folder)
     try:
         found: Callable[..., Any] = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # whatever a module of the user's does when it is imported
         raise Usage(
-            f"there is no evaluator {name!r}: {error}",
+            f"there is no evaluator {name!r}: {type(error).__name__}: {error}",
             hint="--evaluator MODULE:FUNCTION names a function of two arguments, folder and "
             "version, that gives a trainer.gym.scores.Scores or a list of them",
         ) from None

@@ -20,6 +20,10 @@ SHOWN: Final = 12
 """Names that an error lists of those that there are."""
 
 
+_PROGRAMS: Final = ""
+"""Where programs are run: no worker of a pool is called so."""
+
+
 class HostedJudges:
     """Runs programs and asks judges in this process (`trainer.rewards.Judges`).
 
@@ -39,7 +43,7 @@ class HostedJudges:
 
     async def run_program(self, code: str) -> Outcome:
         """See `Judges`. In a sandbox that nobody has used, without network and files."""
-        return await self._work(workers.draft("python"), {"code": code})
+        return await self._work(workers.draft("python"), {"code": code}, _PROGRAMS)
 
     async def ask(self, worker: str, question: str) -> Outcome:
         """See `Judges`. The question is the worker's first parameter that is a text."""
@@ -50,7 +54,7 @@ class HostedJudges:
                 f"there is no worker {worker!r} to judge answers; there are: {names}",
                 hint="name the file of a pool that has it: podium score RUN --judge --pool FILE",
             )
-        return await self._work(spec, {_text_of(spec): question})
+        return await self._work(spec, {_text_of(spec): question}, worker)
 
     async def close(self) -> None:
         """Release what was hosted."""
@@ -58,8 +62,8 @@ class HostedJudges:
             await adapter.close()
         self._hosted.clear()
 
-    async def _work(self, spec: WorkerSpec, arguments: dict[str, Json]) -> Outcome:
-        adapter, secrets = self._host(spec)
+    async def _work(self, spec: WorkerSpec, arguments: dict[str, Json], host: str) -> Outcome:
+        adapter, secrets = self._host(spec, host)
         self._asked += 1
         attempt = Attempt(
             run="check",
@@ -70,11 +74,11 @@ class HostedJudges:
         )
         return await work_on(attempt, adapter, secrets)
 
-    def _host(self, spec: WorkerSpec) -> tuple[Adapter, Secrets]:
-        if spec.name not in self._hosted:
+    def _host(self, spec: WorkerSpec, name: str) -> tuple[Adapter, Secrets]:
+        if name not in self._hosted:
             secrets = Secrets.of(spec, self._redactor, self._place)
-            self._hosted[spec.name] = workers.host(secrets.options(spec)), secrets
-        return self._hosted[spec.name]
+            self._hosted[name] = workers.host(secrets.options(spec)), secrets
+        return self._hosted[name]
 
 
 def _text_of(spec: WorkerSpec) -> str:

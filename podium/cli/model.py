@@ -200,7 +200,8 @@ def rollback(
     from replay.model_folder import find, weights_of
 
     output = Output(common.json)
-    path, log = _folder(folder), _log(_folder(folder))
+    path = _folder(folder)
+    log = _log(path)
     before = log.read()
     to = back(before)
     weights = weights_of(find(path, to))

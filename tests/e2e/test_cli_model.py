@@ -95,6 +95,9 @@ def test_scores_are_made_by_whoever_is_named(shell: Shell) -> None:
     assert "95.0%" in shell("model", "list", "m").out
     wrong = shell("model", "promote", "m", "2", "--evaluator", "my_gym:nothing")
     assert (wrong.code, "there is no evaluator" in wrong.err) == (2, True)
+    (shell.folder / "my_broken.py").write_text("def evaluate(")
+    wrong = shell("model", "promote", "m", "2", "--evaluator", "my_broken:evaluate")
+    assert (wrong.code, "was never closed" in wrong.err) == (2, True)
 
 
 def test_a_version_that_was_removed_or_harmed_is_listed_as_that(shell: Shell) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from actors import workers
@@ -139,4 +140,14 @@ async def test_a_judge_has_to_take_a_text() -> None:
         await judges.ask("odd", "?")
     said = await judges.ask("python", "6 * 7")
     assert said.value["result"] == "42"
+    await judges.close()
+
+
+async def test_a_worker_of_the_sandbox_s_name_runs_no_program() -> None:
+    spec = msgspec.structs.replace(
+        workers.draft("function:actors.tools.offline:calculator"), name="python"
+    )
+    judges = HostedJudges([spec])
+    assert (await judges.ask("python", "6 * 7")).value["value"] == 42
+    assert (await judges.run_program("6 * 8")).value["result"] == "48"
     await judges.close()
