@@ -217,21 +217,28 @@ def _problem(s: RunState, call: CallState) -> str:
         name = _called(s, spec)
         return f"{name} would start a run of this very task, which would do so again. {more}"
     if outputs := _references(s, call.call):
-        missing = _missing(s, call, outputs)
+        missing = _missing(s, call, outputs, begins=call.open)
         return missing or unfilled_misfit(spec.parameters, call.call.arguments)
     return misfit(spec.parameters, call.call.arguments)
 
 
-def _missing(s: RunState, call: CallState, names: list[str]) -> str:
-    """Which output its arguments refer to that can't be put in, whatever happens; "" for none."""
+def _missing(s: RunState, call: CallState, names: list[str], *, begins: bool) -> str:
+    """Which output its arguments refer to that can't be put in, whatever happens; "" for none.
+
+    Args:
+        s: The run.
+        call: The call.
+        names: What its arguments refer to.
+        begins: Whether its turn has come: until then, calls of its round may yet give theirs.
+    """
     for name in names:
         text = reference(name[:SHOWN_NAME_CHARS], "output")
         if name not in s.calls or name == call.call.id:
             return f"There is no {text}: refer to a call that was made, by its id."
         if name not in call.call.sees:
             return f"The call does not see {text}: name that call among what it sees."
-        decided = name not in s.current or call.open  # else it is settled when its turn comes
-        if decided and s.calls[name].status and not s.has_output(name):
+        ended = s.calls[name].status is not None and (begins or name not in s.current)
+        if ended and not s.has_output(name):
             return _no_output(s, name)
     return ""
 
@@ -299,10 +306,10 @@ def _start(d: Draft, call: CallState) -> bool:
     """Start a call, or leave it until a report releases what it needs, or settle it: then True."""
     s = d.state
     spec = s.workers[call.call.worker]
-    for name in _references(s, call.call):
-        if not s.has_output(name):  # nobody could know when it was asked for
-            settle(d, call.call.id, "PARSE_ERR", "none", _no_output(s, name))
-            return True
+    if missing := _missing(s, call, _references(s, call.call), begins=True):
+        # Nobody could know when it was asked for.
+        settle(d, call.call.id, "PARSE_ERR", "none", missing)
+        return True
     reserve = reservation(s, spec)
     need = reserve + ONE_CALL
     if limit := short_of(s.budget, s.committed, need, kept=s.policy.reserve):

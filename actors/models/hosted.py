@@ -162,7 +162,8 @@ class Hosted:
                 coming = asyncio.create_task(self._back(maker), name="version")
                 self._coming[maker] = coming
                 coming.add_done_callback(lambda _: self._coming.pop(maker, None))
-            await asyncio.shield(coming)  # whoever asks may have less time than it takes
+            # Whoever asks may have less time than it takes, and the server may end.
+            await asyncio.wait([coming])
         found = self._kept.get(maker.version)
         return found if found is not None and found.weights == maker.weights else None
 

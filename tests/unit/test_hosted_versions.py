@@ -144,6 +144,19 @@ async def test_a_server_that_starts_again_loads_what_runs_have_begun_on(
     assert server.stats()["loaded"] == ["000001", BASE]
 
 
+async def test_who_waits_for_a_version_while_the_server_stops_hears_so(
+    start: Start, folder: Path
+) -> None:
+    first = await ask(await start(), RUNS[0])
+    point(folder, "000001")
+    server = await start()
+    waiting = asyncio.create_task(server.ask(asked(RUNS[0], first), LONG_S))
+    await asyncio.sleep(0)
+    assert server.hosted._coming, "it has begun to load"
+    await server.stop()
+    assert (await waiting).status in ("EXEC_ERR", "OK"), "it may just have been sampled"
+
+
 async def test_a_version_that_is_gone_or_another_s_is_not_waited_for(
     start: Start, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -23,6 +23,7 @@ from protocol.events import CallSettled, DecisionRejected, Edit
 from protocol.limits import MAX_FILLED_BYTES, MAX_REJECTIONS
 from protocol.redaction import Redactor
 from protocol.references import filled, plain, reference
+from protocol.run import RULES
 from protocol.views import child_start, compose, fills, view
 from tests.runs import CHILD, TOOL, Driver, begin, inbox, last, plan, planned, settled
 from tests.strategies import JSON
@@ -44,8 +45,8 @@ POOL = Pool((TOOL, NOTE, CHILD, ADA))
 ONE = reference("1-0", "output")
 
 
-def note(text: Json = ONE, **more: Any) -> PlannedCall:
-    return PlannedCall("note", {"text": text, **more})
+def note(text: Json = ONE, *, after: tuple[int, ...] = (), **more: Any) -> PlannedCall:
+    return PlannedCall("note", {"text": text, **more}, after=after)
 
 
 def run(*calls: PlannedCall, **more: Any) -> Driver:
@@ -144,6 +145,16 @@ def test_older_rules_take_them_for_texts() -> None:
     assert driver.state.calls["1-1"].call.sees == ()
     assert set(driver.state.open) == {"1-0", "1-1"}
     assert made(driver, "1-1").value == {"text": ONE}
+
+
+def test_what_older_rules_took_for_a_text_is_told_once_newer_ones_are_in_force() -> None:
+    driver = Driver(begin(pool=POOL), at=1_000)
+    driver.give(Activate("older", "3"))
+    driver.reply(plan(planned(), note(reference("x", "output"), after=(0,))))
+    driver.give(Activate("newer", RULES))
+    driver.report("1-0")
+    assert settled(driver, "1-1")[0] == "PARSE_ERR"
+    assert "There is no ${output:x}" in driver.state.calls["1-1"].value
 
 
 def test_a_number_may_be_referred_to_where_a_number_is_wanted() -> None:
