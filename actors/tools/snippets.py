@@ -18,11 +18,14 @@ MAX_STEPS: Final = 20_000
 MAX_ITEMS: Final = 5_000
 """Items of a list, and numbers of a range."""
 
+MAX_PRINTED_CHARS: Final = 50_000
+"""Characters of all that a program prints: what a report holds without a blob."""
+
 MAX_CODE_CHARS: Final = 2_000
 """Characters of one program: what a task of the gym has is far shorter."""
 
 Value: TypeAlias = Any
-"""A number, a text, a truth value or a list of them."""
+"""A number, a text, a truth value, or a list of them: one of lists could double at each step."""
 
 COMPARISONS: Final[dict[type[ast.cmpop], Callable[[Value, Value], bool]]] = {
     ast.Eq: operator.eq,
@@ -73,7 +76,7 @@ class _Machine:
     def __init__(self) -> None:
         self.names: dict[str, Value] = {}
         self.printed: list[str] = []
-        self._steps = 0
+        self._steps, self._room = 0, MAX_PRINTED_CHARS
 
     def _step(self) -> None:
         self._steps += 1
@@ -102,11 +105,20 @@ class _Machine:
                 self.block(body if self.value(test) else orelse)
             case ast.Expr(value=ast.Call(func=ast.Name(id="print"), args=args, keywords=[])):
                 self._step()
-                self.printed.append(" ".join(str(self.value(arg)) for arg in args))
+                self._print([self.value(arg) for arg in args])
             case ast.Expr(value=value):
                 self.value(value)
             case _:
                 raise SnippetError(f"{type(node).__name__} can't be used here; the sandbox has it.")
+
+    def _print(self, values: list[Value]) -> None:
+        for value in values:
+            self._room -= sum(
+                len(str(each)) for each in (value if type(value) is list else [value])
+            )
+            if self._room < 0:
+                raise SnippetError(f"It prints more than {MAX_PRINTED_CHARS} characters.")
+        self.printed.append(" ".join(map(str, values)))
 
     def value(self, node: ast.expr) -> Value:
         self._step()
@@ -116,7 +128,7 @@ class _Machine:
             case ast.Name(id=name):
                 return self._name(name)
             case ast.List(elts=items) | ast.Tuple(elts=items):
-                return [self.value(item) for item in items]
+                return [_single(self.value(item)) for item in items]
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 return -self.value(operand)
             case ast.UnaryOp(op=ast.Not(), operand=operand):
@@ -154,7 +166,7 @@ class _Machine:
         for each in _items(self.value(generator.iter)):
             self.names[generator.target.id] = each
             if all(self.value(test) for test in generator.ifs):
-                found.append(self.value(item))
+                found.append(_single(self.value(item)))
         return found
 
 
@@ -178,6 +190,13 @@ def _called(name: str, arguments: list[Value]) -> Value:
     if name == "sum":
         return operate(ast.Add(), found, 0)
     return list(_items(found)) if isinstance(found, range | list) else found
+
+
+def _single(value: Value) -> Value:
+    """A value that may stand in a list."""
+    if isinstance(value, list):
+        raise SnippetError("A list of lists can't be made here; the sandbox has it.")
+    return value
 
 
 def _items(value: Value) -> Iterable[Value]:

@@ -316,6 +316,20 @@ def test_a_snippet_runs_or_says_why_not(code: str, printed: list[str] | None) ->
         assert snippets.run(code) == printed
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "a = [1]\nfor i in range(18):\n    a = [a, a]\nprint(a)",
+        "a = [1]\nfor i in range(18):\n    a = [a for j in range(2)]\nprint(a)",
+        "s = 'x'\nfor i in range(12):\n    s = s + s\nprint([s for i in range(200)])",
+        "s = 'x'\nfor i in range(12):\n    s = s + s\nfor i in range(200):\n    print(s)",
+    ],
+)
+def test_what_grows_with_each_step_is_refused(code: str) -> None:
+    with pytest.raises(snippets.SnippetError, match=r"list of lists|prints more"):
+        snippets.run(code)
+
+
 @given(st.text(max_size=80))
 def test_no_text_breaks_the_interpreter(code: str) -> None:
     try:
