@@ -61,7 +61,13 @@ def make() -> App:
     trace.command(
         "podium.cli.trace:export", name="export", help="The trace of a run, made from its log."
     )
+    train = _own("train", "Train a model; its next version.", TRAIN_VERBS, TRAIN)
     gym = _own("gym", "Tasks to train and test a conductor on.", GYM, TRAIN)
+    gym.command(
+        "podium.cli.gym_live:live",
+        name="live",
+        help="Have a standing deployment play; its runs are in the log.",
+    )
     config = App(name="config", help="Look at the configuration.", group=OWN)
     config.command(
         "podium.cli.doctor:show_config", name="show", help="Every value, and where it came from."
@@ -73,7 +79,7 @@ def make() -> App:
         help="Answer what a run asks a person; bare, what is asked.",
         group=WORK,
     )
-    for each in (runs, trace, dataset, gym, worker, model, config):
+    for each in (runs, trace, dataset, train, gym, worker, model, config):
         app.command(each)
     for verb, say in DEBUGGING.items():
         module = {"rerun": "fork"}.get(verb, verb)
@@ -222,6 +228,13 @@ DATASET: Final = {
     "build": "Make a data set of runs, or bring one up to date.",
     "show": "What a data set is made of, and whether its files are whole.",
     "preview": "Rows as a person reads them, with what is trained in colour.",
+}
+
+TRAIN_VERBS: Final = {
+    "new": "Make a small model that nobody has trained.",
+    "sft": "Have a model imitate what a data set has.",
+    "rl": "Have a model do more of what is rewarded: a data set, or live actors.",
+    "report": "Draw the curves of trainings.",
 }
 
 DEPLOYMENT: Final = {

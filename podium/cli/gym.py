@@ -19,6 +19,7 @@ Family = Annotated[str, Parameter(help="Only of this family.")]
 Count = Annotated[int, Parameter(help="How many episodes.")]
 Families = Annotated[bool, Parameter(help="Each family apart, too.")]
 Home = Annotated[bool, Parameter(name="--hosted", help="With what a deployment hosts.")]
+Small = Annotated[bool, Parameter(help="The gym in small: one kind of question, four workers.")]
 
 
 def show(
@@ -124,16 +125,21 @@ def _player(name: str, episodes: "list[Episode]") -> Any:
     return policies.find(name)
 
 
-def pool(*, common: Common = COMMON) -> int:
+def pool(*, small: Small = False, common: Common = COMMON) -> int:
     """The pool file of the gym's workers, for ``podium up --pool``."""
     from trainer.gym.hosted import catalogue, pool_file
+    from trainer.gym.small import NAMES, hosted_file
 
     output = Output(common.json)
     if common.json:
-        rows = [{"worker": spec.name, **spec.options} for spec in catalogue().workers]
+        rows = [
+            {"worker": spec.name, **spec.options}
+            for spec in catalogue().workers
+            if not small or spec.name in NAMES
+        ]
         output.read(rows, counts={"workers": len(rows)})
     else:
-        output.text(pool_file().rstrip("\n"))
+        output.text((hosted_file() if small else pool_file()).rstrip("\n"))
     return 0
 
 

@@ -34,7 +34,7 @@ STARTING: Final = "starting broker, Ray and workers"
 _COMMAND: Final = (
     r"podium (?:run|runs|up|down|status|doctor|worker|config|replay|state|timeline|causes|effects"
     r"|reproduce|fork|rerun|diff|verify|export|import|archive|trace|sim|answer|serve|mcp"
-    r"|label|score|model|dataset|gym)\b"
+    r"|label|score|model|dataset|train|gym)\b"
 )
 
 _NEXT: Final = re.compile(

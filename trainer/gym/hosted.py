@@ -202,15 +202,15 @@ def _moved(spec: WorkerSpec, member: Member) -> tuple[WorkerSpec, Member]:
     return there, known
 
 
-def pool_file() -> str:
-    """The catalogue as a pool file, for ``podium up --pool``."""
+def pool_file(hosted: Pool | None = None) -> str:
+    """The catalogue, or a part of it, as a pool file for ``podium up --pool``."""
     lines = [
         "# The workers of Podium's gym, for runs on real actors.",
         "",
         "[pool]",
         'name = "gym"',
     ]
-    for spec in catalogue().workers:
+    for spec in (hosted or catalogue()).workers:
         options = ", ".join(f'{key} = "{value}"' for key, value in spec.options.items())
         lines += [
             "",

@@ -1,0 +1,250 @@
+"""A training's folder: what it is made by, where it is, and which versions it has published.
+
+::
+
+    FOLDER/
+        training.json    the model's folder and version, the data, the spec; others are refused
+        checkpoints/     from which it goes on
+        metrics.jsonl    a line a step
+
+A version says in its note by which training and after how many steps it was published. So one that
+was killed anywhere, also between publishing and its next checkpoint, finds its own, and publishes
+nothing twice.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from protocol.actions import Json
+from protocol.errors import Conflict, InvalidData, NotFound
+from protocol.model_versions import BASE
+from replay import model_folder
+from replay.model_folder import Version
+from replay.model_versions import ModelLog, point, publish
+from trainer.training.spec import Spec
+
+NAME: Final = "training.json"
+CHECKPOINTS: Final = "checkpoints"
+METRICS: Final = "metrics.jsonl"
+
+ID_CHARS: Final = 12
+"""Of a training's id, hexadecimal: 48 bits tell a site's trainings apart."""
+
+TOLD: Final = ("loss", "nll", "reward", "accuracy", "valid", "turns", "cost_usd", "ess_frac")
+"""Metrics of the last step that a version's note has."""
+
+
+class Made(msgspec.Struct, frozen=True, kw_only=True):
+    """What a training is made by."""
+
+    model: str
+    """The folder of the model, absolute."""
+    version: str
+    """The version that it begins with."""
+    weights: str
+    """Their hash."""
+    data: dict[str, Json]
+    """What it learns from: a data set's digest, a file of tasks, the gym."""
+    spec: Spec
+
+    @property
+    def id(self) -> str:
+        """A name that follows from it: the same training, begun again, has the same."""
+        known = sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
+        return f"{self.spec.kind}-{known[:ID_CHARS]}"
+
+
+class Job:
+    """A training, as far as its folder knows it.
+
+    Args:
+        folder: Its own.
+        made: What it is made by.
+    """
+
+    def __init__(self, folder: Path, made: Made) -> None:
+        self.folder, self.made = folder, made
+        self.model = Path(made.model)
+
+    @classmethod
+    def begin(
+        cls,
+        folder: Path,
+        model: Path,
+        version: str,
+        data: Mapping[str, Json],
+        spec: Spec,
+        *,
+        fresh: bool = False,
+    ) -> "Job":
+        """The training of a folder, begun or to be gone on with.
+
+        Args:
+            folder: Its own; made if it is missing.
+            model: The model's.
+            version: The one to begin with; "" for the current one, or the one that it began with.
+            data: What it learns from, so that it can be told from other data.
+            spec: What it is asked to be.
+            fresh: Whether what is in the folder is removed.
+
+        Raises:
+            Conflict: The folder holds a training that is made by something else.
+            NotFound: There is no such model or version.
+            InvalidData: The version is damaged.
+        """
+        if fresh:
+            remove(folder)
+        before = read(folder)
+        model = model.absolute()
+        if before is not None:
+            name = version or before.version
+        else:
+            name = version or ModelLog(model).read().current
+        found = model_folder.find(model, name)
+        made = Made(
+            model=str(model),
+            version=name,
+            weights=model_folder.check(found),
+            data=dict(data),
+            spec=spec,
+        )
+        if before is not None and before != made:
+            raise Conflict(
+                f"{folder} holds another training: {', '.join(different(before, made))}",
+                hint="name another folder (--out), or begin anew: --fresh",
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = folder / f".{NAME}.draft"
+        draft.write_bytes(msgspec.json.format(msgspec.json.encode(made), indent=1) + b"\n")
+        draft.replace(folder / NAME)
+        return cls(folder, made)
+
+    @property
+    def start(self) -> Path:
+        """The folder of the version that it begins with."""
+        return model_folder.find(self.model, self.made.version).path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where they are."""
+        return self.folder / CHECKPOINTS
+
+    @property
+    def metrics(self) -> Path:
+        """Where they are."""
+        return self.folder / METRICS
+
+    def published(self, step: int) -> Version | None:
+        """The last version that this training has published after so many steps; None if none."""
+        for name in reversed(model_folder.names(self.model)):
+            if name == self.made.version:
+                break
+            try:
+                found = model_folder.find(self.model, name)
+            except (NotFound, InvalidData):
+                continue
+            note = found.manifest.note if found.manifest is not None else {}
+            if (note.get("training"), note.get("steps")) == (self.made.id, step):
+                return found
+        return None
+
+    def restore(self) -> None:
+        """Have the version answer that it begins with."""
+        if ModelLog(self.model).read().current != self.made.version:
+            point(self.model, self.made.version, why=f"{self.made.id} begins with it")
+
+    def publish(
+        self,
+        write: Callable[[Path], object],
+        step: int,
+        *,
+        current: bool,
+        line: Mapping[str, Json] | None = None,
+        by: str = "",
+        why: str = "",
+    ) -> Version:
+        """Publish the weights after so many steps, unless that was done.
+
+        Args:
+            write: See `replay.model_versions.publish`.
+            step: How many are done.
+            current: Whether the version answers from here on.
+            line: Metrics of the last step.
+            by: Who publishes it.
+            why: Why, in their words.
+
+        Returns:
+            The version. One that is there is it, if its weights are the same to the bit.
+        """
+        there = self.published(step)
+        if there is not None and self._same(there, write):
+            if current and ModelLog(self.model).read().current != there.name:
+                point(self.model, there.name, by=by, why=why)
+            return there
+        note: dict[str, Json] = {
+            "training": self.made.id,
+            "kind": self.made.spec.kind,
+            "steps": step,
+            "from": self.made.version,
+            "data": self.made.data,
+            "metrics": {name: line[name] for name in TOLD if line and name in line},
+        }
+        why = why or f"{self.made.spec.kind}, {step} steps"
+        return publish(self.model, write, note=note, current=current, by=by, why=why)
+
+    def _same(self, version: Version, write: Callable[[Path], object]) -> bool:
+        """Whether a version has these weights."""
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".draft-") as draft:
+            write(Path(draft))
+            written = Version(BASE, Path(draft), None)
+            return model_folder.check(written) == model_folder.weights_of(version)
+
+
+def read(folder: Path) -> Made | None:
+    """What the training in a folder is made by; None if there is none.
+
+    Raises:
+        InvalidData: It can't be read.
+    """
+    try:
+        return msgspec.json.decode((folder / NAME).read_bytes(), type=Made)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise InvalidData(
+            f"{folder / NAME} can't be read: {error}", hint="begin anew: --fresh"
+        ) from None
+
+
+def remove(folder: Path) -> None:
+    """Remove a training; its versions stay."""
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    for name in (METRICS, NAME):
+        (folder / name).unlink(missing_ok=True)
+
+
+def different(before: Made, after: Made) -> list[str]:
+    """In what two trainings differ, by path: ``spec.optimizer.rate is 0.1, and was 0.2``."""
+    one, other = _flat(msgspec.to_builtins(before)), _flat(msgspec.to_builtins(after))
+    paths = sorted(one.keys() | other.keys())
+    return [
+        f"{path} is {other.get(path)}, and was {one.get(path)}"
+        for path in paths
+        if one.get(path) != other.get(path)
+    ]
+
+
+def _flat(tree: dict[str, Any], above: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{above}{name}.")
+        else:
+            found[f"{above}{name}"] = value
+    return found

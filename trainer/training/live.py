@@ -1,0 +1,199 @@
+"""Reinforcement on live actors: each step publishes the weights, has groups played, learns of them.
+
+::
+
+    weights after step k  →  version, current  →  the model's server swaps it in
+    groups of step k      ←  conductors and workers of the deployment, by that version
+    rewards, advantages   →  one batch        →  weights after step k + 1
+
+Versions are published once, and runs are begun once: both are named after the training and the
+step. So one that is killed asks for the same again, and is given what was done meanwhile.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from protocol.actions import Json
+from protocol.decisions import PolicySpec
+from protocol.errors import InvalidData
+from trainer.advantages import advantages, scheme
+from trainer.learner.example import Example, reinforced
+from trainer.learner.learner import Learner
+from trainer.learner.observed import observed
+from trainer.learner.order import Fed
+from trainer.records import Rollout
+from trainer.rewards import Recipe, score
+from trainer.rollouts.source import Ask, AskingSource, Group
+from trainer.rows import rows
+from trainer.training.job import Job
+from trainer.training.tasks import Tasks
+
+POLL_S: Final = 2.0
+"""Seconds between two looks at whether anybody is there who would answer."""
+
+SHOWN: Final = 3
+"""Reasons that are told where no rollout could be scored."""
+
+
+def learned(
+    rollouts: Sequence[Rollout],
+    recipe: Recipe,
+    scheme_name: str,
+    progress: float = 1.0,
+    ref_kl: float = 0.0,
+) -> Fed:
+    """Whole groups of rollouts as one batch, with what they were like.
+
+    Args:
+        rollouts: What was played.
+        recipe: What each is worth.
+        scheme_name: How that becomes an advantage, see `trainer.advantages`.
+        progress: The part of the training that is done, for rewards that are annealed.
+        ref_kl: See `reinforced`.
+
+    Raises:
+        InvalidData: None of them can be scored; the message says why.
+    """
+    scored = score(rollouts, recipe, progress)
+    known = [
+        (rollout, each)
+        for rollout, each in zip(rollouts, scored, strict=True)
+        if each.reward is not None
+    ]
+    if not known:
+        raise InvalidData(_unscorable([each.why for each in scored]), hint="podium runs")
+    worth = advantages(scored, scheme(scheme_name))
+    made: list[Example] = [
+        reinforced(row, each.value, ref_kl=ref_kl)
+        for rollout, each in zip(rollouts, worth, strict=True)
+        if each.trains and each.value is not None
+        for row in rows(rollout)
+    ]
+    names = sorted({name for _, each in known for name in each.parts})
+    values: dict[str, Json] = observed(
+        [rollout for rollout, _ in known],
+        [each.reward or 0.0 for _, each in known],
+        {name: [each.parts.get(name, 0.0) for _, each in known] for name in names},
+    )
+    right = [each.channels["accuracy"] for _, each in known if "accuracy" in each.channels]
+    if right:
+        values["accuracy"] = sum(right) / len(right)
+    values["unscorable"] = len(rollouts) - len(known)
+    values["flat"] = sum(each.flat for each in worth) / len(worth)
+    return Fed(examples=made, values=values)
+
+
+def _unscorable(whys: Sequence[str]) -> str:
+    if not whys:
+        return "no run has ended in time"
+    told = ", ".join(f"{why} ({count})" for why, count in Counter(whys).most_common(SHOWN))
+    return f"none of {len(whys)} rollouts can be scored: {told}"
+
+
+class Playing:
+    """Gives the batch of a step; a source, as `trainer.learner.fit` takes one.
+
+    Args:
+        job: The training.
+        learner: Whose weights are published.
+        source: Has groups played; started.
+        tasks: What is asked.
+        policy: The model, as the deployment hosts it.
+        ready: Called with a version: returns when it answers whoever asks.
+        alive: Called while groups are waited for: raises if nobody is there who would answer.
+        last: The metrics of the last step, for a version's note.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        learner: Learner,
+        source: AskingSource,
+        tasks: Tasks,
+        policy: PolicySpec,
+        *,
+        ready: Callable[[str], None] = lambda _: None,
+        alive: Callable[[], None] = lambda: None,
+        last: Callable[[], Mapping[str, Json]] = dict,
+    ) -> None:
+        self._job, self._learner, self._source, self._tasks = job, learner, source, tasks
+        self._policy, self._ready, self._alive, self._last = policy, ready, alive, last
+        self._live = job.made.spec.live
+        self._version = ""
+
+    def __call__(self, step: int) -> Fed:
+        """The batch of a step, counted from 0."""
+        live, spec = self._live, self._job.made.spec
+        self._renew(step)
+        asks = [
+            Ask(
+                key=f"{step}/{place}",
+                task=each.task,
+                pool=each.pool,
+                policy=self._policy,
+                budget=each.budget,
+                members=live.members,
+            )
+            for place, each in enumerate(self._tasks(step, live.groups, spec.seed))
+        ]
+        groups = self._played(asks)
+        rollouts = [each.rollout for group in groups for each in group.rollouts]
+        progress = step / spec.steps if spec.steps else 1.0
+        fed = learned(rollouts, live.recipe, live.advantages, progress, spec.ref_kl)
+        values: dict[str, Json] = {
+            "version": self._version,
+            "missing_runs": sum(len(group.missing) for group in groups),
+            "stale": _stale(rollouts, self._version),
+        }
+        return msgspec.structs.replace(fed, values=fed.values | values)
+
+    def _renew(self, step: int) -> None:
+        """Have the weights answer that the step's rollouts are to be made by."""
+        base = step - step % self._live.publish_every
+        if self._version and step != base:
+            return
+        before = self._job.published(base) if base != step else None
+        if not base:
+            version = self._job.made.version
+            self._job.restore()
+        elif before is not None:
+            version = before.name
+        else:
+            done = self._job.publish(self._learner.write, step, current=True, line=self._last())
+            version = self._learner.version = done.name
+        self._source.publish(version)
+        self._ready(version)
+        self._version = version
+
+    def _played(self, asks: Sequence[Ask]) -> list[Group]:
+        """The groups, in the order in which they were asked for."""
+        self._source.ask(asks)
+        found: dict[str, Group] = {}
+        while len(found) < len(asks):
+            self._alive()
+            found |= {group.key: group for group in self._source.poll(POLL_S)}
+        return [found[ask.key] for ask in asks]
+
+
+def _stale(rollouts: Sequence[Rollout], version: str) -> float:
+    """The share of rollouts with a reply of another version."""
+    other = sum(
+        any(step.sampled and step.sampled.version != version for step in each.steps)
+        for each in rollouts
+    )
+    return other / max(1, len(rollouts))
+
+
+def policy_of(spec: PolicySpec, temperature: float, seed: int) -> PolicySpec:
+    """The policy of a deployment, as rollouts ask it.
+
+    Args:
+        spec: What a run records of a local model.
+        temperature: At which replies are drawn.
+        seed: Of what is drawn.
+    """
+    options: dict[str, Any] = {**spec.options, "temperature": temperature, "seed": seed}
+    return msgspec.structs.replace(spec, options=options)

@@ -1,0 +1,150 @@
+"""A data set's rows as batches: each once an epoch, in another order each time.
+
+What is shuffled are units: a row of imitation; a whole group of reinforcement, since its advantages
+belong together. They are held in memory, some kilobytes a row.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from protocol.actions import Json
+from protocol.errors import InvalidData, Usage
+from trainer.datasets import manifest
+from trainer.datasets.reader import samples
+from trainer.learner.example import Example
+from trainer.learner.order import Fed, permutation
+from trainer.training.spec import Kind, Spec
+
+UNKNOWN: Final = ""
+"""The hash of a tokenizer that a row does not name."""
+
+
+def described(folder: Path, kind: Kind) -> dict[str, Json]:
+    """What of a data set tells it from others.
+
+    Raises:
+        NotFound: There is none.
+        Usage: It is of another kind.
+        InvalidData: It is not complete, or has no rows.
+    """
+    found = manifest.must_read(folder)
+    if found.spec.kind != kind:
+        raise Usage(
+            f"{folder} is a data set of kind {found.spec.kind}, and {kind} is to be trained",
+            hint=f"podium dataset build {kind}"
+            if found.spec.kind == "preference"
+            else f"podium train {found.spec.kind} {folder}",
+        )
+    if not found.complete:
+        raise InvalidData(
+            f"{folder} is not complete: its build was cut short",
+            hint=f"go on with it: podium dataset build {kind} --out {folder}",
+        )
+    if not found.rows:
+        raise InvalidData(
+            f"{folder} has no rows", hint=f"see what was left out: podium dataset show {folder}"
+        )
+    return {"dataset": str(folder), "digest": found.digest, "rows": found.rows}
+
+
+class Rows:
+    """Batches of a data set; a source, as `trainer.learner.fit` takes one.
+
+    Args:
+        units: What is shuffled, each with its examples; not empty.
+        size: Units of a batch. The last of an epoch is filled with the first of the next.
+        seed: Of the order.
+    """
+
+    def __init__(self, units: Sequence[Sequence[Example]], size: int, seed: int) -> None:
+        self._units, self._size, self._seed = units, size, seed
+
+    def steps(self, epochs: float) -> int:
+        """Batches that so many epochs take."""
+        return max(1, math.ceil(len(self._units) * epochs / self._size))
+
+    def __call__(self, step: int) -> Fed:
+        """The batch of a step, counted from 0."""
+        count, begin = len(self._units), step * self._size
+        chosen: list[Example] = []
+        at = begin
+        while at < begin + self._size:
+            epoch, place = divmod(at, count)
+            places = permutation(count, self._seed, epoch)[place : place + begin + self._size - at]
+            for unit in places:
+                chosen += self._units[unit]
+            at += len(places)
+        return Fed(examples=chosen, values={"epoch": round((begin + self._size) / count, 4)})
+
+
+def read(folder: Path, spec: Spec, tokenizer: str, room: int) -> Rows:
+    """The rows of a data set.
+
+    Args:
+        folder: Of the data set.
+        spec: Of the training.
+        tokenizer: The hash of the model's.
+        room: Tokens that the model has room for; longer rows are refused.
+
+    Raises:
+        InvalidData: A row has no tokens, those of another tokenizer, or too many.
+        Usage: It is of another format.
+    """
+    units: dict[str, list[Example]] = {}
+    for number, sample in enumerate(samples(folder)):
+        example = sample.example()
+        where = f"row {number} of {folder} (run {sample.run})"
+        if sample.tokenizer not in (UNKNOWN, tokenizer):
+            raise InvalidData(
+                f"{where} has the tokens of another tokenizer ({sample.tokenizer[:12]}, and the "
+                f"model's is {tokenizer[:12]})",
+                hint=f"build it for this model: podium dataset build {spec.kind} --tokenizer MODEL",
+            )
+        if len(example.ids) > room:
+            raise InvalidData(
+                f"{where} has {len(example.ids)} tokens, and the model has room for {room}",
+                hint=f"leave such rows out: podium dataset build {spec.kind} --max-tokens {room}",
+            )
+        if spec.ref_kl:
+            example = anchored(example, spec.ref_kl)
+        unit = sample.group if spec.kind == "rl" else f"{number}"
+        units.setdefault(unit, []).append(example)
+    return Rows(tuple(map(tuple, units.values())), spec.batch, spec.seed)
+
+
+def anchored(example: Example, weight: float) -> Example:
+    """The example with a divergence from the reference, where it is reinforced."""
+    from dataclasses import replace
+
+    return replace(example, ref_kl=(np.float32(weight) * (example.pg != 0)).astype(np.float32))
+
+
+def texts(folder: Path) -> Iterable[str]:
+    """What the messages of a data set say, for a vocabulary.
+
+    Raises:
+        NotFound: There is no data set.
+        InvalidData: It has no messages.
+    """
+    import msgspec
+    import pyarrow.parquet as pq
+
+    found = manifest.must_read(folder)
+    decode = msgspec.json.Decoder(list[dict[str, Json]]).decode
+    if found.spec.format != "parquet" or found.spec.kind == "preference" or not found.spec.text:
+        raise InvalidData(
+            f"{folder} has no messages to read",
+            hint="build it with --format parquet, of kind sft or rl, with its texts",
+        )
+    for part in found.parts:
+        for batch in pq.ParquetFile(folder / part.data.name).iter_batches(columns=["messages"]):
+            for talk in batch.column(0).to_pylist():
+                yield from _said(decode(talk) if talk else ())
+
+
+def _said(talk: Iterable[Mapping[str, Json]]) -> Iterable[str]:
+    return (str(each["content"]) for each in talk if each.get("content"))

@@ -1,0 +1,194 @@
+"""A training, from its beginning or from where it stopped, to the version that it publishes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from protocol.actions import Json
+from protocol.decisions import PolicySpec
+from replay.model_folder import Version
+from trainer.learner.fit import Source, fit
+from trainer.learner.learner import Learner
+from trainer.learner.sinks import FileSink, Line, Sink, lines
+from trainer.rollouts.source import AskingSource
+from trainer.training import rows
+from trainer.training.job import Job
+from trainer.training.live import Playing, policy_of
+from trainer.training.spec import LIVE_STEPS
+from trainer.training.tasks import Tasks
+
+ANY_ROOM: Final = 2**31
+"""Tokens that a model has room for that says nothing of it."""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a training."""
+
+    steps: int
+    """Batches, those before a resumption included."""
+    begun_at: int
+    """Of them, those that were done before."""
+    values: dict[str, Json]
+    """Metrics of the last step."""
+    version: Version | None
+    """What was published; None if nothing was."""
+
+
+class Shell(msgspec.Struct, frozen=True, kw_only=True):
+    """What is around a training."""
+
+    sinks: Sequence[Sink] = ()
+    """Where metrics go besides the training's own file."""
+    publish: bool = True
+    """Whether the result is published."""
+    current: bool = False
+    """Whether it answers at once, whatever its scores."""
+    average: bool = False
+    """Whether the average of the weights is published (`Steps.ema`)."""
+    progress: bool = True
+    """Whether there is a bar."""
+    by: str = ""
+    why: str = ""
+
+
+def from_rows(job: Job, folder: Path, shell: Shell) -> Outcome:
+    """Train on a data set, of kind ``sft`` or ``rl``.
+
+    Args:
+        job: The training.
+        folder: Of the data set.
+        shell: See `Shell`.
+
+    Raises:
+        NotFound, Usage, InvalidData: The model, or the data set, is none that can be used.
+    """
+    spec = job.made.spec
+    with _threads(spec.threads):
+        learner = _learner(job, spec.steps or 1)
+        source = rows.read(folder, spec, tokenizer_hash(learner.tokenizer), room(learner.model))
+        steps = spec.steps or source.steps(spec.epochs)
+        learner = _learner(job, steps) if not spec.steps else learner
+        return _fitted(job, learner, source, steps, shell, live=False)
+
+
+def from_actors(
+    job: Job,
+    source: AskingSource,
+    tasks: Tasks,
+    policy: PolicySpec,
+    shell: Shell,
+    *,
+    ready: Callable[[str], None] = lambda _: None,
+    alive: Callable[[], None] = lambda: None,
+) -> Outcome:
+    """Train on what actors play with each version.
+
+    Args:
+        job: The training.
+        source: Has groups played; started, and of the job's id.
+        tasks: What is asked.
+        policy: The model as the deployment hosts it.
+        shell: See `Shell`. Each step's version is published and current in any case.
+        ready: See `Playing`.
+        alive: See `Playing`.
+
+    Raises:
+        NotFound, InvalidData: The model can't be trained, or nothing that is played can be scored.
+    """
+    spec = job.made.spec
+    steps = spec.steps or LIVE_STEPS
+    with _threads(spec.threads):
+        learner = _learner(job, steps)
+        asked = policy_of(policy, spec.live.temperature, spec.seed)
+        playing = Playing(
+            job,
+            learner,
+            source,
+            tasks,
+            asked,
+            ready=ready,
+            alive=alive,
+            last=lambda: _last(job),
+        )
+        return _fitted(job, learner, playing, steps, shell, live=True)
+
+
+def _learner(job: Job, steps: int) -> Learner:
+    return Learner.open(job.start, job.made.spec.options(steps), device=job.made.spec.device)
+
+
+def _fitted(
+    job: Job, learner: Learner, source: Source, steps: int, shell: Shell, *, live: bool
+) -> Outcome:
+    spec = job.made.spec
+    begun = _Begun()
+    fit(
+        learner,
+        source,
+        steps,
+        checkpoints=job.checkpoints,
+        every=spec.every(live=live),
+        keep=spec.keep,
+        sinks=[FileSink(job.metrics, spec.kind), begun, *shell.sinks],
+        title=spec.kind.upper(),
+        progress=shell.progress,
+    )
+    last = _last(job)
+    version = None
+    if shell.publish or live:
+        version = job.publish(
+            lambda folder: learner.write(folder, average=shell.average),
+            steps,
+            current=shell.current or live,
+            line=last,
+            by=shell.by,
+            why=shell.why,
+        )
+    return Outcome(steps=learner.steps, begun_at=begun.at, values=last, version=version)
+
+
+def _last(job: Job) -> dict[str, Json]:
+    told = lines(job.metrics)
+    return told[-1] if told else {}
+
+
+class _Begun:
+    """Where a training was when it was begun: a sink of nothing else."""
+
+    at = 0
+
+    def begin(self, step: int) -> None:
+        """See `Sink`."""
+        self.at = step
+
+    def put(self, line: Line) -> None:
+        """See `Sink`."""
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Within it, torch takes so many threads; 0 for as many as before."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """As data sets record it. Raises `InvalidData` if it has no chat template."""
+    from trainer.datasets.chat import Chat
+
+    return Chat(tokenizer).tokenizer_hash
+
+
+def room(model: Any) -> int:
+    """Tokens of an example that a model has room for."""
+    said = getattr(model.config, "max_position_embeddings", None)
+    return int(said) if said else ANY_ROOM
