@@ -63,11 +63,6 @@ def make() -> App:
     )
     train = _own("train", "Train a model; its next version.", TRAIN_VERBS, TRAIN)
     gym = _own("gym", "Tasks to train and test a conductor on.", GYM, TRAIN)
-    gym.command(
-        "podium.cli.gym_live:live",
-        name="live",
-        help="Have a standing deployment play; its runs are in the log.",
-    )
     config = App(name="config", help="Look at the configuration.", group=OWN)
     config.command(
         "podium.cli.doctor:show_config", name="show", help="Every value, and where it came from."
@@ -112,10 +107,12 @@ def make() -> App:
 
 
 def _own(name: str, about: str, verbs: dict[str, str], group: Group = OWN) -> App:
-    """The commands of a module of that name."""
+    """The commands of a module of that name; a verb may name another module before a colon."""
     app = App(name=name, help=about, group=group)
     for verb, say in verbs.items():
-        app.command(f"podium.cli.{name}:{verb}", name=verb.rstrip("_"), help=say)
+        module, _, function = verb.rpartition(":")
+        place = f"podium.cli.{module or name}:{function}"
+        app.command(place, name=function.rstrip("_"), help=say)
     return app
 
 
@@ -141,6 +138,7 @@ WORKER: Final = {
 GYM: Final = {
     "show": "What the gym draws by a seed.",
     "play": "Have a policy play, and see how well it goes.",
+    "gym_live:live": "Have a standing deployment play; its runs are in the log.",
     "pool": "The pool file of the gym's workers.",
 }
 

@@ -100,7 +100,7 @@ class Job:
         """
         if fresh:
             remove(folder)
-        before = read(folder)
+        before = read(folder) if _begun(folder) else None
         model = model.absolute()
         if before is not None:
             name = version or before.version
@@ -220,6 +220,11 @@ def read(folder: Path) -> Made | None:
         raise InvalidData(
             f"{folder / NAME} can't be read: {error}", hint="begin anew: --fresh"
         ) from None
+
+
+def _begun(folder: Path) -> bool:
+    """Whether a step was made there; of one that never got so far nothing is lost."""
+    return (folder / METRICS).exists() or (folder / CHECKPOINTS).exists()
 
 
 def remove(folder: Path) -> None:

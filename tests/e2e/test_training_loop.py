@@ -1,0 +1,235 @@
+"""The loop, end to end and for real: runs → data → SFT → RL → versions swapped under live runs.
+
+Real processes, NATS, Ray, actors and log, in an empty folder; each stage is killed (-9) in its
+middle and given again. The gym in small: one kind of question, four workers, a model of 0.1M
+parameters. Its teacher answers rightly and asks the dearer worker two times out of three; so SFT
+makes a model that is right and dear, and RL one that is right at half the cost. Greedy replies flip
+from one worker to the other, which takes four steps of the six that there are.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from subprocess import Popen
+from typing import Any, Final
+
+import pytest
+
+from replay.model_folder import find, names, weights_of
+from tests.e2e.test_cli_real import Typist
+from trainer.learner.sinks import lines
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+TEACHER: Final = "python:trainer.gym.small:SmallTeacher"
+
+POOL: Final = """
+[policy]
+name = "local:conductor"
+dialect = "compact"
+max_tokens = 64
+batching = { device = "cpu" }
+"""
+
+SFT: Final = """
+steps = 120
+threads = 1
+checkpoint_every = 20
+[optimizer]
+kind = "muon"
+rate = 0.003
+matrix_rate = 0.02
+warmup = 10
+"""
+
+RL: Final = """
+steps = 6
+threads = 1
+[optimizer]
+kind = "muon"
+rate = 0.002
+matrix_rate = 0.003
+[[live.reward.terms]]
+channel = "accuracy"
+[[live.reward.terms]]
+channel = "format"
+weight = 0.1
+[[live.reward.terms]]
+channel = "cost"
+weight = -0.2
+per = 0.006
+"""
+
+LESSONS: Final = 300
+ASKED: Final = 20
+"""Episodes that a version is measured on, and live runs before and after a swap."""
+DURING: Final = 10
+"""Live runs that are asked for while it is swapped: 50 with those before and after."""
+
+LIMIT_S: Final = 120.0
+"""Seconds for a stage to get to its middle on a busy machine."""
+
+LOOK_S: Final = 0.02
+"""Seconds between two looks at what a stage has written."""
+
+TIMED: Final = {"wait_s", "step_s", "tokens_per_s"}
+
+
+@pytest.fixture
+def typist(tmp_path: Path) -> Iterator[Typist]:
+    typist = Typist(tmp_path)
+    yield typist
+    typist("down")
+
+
+def killed(process: "Popen[str]", middle: Callable[[], object]) -> None:
+    """Kill a stage as soon as it is in its middle."""
+    until = time.monotonic() + LIMIT_S
+    while not middle():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(LOOK_S)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -9
+
+
+def measured(typist: Typist, count: int = ASKED, **options: str) -> tuple[dict[str, float], Any]:
+    """What the gym says of the current version on held-out questions, and by which it was made."""
+    more = [text for name, value in options.items() for text in (f"--{name}", value)]
+    asked = ("gym", "live", "--small", "--temperature", "0", "--count", str(count))
+    (row,) = typist.json(*asked, *more)["rows"]
+    figures = {each["name"]: each["value"] for each in row["total"]["figures"]}
+    return figures, row["versions"]
+
+
+def untimed(path: Path) -> list[dict[str, Any]]:
+    return [{name: line[name] for name in line.keys() - TIMED} for line in lines(path)]
+
+
+def weights(folder: Path, version: str) -> str:
+    return weights_of(find(folder, version))
+
+
+def lessons(typist: Typist) -> None:
+    """Runs of the teacher on the actors; whoever asks for them is killed as they are at work."""
+    options = ("--small", "--set", "train", "--count", str(LESSONS), "--job", "lessons")
+    asked = ("gym", "live", *options, "--policy", TEACHER)
+    first = typist.start(*asked)
+    assert first.stderr is not None
+    said = first.stderr.readline()
+    assert said.startswith(f"lessons: {LESSONS} runs"), said
+    killed(first, lambda: True)
+    (row,) = typist.json(*asked)["rows"]
+    assert row["unscorable"] == 0
+    figures = {each["name"]: each for each in row["total"]["figures"]}
+    assert figures["accuracy"]["n"] == LESSONS
+    assert figures["accuracy"]["value"] > 0.95
+
+
+def data(typist: Typist) -> None:
+    """A data set of them; its build is killed, and what comes of it is as in one go."""
+    asked = ("dataset", "build", "sft", "--policy", TEACHER, "--dialect", "compact")
+    asked = (*asked, "--tokenizer", "conductor")
+    out = typist.folder / "datasets" / "sft"
+    killed(typist.start(*asked), lambda: out.is_dir() and any(out.iterdir()))
+    typist(*asked)
+    typist(*asked, "--out", "once")
+    manifests = [
+        (folder / "manifest.json").read_bytes() for folder in (out, typist.folder / "once")
+    ]
+    assert manifests[0] == manifests[1]
+    made = json.loads(manifests[0])
+    assert made["complete"]
+    assert made["log"]["runs"] == LESSONS + ASKED, "no lesson was begun twice"
+    assert made["rows"] > LESSONS * 0.9
+
+
+def taught(typist: Typist) -> None:
+    """SFT, killed between two checkpoints; the weights are as if it had not been, to the bit."""
+    asked = ("train", "sft", "datasets/sft", "--model", "conductor", "--spec", "sft.toml")
+    metrics = typist.folder / "trainings" / "sft" / "metrics.jsonl"
+    killed(typist.start(*asked), lambda: len(lines(metrics)) > 50)
+    out, _ = typist(*asked)
+    assert "version 000001 after 120 steps" in out
+    typist(*asked, "--out", "once", "--fresh", "--no-publish")
+    assert untimed(metrics) == untimed(typist.folder / "once" / "metrics.jsonl")
+    last = [
+        (typist.folder / folder / "checkpoints" / "00000120" / "model.safetensors").read_bytes()
+        for folder in ("trainings/sft", "once")
+    ]
+    assert last[0] == last[1]
+    assert "version 000001" in typist(*asked)[0], "it is done, and published once"
+    assert names(typist.folder / "conductor") == ["000001"]
+
+
+def practised(typist: Typist) -> str:
+    """RL on the actors, killed while a step is played; the version that comes of it."""
+    asked = ("train", "rl", "--gym", "small", "--model", "conductor", "--from", "1")
+    asked = (*asked, "--spec", "rl.toml")
+    metrics = typist.folder / "trainings" / "rl" / "metrics.jsonl"
+    killed(typist.start(*asked), lambda: len(lines(metrics)) > 1)
+    said = typist.json(*asked)
+    told = lines(metrics)
+    assert [line["step"] for line in told] == [1, 2, 3, 4, 5, 6]
+    assert [line["version"] for line in told] == [f"{number:06}" for number in range(1, 7)]
+    assert {line["stale"] for line in told} == {0.0}, "each by the version before it"
+    assert {line["rollouts"] for line in told} == {64}
+    folder = typist.folder / "conductor"
+    assert names(folder) == [f"{number:06}" for number in range(1, 8)]
+    before = weights(folder, "000007")
+    # From the beginning, with nothing but the log: the same runs, the same versions, to the bit.
+    again = typist.json(*asked, "--out", "again")
+    assert again["event_id"] == said["event_id"] == "000007"
+    assert untimed(typist.folder / "again" / "metrics.jsonl") == untimed(metrics)
+    assert names(folder) == [f"{number:06}" for number in range(1, 8)]
+    assert weights(folder, "000007") == before
+    return "000007"
+
+
+def swapped(typist: Typist, better: str) -> tuple[dict[str, float], dict[str, float]]:
+    """50 live runs, a version promoted under them; the figures before and after."""
+    typist("model", "promote", "conductor", "1", "--force", "to begin with")
+    before, by = measured(typist)
+    assert sum(by.values()) == ASKED
+    assert {name.partition("@")[0] for name in by} == {"conductor/000001"}
+    during = typist.start(
+        *("gym", "live", "--small", "--json", "--seed", "100", "--count", str(DURING))
+    )
+    assert during.stderr is not None
+    during.stderr.readline()
+    typist("model", "promote", "conductor", better, "--force", "it is cheaper")
+    out, err = during.communicate(timeout=LIMIT_S)
+    assert during.returncode == 0, err
+    (row,) = json.loads(out)["rows"]
+    assert sum(row["versions"].values()) == DURING
+    known = {"conductor/000001", f"conductor/{better}"}
+    assert {name.partition("@")[0] for name in row["versions"]} <= known, "one version a run"
+    after, by = measured(typist)
+    assert {name.partition("@")[0] for name in by} == {f"conductor/{better}"}
+    return before, after
+
+
+def test_the_loop(typist: Typist) -> None:
+    typist(
+        *("train", "new", "conductor", "--gym", "small", "--episodes", "300"),
+        *("--vocabulary", "512", "--layers", "2", "--width", "64", "--feed-forward", "192"),
+    )
+    (typist.folder / "sft.toml").write_text(SFT)
+    (typist.folder / "rl.toml").write_text(RL)
+    (typist.folder / "gym.toml").write_text(typist("gym", "pool", "--small")[0] + POOL)
+    typist("up", "--pool", "gym.toml", "--policy", TEACHER)
+    untrained, _ = measured(typist)
+    assert untrained["accuracy"] == 0.0
+    lessons(typist)
+    data(typist)
+    taught(typist)
+    before, after = swapped(typist, practised(typist))
+    assert before["accuracy"] >= 0.8
+    assert after["accuracy"] >= 0.8
+    assert after["cost"] < 0.75 * before["cost"]
+    runs = typist.json("model", "list", "conductor")["rows"]
+    assert {row["version"]: row["current"] for row in runs}["000007"]
+    assert all(row["runs"] >= 64 for row in runs if row["version"] not in ("base", "000007"))
+    assert "sound" in typist("verify", "--all")[0]
