@@ -13,6 +13,7 @@
     gate        two versions' scores, figure by figure → whether one does worse (intervals)
     promoting   a version through the gate, and all of it said in the model's log
     live        figures of a deployment's runs, by the version that made their replies
+    training/   a training from beginning to end: by a data set, or as live actors play
     small/      a small model from scratch, that speaks the compact dialect
     gym/        checkable tasks over real data, their pools, an oracle, baselines and scores
 

@@ -89,9 +89,9 @@ def test_from_an_oracles_runs_to_a_version_of_a_model(shell: Shell) -> None:
         ((*TAUGHT, "--seed", "4"), "holds another training: spec"),
         ((*TAUGHT, "--from", "7", "--out", "t"), "is no folder of a model"),
     ]:
-        said = shell(*asked, *(() if "--out" in asked or "--seed" in asked else ("--out", "x")))
-        assert said.code != 0
-        assert what in said.err, said.err
+        other = shell(*asked, *(() if "--out" in asked or "--seed" in asked else ("--out", "x")))
+        assert other.code != 0
+        assert what in other.err, other.err
 
 
 @pytest.mark.parametrize(

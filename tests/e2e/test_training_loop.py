@@ -130,8 +130,8 @@ def lessons(typist: Typist) -> None:
 
 def data(typist: Typist) -> None:
     """A data set of them; its build is killed, and what comes of it is as in one go."""
-    asked = ("dataset", "build", "sft", "--policy", TEACHER, "--dialect", "compact")
-    asked = (*asked, "--tokenizer", "conductor")
+    whose = ("--policy", TEACHER, "--dialect", "compact", "--tokenizer", "conductor")
+    asked = ("dataset", "build", "sft", *whose)
     out = typist.folder / "datasets" / "sft"
     killed(typist.start(*asked), lambda: out.is_dir() and any(out.iterdir()))
     typist(*asked)
@@ -166,8 +166,8 @@ def taught(typist: Typist) -> None:
 
 def practised(typist: Typist) -> str:
     """RL on the actors, killed while a step is played; the version that comes of it."""
-    asked = ("train", "rl", "--gym", "small", "--model", "conductor", "--from", "1")
-    asked = (*asked, "--spec", "rl.toml")
+    begun = ("--model", "conductor", "--from", "1", "--spec", "rl.toml")
+    asked = ("train", "rl", "--gym", "small", *begun)
     metrics = typist.folder / "trainings" / "rl" / "metrics.jsonl"
     killed(typist.start(*asked), lambda: len(lines(metrics)) > 1)
     said = typist.json(*asked)
