@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 TEXT_EPISODES: Final = 2_000
 """Episodes of the gym that a vocabulary is made of."""
 
-SHOWN: Final = ("nll", "reward", "accuracy", "valid", "cost_usd")
+SHOWN: Final = ("loss", "nll", "reward", "accuracy", "valid", "cost_usd", "ess_frac")
 """Metrics of the last step that are told at the end."""
 
 Model = Annotated[str, Parameter(help="The model's folder, or local:FOLDER.")]
@@ -194,7 +194,10 @@ class _Train:
         )
         after = f", {done.begun_at} of them before" if done.begun_at else ""
         made = f"version {done.version.name}" if done.version else "nothing published"
-        detail = f"{job.model}: {made} after {count(done.steps, 'step')}{after} ({told})"
+        detail = f"{job.model}: {made} after {count(done.steps, 'step')}{after}"
+        detail += f" ({told})" if told else ""
+        if refused := done.values.get("refused"):
+            self.output.say(f"the last batch moved nothing: {refused}")
         name = done.version.name if done.version else None
         self.output.mutation(str(job.model), detail, event_id=name)
         self.output.hint(f"its curves: podium train report {self.out}")

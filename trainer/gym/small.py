@@ -125,7 +125,7 @@ def draw(seed: int, of: str = "train") -> Episode:
             task=Task(
                 text=asked.text,
                 inputs={"entities": list(asked.entities)},
-                check=check_of(outputs[-1], asked.plan),
+                check=check_of(outputs[-1], asked.plan, outputs),
             ),
             pool=pool(),
             members=members(),
