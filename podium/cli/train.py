@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 TEXT_EPISODES: Final = 2_000
 """Episodes of the gym that a vocabulary is made of."""
 
-SHOWN: Final = ("loss", "nll", "reward", "accuracy", "valid", "cost_usd", "ess_frac")
+SHOWN: Final = ("nll", "reward", "accuracy", "valid", "cost_usd")
 """Metrics of the last step that are told at the end."""
+
+ELSE_SHOWN: Final = ("loss", "ess_frac")
+"""Those that are told where there are none of the others: of rollouts in a data set."""
 
 Model = Annotated[str, Parameter(help="The model's folder, or local:FOLDER.")]
 From = Annotated[
@@ -187,11 +190,7 @@ class _Train:
         )
 
     def _tell(self, job: "Job", done: "Outcome") -> int:
-        told = ", ".join(
-            f"{name} {value:.4g}"
-            for name in SHOWN
-            if isinstance(value := done.values.get(name), int | float)
-        )
+        told = _figures(done.values, SHOWN) or _figures(done.values, ELSE_SHOWN)
         after = f", {done.begun_at} of them before" if done.begun_at else ""
         made = f"version {done.version.name}" if done.version else "nothing published"
         detail = f"{job.model}: {made} after {count(done.steps, 'step')}{after}"
@@ -207,6 +206,14 @@ class _Train:
                 f"{done.version.name}"
             )
         return 0
+
+
+def _figures(values: Any, names: tuple[str, ...]) -> str:
+    return ", ".join(
+        f"{name} {value:.4g}"
+        for name in names
+        if isinstance(value := values.get(name), int | float)
+    )
 
 
 @contextlib.contextmanager
