@@ -115,6 +115,8 @@ def _settler(event: CallSettled) -> str:
         return "protocol.rules.take_report"
     if isinstance(event.value, str) and event.value.startswith(OVERDUE):
         return "protocol.rules.settle_overdue"
+    if event.status == "PARSE_ERR" and event.fault == "none":  # a reference failed since then
+        return "protocol.rules._start"
     return SETTLERS[event.status]
 
 
