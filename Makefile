@@ -19,7 +19,7 @@ export QUESTION
 .DEFAULT_GOAL := help
 # The targets share one virtual environment: two installers at once would break it.
 .NOTPARALLEL:
-.PHONY: help demo test test-all check fix clean always
+.PHONY: help demo test test-all check fix conductor clean always
 
 help: ## Say what the targets do.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 \2/p' Makefile | awk '{ printf "  make %-9s", $$2; $$1 = $$2 = ""; print }'
@@ -41,6 +41,9 @@ check: $(DEV) ## Check format, lint and types.
 fix: $(DEV) ## Mend what a program can mend: format, lint.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+conductor: $(DEV) ## Train the model that the package ships, and replace it unless the new one is worse.
+	$(BIN)/python -m trainer.shipping --to actors/policies/conductor/model
 
 clean: ## Remove what was built. Keeps .podium/, where the logs of your runs are.
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

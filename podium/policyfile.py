@@ -57,8 +57,8 @@ class PolicyTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """``[policy]``."""
 
     name: str
-    """``rules``, ``openai:MODEL``, ``local:FOLDER``, ``static:FILE``, ``python:module:name``;
-    before each of them ``written:WORKER:``."""
+    """``rules``, ``conductor``, ``openai:MODEL``, ``local:FOLDER``, ``static:FILE``,
+    ``python:module:name``; before each of them ``written:WORKER:``."""
     dialect: Literal["openai", "hermes", "lists", "compact"] | None = None
     """How the model speaks; native tool calls by default, and ``hermes`` for a model of ours."""
     naming: Naming | None = None
@@ -203,7 +203,7 @@ def _described(table: PolicyTable, folder: Path) -> PolicySpec | None:
         return _as_named(table.name, _ours(table, rest, folder))
     if kind == "static" and rest:
         return _as_named(table.name, _planned(rest, folder))
-    if asked(table.name) == "rules" or (kind == "python" and ":" in rest):
+    if asked(table.name) in ("rules", "conductor") or (kind == "python" and ":" in rest):
         return None
     from actors.policies import NAMES
 

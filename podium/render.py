@@ -8,6 +8,7 @@ from podium.render_text import count, duration, money, one_line, value_text
 from protocol.actions import Json, Kind, Report, Spend
 from protocol.budgets import Limit
 from protocol.codec import Commit
+from protocol.decisions import asked
 from protocol.events import (
     AttemptStarted,
     CallSettled,
@@ -344,6 +345,28 @@ def took(call: CallNode, now: int) -> int | None:
     if not call.began or call.status == "withdrawn":
         return None
     return max(0, (call.settled or now) - call.began)
+
+
+def deciders(run: RunTree) -> list[str]:
+    """The versions of the policies that made the run's decisions, each once."""
+    said = (turn.version for turn in run.turns if turn.asker == "policy" and not turn.error)
+    return list(dict.fromkeys(filter(None, said)))
+
+
+def decided(run: RunTree) -> str:
+    """Who decided, for a policy that is several: ``the rules (it is worded otherwise: …)``."""
+    from actors.policies.conductor import BY_RULES, NAME
+
+    made = [turn for turn in run.turns if turn.version]
+    if asked(run.policy) != NAME or not made:
+        return ""
+    shares = [turn.text.startswith(BY_RULES) for turn in made]
+    who = "the conductor" if not shares[0] else ""
+    if not any(shares):
+        return who
+    first = made[shares.index(True)].text.removeprefix(BY_RULES)
+    why = one_line(first.partition("\n")[0])
+    return f"{f'{who}, then ' if who else ''}the rules ({why})"
 
 
 def summary(run: RunTree, now: int) -> str:

@@ -4,6 +4,7 @@
 name                      policy
 ========================  ==========================================================================
 ``rules``                 plans questions of a few families by hand-written rules; needs no model
+``conductor``             the small model that is shipped, for what it was trained on; else `rules`
 ``openai:MODEL``          a model behind an OpenAI-compatible endpoint, in any dialect
 ``local:NAME``            a model of ours, from a folder of Transformers (extra ``local``)
 ``static:NAME``           follows a plan from a file, which the run records
@@ -29,8 +30,8 @@ from replay.address import shown
 __all__ = ["ANYWHERE", "NAMES", "Place", "asks", "find", "make", "place"]
 
 NAMES: Final = (
-    "use 'rules', 'openai:MODEL', 'local:FOLDER', 'static:FILE', 'python:module:name', or "
-    "'written:WORKER:' before one"
+    "use 'rules', 'conductor', 'openai:MODEL', 'local:FOLDER', 'static:FILE', "
+    "'python:module:name', or 'written:WORKER:' before one"
 )
 """What to do about a name of no policy."""
 
@@ -123,6 +124,10 @@ def find(name: str) -> Policy:
         from actors.policies.rules import RulesPolicy
 
         return RulesPolicy()
+    if name == "conductor":
+        from actors.policies.conductor import ConductorPolicy
+
+        return ConductorPolicy()
     if kind == "openai" and rest:
         from actors.policies.openai import from_env
 

@@ -50,7 +50,7 @@ def doctor(*, hosting: Hosting = HOSTING) -> int:
     loaded = hosting.load()
     checks = [*_versions(), _disk(loaded.config), _sandbox(), _ray(loaded.config)]
     checks += _secrets(loaded.config)
-    checks += [_traces(loaded.config), _models()]
+    checks += [_traces(loaded.config), _conductor(), _models()]
     checks += _servers(loaded.config)
     checks += asyncio.run(_broker(loaded.config))
     counts = {state: sum(each.state == state for each in checks) for state in STATES}
@@ -92,6 +92,18 @@ def _models() -> Check:
     names = ("torch", "transformers")
     there = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
     return Check("local models", "ok", there)
+
+
+def _conductor() -> Check:
+    """Which model decides for the shipped pool, and that it can."""
+    from actors.policies.conductor import ConductorPolicy
+
+    policy = ConductorPolicy()
+    if why := policy.missing:
+        hint = "install podium anew, with its dependencies"
+        return Check("conductor", "warning", f"the rules alone: {why}", hint)
+    found = f"{policy.version}, {policy.parameters / 1e6:.1f}M parameters; else the rules"
+    return Check("conductor", "ok", found)
 
 
 URL: Final = "nats.url"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from podium.cli.interrupts import Interrupts
 from podium.cli.output import Output, iso
-from podium.render import tree
+from podium.render import deciders, tree
 from podium.render_lines import story
 from podium.render_text import clean, one_line
 from podium.resting import paused
@@ -165,6 +165,7 @@ def done(run: "RunTree") -> dict[str, Any]:
         "outcome": run.outcome or run.phase,
         "answer": run.answer if run.outcome == "finished" else None,
         "limited_by": run.limited_by or None,
+        "decided_by": deciders(run),
         "detail": run.detail or None,
         "rounds": run.rounds,
         "calls": run.spent.calls,

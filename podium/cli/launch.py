@@ -12,7 +12,7 @@ from podium.cli.follow import Follower, done, failure_hints
 from podium.cli.interrupts import EXIT_INTERRUPTED, Interrupts
 from podium.cli.output import STARTING, Output
 from podium.cli.world import current
-from podium.render import tree
+from podium.render import decided, tree
 from podium.render_text import duration, money
 from podium.resting import pause_error, paused
 from podium.while_hosted import while_hosted
@@ -258,6 +258,8 @@ def ended(output: Output, shown: "RunTree", pool: str = "") -> int:
         output.answer(shown.answer)
     if output.lively():
         output.say("")
+    if who := decided(shown):
+        output.hint(f"decided by {who}")
     output.hint(f"look at it again: podium runs show {shown.run} --content")
     failure_hints(output, shown, pool)
     if shown.forked_from:

@@ -185,7 +185,7 @@ def _show_events(output: Output, log: "RunLog") -> None:
 
 
 def _show_tree(output: Output, log: "RunLog", content: bool, served: Callable[[], bool]) -> None:
-    from podium.render import fork_text, judged_text, tree
+    from podium.render import decided, fork_text, judged_text, tree
     from podium.render_lines import tree_lines
     from podium.render_rich import run_picture
 
@@ -207,6 +207,8 @@ def _show_tree(output: Output, log: "RunLog", content: bool, served: Callable[[]
     if content and run.outcome == "finished":
         output.text("")
         output.answer(run.answer)
+    if who := decided(run):
+        output.hint(f"decided by {who}")
     if run.aside:
         output.hint(f"{run.aside} messages of its log don't count: podium doctor")
     if not content:

@@ -28,7 +28,7 @@ def test_the_tree_is_shown_without_anything_that_was_written(shell: Shell) -> No
     run = shell.begin(QUESTION)
     said = shell("trace", "export", run[:6])
     lines = said.out.splitlines()
-    assert lines[0].startswith("invoke_workflow rules  ")
+    assert lines[0].startswith("invoke_workflow conductor  ")
     assert lines[1].startswith("  plan conductor  ")
     assert sum(line.startswith("  execute_tool ") for line in lines) >= 2
     assert f"podium trace export {run} --otlp" in said.err

@@ -245,7 +245,7 @@ def test_a_folder_without_documents_is_an_error_that_names_it(tmp_path: Path) ->
 
 def test_the_pool_file_names_functions_that_exist() -> None:
     pool = tomllib.loads(OFFLINE.read_text())
-    assert pool["pool"]["policy"] == "rules"
+    assert pool["pool"]["policy"] == "conductor"
     adapters = {worker["name"]: worker["adapter"] for worker in pool["worker"]}
     assert set(adapters) == {"country", "city", "calculator", "search", "python"}
     for name, adapter in adapters.items():

@@ -82,7 +82,7 @@ def failure(path: Path) -> PodiumError:
 
 def test_the_shipped_pool_loads() -> None:
     loaded = poolfile.load(OFFLINE)
-    assert loaded.policy == "rules"
+    assert loaded.policy == "conductor"
     assert {"country", "city", "calculator", "search", "python"} <= {
         worker.name for worker in loaded.pool.workers
     }

@@ -1,7 +1,7 @@
 """Text to tokens: words are looked up in the lexicon; a capitalised word not in it is a name."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple, TypeVar
 
 from actors.policies.rules import lexicon, names
@@ -64,6 +64,14 @@ class Token(NamedTuple):
     """For a name: it is the name of a country."""
 
 
+class Piece(NamedTuple):
+    """Where tokens were read from, in the text."""
+
+    start: int
+    end: int
+    tokens: tuple[Token, ...]
+
+
 class _Raw(NamedTuple):
     kind: str
     text: str
@@ -77,11 +85,16 @@ class _Raw(NamedTuple):
 
 def tokens(text: str) -> list[Token]:
     """All tokens of a text; a sentence ends with a token of kind ``end``."""
+    return [token for piece in pieces(text) for token in piece.tokens]
+
+
+def pieces(text: str) -> list[Piece]:
+    """The same, with the places that they were read from."""
     raw = [
         _Raw(match.lastgroup or "symbol", match.group(), match.start(), match.end())
         for match in _RAW.finditer(text)
     ]
-    return _Lexer(text, raw).run()
+    return list(_Lexer(text, raw).run())
 
 
 class _Lexer:
@@ -92,11 +105,13 @@ class _Lexer:
         self.lower_case = not any(c.isupper() for c in text[1:])
         self.out: list[Token] = []
 
-    def run(self) -> list[Token]:
+    def run(self) -> Iterator[Piece]:
         i = 0
         while i < len(self.raw):
-            i = self._step(i)
-        return self.out
+            said = len(self.out)
+            after = self._step(i)
+            yield Piece(self.raw[i].start, self.raw[after - 1].end, tuple(self.out[said:]))
+            i = after
 
     def _step(self, i: int) -> int:
         piece = self.raw[i]

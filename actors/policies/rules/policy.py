@@ -54,6 +54,18 @@ class RulesPolicy:
         return _reply(Decision(answer=_incomplete(view, plan, told)))
 
 
+def complete(view: View) -> str | None:
+    """The answer, if a question can be read and nothing more has to be asked for it."""
+    parsed = parse(view.task.text)
+    if parsed is None:
+        return None
+    plan = Plan(view)
+    queries = parsed if isinstance(parsed, tuple) else (parsed,)
+    told = [text for query in queries if (text := answer(plan, query)) is not None]
+    whole = len(told) == len(queries) and not plan.needs
+    return _with_notes("\n\n".join(told), plan) if whole else None
+
+
 def _reply(decision: Decision, text: str = "") -> Reply:
     return Reply(text=text, decision=decision, version=VERSION)
 

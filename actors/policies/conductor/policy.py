@@ -1,0 +1,313 @@
+"""The policy that asks the small model where it was trained for it, and the rules where it wasn't.
+
+Everything that it decides follows from the view, so nothing has to be kept: the marks are found
+again from the question, and whose turn it is from what each turn says.
+"""
+
+import asyncio
+import importlib
+from functools import cached_property, lru_cache
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from msgspec.structs import replace
+
+from actors.policies.conductor import card
+from actors.policies.conductor.marking import Unmarked, marked
+from actors.policies.rules import RulesPolicy, complete
+from actors.policies.rules.wording import number
+from protocol.actions import Json, Pool
+from protocol.decisions import Decision, Observation, PolicySpec, Referable, Reply, Task, Turn, View
+from protocol.dialects import parse, request
+from protocol.dialects.compact import ENTITIES
+from protocol.dialects.shared import asked
+from protocol.errors import InvalidData
+from protocol.references import filled, plain, referred
+from protocol.replies import linked
+from protocol.schemas import misfit
+
+if TYPE_CHECKING:
+    from actors.policies.conductor.network import Network, Written
+    from actors.policies.conductor.words import Words
+
+NAME: Final = "conductor"
+
+SPEAKS: Final = PolicySpec(name=NAME, dialect="compact")
+"""How the model is spoken to, within the policy."""
+
+MAX_TOKENS: Final = 128
+"""Of one reply: the longest round of the gym takes about ninety."""
+
+MAX_TURNS: Final = 8
+"""Turns in which the model may make calls: the longest plan takes three, and each failure one."""
+
+REMEMBERED: Final = 256
+"""Replies that are remembered: a run's first one is looked at again in each of its turns."""
+
+BY_RULES: Final = "By rules: "
+"""What the text of a reply begins with that the model didn't make; the reason follows, a line."""
+
+NO_NUMPY: Final = "NumPy can't be imported, so the model is not asked: pip install numpy"
+
+
+class Said(NamedTuple):
+    """What the model says to a view, if it may."""
+
+    text: str
+    decision: Decision
+    least: float
+    """The least log-probability of a token of it."""
+
+
+class Not(NamedTuple):
+    """Why the model doesn't decide."""
+
+    why: str
+
+
+class ConductorPolicy:
+    """Asks the small model in a folder, or else the rules.
+
+    Args:
+        folder: Of the model: that which the package ships.
+        threshold: How sure it has to be, in place of what its card says.
+    """
+
+    spec: PolicySpec = PolicySpec(name=NAME)
+
+    def __init__(self, folder: Path = card.FOLDER, threshold: float | None = None) -> None:
+        self._folder, self._threshold = folder, threshold
+        self._rules, self._turn = RulesPolicy(), Lock()
+        self._write = lru_cache(REMEMBERED)(self._written)
+
+    async def ask(self, view: View) -> Reply:
+        """The reply to ``view``: of the model, or of the rules with the reason in its text."""
+        return await asyncio.to_thread(self.reply, view)
+
+    def reply(self, view: View, *, plain: bool = False) -> Reply:
+        """See `ask`. Pure; takes a tenth of a second where the model is asked.
+
+        Args:
+            view: What is asked.
+            plain: Whether the model's answers stay the values that it points at.
+        """
+        said = self.said(view)
+        if isinstance(said, Said):
+            decision = said.decision if plain else worded(said.decision, view)
+            return Reply(text=said.text, decision=decision, version=self.version)
+        reply = self._rules.decide(spelled(view))
+        text = f"{BY_RULES}{said.why}\n{reply.text}".strip()
+        return replace(reply, text=text)
+
+    @property
+    def version(self) -> str:
+        """Which model decides."""
+        return f"{NAME}-1@{self.card.weights[:12]}"
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the model has. Raises `InvalidData`."""
+        return self._model[0].parameters
+
+    @cached_property
+    def card(self) -> card.Card:
+        """What the model was trained on. Raises `InvalidData`."""
+        return card.read(self._folder)
+
+    def said(self, view: View) -> Said | Not:
+        """What the model decides, or why it doesn't."""
+        if why := self.missing:
+            return Not(why)
+        task = self._task(view.task)
+        if isinstance(task, Not):
+            return task
+        pool = self._pool(view.pool)
+        if isinstance(pool, Not):
+            return pool
+        shown = replace(view, task=task, pool=pool)
+        if len(view.turns) > MAX_TURNS:
+            return Not("the model found no end")
+        calls: tuple[str, ...] = ()
+        for turn in view.turns:
+            if any(seen.status == "EXEC_ERR" for seen in turn.observations):
+                return Not("a worker has refused what the model asked for")
+            if not _its(turn, pool, Referable(task, calls)):
+                return Not("the model has given up before")
+            calls += tuple(call.id for call in asked(turn))
+        began = self._begun(shown)
+        if isinstance(began, Not) or not view.turns:
+            return began
+        return self._go_on(shown)
+
+    @cached_property
+    def missing(self) -> str:
+        """Why the model can't be asked at all; "" if it can."""
+        try:
+            importlib.import_module("numpy")
+            _ = self.card, self._model
+        except ImportError:
+            return NO_NUMPY
+        except InvalidData as error:
+            return error.message
+        return ""
+
+    @cached_property
+    def _model(self) -> "tuple[Network, Words]":
+        from actors.policies.conductor.network import Network
+        from actors.policies.conductor.words import Words
+
+        return Network(self._folder), Words(self._folder)
+
+    def _task(self, task: Task) -> Task | Not:
+        """The task with its entities: as it marks them itself, or as they are found."""
+        if task.sees or task.inputs.keys() - {ENTITIES}:
+            return Not("the task brings data of its own")
+        if task.inputs:
+            return task
+        found = marked(task.text, self.card.wordings)
+        if isinstance(found, Unmarked):
+            return Not(found.why)
+        return Task(text=found.text, inputs={ENTITIES: list(found.entities)})
+
+    def _pool(self, pool: Pool) -> Pool | Not:
+        """The workers that the model knows, in its order."""
+        by_name = pool.by_name()
+        found = tuple(by_name[name] for name in self.card.workers if name in by_name)
+        shown = Pool(found)
+        if len(found) < len(self.card.workers) or offered(shown) != self.card.pool:
+            return Not("the pool lacks workers that the model was trained with")
+        return shown
+
+    def _begun(self, shown: View) -> Said | Not:
+        """Its first decision, which says whether it understands the question."""
+        said = self._decided(replace(shown, turns=(), final=False, limited_by=""))
+        if isinstance(said, Said) and not said.decision.calls:
+            return Not("the model has no plan")
+        return said
+
+    def _go_on(self, shown: View) -> Said | Not:
+        said = self._decided(shown)
+        if isinstance(said, Not):
+            return said
+        if said.decision.calls:
+            done = [
+                (seen.call.worker, seen.call.arguments)
+                for turn in shown.turns
+                for seen in (*turn.observations, *turn.late)
+                if seen.status == "OK"
+            ]
+            again = any((each.worker, each.arguments) in done for each in said.decision.calls)
+            return Not("the model asks again for what is known") if again else said
+        return said
+
+    def _decided(self, shown: View) -> Said | Not:
+        """What the model replies, if it is sure, if it can be followed, and leaves nothing out."""
+        _, words = self._model
+        written = self._write(tuple(words.prompt(request(SPEAKS, shown)["messages"])))
+        least = min(written.logprobs, default=0.0)
+        needed = self.card.threshold if self._threshold is None else self._threshold
+        if not written.ended or least < needed:
+            return Not("the model is not sure")
+        calls = tuple(call.id for turn in shown.turns for call in asked(turn))
+        known = Referable(shown.task, calls)
+        text = words.text(written.ids)
+        decision = parse(SPEAKS, Reply(text=text), shown.pool, known)
+        if not isinstance(decision, Decision):
+            return Not("the model can't be understood")
+        decision = linked(decision, known)
+        for call in decision.calls:
+            spec = shown.pool.get(call.worker)
+            if spec is None or misfit(spec.parameters, call.arguments):
+                return Not("the model asks for what no worker does")
+        if not decision.calls and (why := _loose(decision, shown)):
+            return Not(why)
+        return Said(text, decision, least)
+
+    def _written(self, prompt: tuple[int, ...]) -> "Written":
+        with self._turn:  # NumPy takes all cores for one: two at once only wait for each other
+            return self._model[0].write(list(prompt), MAX_TOKENS)
+
+
+def worded(decision: Decision, view: View) -> Decision:
+    """The decision; an answer in a sentence, where the rules come to the same values.
+
+    The model points at values and has no words of its own. Where it has asked for all that the
+    rules would have, they word the answer, and have thereby looked at it.
+    """
+    outputs = _outputs(view)
+    values = [outputs[name] for name in referred(decision.answers, "output") if name in outputs]
+    if decision.calls or not values:
+        return decision
+    sentence = complete(spelled(view))
+    agreed = sentence is not None and all(number(_value(each)) in sentence for each in values)
+    return Decision(answer=sentence) if agreed else decision
+
+
+def spelled(view: View) -> View:
+    """The view, in which arguments have the values that they refer to: as the rules call."""
+    outputs = {name: plain(value) for name, value in _outputs(view).items()}
+
+    def put(seen: Observation) -> Observation:
+        given = filled(seen.call.arguments, output=lambda name: outputs.get(name, ""))
+        return replace(seen, call=replace(seen.call, arguments=given))
+
+    turns = tuple(
+        replace(
+            turn,
+            observations=tuple(map(put, turn.observations)),
+            late=tuple(map(put, turn.late)),
+        )
+        for turn in view.turns
+    )
+    return replace(view, turns=turns)
+
+
+def _outputs(view: View) -> dict[str, Json]:
+    return {
+        seen.call.id: seen.value
+        for turn in view.turns
+        for seen in (*turn.observations, *turn.late)
+        if seen.status == "OK"
+    }
+
+
+def _value(output: Json) -> Json:
+    return output["value"] if isinstance(output, dict) and "value" in output else output
+
+
+def offered(pool: Pool) -> str:
+    """How the model is shown a pool."""
+    messages = request(SPEAKS, View(run="", task=Task(text=""), pool=pool))["messages"]
+    return str(messages[0]["content"])
+
+
+def _its(turn: Turn, pool: Pool, known: Referable) -> bool:
+    """Whether a turn is the model's, and its calls were what it said."""
+    decision = parse(SPEAKS, Reply(text=turn.text), pool, known)
+    if turn.rejection is not None or not isinstance(decision, Decision):
+        return False
+    made = [(call.worker, call.arguments) for call in asked(turn)]
+    return bool(made) and made == [(call.worker, call.arguments) for call in decision.calls]
+
+
+def _loose(decision: Decision, shown: View) -> str:
+    """What an answer leaves out of what was asked for; "" if it is made of all of it."""
+    used = set(referred(decision.answers, "output"))
+    if not used:
+        return "the model's answer is no output"
+    about: list[str] = []
+    found: list[str] = []
+    for turn in shown.turns:
+        for seen in (*turn.observations, *turn.late):
+            about += map(str, seen.call.arguments.values())
+            if seen.status == "OK":
+                found.append(seen.call.id)
+                used |= set(referred(seen.call.arguments, "output"))
+    if left := [name for name in found if name not in used]:
+        return f"the model leaves out what call {left[0]} gave"
+    entities = shown.task.inputs[ENTITIES]
+    given = " ".join(about)
+    if left := [str(each) for each in entities if str(each) not in given]:
+        return f"the model leaves out {left[0]}"
+    return ""

@@ -1,0 +1,105 @@
+"""Making the model that is shipped: what is written, how sure it has to be, and what is refused."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from actors.policies.conductor import card
+from actors.policies.conductor.network import Network
+from protocol.errors import Conflict
+from trainer import shipping
+from trainer.conductor import stages
+from trainer.conductor.plan import Plan, Rl, load
+from trainer.gym import typed
+from trainer.gym.typed import Played
+from trainer.small import Shape
+
+PLAN = Plan(
+    shape=Shape(layers=1, width=16, heads=2, kv_heads=1, feed_forward=16),
+    vocabulary=400,
+    texts=10,
+    rl=Rl(steps=0),
+    reply_tokens=24,
+)
+
+
+def played(sure: float, right: bool, *, mine: bool = True) -> Played:
+    return Played(family="lookup", mine=mine, sure=sure, right=right)
+
+
+def test_the_threshold_is_the_laxest_that_is_right_often_enough() -> None:
+    good = [played(-0.01, True)] * 90
+    assert typed.threshold(good) == typed.THRESHOLDS[0]
+    assert typed.threshold([*good, *[played(-0.6, False)] * 9]) == -0.5
+    assert typed.threshold([*good, *[played(-0.6, False, mine=False)] * 9]) == typed.THRESHOLDS[0]
+    assert typed.threshold([played(-0.001, False)] * 9) == typed.THRESHOLDS[-1]
+    assert typed.threshold([]) == typed.THRESHOLDS[-1]
+
+
+def test_only_what_it_decides_is_counted_as_right() -> None:
+    given = [
+        played(-0.1, True),
+        played(-0.9, True),
+        played(-0.1, False),
+        played(0, True, mine=False),
+    ]
+    assert typed.summary(given, -0.5) == {"lookup": {"asked": 4, "taken": 2, "right": 1}}
+
+
+def test_typed_questions_are_of_the_shipped_pool_and_bring_no_marks() -> None:
+    found = typed.typed(range(8), "held-out-questions")
+    assert found
+    assert all(each.task.inputs == {} for each in found)
+    assert {tuple(spec.name for spec in each.pool.workers) for each in found} == {typed.WORKERS}
+
+
+def test_the_shipped_plan_can_be_read() -> None:
+    assert load(shipping.PLAN).shape.width == 192
+
+
+def test_the_shipped_card_is_of_the_shipped_pool_and_weights() -> None:
+    import hashlib
+
+    known = card.read(card.FOLDER)
+    assert known.pool == typed.pool_text()
+    assert known.workers == typed.WORKERS
+    weights = (card.FOLDER / shipping.WEIGHTS).read_bytes()
+    assert known.weights == hashlib.sha256(weights).hexdigest()
+    assert set(typed.wordings(range(60))) <= known.wordings
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return stages.base(tmp_path_factory.mktemp("made"), PLAN)
+
+
+def put(made: Path, to: Path, draft: Path, **more: Any) -> Path:
+    return shipping.put(made, PLAN, to, draft=draft, asked=30, seeds=2, **more)
+
+
+@pytest.mark.slow
+def test_a_model_is_written_with_its_card(untrained: Path, tmp_path: Path) -> None:
+    to = put(untrained, tmp_path / "shipped", tmp_path / "draft", count=2)
+    assert {each.name for each in to.iterdir()} == {
+        *shipping.FILES,
+        shipping.WEIGHTS,
+        shipping.CARD,
+        shipping.WORDINGS,
+    }
+    assert card.read(to).wordings == set(typed.wordings(range(30)))
+    told = card.told(to)
+    assert {each["set"] for each in told["exam"]} == {"seen", "held-out-questions", "unseen-pools"}
+    assert msgspec.convert(told["plan"], Plan) == PLAN
+    assert Network(to).parameters == Network(untrained).parameters
+
+
+@pytest.mark.slow
+def test_one_that_does_worse_is_refused_with_the_table(untrained: Path, tmp_path: Path) -> None:
+    to = shutil.copytree(card.FOLDER, tmp_path / "shipped")
+    before = {each.name: each.read_bytes() for each in to.iterdir()}
+    with pytest.raises(Conflict, match=r"(?s)the shipped model stays.*verdict\n.* worse"):
+        put(untrained, to, tmp_path / "draft", count=50)
+    assert {each.name: each.read_bytes() for each in to.iterdir()} == before

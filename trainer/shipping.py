@@ -1,0 +1,258 @@
+"""Make the model that the package ships: ``python -m trainer.shipping`` (``make conductor``).
+
+From a plan and its seed: vocabulary, weights, SFT, RL; then how sure it has to be of a typed
+question, an exam, and the gate beside the model that is shipped. One that does worse is refused
+with the table, and nothing is changed. What is written is a folder of Transformers whose weights
+are float16, with its card.
+"""
+
+import argparse
+import hashlib
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from protocol.actions import Json
+from protocol.errors import Conflict, PodiumError
+from trainer.conductor import stages
+from trainer.conductor.exam import Exam
+from trainer.conductor.plan import Plan, load
+from trainer.conductor.practising import described
+from trainer.gate import Compared, compare, shown
+from trainer.gym import typed
+from trainer.gym.evaluate import Report
+from trainer.gym.scores import Scores
+
+PLAN: Final = Path(__file__).with_suffix(".toml")
+"""How the shipped model is made."""
+
+MAX_BYTES: Final = 10_000_000
+"""Of all its files: what everybody downloads with the package."""
+
+FILES: Final = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+)
+"""What is taken over as it is."""
+
+WEIGHTS: Final = "model.safetensors"
+CARD: Final = "card.json"
+WORDINGS: Final = "wordings.json"
+
+EPISODES: Final = 300
+"""Of each set of the exam."""
+
+TYPED: Final = 400
+"""Seeds of typed questions, of each set: some 300 of them can be done by the shipped pool."""
+
+TYPED_FROM: Final = 10**6
+"""The first of them: none of the exam's."""
+
+ASKED: Final = 40_000
+"""Seeds of questions whose wordings are learned: twice as many have one in forty more."""
+
+CURVE_POINTS: Final = 50
+"""Of each stage's curve in the card."""
+
+LIMITS: Final = (
+    "It knows questions about countries and cities in the gym's English: one value, two to eight "
+    "values or their sum, mean, largest or smallest, a value of what was found, and one sum on "
+    "them. Comparisons in words, searches, programs and all else are the rules'.",
+    "It points at values and writes none: an answer is a value, or a list of values.",
+    "Its entities have to be marked; in a typed question that is done by the lexer of the rules.",
+    "Of several cities of one name it takes the largest, and does not say so.",
+    "It was trained on small English wordings only, and is no language model.",
+)
+"""What it can't do, in its card."""
+
+
+def ship(work: Path, plan: Plan, to: Path, *, count: int = EPISODES, asked: int = ASKED) -> Path:
+    """Make a model and put it in the place of the shipped one.
+
+    Args:
+        work: Where it is made; begun again, it goes on.
+        plan: See `Plan`.
+        to: The folder of the shipped model, or where there will be one.
+        count: Episodes of each set of the exam.
+        asked: See `ASKED`.
+
+    Raises:
+        Conflict: It does worse than the shipped one; the message has the table.
+    """
+    stages.begin(work, plan)
+    taught = stages.sft(work / "sft", plan, stages.base(work, plan))
+    made = stages.rl(work / "rl", plan, taught) if plan.rl.steps else taught
+    return put(made, plan, to, draft=work / "shipped", count=count, asked=asked, stages_of=work)
+
+
+def put(
+    made: Path,
+    plan: Plan,
+    to: Path,
+    *,
+    draft: Path,
+    count: int = EPISODES,
+    asked: int = ASKED,
+    seeds: int = TYPED,
+    stages_of: Path | None = None,
+) -> Path:
+    """Measure a model and put it in the place of the shipped one; see `ship`.
+
+    Args:
+        made: Its folder.
+        plan: What it was made by.
+        to: The folder of the shipped one.
+        draft: Where it is prepared.
+        count: See `ship`.
+        asked: See `ship`.
+        seeds: See `TYPED`.
+        stages_of: The folder of its stages, for their curves.
+    """
+    exam = Exam(plan, count)
+    reports = exam.model(made, "candidate")
+    found = compared(exam, to, reports) if (to / CARD).exists() else Compared()
+    if found.rows and found.why:
+        raise Conflict(
+            f"the shipped model stays, since {found.why}\n{table(found)}",
+            hint="train longer, or with another plan or seed",
+        )
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    for name in FILES:
+        shutil.copyfile(made / name, draft / name)
+    _weights(made, draft)
+    _write(draft / WORDINGS, typed.wordings(range(asked)), 0)
+    card = _card(draft, plan, reports, asked)
+    card["curves"] = curves(stages_of) if stages_of is not None else {}
+    _write(draft / CARD, {**card, "threshold": 0.0})
+    card |= _threshold(draft, seeds)
+    _write(draft / CARD, card)
+    if (size := sum(each.stat().st_size for each in draft.iterdir())) > MAX_BYTES:
+        raise Conflict(f"the model has {size:,} bytes; at most {MAX_BYTES:,} are shipped")
+    to.mkdir(parents=True, exist_ok=True)
+    for each in draft.iterdir():  # the card last: it names the weights
+        if each.name != CARD:
+            each.replace(to / each.name)
+    (draft / CARD).replace(to / CARD)
+    return to
+
+
+def compared(exam: Exam, shipped: Path, reports: Sequence[Report]) -> Compared:
+    """The shipped model and another in the same episodes."""
+    return compare(_totals(exam.model(shipped, "shipped")), _totals(reports))
+
+
+def table(found: Compared) -> str:
+    """Two models, a figure a line."""
+    lines = [
+        f"{row.set:20} {row.figure:15} {shown(row.current.value, row.figure):>9} "
+        f"{shown(row.candidate.value, row.figure):>9}  {row.verdict}"
+        for row in found.rows
+        if row.current is not None and row.candidate is not None and row.verdict != "shown"
+    ]
+    return "\n".join([f"{'set':20} {'figure':15} {'shipped':>9} {'this':>9}  verdict", *lines])
+
+
+def curves(folder: Path) -> dict[str, Json]:
+    """The figures of each stage's training, thinned out."""
+    found: dict[str, Json] = {}
+    for stage in ("sft", "rl"):
+        path = folder / stage / stages.METRICS
+        if path.exists():
+            rows = [msgspec.json.decode(line) for line in path.read_bytes().splitlines()]
+            found[stage] = rows[:: max(1, len(rows) // CURVE_POINTS)]
+    return found
+
+
+def _totals(reports: Iterable[Report]) -> list[Scores]:
+    return [each.total for each in reports]
+
+
+def _weights(made: Path, draft: Path) -> None:
+    """The weights as float16, and a config that says so."""
+    import numpy as np
+    from safetensors.numpy import load_file, save_file
+
+    halves = {name: each.astype(np.float16) for name, each in load_file(made / WEIGHTS).items()}
+    save_file(halves, draft / WEIGHTS, metadata={"format": "pt"})
+    (draft / WEIGHTS).chmod(0o644)
+    config: dict[str, Json] = msgspec.json.decode((made / "config.json").read_bytes())
+    _write(draft / "config.json", {**config, "dtype": "float16"})
+
+
+def _card(draft: Path, plan: Plan, reports: Sequence[Report], asked: int) -> dict[str, Any]:
+    tokenizer = hashlib.sha256((draft / "tokenizer.json").read_bytes()).hexdigest()
+    wordings = hashlib.sha256((draft / WORDINGS).read_bytes()).hexdigest()
+    return {
+        "name": "conductor",
+        "weights": hashlib.sha256((draft / WEIGHTS).read_bytes()).hexdigest(),
+        "workers": list(typed.WORKERS),
+        "pool": typed.pool_text(),
+        "plan": described(plan),
+        "data": {
+            "what": "the gym's set 'train', played by its teacher; drawn from seeds, nothing else",
+            "seed": plan.seed,
+            "lessons": plan.sft.steps * plan.sft.episodes,
+            "practised": plan.rl.steps * plan.rl.groups * plan.rl.members,
+            "wordings_of": asked,
+            "tokenizer_sha256": tokenizer,
+            "wordings_sha256": wordings,
+        },
+        "exam": [
+            {
+                key: value
+                for key, value in msgspec.to_builtins(each.total).items()
+                if key != "outcomes"
+            }
+            for each in reports
+        ],
+        "limits": list(LIMITS),
+    }
+
+
+def _threshold(draft: Path, seeds: int) -> dict[str, Json]:
+    """How sure the model has to be, and what comes of it."""
+    played = {
+        name: typed.play(draft, typed.typed(range(TYPED_FROM, TYPED_FROM + seeds), name))
+        for name in typed.SETS
+    }
+    least = typed.threshold([one for each in played.values() for one in each])
+    found = {name: typed.summary(each, least) for name, each in played.items()}
+    return {"threshold": least, "typed": msgspec.to_builtins(found)}
+
+
+def _write(path: Path, value: object, indent: int = 1) -> None:
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=indent) + b"\n")
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """The command; its exit code."""
+    words = argparse.ArgumentParser(prog="trainer.shipping", description=__doc__)
+    words.add_argument("--plan", type=Path, default=PLAN, help="how it is made")
+    words.add_argument("--work", type=Path, default=Path("build/conductor"), help="where")
+    words.add_argument("--to", type=Path, required=True, help="the folder of the shipped model")
+    words.add_argument("--model", type=Path, help="a model that is made already, to be shipped")
+    words.add_argument("--count", type=int, default=EPISODES, help="episodes of each set")
+    said = words.parse_args(given)
+    try:
+        plan = load(said.plan)
+        if said.model is not None:
+            put(said.model, plan, said.to, draft=said.work / "shipped", count=said.count)
+        else:
+            ship(said.work, plan, said.to, count=said.count)
+    except PodiumError as error:
+        sys.stderr.write(f"{error.message}\n{error.hint}\n")
+        return error.exit_code
+    sys.stderr.write(f"written to {said.to}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
