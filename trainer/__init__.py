@@ -2,20 +2,21 @@
 
 ::
 
-    records     a `Rollout`: what a run's policy was asked, what it said, and what came of it
-    fold        a run's log → its rollout, in one go or in pieces
+    records     what a rollout is: what the policy was asked, said, and what came of it
+    fold        a run's log → a `Rollout`, in one go or in pieces
     rewards/    named channels of a rollout, re-scored from the log at any time; presets of papers
     advantages  groups of rollouts → one advantage a rollout
     rows        a rollout's tokens → rows: each sampled token once, under its own prefix
     datasets/   selections of runs → columnar files with a manifest, in one format a module
     learner/    rows → weights: one packed loss of weighted ``ce`` + ``pg`` + ``ref_kl``
+    training/   data sets, or live runs → the next version of a model: `podium train`
     rollouts/   where rollouts come from: a log, live actors, or the fast lane in this process
-    gate        two versions' scores, figure by figure → whether one does worse (intervals)
-    promoting   a version through the gate, and all of it said in the model's log
-    live        figures of a deployment's runs, by the version that made their replies
-    training/   a training from beginning to end: by a data set, or as live actors play
-    small/      a small model from scratch, that speaks the compact dialect
     gym/        checkable tasks over real data, their pools, an oracle, baselines and scores
+    small/      a small model from scratch: vocabulary, template, weights
+    conductor/  a conductor from a seed: teaching, practice, exams, and the table of all of it
+    shipping    that conductor into the package, through the gate
+    gate        whether a version does worse than another; `promoting` asks it, and says so
+    live        what versions did in the runs of a log
 
 Only `rollouts` and `gym` know the actors. Nothing is imported by this module: whoever reads a log
 needs no torch.
