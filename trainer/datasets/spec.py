@@ -3,7 +3,6 @@
 Everything here is in the manifest, and with the log it decides every byte.
 """
 
-import tomllib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ import msgspec
 from protocol.decisions import Dialect, Naming, PolicySpec
 from protocol.errors import Usage
 from protocol.state import Outcome
+from trainer import specfile
 
 Kind: TypeAlias = Literal["sft", "rl", "preference"]
 
@@ -172,53 +172,9 @@ def load(
     Raises:
         Usage: The file can't be read, a key is unknown, a value doesn't fit.
     """
-    tree: dict[str, Any] = {}
-    where = "the flags"
-    if file is not None:
-        where = str(file)
-        try:
-            tree = tomllib.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise Usage(f"{file} can't be read: {error}", hint="Mend the line it names.") from None
-        said = tree.setdefault("kind", kind)
-        if said != kind:
-            raise Usage(
-                f"{file} describes a data set of kind {said!r}, and {kind!r} is asked for",
-                hint=f"Say: podium dataset build {said} --spec {file}",
-            )
-        _converted(tree, where)
-    tree["kind"] = kind
-    for path, value in (flags or {}).items():
-        if value is not None:
-            *tables, last = path.split(".")
-            place = tree
-            for table in tables:
-                place = place.setdefault(table, {})
-            place[last] = value
-            _converted(tree, f"the flag for {path}")
-    spec = _converted(tree, where)
+    spec = specfile.load(Spec, kind, file, flags, noun="a data set", command="podium dataset build")
     spec.times()
     return spec
-
-
-def _converted(tree: dict[str, Any], where: str) -> Spec:
-    try:
-        return msgspec.convert(tree, Spec)
-    except msgspec.ValidationError as error:
-        text = str(error)
-        hint = "Change that value."
-        if "unknown field" in text:
-            hint = f"Known there: {', '.join(_known(text))}."
-        raise Usage(f"{where}: {text}", hint=hint) from None
-
-
-def _known(error: str) -> list[str]:
-    """The keys that are known where one isn't."""
-    path = error.rpartition("`$")[2].strip("`") if "- at `$" in error else ""
-    kind: Any = Spec
-    for key in filter(None, path.split(".")):
-        kind = {each.name: each.type for each in msgspec.structs.fields(kind)}[key]
-    return [each.name for each in msgspec.structs.fields(kind)]
 
 
 def moment(text: str, name: str) -> int:

@@ -3,7 +3,6 @@
 All of it is written down in the training's folder, and with the data it decides every step.
 """
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias
@@ -11,6 +10,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 import msgspec
 
 from protocol.errors import Usage
+from trainer import specfile
 from trainer.learner.options import DEFAULT_TOKENS, Lora, Objective, Options, Steps
 from trainer.rewards import CHANNELS, Recipe, preset
 from trainer.rewards.presets import PRESETS
@@ -147,32 +147,16 @@ def load(kind: Kind, file: Path | None = None, flags: Mapping[str, Any] | None =
         Usage: The file can't be read, a key is unknown, a value doesn't fit; the message names the
             place.
     """
-    tree: dict[str, Any] = {}
-    where = "the flags"
-    if file is not None:
-        where = str(file)
-        try:
-            tree = tomllib.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise Usage(f"{file} can't be read: {error}", hint="Mend the line it names.") from None
-        said = tree.setdefault("kind", kind)
-        if said != kind:
-            raise Usage(
-                f"{file} describes a training of kind {said!r}, and {kind!r} is asked for",
-                hint=f"Say: podium train {said} --spec {file}",
-            )
-        _converted(_filled(tree, kind), where)
-    tree["kind"] = kind
-    for path, value in (flags or {}).items():
-        if value is not None:
-            *tables, last = path.split(".")
-            place = tree
-            for table in tables:
-                place = place.setdefault(table, {})
-            place[last] = value
-            _converted(_filled(tree, kind), f"the flag for {path}")
-    spec = _converted(_filled(tree, kind), where)
-    _ = spec.live.recipe
+    spec = specfile.load(
+        Spec,
+        kind,
+        file,
+        flags,
+        noun="a training",
+        command="podium train",
+        filled=lambda tree: _filled(tree, kind),
+    )
+    _ = spec.live.recipe  # is known
     return spec
 
 
@@ -187,33 +171,3 @@ def _filled(tree: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
     if isinstance(full["optimizer"], dict):
         full["optimizer"].setdefault("total", TO_THE_END)
     return full
-
-
-def _converted(tree: dict[str, Any], where: str) -> Spec:
-    try:
-        return msgspec.convert(tree, Spec)
-    except msgspec.ValidationError as error:
-        text = str(error)
-        hint = "Change that value."
-        if "unknown field" in text:
-            hint = f"Known there: {', '.join(_known(text))}."
-        raise Usage(f"{where}: {text}", hint=hint) from None
-    except Usage as error:
-        raise Usage(f"{where}: {error.message}", hint=error.hint) from None
-
-
-def _known(error: str) -> list[str]:
-    """The keys that are known where one isn't."""
-    path = error.rpartition("`$")[2].strip("`") if "- at `$" in error else ""
-    kind: Any = Spec
-    for key in filter(None, path.replace("[...]", "").split(".")):
-        kind = {each.name: each.type for each in msgspec.structs.fields(kind)}[key]
-        kind = next((each for each in _structs(kind)), kind)
-    return [each.name for each in msgspec.structs.fields(kind)]
-
-
-def _structs(kind: Any) -> list[Any]:
-    """The struct that a field's type is, or holds."""
-    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-        return [kind]
-    return [found for each in getattr(kind, "__args__", ()) for found in _structs(each)]
