@@ -7,6 +7,8 @@
     rewards/    named channels of a rollout, re-scored from the log at any time; presets of papers
     advantages  groups of rollouts → one advantage a rollout
     rows        a rollout's tokens → rows: each sampled token once, under its own prefix
+    reinforcing groups of rollouts → one batch: rewards, advantages, and what they were like
+    specfile    a TOML file, flags over it → what a data set or a training is asked to be
     datasets/   selections of runs → columnar files with a manifest, in one format a module
     learner/    rows → weights: one packed loss of weighted ``ce`` + ``pg`` + ``ref_kl``
     training/   data sets, or live runs → the next version of a model: `podium train`

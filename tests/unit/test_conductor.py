@@ -10,7 +10,6 @@ from protocol.errors import Conflict, InvalidData
 from trainer.conductor import stages, study
 from trainer.conductor.exam import Exam
 from trainer.conductor.plan import Plan, Rl, Sft, load
-from trainer.conductor.practising import batch
 from trainer.conductor.teaching import Teaching, batch_of, examples, lesson, reading
 from trainer.datasets.chat import Chat
 from trainer.gym.episodes import draws
@@ -19,6 +18,7 @@ from trainer.gym.play import run
 from trainer.intervals import across
 from trainer.learner.example import Example
 from trainer.learner.sinks import lines
+from trainer.reinforcing import batch
 from trainer.small import Shape
 
 PLAN = Plan(
@@ -118,7 +118,7 @@ def test_practice_reinforces_what_was_better_than_its_group() -> None:
         msgspec.structs.replace(each, answer="nothing of the kind", run=f"{each.run}-wrong")
         for each in right
     ]
-    fed = batch(PLAN, [*right, *wrong])
+    fed = batch([*right, *wrong], PLAN.rl.reward, PLAN.rl.scheme)
     assert fed.values["accuracy"] == 0.5
     assert fed.values["flat"] == 0
     assert not fed.examples, "an oracle's tokens are not known"

@@ -16,11 +16,11 @@ from trainer.gym import small
 from trainer.gym.gate import player
 from trainer.gym.workers import Host
 from trainer.learner.sinks import lines
+from trainer.reinforcing import batch
 from trainer.rollouts import FastLane, FastSource
 from trainer.small import Shape
 from trainer.training.begin import begin, gym_texts
 from trainer.training.job import Job, read
-from trainer.training.live import learned
 from trainer.training.rows import Rows
 from trainer.training.run import Outcome, Shell, from_actors
 from trainer.training.spec import TO_THE_END, Spec, load
@@ -245,7 +245,7 @@ def test_another_training_in_its_folder_is_refused_and_says_in_what(
 
 def test_nothing_that_can_be_scored_ends_it_with_the_reason() -> None:
     with pytest.raises(InvalidData, match="no run has ended in time"):
-        learned([], load("rl").live.recipe, "grpo")
+        batch([], load("rl").live.recipe, "grpo")
 
 
 def test_an_untrained_model_is_made_whole_or_not_at_all(tmp_path: Path, model: Path) -> None:

@@ -10,7 +10,6 @@ Versions are published once, and runs are begun once: both are named after the t
 step. So one that is killed asks for the same again, and is given what was done meanwhile.
 """
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -18,79 +17,16 @@ import msgspec
 
 from protocol.actions import Json
 from protocol.decisions import PolicySpec
-from protocol.errors import InvalidData
-from trainer.advantages import advantages, scheme
-from trainer.learner.example import Example, reinforced
 from trainer.learner.learner import Learner
-from trainer.learner.observed import observed
 from trainer.learner.order import Fed
 from trainer.records import Rollout
-from trainer.rewards import Recipe, score
+from trainer.reinforcing import batch
 from trainer.rollouts.source import Ask, AskingSource, Group
-from trainer.rows import rows
 from trainer.training.job import Job
 from trainer.training.tasks import Tasks
 
 POLL_S: Final = 2.0
 """Seconds between two looks at whether anybody is there who would answer."""
-
-SHOWN: Final = 3
-"""Reasons that are told where no rollout could be scored."""
-
-
-def learned(
-    rollouts: Sequence[Rollout],
-    recipe: Recipe,
-    scheme_name: str,
-    progress: float = 1.0,
-    ref_kl: float = 0.0,
-) -> Fed:
-    """Whole groups of rollouts as one batch, with what they were like.
-
-    Args:
-        rollouts: What was played.
-        recipe: What each is worth.
-        scheme_name: How that becomes an advantage, see `trainer.advantages`.
-        progress: The part of the training that is done, for rewards that are annealed.
-        ref_kl: See `reinforced`.
-
-    Raises:
-        InvalidData: None of them can be scored; the message says why.
-    """
-    scored = score(rollouts, recipe, progress)
-    known = [
-        (rollout, each)
-        for rollout, each in zip(rollouts, scored, strict=True)
-        if each.reward is not None
-    ]
-    if not known:
-        raise InvalidData(_unscorable([each.why for each in scored]), hint="podium runs")
-    worth = advantages(scored, scheme(scheme_name))
-    made: list[Example] = [
-        reinforced(row, each.value, ref_kl=ref_kl)
-        for rollout, each in zip(rollouts, worth, strict=True)
-        if each.trains and each.value is not None
-        for row in rows(rollout)
-    ]
-    names = sorted({name for _, each in known for name in each.parts})
-    values: dict[str, Json] = observed(
-        [rollout for rollout, _ in known],
-        [each.reward or 0.0 for _, each in known],
-        {name: [each.parts.get(name, 0.0) for _, each in known] for name in names},
-    )
-    right = [each.channels["accuracy"] for _, each in known if "accuracy" in each.channels]
-    if right:
-        values["accuracy"] = sum(right) / len(right)
-    values["unscorable"] = len(rollouts) - len(known)
-    values["flat"] = sum(each.flat for each in worth) / len(worth)
-    return Fed(examples=made, values=values)
-
-
-def _unscorable(whys: Sequence[str]) -> str:
-    if not whys:
-        return "no run has ended in time"
-    told = ", ".join(f"{why} ({count})" for why, count in Counter(whys).most_common(SHOWN))
-    return f"none of {len(whys)} rollouts can be scored: {told}"
 
 
 class Playing:
@@ -142,7 +78,7 @@ class Playing:
         groups = self._played(asks)
         rollouts = [each.rollout for group in groups for each in group.rollouts]
         progress = step / spec.steps if spec.steps else 1.0
-        fed = learned(rollouts, live.recipe, live.advantages, progress, spec.ref_kl)
+        fed = batch(rollouts, live.recipe, live.advantages, progress, spec.ref_kl)
         values: dict[str, Json] = {
             "version": self._version,
             "missing_runs": sum(len(group.missing) for group in groups),
