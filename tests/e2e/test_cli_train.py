@@ -82,7 +82,10 @@ def test_from_an_oracles_runs_to_a_version_of_a_model(shell: Shell) -> None:
     assert texts_only.code == 0, texts_only.err
     other = shell("train", "new", "n", "--dataset", "texts", "--vocabulary", "400", *SIZE)
     assert other.code == 0, other.err
+    tight = shell("train", "new", "tight", *MADE[3:], "--context", "16")
+    assert tight.code == 0, tight.err
     for asked, what in [
+        (("train", "sft", "datasets/sft", "--model", "tight"), "and the model has room for 16"),
         (("train", "sft", "texts", "--model", "m"), "has no tokens"),
         (("train", "sft", "datasets/sft", "--model", "n"), "tokens of another tokenizer"),
         (("train", "rl", "datasets/sft", "--model", "m"), "a data set of kind sft, and rl is"),

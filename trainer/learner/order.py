@@ -26,6 +26,22 @@ def permutation(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
+def places(count: int, size: int, seed: int, step: int) -> list[int]:
+    """Which of so many things a step takes, by place: each once an epoch, in another order each.
+
+    Args:
+        count: How many there are, at least 1.
+        size: How many a step takes. The last of an epoch is filled with the first of the next.
+        seed: Of the order.
+        step: Counted from 0.
+    """
+    found: list[int] = []
+    while len(found) < size:
+        epoch, at = divmod(step * size + len(found), count)
+        found += permutation(count, seed, epoch)[at : at + size - len(found)].tolist()
+    return found
+
+
 class Shuffled:
     """Batches of a fixed set of examples: each once an epoch, in another order each time.
 
@@ -42,11 +58,5 @@ class Shuffled:
 
     def __call__(self, step: int) -> Fed:
         """The batch of a step, counted from 0."""
-        count = len(self._examples)
-        begin = step * self._size
-        chosen: list[Example] = []
-        while len(chosen) < self._size:
-            epoch, at = divmod(begin + len(chosen), count)
-            places = permutation(count, self._seed, epoch)[at : at + self._size - len(chosen)]
-            chosen += [self._examples[place] for place in places]
-        return Fed(examples=chosen)
+        chosen = places(len(self._examples), self._size, self._seed, step)
+        return Fed(examples=[self._examples[place] for place in chosen])

@@ -6,6 +6,7 @@ belong together. They are held in memory, some kilobytes a row.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +17,7 @@ from protocol.errors import InvalidData, Usage
 from trainer.datasets import manifest
 from trainer.datasets.reader import samples
 from trainer.learner.example import Example
-from trainer.learner.order import Fed, permutation
+from trainer.learner.order import Fed, places
 from trainer.training.spec import Kind, Spec
 
 UNKNOWN: Final = ""
@@ -67,31 +68,36 @@ class Rows:
         """Batches that so many epochs take."""
         return max(1, math.ceil(len(self._units) * epochs / self._size))
 
+    def check(self, room: int, kind: Kind) -> None:
+        """Raise `InvalidData` if a row is longer than the model has room for; 0 for any."""
+        longest = max((each for unit in self._units for each in unit), key=lambda row: len(row.ids))
+        if room and len(longest.ids) > room:
+            raise InvalidData(
+                f"a row of run {longest.rollout} has {len(longest.ids)} tokens, and the model has "
+                f"room for {room}",
+                hint=f"leave such rows out: podium dataset build {kind} --max-tokens {room}",
+            )
+
     def __call__(self, step: int) -> Fed:
         """The batch of a step, counted from 0."""
-        count, begin = len(self._units), step * self._size
-        chosen: list[Example] = []
-        at = begin
-        while at < begin + self._size:
-            epoch, place = divmod(at, count)
-            places = permutation(count, self._seed, epoch)[place : place + begin + self._size - at]
-            for unit in places:
-                chosen += self._units[unit]
-            at += len(places)
-        return Fed(examples=chosen, values={"epoch": round((begin + self._size) / count, 4)})
+        count, size = len(self._units), self._size
+        chosen = places(count, size, self._seed, step)
+        return Fed(
+            examples=[example for place in chosen for example in self._units[place]],
+            values={"epoch": round((step + 1) * size / count, 4)},
+        )
 
 
-def read(folder: Path, spec: Spec, tokenizer: str, room: int) -> Rows:
+def read(folder: Path, spec: Spec, tokenizer: str) -> Rows:
     """The rows of a data set.
 
     Args:
         folder: Of the data set.
         spec: Of the training.
         tokenizer: The hash of the model's.
-        room: Tokens that the model has room for; longer rows are refused.
 
     Raises:
-        InvalidData: A row has no tokens, those of another tokenizer, or too many.
+        InvalidData: A row has no tokens, or those of another tokenizer.
         Usage: It is of another format.
     """
     units: dict[str, list[Example]] = {}
@@ -104,11 +110,6 @@ def read(folder: Path, spec: Spec, tokenizer: str, room: int) -> Rows:
                 f"model's is {tokenizer[:12]})",
                 hint=f"build it for this model: podium dataset build {spec.kind} --tokenizer MODEL",
             )
-        if len(example.ids) > room:
-            raise InvalidData(
-                f"{where} has {len(example.ids)} tokens, and the model has room for {room}",
-                hint=f"leave such rows out: podium dataset build {spec.kind} --max-tokens {room}",
-            )
         if spec.ref_kl:
             example = anchored(example, spec.ref_kl)
         unit = sample.group if spec.kind == "rl" else f"{number}"
@@ -118,8 +119,6 @@ def read(folder: Path, spec: Spec, tokenizer: str, room: int) -> Rows:
 
 def anchored(example: Example, weight: float) -> Example:
     """The example with a divergence from the reference, where it is reinforced."""
-    from dataclasses import replace
-
     return replace(example, ref_kl=(np.float32(weight) * (example.pg != 0)).astype(np.float32))
 
 

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
 
 import msgspec
 
 from protocol.actions import Json
 from protocol.decisions import PolicySpec
 from replay.model_folder import Version
+from trainer.datasets.chat import Chat
 from trainer.learner.fit import Source, fit
 from trainer.learner.learner import Learner
 from trainer.learner.sinks import FileSink, Line, Sink, lines
@@ -19,9 +19,6 @@ from trainer.training.job import Job
 from trainer.training.live import Playing, policy_of
 from trainer.training.spec import LIVE_STEPS
 from trainer.training.tasks import Tasks
-
-ANY_ROOM: Final = 2**31
-"""Tokens that a model has room for that says nothing of it."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,10 +64,11 @@ def from_rows(job: Job, folder: Path, shell: Shell) -> Outcome:
     """
     spec = job.made.spec
     with _threads(spec.threads):
-        learner = _learner(job, spec.steps or 1)
-        source = rows.read(folder, spec, tokenizer_hash(learner.tokenizer), room(learner.model))
+        # The schedule ends with the data, so that is read before the weights, which are large.
+        source = rows.read(folder, spec, Chat.load(job.start).tokenizer_hash)
         steps = spec.steps or source.steps(spec.epochs)
-        learner = _learner(job, steps) if not spec.steps else learner
+        learner = _learner(job, steps)
+        source.check(learner.network.room.context, spec.kind)
         return _fitted(job, learner, source, steps, shell, live=False)
 
 
@@ -179,16 +177,3 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def tokenizer_hash(tokenizer: Any) -> str:
-    """As data sets record it. Raises `InvalidData` if it has no chat template."""
-    from trainer.datasets.chat import Chat
-
-    return Chat(tokenizer).tokenizer_hash
-
-
-def room(model: Any) -> int:
-    """Tokens of an example that a model has room for."""
-    said = getattr(model.config, "max_position_embeddings", None)
-    return int(said) if said else ANY_ROOM

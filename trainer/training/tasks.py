@@ -21,7 +21,7 @@ from trainer.gym import small
 from trainer.gym.episodes import draw
 from trainer.gym.hosted import at_home
 from trainer.gym.questions import FAMILIES
-from trainer.learner.order import permutation
+from trainer.learner.order import places
 from trainer.rewards import Exact, Number, check_of
 
 GYMS: Final = ("train", small.NAME)
@@ -79,12 +79,8 @@ class Listed:
 
     def __call__(self, step: int, count: int, seed: int) -> list[Asked]:
         """See `Tasks`."""
-        found = []
-        for at in range(step * count, (step + 1) * count):
-            epoch, place = divmod(at, len(self._tasks))
-            task = self._tasks[permutation(len(self._tasks), seed, epoch)[place]]
-            found.append(Asked(task, self._pool, self._budget))
-        return found
+        chosen = places(len(self._tasks), count, seed, step)
+        return [Asked(self._tasks[place], self._pool, self._budget) for place in chosen]
 
 
 class Gym:
@@ -100,7 +96,9 @@ class Gym:
 
     def __init__(self, name: str, families: Sequence[str] = ()) -> None:
         if name not in GYMS:
-            raise Usage(f"there is nothing to train on in {name!r}", hint=f"one of: {GYMS}")
+            raise Usage(
+                f"there is nothing to train on in {name!r}", hint=f"one of: {', '.join(GYMS)}"
+            )
         if unknown := set(families) - FAMILIES.keys():
             raise Usage(
                 f"the gym has no family {', '.join(sorted(unknown))}",
