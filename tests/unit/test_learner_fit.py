@@ -121,8 +121,11 @@ def test_whoever_watches_may_end_it(tmp_path: Path) -> None:
     fit(mine, lambda _: batch, 9, checkpoints=tmp_path, watch=lambda each: each.step == 4)
     assert mine.steps == 4
     again = learner()
-    assert again.resume(tmp_path)
-    assert again.steps == 4
+    fit(again, lambda _: batch, 9, checkpoints=tmp_path)
+    assert again.steps == 4, "and it stays ended, whoever asks again"
+    fit(mine, lambda _: batch, 6)
+    assert mine.steps == 6, "unless it is gone on with in this process"
+    assert not mine.ended
 
 
 def test_what_a_step_says_can_be_kept_as_json() -> None:

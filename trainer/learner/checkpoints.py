@@ -54,6 +54,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     position: Json
     """Where whoever feeds it is: in a log, in a file."""
     options: Options
+    ended: bool = False
+    """Whether whoever watched has ended the training there."""
     files: dict[str, str] = {}
     """SHA-256 (hex) of each other file."""
 

@@ -59,7 +59,8 @@ def fit(
         every: Steps between two of them; the last step has one in any case.
         keep: How many stay.
         sinks: Where metrics go.
-        watch: Called after each step, such as to publish; training ends there if it gives True.
+        watch: Called after each step, such as to publish; training ends there if it gives True, and
+            does not go on where the last checkpoint says so.
         title: Beside the bar.
         progress: Whether there is a bar, where standard error is a terminal.
         clock: Seconds, for the rate of tokens.
@@ -67,13 +68,12 @@ def fit(
     Raises:
         InvalidData: A batch can't be trained on, or too many in a row were refused.
     """
-    if checkpoints is not None:
-        learner.resume(checkpoints)
+    over = checkpoints is not None and learner.resume(checkpoints) and learner.ended
     for sink in sinks:
         sink.begin(learner.steps)
     refused = 0
     with _bar(title, steps, learner.steps, progress) as show:
-        while learner.steps < steps:
+        while learner.steps < steps and not over:
             began = clock()
             fed = source(learner.steps)
             fetched = clock()
@@ -89,11 +89,10 @@ def fit(
                     f"{refused} batches in a row were refused, the last since {stepped.refused}",
                     hint="look at the metrics of these steps; docs/learner.md says what each means",
                 )
-            done = (watch is not None and watch(stepped) is True) or stepped.step == steps
-            if checkpoints is not None and (done or stepped.step % every == 0):
+            over = learner.ended = watch is not None and watch(stepped) is True
+            last = over or stepped.step == steps
+            if checkpoints is not None and (last or stepped.step % every == 0):
                 learner.save(checkpoints, keep=keep)
-            if done:
-                break
 
 
 def _line(stepped: Stepped, fed: Fed, waited: float, took: float) -> Line:

@@ -87,6 +87,8 @@ class Learner:
         """The published version of these weights, if they are published."""
         self.position: Json = None
         """Where whoever feeds it is: in a log, in a file. Kept in checkpoints as it is."""
+        self.ended = False
+        """Whether whoever watched has ended the training with these weights."""
 
     @classmethod
     def open(
@@ -152,6 +154,7 @@ class Learner:
             self.updates += 1
             self.version = ""
         self.steps += 1
+        self.ended = False
         return Stepped(step=self.steps, updates=self.updates, values=values, refused=refused)
 
     def evaluate(self, examples: Sequence[Example]) -> dict[str, float]:
@@ -231,6 +234,7 @@ class Learner:
             version=self.version,
             position=self.position,
             options=self.options,
+            ended=self.ended,
         )
         return checkpoints.save(
             folder,
@@ -269,6 +273,7 @@ class Learner:
         self.stepper.restore(saved.optimizer, saved.average)
         self.steps, self.updates = saved.state.step, saved.state.updates
         self.version, self.position = saved.state.version, saved.state.position
+        self.ended = saved.state.ended
         return True
 
     def _loss(self, each: Pass, tally: Tally) -> torch.Tensor:
