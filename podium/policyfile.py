@@ -175,7 +175,8 @@ def policy_spec(name: str) -> PolicySpec:
         return _as_named(name, _ours(PolicyTable(name=name), rest, Path()))
     from actors.policies import find
 
-    return find(name).spec
+    # By its name a conductor finds it again, whatever a policy of the user's own calls itself.
+    return msgspec.structs.replace(find(name).spec, name=name)
 
 
 def hosted(name: str, own: str, spec: PolicySpec | None) -> tuple[PolicySpec, ...]:

@@ -115,8 +115,6 @@ def _policy(rollouts: "Rollouts", name: str, temperature: float | None) -> "Poli
 
     standing = rollouts.standing
     spec = chosen(name, standing.policy, standing.spec)
-    if name.startswith("python:"):  # by which its conductor finds it, whatever it calls itself
-        spec = msgspec.structs.replace(spec, name=name)
     if temperature is None:
         return spec
     if "folder" not in spec.options:

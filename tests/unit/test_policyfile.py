@@ -13,7 +13,7 @@ from podium.policyfile import chosen, policy_spec
 from protocol.actions import Pool, Spend, WorkerSpec
 from protocol.budgets import Budget
 from protocol.commands import Start
-from protocol.decisions import PolicySpec, Task
+from protocol.decisions import Decision, PolicySpec, Reply, Task, View
 from protocol.errors import Denied, PodiumError, TooLarge, Usage
 from protocol.subjects import run_id
 
@@ -74,6 +74,24 @@ def test_a_name_alone_is_the_short_form(tmp_path: Path) -> None:
     assert spec(tmp_path, 'name = "openai:m"') == policy_spec("openai:m")
     assert policy_spec("openai:m").reserve == RESERVE
     assert spec(tmp_path, 'name = "rules"') == policy_spec("rules")
+
+
+class Own:
+    """A policy of a user's own, which calls itself as it likes."""
+
+    spec = PolicySpec(name="my planner", replan_on="failure")
+
+    def decide(self, _: View) -> Reply:
+        """Answer at once."""
+        return Reply(decision=Decision(answer="42"))
+
+
+@pytest.mark.parametrize("before", ["", "written:python:"])
+def test_a_policy_of_ones_own_is_found_again_whatever_it_calls_itself(before: str) -> None:
+    name = f"{before}python:{__name__}:Own"
+    found = policy_spec(name)
+    assert (found.name, found.replan_on) == (name, "failure")
+    assert before or isinstance(make(found), Own)
 
 
 def test_lists_show_workers_by_number_unless_told_otherwise(tmp_path: Path) -> None:
