@@ -77,6 +77,9 @@ class What:
         Parameter(help="sft: recoveries with what went wrong, without it, or both."),
     ] = None
     unchecked: Annotated[bool, Parameter(help="sft: take answers that nobody has checked.")] = False
+    slips: Annotated[
+        list[str] | None, Parameter(help="sft: versions of replies that are read, not imitated.")
+    ] = None
     min_std: Annotated[float | None, Parameter(help="rl: a group's rewards must spread more.")] = (
         None
     )
@@ -106,6 +109,7 @@ class What:
             "sft.recovery": self.recovery,
             "sft.views": self.views,
             "sft.unchecked": self.unchecked or None,
+            "sft.slips": self.slips,
             "rl.min_std": self.min_std,
             "rl.advantages": self.advantages,
             "rl.stale": self.stale,

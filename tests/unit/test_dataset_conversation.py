@@ -1,5 +1,6 @@
 """Rollouts as messages: what is trained, what is context, and in which dialect."""
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -25,6 +26,9 @@ from trainer.datasets.plan import KEPT, Unit, Verdict, plan
 from trainer.datasets.scoring import scorer
 from trainer.datasets.spec import Preference, Sft, Spec
 from trainer.fold import fold
+from trainer.gym.episodes import draws
+from trainer.gym.play import run
+from trainer.gym.teacher import Rates, Teacher, slip_of
 from trainer.records import Rollout
 
 OPENAI = PolicySpec(name="openai:gpt-5", dialect="openai")
@@ -84,6 +88,23 @@ def test_what_a_worker_did_wrong_is_no_mistake_of_the_policys() -> None:
     assert mistakes(rollout) == frozenset()
     (talk,) = conversations(HERMES, rollout, frozenset())
     assert [weight for role, weight in shape(talk) if role == "assistant"] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("slips", [(), ("gym-teacher-*!*",)])
+def test_a_teachers_slips_are_read_and_not_imitated_if_that_is_said(slips: tuple[str, ...]) -> None:
+    episodes = list(draws(range(30)))
+    spec = Spec(kind="sft", dialect="compact", sft=Sft(slips=slips or msgspec.UNSET))
+    kept = late = 0
+    for rollout in run(episodes, Teacher(episodes, Rates(late=0.5, early=0), refer=True)):
+        known = facts(rollout, 1, None, spec, scorer(spec.reward))
+        made = make(Unit("k", (Verdict(known, KEPT),)), {rollout.run: rollout}, spec)
+        imitated = {turn for sample in made.samples for turn in sample.turns}
+        slipped = {step.turn for step in rollout.steps if slip_of(step.version) == "late"}
+        late += len(slipped)
+        kept += len(slipped & imitated)
+        assert rollout.steps[-1].turn in imitated
+    assert late > 5
+    assert kept == (0 if slips else late)
 
 
 def test_without_the_mistake_it_is_as_if_it_had_never_been() -> None:

@@ -5,6 +5,7 @@ that no run is read twice for them.
 """
 
 from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
 from hashlib import sha256
 from typing import Any, Final, TypeAlias
 
@@ -191,6 +192,12 @@ def went_wrong(step: Step) -> bool:
     return step.rejection is not None or any(made.status not in (None, "OK") for made in step.calls)
 
 
+def mistaken(step: Step, spec: Spec) -> bool:
+    """Whether a reply is context that is not imitated: a mistake of the policy's, or a slip."""
+    slips = spec.sft.slips or ()
+    return step.failed or any(fnmatchcase(step.version, each) for each in slips)
+
+
 def left_out(rollout: Rollout, spec: Spec) -> str:
     """Which part of the selection leaves a run out; "" for none."""
     select = spec.select
@@ -267,5 +274,5 @@ def _sayable(rollout: Rollout, spec: Spec) -> bool:
     return all(
         reply_message(speaker, rollout, step) is not None
         for step in rollout.steps
-        if step.decision is not None and not step.failed
+        if step.decision is not None and not mistaken(step, spec)
     )

@@ -19,7 +19,7 @@ from trainer.datasets.conversation import (
     removable,
     reply_message,
 )
-from trainer.datasets.facts import Facts
+from trainer.datasets.facts import Facts, mistaken
 from trainer.datasets.plan import Unit
 from trainer.datasets.spec import Spec
 from trainer.learner.example import Example
@@ -210,7 +210,7 @@ class _Worth:
 def _imitated(
     rollout: Rollout, facts: Facts, spec: Spec, chat: Chat | None, notes: list[str]
 ) -> Kept:
-    mistakes = frozenset(step.turn for step in rollout.steps if step.failed)
+    mistakes = frozenset(step.turn for step in rollout.steps if mistaken(step, spec))
     samples: list[Sample] = []
     wanted = {"full": ["full"], "clean": ["clean"], "both": ["full", "clean"]}[spec.sft.views]
     if not facts.recovers or not mistakes:

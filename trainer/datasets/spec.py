@@ -82,6 +82,10 @@ class Sft(_Table, frozen=True, kw_only=True):
     """Whether a finished run whose answer nobody has checked counts as right."""
     right: NotNegative = 1.0
     """The accuracy from which an answer is right."""
+    slips: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    """Versions of replies that are read and not imitated, ``*`` for any characters, such as
+    ``gym-teacher-*!*``. Unset, it is not in the manifest, so that hashes of those without it stay.
+    """
 
 
 class Rl(_Table, frozen=True, kw_only=True):
