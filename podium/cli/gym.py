@@ -1,6 +1,6 @@
 """`podium gym`: what the gym draws, for people who want to see it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,9 +43,9 @@ def show(
     from trainer.gym.questions import FAMILIES
     from trainer.gym.splits import SETS
 
-    _known(of, "set", SETS)
+    check_name(of, "set", SETS)
     if family:
-        _known(family, "family", FAMILIES)
+        check_name(family, "family", FAMILIES)
     episode = draw(seed, of, (family,) if family else ())
     if home:
         episode = at_home(episode)
@@ -81,9 +81,9 @@ def play(
     from trainer.gym.splits import SETS
     from trainer.gym.tables import rows
 
-    _known(of, "set", SETS)
+    check_name(of, "set", SETS)
     if family:
-        _known(family, "family", FAMILIES)
+        check_name(family, "family", FAMILIES)
     if count < 1:
         raise Usage(f"{count} episodes say nothing", hint="Give --count 1 or more.")
     output = Output(common.json)
@@ -143,7 +143,8 @@ def pool(*, small: Small = False, common: Common = COMMON) -> int:
     return 0
 
 
-def _known(name: str, what: str, known: Any) -> None:
+def check_name(name: str, what: str, known: Collection[str]) -> None:
+    """Raise `NotFound` where the gym has nothing of that name."""
     if name not in known:
         raise NotFound(f"the gym has no {what} {name!r}", hint=f"one of: {', '.join(known)}")
 

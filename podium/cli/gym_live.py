@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 from cyclopts import Parameter
 
-from podium.cli.gym import Count, Families, Family, Set, Small, _known
+from podium.cli.gym import Count, Families, Family, Set, Small, check_name
 from podium.cli.options import COMMON, Common
 from podium.cli.output import Output
 from podium.cli.world import current
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from protocol.decisions import PolicySpec
     from trainer.gym.episodes import Episode
     from trainer.rollouts.source import Group
-
-POLL_S: Final = 2.0
-"""Seconds between two looks at whether the deployment is there."""
 
 KEY_BYTES: Final = 4
 """Of a job's name that nobody has given: 32 bits."""
@@ -57,9 +54,9 @@ def live(
     from trainer.gym.splits import SETS
     from trainer.gym.tables import rows
 
-    _known(of, "set", SETS)
+    check_name(of, "set", SETS)
     if family:
-        _known(family, "family", FAMILIES)
+        check_name(family, "family", FAMILIES)
     if count < 1:
         raise Usage(f"{count} episodes say nothing", hint="Give --count 1 or more.")
     output = Output(common.json)
@@ -127,7 +124,7 @@ def _played(
     rollouts: "Rollouts", episodes: "list[Episode]", spec: "PolicySpec", job: str
 ) -> "list[Group]":
     """What came of each episode, in their order."""
-    from trainer.rollouts.source import Ask
+    from trainer.rollouts.source import Ask, gathered
     from trainer.training.spec import Live
 
     source = rollouts.source(job, Live())
@@ -142,9 +139,4 @@ def _played(
         )
         for each in episodes
     ]
-    source.ask(asks)
-    found: dict[str, Group] = {}
-    while len(found) < len(asks):
-        rollouts.alive()
-        found |= {group.key: group for group in source.poll(POLL_S)}
-    return [found[ask.key] for ask in asks]
+    return gathered(source, asks, rollouts.alive)

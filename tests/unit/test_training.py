@@ -10,7 +10,7 @@ from protocol.actions import Pool
 from protocol.budgets import Budget
 from protocol.errors import Conflict, InvalidData, NotFound, Usage
 from replay.model_folder import names
-from replay.model_versions import ModelLog
+from replay.model_versions import ModelLog, point
 from tests.learners import ragged
 from trainer.gym import small
 from trainer.gym.gate import player
@@ -219,6 +219,42 @@ def test_one_that_ends_between_publishing_and_its_checkpoint_publishes_nothing_t
     assert [line["version"] for line in untimed(tmp_path / "t")] == ["base", "000001", "000002"]
 
 
+def test_one_that_goes_on_between_two_versions_has_its_own_answer(
+    tmp_path: Path, model: Path
+) -> None:
+    flags = {"steps": 4, "device": "cpu", "threads": 1, "optimizer.rate": 0.01}
+    live = {"live.groups": 1, "live.members": 2, "live.publish_every": 2, "live.reward": "tokens"}
+    spec = load("rl", flags=flags | live)
+    job = Job.begin(tmp_path / "t", model, "", Small().described, spec)
+    lane = FastLane(workers=Host([drawn(step, 1)[0] for step in range(4)], 0))
+    source = FastSource(lane, job.made.id)
+
+    class Ending(Small):
+        def __call__(self, step: int, count: int, seed: int) -> list[Asked]:
+            if step == 3:
+                raise KeyboardInterrupt
+            return super().__call__(step, count, seed)
+
+    with pytest.raises(KeyboardInterrupt):
+        from_actors(job, source, Ending(), player(model), QUIET)
+    source.stop()
+    assert ModelLog(model).read().current == "000001", "of step 2"
+    point(model, "base", why="somebody wanted to see it")
+    answering: list[tuple[str, str]] = []
+    again = FastSource(lane, job.made.id)
+    from_actors(
+        job,
+        again,
+        Small(),
+        player(model),
+        QUIET,
+        ready=lambda name: answering.append((name, ModelLog(model).read().current)),
+    )
+    again.stop()
+    assert answering == [("000001", "000001")]
+    assert [line["version"] for line in untimed(tmp_path / "t")] == ["base"] * 2 + ["000001"] * 2
+
+
 def test_another_training_in_its_folder_is_refused_and_says_in_what(
     tmp_path: Path, model: Path, spec: Spec
 ) -> None:
@@ -250,8 +286,10 @@ def test_nothing_that_can_be_scored_ends_it_with_the_reason() -> None:
 
 def test_an_untrained_model_is_made_whole_or_not_at_all(tmp_path: Path, model: Path) -> None:
     shape = Shape(layers=1, width=32, heads=2, kv_heads=1, feed_forward=64)
-    with pytest.raises(Conflict):
-        begin(model, ["x"], shape, 400, 0)
+    (tmp_path / "file").write_text("")
+    for taken in (model, tmp_path / "file"):
+        with pytest.raises(Conflict):
+            begin(taken, ["x"], shape, 400, 0)
     for texts, size, error in ((["x"], 10, Usage), ([], 400, InvalidData)):
         with pytest.raises(error):
             begin(tmp_path / "other", texts, shape, size, 0)

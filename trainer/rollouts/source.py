@@ -7,7 +7,7 @@ follow from the job and the group's key, so that whoever asks again, after a cra
 has been done.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Final, Literal, Protocol
 
@@ -30,6 +30,9 @@ MEMBERS: Final = 8
 TIMEOUT_S: Final = 600.0
 """Seconds from the beginning of a group's first run until it is given as it is; as long as a run
 may take by its budget, if nothing is said."""
+
+POLL_S: Final = 2.0
+"""Seconds between two looks at whether anybody is there who would answer, see `gathered`."""
 
 TELL: Final[SignalKind] = "answer"
 """The signal that a paused rollout is given, see `paused`."""
@@ -199,6 +202,27 @@ class AskingSource(RolloutSource, Protocol):
         They are taken one by one, as others are closed: an endless series is fine.
         """
         ...
+
+
+def gathered(
+    source: AskingSource, asks: Sequence[Ask], alive: Callable[[], None] = lambda: None
+) -> list[Group]:
+    """All of some groups, in the order in which they are asked for.
+
+    Args:
+        source: Started, and asked for nothing else meanwhile.
+        asks: Each with a key of its own.
+        alive: Called while they are waited for: raises if nobody is there who would answer.
+
+    Raises:
+        PodiumError: Nothing will come any more, and why.
+    """
+    source.ask(asks)
+    found: dict[str, Group] = {}
+    while len(found) < len(asks):
+        alive()
+        found |= {group.key: group for group in source.poll(POLL_S)}
+    return [found[ask.key] for ask in asks]
 
 
 def run_of(key: str) -> str:

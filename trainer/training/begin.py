@@ -26,12 +26,12 @@ def begin(folder: Path, texts: Iterable[str], shape: Shape, size: int, seed: int
         seed: Of the weights.
 
     Raises:
-        Conflict: There is something.
+        Conflict: There is a file, or a folder that is not empty.
         Usage: The shape is none, or the vocabulary has no room.
         InvalidData: There are no texts.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise Conflict(f"{folder} is not empty", hint="name another folder")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise Conflict(f"there is something in {folder}", hint="name another folder")
     from transformers.utils.logging import disable_progress_bar
 
     known = list(texts)

@@ -154,10 +154,10 @@ class Job:
                 return found
         return None
 
-    def restore(self) -> None:
-        """Have the version answer that it begins with."""
-        if ModelLog(self.model).read().current != self.made.version:
-            point(self.model, self.made.version, why=f"{self.made.id} begins with it")
+    def answer_by(self, version: str, *, by: str = "", why: str = "") -> None:
+        """Have a version answer from here on, unless it does."""
+        if ModelLog(self.model).read().current != version:
+            point(self.model, version, by=by, why=why)
 
     def publish(
         self,
@@ -184,8 +184,8 @@ class Job:
         """
         there = self.published(step)
         if there is not None and self._same(there, write):
-            if current and ModelLog(self.model).read().current != there.name:
-                point(self.model, there.name, by=by, why=why)
+            if current:
+                self.answer_by(there.name, by=by, why=why)
             return there
         note: dict[str, Json] = {
             "training": self.made.id,

@@ -11,7 +11,7 @@ step. So one that is killed asks for the same again, and is given what was done 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -21,12 +21,9 @@ from trainer.learner.learner import Learner
 from trainer.learner.order import Fed
 from trainer.records import Rollout
 from trainer.reinforcing import batch
-from trainer.rollouts.source import Ask, AskingSource, Group
+from trainer.rollouts.source import Ask, AskingSource, gathered
 from trainer.training.job import Job
 from trainer.training.tasks import Tasks
-
-POLL_S: Final = 2.0
-"""Seconds between two looks at whether anybody is there who would answer."""
 
 
 class Playing:
@@ -75,7 +72,7 @@ class Playing:
             )
             for place, each in enumerate(self._tasks(step, live.groups, spec.seed))
         ]
-        groups = self._played(asks)
+        groups = gathered(self._source, asks, self._alive)
         rollouts = [each.rollout for group in groups for each in group.rollouts]
         progress = step / spec.steps if spec.steps else 1.0
         fed = batch(rollouts, live.recipe, live.advantages, progress, spec.ref_kl)
@@ -91,27 +88,16 @@ class Playing:
         base = step - step % self._live.publish_every
         if self._version and step != base:
             return
-        before = self._job.published(base) if base != step else None
-        if not base:
-            version = self._job.made.version
-            self._job.restore()
-        elif before is not None:
-            version = before.name
+        before = self._job.published(base) if base and base != step else None
+        if before is not None or not base:
+            version = before.name if before is not None else self._job.made.version
+            self._job.answer_by(version, why=f"{self._job.made.id} goes on with it")
         else:
             done = self._job.publish(self._learner.write, step, current=True, line=self._last())
             version = self._learner.version = done.name
         self._source.publish(version)
         self._ready(version)
         self._version = version
-
-    def _played(self, asks: Sequence[Ask]) -> list[Group]:
-        """The groups, in the order in which they were asked for."""
-        self._source.ask(asks)
-        found: dict[str, Group] = {}
-        while len(found) < len(asks):
-            self._alive()
-            found |= {group.key: group for group in self._source.poll(POLL_S)}
-        return [found[ask.key] for ask in asks]
 
 
 def _stale(rollouts: Sequence[Rollout], version: str) -> float:
