@@ -12,7 +12,7 @@ from podium.cli.output import Output, iso
 from podium.cli.source import names_file
 from podium.cli.world import current
 from podium.render_text import count
-from protocol.errors import InvalidData, NotFound, Usage
+from protocol.errors import InvalidData, Usage
 
 if TYPE_CHECKING:
     from replay.log import EventLog
@@ -91,14 +91,9 @@ class _How(NamedTuple):
 
 def _need() -> None:
     """Raise `NotFound` where the extra is not installed."""
-    try:
-        import numpy  # noqa: F401
-        import pyarrow  # noqa: F401
-    except ImportError as error:
-        raise NotFound(
-            f"data sets need what is not installed: {error}",
-            hint="install it: pip install 'podium[train]'",
-        ) from None
+    from trainer.learner.loading import need
+
+    need("numpy", "pyarrow")
 
 
 async def _build(

@@ -52,7 +52,7 @@ def list_(folder: str = "", /, *, common: Common = COMMON) -> int:
 
     output = Output(common.json)
     config = common.load().config
-    path = _folder(folder or _own(common))
+    path = folder_of(folder or _own(common))
     versions = _log(path).read()
     runs = runs_of(uses_in(current().deployments, config, path))
     rows = [view.version_row(path, versions, name, runs.get(name, 0)) for name in _names(versions)]
@@ -89,7 +89,7 @@ def show(folder: Folder, version: str = "", /, *, common: Common = COMMON) -> in
     from trainer.promoting import scores_of
 
     output = Output(common.json)
-    path = _folder(folder)
+    path = folder_of(folder)
     log = _log(path)
     versions = log.read()
     name = _name(version, versions) if version else ""
@@ -116,7 +116,7 @@ def compare(folder: Folder, a: Named, b: Named, /, *, common: Common = COMMON) -
     from trainer.promoting import scores_of
 
     output = Output(common.json)
-    path = _folder(folder)
+    path = folder_of(folder)
     versions = _log(path).read()
     one, other = _name(a, versions), _name(b, versions)
     pair = [scores_of(path, versions, each) for each in (one, other)]
@@ -159,7 +159,7 @@ def promote(
     from trainer.promoting import scores_of
 
     output = Output(common.json)
-    path = _folder(folder)
+    path = folder_of(folder)
     versions = _log(path).read()
     name = _name(version, versions)
     evaluate = evaluator_of(evaluator, current().folder or Path.cwd())
@@ -200,7 +200,7 @@ def rollback(
     from replay.model_folder import find, weights_of
 
     output = Output(common.json)
-    path = _folder(folder)
+    path = folder_of(folder)
     log = _log(path)
     before = log.read()
     to = back(before)
@@ -247,7 +247,7 @@ def canary(
     from replay.model_folder import find, weights_of
 
     output = Output(common.json)
-    path = _folder(folder)
+    path = folder_of(folder)
     log = _log(path)
     versions = log.read()
     if end == (share is not None) or (not end and not version):
@@ -279,7 +279,7 @@ def canary(
 # ------------------------------------------------------------------------------------------ to find
 
 
-def _folder(name: str) -> Path:
+def folder_of(name: str) -> Path:
     """The folder that is meant. Raises `NotFound` if it holds no model."""
     from replay.model_folder import find
 

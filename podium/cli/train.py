@@ -12,14 +12,14 @@ from podium.cli.output import Output
 from podium.cli.train_options import NOBODY, PLAIN, USUAL, How, Played, Result, spec_of
 from podium.cli.world import current
 from podium.render_text import count
-from protocol.errors import Conflict, Usage
+from protocol.errors import Usage
 
 if TYPE_CHECKING:
     from podium.config import Config
     from trainer.learner.sinks import Sink
     from trainer.training.job import Job
     from trainer.training.run import Outcome, Shell
-    from trainer.training.spec import Spec
+    from trainer.training.spec import Kind, Spec
     from trainer.training.tasks import Tasks
 
 TEXT_EPISODES: Final = 2_000
@@ -101,7 +101,9 @@ def rl(
 class _Train:
     """One `podium train`, with what it was told."""
 
-    def __init__(self, common: Common, kind: Any, how: How, played: Played, result: Result) -> None:
+    def __init__(
+        self, common: Common, kind: "Kind", how: How, played: Played, result: Result
+    ) -> None:
         from trainer.learner.loading import need
 
         need("numpy", "pyarrow", "torch", "transformers", "safetensors")
@@ -159,9 +161,9 @@ class _Train:
         return Listed(self.here / (self.played.tasks or ""), standing.workers, budget)
 
     def _model(self, name: str) -> Path:
-        from podium.cli.model import _folder
+        from podium.cli.model import folder_of
 
-        return _folder(name)
+        return folder_of(name)
 
     def _job(self, model: str, version: str, data: Any) -> "Job":
         from trainer.training.job import Job
@@ -325,8 +327,6 @@ def new(
         )
     here = current().folder or Path.cwd()
     path = (here / folder).absolute()
-    if path.exists() and any(path.iterdir()):
-        raise Conflict(f"{path} is not empty", hint="name another folder")
     said = gym_texts(gym, episodes) if gym is not None else texts(here / (dataset or ""))
     shape = Shape(
         layers=layers,

@@ -28,7 +28,7 @@ def need(*modules: str) -> None:
             importlib.import_module(module)
         except ImportError as error:
             raise NotFound(
-                f"training needs {module}, which can't be imported: {error}", hint=EXTRA
+                f"{module} is needed, and can't be imported: {error}", hint=EXTRA
             ) from None
 
 
