@@ -88,6 +88,11 @@ def rl(
             "Say what is learned from: a data set, a file of tasks, or the gym.",
             hint="podium train rl DATASET, podium train rl --tasks FILE, or --gym train",
         )
+    if live and result.no_publish:
+        raise Usage(
+            "The versions of live rollouts are published: each step is played by its own.",
+            hint="leave --no-publish out",
+        )
     if dataset:
         if played.given:
             raise Usage(
@@ -112,6 +117,10 @@ class _Train:
         self.common, self.played, self.result = common, played, result
         self.spec: Spec = spec_of(kind, how, played, self.here)
         self.out = self.here / (result.out or f"trainings/{kind}")
+        if result.average and not self.spec.optimizer.ema:
+            raise Usage(
+                "no average of the weights is kept", hint="say optimizer.ema, such as 0.999"
+            )
 
     def rows(self, dataset: str, model: str, version: str) -> int:
         """By a data set."""

@@ -104,6 +104,8 @@ def test_from_an_oracles_runs_to_a_version_of_a_model(shell: Shell) -> None:
         (("rl", "d", "--gym", "small", "--model", "m"), 2, "Say what is learned from"),
         (("rl", "d", "--groups", "2", "--model", "m"), 2, "options of live rollouts mean nothing"),
         (("rl", "--gym", "small", "--model", "m"), 2, "played by a standing deployment"),
+        (("rl", "--gym", "small", "--no-publish", "--model", "m"), 2, "are published"),
+        (("sft", "d", "--average", "--model", "m"), 2, "no average of the weights is kept"),
         (("sft", "nowhere", "--model", "m"), 4, "nowhere"),
         (("sft", "d", "--model", "m", "--spec", "s.toml"), 2, "`$.live`"),
         (("new", "m"), 2, "of which texts"),

@@ -1,6 +1,7 @@
 """Trainings: what they are asked to be, what they go on with, and what they publish."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,8 @@ def test_kinds_have_their_own_defaults_and_flags_stand_over_the_file(tmp_path: P
         ("[live]\nreward = 'luck'", "there is no reward 'luck'", "accuracy"),
         ("[objective]\nper = 'constant'", "per = 'constant' and tokens go together", "both"),
         ("kind = 'rl'", "of kind 'rl', and 'sft' is asked for", "podium train rl"),
+        ("seed = -1", "at `$.seed`", "Change that value"),
+        ("ref_kl = 0.1", "mine.toml: ref_kl is of reinforcement", "leave it out"),
         ("steps =", "can't be read", "Mend the line"),
     ],
 )
@@ -219,6 +222,21 @@ def test_one_that_ends_between_publishing_and_its_checkpoint_publishes_nothing_t
     assert [line["version"] for line in untimed(tmp_path / "t")] == ["base", "000001", "000002"]
 
 
+def test_a_reward_is_annealed_over_the_steps_that_there_are(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.training.run.LIVE_STEPS", STEPS)  # as many as if none are said
+    recipe: dict[str, Any] = {"base": 1.0, "terms": [{"channel": "accuracy", "weight": 0.0}]}
+    recipe["terms"] += [{"channel": "tokens", "weight": 0.0, "final": 3.0}]
+    flags = {"device": "cpu", "threads": 1, "optimizer.rate": 0.01, "live.reward": recipe}
+    spec = load("rl", flags=flags | {"live.groups": 1, "live.members": 2})
+    practise(tmp_path / "t", model, spec)
+    told = untimed(tmp_path / "t")
+    assert [line["step"] for line in told] == [1, 2, 3]
+    assert told[0]["reward"] == 1.0, "it weighs nothing at the beginning"
+    assert abs(told[1]["reward"] - 1.0) < abs(told[2]["reward"] - 1.0)
+
+
 def test_one_that_goes_on_between_two_versions_has_its_own_answer(
     tmp_path: Path, model: Path
 ) -> None:
@@ -290,6 +308,9 @@ def test_an_untrained_model_is_made_whole_or_not_at_all(tmp_path: Path, model: P
     for taken in (model, tmp_path / "file"):
         with pytest.raises(Conflict):
             begin(taken, ["x"], shape, 400, 0)
+    for wrong in ({"heads": 0}, {"kv_heads": 0}, {"layers": 0}, {"context": -1}):
+        with pytest.raises(Usage, match="at least 1"):
+            begin(tmp_path / "other", ["x"], replace(shape, **wrong), 400, 0)
     for texts, size, error in ((["x"], 10, Usage), ([], 400, InvalidData)):
         with pytest.raises(error):
             begin(tmp_path / "other", texts, shape, size, 0)

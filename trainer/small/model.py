@@ -50,8 +50,11 @@ def make(shape: Shape, words: Any, seed: int = 0) -> Any:
         seed: Of the weights.
 
     Raises:
-        ValueError: The heads don't divide the width, or each other.
+        ValueError: A size is none, or the heads don't divide the width, or each other.
     """
+    counted = ("layers", "width", "heads", "kv_heads", "feed_forward", "context")
+    if wrong := [name for name in counted if getattr(shape, name) < 1]:
+        raise ValueError(f"{', '.join(wrong)} has to be at least 1")
     if shape.width % shape.heads or shape.heads % shape.kv_heads:
         raise ValueError(f"{shape}: width, heads and kv_heads have to divide each other, in order")
     config = Qwen3Config(

@@ -34,6 +34,7 @@ class Playing:
         learner: Whose weights are published.
         source: Has groups played; started.
         tasks: What is asked.
+        steps: How many there will be.
         policy: The model, as the deployment hosts it.
         ready: Called with a version: returns when it answers whoever asks.
         alive: Called while groups are waited for: raises if nobody is there who would answer.
@@ -46,6 +47,7 @@ class Playing:
         learner: Learner,
         source: AskingSource,
         tasks: Tasks,
+        steps: int,
         policy: PolicySpec,
         *,
         ready: Callable[[str], None] = lambda _: None,
@@ -54,7 +56,7 @@ class Playing:
     ) -> None:
         self._job, self._learner, self._source, self._tasks = job, learner, source, tasks
         self._policy, self._ready, self._alive, self._last = policy, ready, alive, last
-        self._live = job.made.spec.live
+        self._live, self._steps = job.made.spec.live, steps
         self._version = ""
 
     def __call__(self, step: int) -> Fed:
@@ -74,8 +76,7 @@ class Playing:
         ]
         groups = gathered(self._source, asks, self._alive)
         rollouts = [each.rollout for group in groups for each in group.rollouts]
-        progress = step / spec.steps if spec.steps else 1.0
-        fed = batch(rollouts, live.recipe, live.advantages, progress, spec.ref_kl)
+        fed = batch(rollouts, live.recipe, live.advantages, step / self._steps, spec.ref_kl)
         values: dict[str, Json] = {
             "version": self._version,
             "missing_runs": sum(len(group.missing) for group in groups),

@@ -106,6 +106,7 @@ def from_actors(
             learner,
             source,
             tasks,
+            steps,
             asked,
             ready=ready,
             alive=alive,

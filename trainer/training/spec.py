@@ -89,7 +89,7 @@ class Spec(_Table, frozen=True, kw_only=True):
     """How often each row of a data set comes."""
     batch: Count = BATCH
     """Rows of a step (sft), or whole groups (rl), of a data set."""
-    seed: int = 0
+    seed: Whole = 0
     """Of the order of the data, of dropout, and of what is drawn."""
     device: str = ""
     """Such as ``cpu`` or ``cuda:1``; empty for a GPU if there is one."""
@@ -157,6 +157,11 @@ def load(kind: Kind, file: Path | None = None, flags: Mapping[str, Any] | None =
         filled=lambda tree: _filled(tree, kind),
     )
     _ = spec.live.recipe  # is known
+    if spec.ref_kl and kind == "sft":
+        raise Usage(
+            f"{file or 'the flags'}: ref_kl is of reinforcement, and this is supervised",
+            hint="leave it out, or say: podium train rl",
+        )
     return spec
 
 
