@@ -2,8 +2,9 @@
 
 from typing import Final
 
+from benchmarks.synthetic import commit
 from protocol.actions import Pool, Report, WorkerSpec
-from protocol.codec import Commit, digest, encode
+from protocol.codec import digest, encode
 from protocol.commands import Activate, Command, Inbox, PolicyReply, Start
 from protocol.decisions import Decision, PlannedCall, PolicySpec, Reply, Task
 from protocol.dialects import render
@@ -55,17 +56,7 @@ def _run(store: MemoryStore, number: int) -> None:
         before = len(draft.events)
         for command in commands:
             feed(draft, [command])
-        commit = Commit(
-            run=name,
-            n=len(commits) + 1,
-            epoch=draft.state.epoch,
-            at=draft.at,
-            causes=tuple(draft.causes),
-            events=tuple(draft.events[before:]),
-            prev=prev,
-        )
-        draft.causes.clear()
-        data = encode(commit)
+        data = encode(commit(name, len(commits) + 1, draft, before, prev))
         prev = digest(data)
         commits.append(Stored(2 * len(commits) + 1, data))
 

@@ -84,19 +84,32 @@ def run(events: int, number: int = 1) -> Messages:
         feed(draft, [command])
         if isinstance(command, Start):
             feed(draft, [Activate("conductor-1", RULES)])
-        commit = Commit(
-            run=name,
-            n=len(commits) + 1,
-            epoch=draft.state.epoch,
-            at=draft.at,
-            causes=tuple(draft.causes),
-            events=tuple(draft.events[before:]),
-            prev=prev,
-        )
-        draft.causes.clear()
-        commits.append(encode(commit))
+        commits.append(encode(commit(name, len(commits) + 1, draft, before, prev)))
         prev = digest(commits[-1])
     return Messages(name, commits, inbox, len(draft.events))
+
+
+def commit(name: str, number: int, draft: Draft, before: int, prev: str) -> Commit:
+    """What a draft has decided since it had so many events, as the next commit of a run.
+
+    Args:
+        name: The run's id.
+        number: The commit's, from 1.
+        draft: What is decided; its causes are taken.
+        before: Events that are committed already.
+        prev: The hash of the commit before.
+    """
+    causes = tuple(draft.causes)
+    draft.causes.clear()
+    return Commit(
+        run=name,
+        n=number,
+        epoch=draft.state.epoch,
+        at=draft.at,
+        causes=causes,
+        events=tuple(draft.events[before:]),
+        prev=prev,
+    )
 
 
 def _commands(name: str, draft: Draft, events: int, inbox: list[bytes]) -> Iterator[Command]:

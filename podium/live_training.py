@@ -8,7 +8,6 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from protocol.errors import InvalidData, TimedOut, Unreachable, Usage
@@ -47,12 +46,7 @@ class Rollouts:
         self._host.start()
         return self
 
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._source is not None:
             self._source.stop()
         self._host.stop()

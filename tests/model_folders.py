@@ -14,7 +14,7 @@ N: Final = 400
 """Episodes of each set."""
 
 
-def written(text: str) -> Callable[[Path], None]:
+def written(text: str = "w") -> Callable[[Path], None]:
     """Writes a version whose weights are a text."""
 
     def write(folder: Path) -> None:

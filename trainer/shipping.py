@@ -8,6 +8,7 @@ are float16, with its card.
 
 import argparse
 import hashlib
+import math
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -20,12 +21,12 @@ from protocol.actions import Json
 from protocol.errors import Conflict, PodiumError
 from trainer.conductor import stages
 from trainer.conductor.exam import Exam
-from trainer.conductor.plan import Plan, load
-from trainer.conductor.practising import described
+from trainer.conductor.plan import Plan, described, load
 from trainer.gate import Compared, compare, shown
 from trainer.gym import typed
 from trainer.gym.evaluate import Report
 from trainer.gym.scores import Scores
+from trainer.learner.sinks import lines
 
 PLAN: Final = Path(__file__).with_suffix(".toml")
 """How the shipped model is made."""
@@ -50,7 +51,7 @@ EPISODES: Final = 300
 """Of each set of the exam."""
 
 TYPED: Final = 400
-"""Seeds of typed questions, of each set: some 300 of them can be done by the shipped pool."""
+"""Seeds of typed questions, of each set: most of them can be done by the shipped pool."""
 
 TYPED_FROM: Final = 10**6
 """The first of them: none of the exam's."""
@@ -59,7 +60,7 @@ ASKED: Final = 40_000
 """Seeds of questions whose wordings are learned: twice as many have one in forty more."""
 
 CURVE_POINTS: Final = 50
-"""Of each stage's curve in the card."""
+"""Of each stage's curve in the card, at most."""
 
 LIMITS: Final = (
     "It knows questions about countries and cities in the gym's English: one value, two to eight "
@@ -139,8 +140,8 @@ def put(
     to.mkdir(parents=True, exist_ok=True)
     for each in draft.iterdir():  # the card last: it names the weights
         if each.name != CARD:
-            each.replace(to / each.name)
-    (draft / CARD).replace(to / CARD)
+            shutil.move(each, to / each.name)
+    shutil.move(draft / CARD, to / CARD)
     return to
 
 
@@ -151,23 +152,21 @@ def compared(exam: Exam, shipped: Path, reports: Sequence[Report]) -> Compared:
 
 def table(found: Compared) -> str:
     """Two models, a figure a line."""
-    lines = [
+    rows = [
         f"{row.set:20} {row.figure:15} {shown(row.current.value, row.figure):>9} "
         f"{shown(row.candidate.value, row.figure):>9}  {row.verdict}"
         for row in found.rows
         if row.current is not None and row.candidate is not None and row.verdict != "shown"
     ]
-    return "\n".join([f"{'set':20} {'figure':15} {'shipped':>9} {'this':>9}  verdict", *lines])
+    return "\n".join([f"{'set':20} {'figure':15} {'shipped':>9} {'this':>9}  verdict", *rows])
 
 
 def curves(folder: Path) -> dict[str, Json]:
     """The figures of each stage's training, thinned out."""
     found: dict[str, Json] = {}
     for stage in ("sft", "rl"):
-        path = folder / stage / stages.METRICS
-        if path.exists():
-            rows = [msgspec.json.decode(line) for line in path.read_bytes().splitlines()]
-            found[stage] = rows[:: max(1, len(rows) // CURVE_POINTS)]
+        if rows := lines(folder / stage / stages.METRICS):
+            found[stage] = list(rows[:: math.ceil(len(rows) / CURVE_POINTS)])
     return found
 
 

@@ -1,6 +1,10 @@
 """The policy that asks the shipped model where it was trained for it, and the rules else."""
 
+import asyncio
 import re
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -14,11 +18,27 @@ from actors.policies.conductor import BY_RULES, ConductorPolicy
 from actors.policies.conductor.card import FOLDER, read
 from actors.policies.conductor.marking import Marked, Unmarked, in_a_row, marked
 from actors.policies.conductor.network import Network
-from actors.policies.conductor.policy import MAX_TURNS, Not, Said
+from actors.policies.conductor.policy import (
+    MAX_TURNS,
+    NO_NUMPY,
+    Not,
+    Said,
+    doubt,
+    worded,
+)
 from actors.policies.conductor.words import Words
 from actors.policies.rules import RulesPolicy
 from protocol.actions import Call, Json, Pool, WorkerSpec
-from protocol.decisions import Decision, Observation, Rejection, Reply, Task, Turn, View
+from protocol.decisions import (
+    Decision,
+    Observation,
+    PlannedCall,
+    Rejection,
+    Reply,
+    Task,
+    Turn,
+    View,
+)
 from protocol.dialects import prompt_hash
 from protocol.errors import InvalidData
 from tests.offline_questions import FRANCE, GERMANY, QUESTIONS
@@ -28,6 +48,8 @@ KNOWN = read(FOLDER).wordings
 POLICY = ConductorPolicy()
 ASKED = "What is the population of France?"
 TOTAL = "What is the total population of France and Germany?"
+WITHIN_S = 60.0
+"""Seconds for one decision, on a busy machine."""
 
 
 def view(text: str, turns: tuple[Turn, ...] = (), pool: Pool = POOL, **inputs: Json) -> View:
@@ -152,8 +174,12 @@ _SPELLED = st.sampled_from(
 )  # fmt: skip
 
 
+_KNOWN = st.text(st.characters(exclude_categories=["Cn", "Cs"]), max_size=60)
+"""Without what this Python's Unicode doesn't know, and a later one may: the library has its own."""
+
+
 @settings(max_examples=200)
-@given(st.text(max_size=60) | st.lists(_SPELLED | st.text(max_size=4), max_size=12).map("".join))
+@given(_KNOWN | st.lists(_SPELLED | _KNOWN.map(lambda text: text[:4]), max_size=12).map("".join))
 def test_texts_are_cut_as_the_library_cuts_them(text: str) -> None:
     assert words().ids(text) == cut_by_the_library(text)
 
@@ -176,11 +202,39 @@ def cut_by_the_library(text: str) -> list[int]:
     return ids
 
 
+def test_conversations_are_written_as_the_models_template_has_them() -> None:
+    from transformers import AutoTokenizer
+
+    talk = [
+        {"role": "system", "content": " @1 the area of a country"},
+        {"role": "user", "content": "Area of $1?\n"},
+        {"role": "assistant", "content": "@1 $1"},
+        {"role": "user", "content": "#1 OK 12 <|end|>"},
+    ]
+    library = AutoTokenizer.from_pretrained(FOLDER)
+    plain = [{**each, "content": each["content"].replace("<|end|>", "< |end|>")} for each in talk]
+    made = library.apply_chat_template(plain, add_generation_prompt=True, return_dict=False)
+    assert words().prompt(talk) == made
+
+
 @given(st.text(max_size=60))
 def test_what_is_cut_spells_the_same(text: str) -> None:
     plain = text.encode("utf-8", "replace").decode()
     if not any(token in plain for token in words().control):
         assert words().text(words().ids(plain)) == plain
+
+
+def test_without_room_for_a_reply_there_is_none() -> None:
+    network = Network(FOLDER)
+    said = network.write([5] * network.context, 40)
+    assert said == ((), (), False)
+
+
+def test_without_numpy_the_rules_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    reply = ConductorPolicy().reply(view(ASKED))
+    assert reply.text.startswith(f"{BY_RULES}{NO_NUMPY}")
+    assert reply.decision == RulesPolicy().decide(view(ASKED)).decision
 
 
 def test_a_folder_that_is_none_is_refused(tmp_path: Any) -> None:
@@ -202,6 +256,20 @@ async def test_the_model_decides_what_it_was_trained_on() -> None:
     [call] = decided(reply).calls
     assert (call.worker, call.arguments) == ("country", {"name": "France", "fact": "population"})
     assert reply == POLICY.reply(view(ASKED))
+
+
+async def test_it_takes_no_thread_that_others_wait_for() -> None:
+    loop, free = asyncio.get_running_loop(), threading.Event()
+    with ThreadPoolExecutor(1) as others:
+        loop.set_default_executor(others)
+        held = loop.run_in_executor(None, free.wait)
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                reply = await POLICY.ask(view(ASKED))
+        finally:
+            free.set()
+            await held
+    assert reply.version == POLICY.version
 
 
 def test_marks_that_a_task_brings_are_taken() -> None:
@@ -274,6 +342,76 @@ def test_what_a_worker_refuses_goes_to_the_rules(status: str) -> None:
 def test_a_refused_reply_ends_the_models_turn() -> None:
     refused = Turn(text="@1 $1", rejection=Rejection("malformed", "line 1"))
     assert POLICY.reply(view(ASKED, (refused,))).version == "rules-1"
+
+
+def test_where_an_answer_is_wanted_it_makes_no_calls() -> None:
+    last = msgspec.structs.replace(view(ASKED), final=True)
+    reply = POLICY.reply(last)
+    assert isinstance(POLICY.said(last), Not)
+    assert not decided(reply).calls
+    assert reply.decision == RulesPolicy().decide(last).decision
+
+
+def found(*calls: tuple[str, Json], number: int = 1) -> tuple[Turn, ...]:
+    """A turn in which expressions were worked out."""
+    seen = tuple(
+        Observation(
+            call=Call(
+                id=f"{number}-{at}", worker="calculator", arguments={"expression": expression}
+            ),
+            status="OK",
+            value=value,
+        )
+        for at, (expression, value) in enumerate(calls)
+    )
+    return (Turn(observations=seen),)
+
+
+@pytest.mark.parametrize(
+    ("marks", "expression", "left"),
+    [
+        (["7", "1"], "7 * 2", "1"),
+        (["7", "2"], "7 * 12", "2"),
+        (["7", "2"], "7 * 2.5", "2"),
+        (["7", "1"], "7 * 1", ""),
+        (["7", "1"], "7*1, 3", ""),
+    ],
+)
+def test_what_is_marked_has_to_be_asked_about(marks: list[str], expression: str, left: str) -> None:
+    calls = (("${output:0-1} + " + expression, 14),)
+    shown = view("", found(*calls), entities=list(marks))
+    why = doubt(Decision(answers="${output:1-0}"), shown)
+    assert why == (f"the model leaves out {left}" if left else "")
+
+
+COUNTED = PlannedCall("country", {"name": "France", "fact": "population"})
+
+
+@pytest.mark.parametrize(
+    ("decision", "why"),
+    [
+        (Decision(calls=(COUNTED,)), ""),
+        (Decision(calls=(COUNTED,), answers="${output:1-0}"), "the model answers before it has"),
+        (Decision(calls=(PlannedCall("nobody", {}),)), "the model asks for what no worker does"),
+        (Decision(calls=(PlannedCall("city", {}),)), "the model asks for what no worker does"),
+        (Decision(calls=(PlannedCall("calculator", {"expression": "1 + 1"}),)), "the model asks a"),
+        (Decision(answer="Rather many."), "the model's answer is no output"),
+        (Decision(answers="${output:1-0}"), "the model leaves out what call 1-1 gave"),
+        (Decision(answers="${output:1-0}${output:1-1}"), "the model leaves out France"),
+    ],
+)
+def test_what_does_not_hold_together_is_not_followed(decision: Decision, why: str) -> None:
+    shown = view("", found(("1 + 1", 2), ("1 + 2", 3)), entities=["France"])
+    assert doubt(decision, shown).startswith(why)
+    assert bool(doubt(decision, shown)) == bool(why)
+
+
+def test_the_rules_word_no_value_that_only_stands_within_theirs() -> None:
+    first = POLICY.reply(view(ASKED))
+    shown = view(ASKED, (turn(first, [fact(1_234)]), *found(("1 + 1", 234), number=2)))
+    whole, part = Decision(answers="${output:1-0}"), Decision(answers="${output:2-0}")
+    assert worded(whole, shown).answer == "The population of France is 1,234 people."
+    assert worded(part, shown) == part
 
 
 def test_it_never_goes_on_for_ever() -> None:

@@ -1,6 +1,7 @@
 """Runs whose policy is a model of ours: decided, recorded token by token, recovered, forked."""
 
 import asyncio
+import contextlib
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -101,8 +102,9 @@ class Place:
         return await self.world.ended(run, 60.0)
 
 
-@pytest.fixture
-async def place() -> AsyncIterator[Place]:
+@contextlib.asynccontextmanager
+async def opened() -> AsyncIterator[Place]:
+    """A place with a conductor and the worker that doubles, until it is left."""
     place = Place()
     await place.world.worker(DOUBLE, double)
     await place.world.conductor()
@@ -110,6 +112,12 @@ async def place() -> AsyncIterator[Place]:
     await place.world.close()
     for server in place.servers.values():
         await server.stop()
+
+
+@pytest.fixture
+async def place() -> AsyncIterator[Place]:
+    async with opened() as place:
+        yield place
 
 
 async def double(attempt: Attempt) -> Outcome:

@@ -14,19 +14,12 @@ from protocol.errors import Conflict, InvalidData, TooLarge
 from protocol.model_versions import BASE, VersionEvent, Versions, VersionScored
 from replay.model_folder import CURRENT, FOLDER, Manifest, place
 from replay.model_versions import LOG, ModelLog, point, publish
-
-
-def write(text: str = "w") -> Callable[[Path], None]:
-    def written(folder: Path) -> None:
-        (folder / "config.json").write_text("{}")
-        (folder / "model.safetensors").write_text(text)
-
-    return written
+from tests.model_folders import written
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write("base")(tmp_path)
+    written("base")(tmp_path)
     return tmp_path
 
 
@@ -43,7 +36,7 @@ def canary(versions: Versions) -> list[VersionEvent]:
 
 
 def test_all_that_is_done_is_said_by_whom_and_why(folder: Path) -> None:
-    publish(folder, write("1"), current=False, by="ada", why="SFT")
+    publish(folder, written("1"), current=False, by="ada", why="SFT")
     point(folder, "000001", by="ben", why="it is better")
     first, second = ModelLog(folder, lambda: 7).history()
     assert [first.n, second.n] == [1, 2]
@@ -65,9 +58,9 @@ def test_a_folder_that_nobody_has_published_in_is_left_alone(folder: Path) -> No
 def test_who_dies_before_the_pointer_is_written_is_finished_by_the_next_reader(
     folder: Path,
 ) -> None:
-    publish(folder, write("1"))
+    publish(folder, written("1"))
     before = current(folder)
-    publish(folder, write("2"))
+    publish(folder, written("2"))
     ModelLog(folder).say(lambda versions: rules.rolled_back(versions, weights=""))
     ModelLog(folder).say(canary)
     wanted = current(folder)
@@ -81,19 +74,19 @@ def test_who_dies_before_the_pointer_is_written_is_finished_by_the_next_reader(
 
 
 def test_who_dies_before_it_is_said_that_a_version_is_there(folder: Path) -> None:
-    place(folder, write("1"), Manifest(version="", files={}, by="ada", at=5, why="SFT"))
+    place(folder, written("1"), Manifest(version="", files={}, by="ada", at=5, why="SFT"))
     assert not (folder / FOLDER / LOG).exists()
     assert ModelLog(folder).read().known["000001"][1:] == ("ada", 5)
     assert kinds(folder) == ["VersionPublished"]
 
 
 def test_who_dies_in_the_middle_of_a_line_has_said_nothing(folder: Path) -> None:
-    publish(folder, write("1"))
+    publish(folder, written("1"))
     path = folder / FOLDER / LOG
     whole = path.read_bytes()
     reader = ModelLog(folder)
     before = reader.read()
-    publish(folder, write("2"))
+    publish(folder, written("2"))
     said = path.read_bytes()
     for cut in range(len(whole), len(said)):
         path.write_bytes(said[:cut])
@@ -111,8 +104,8 @@ def test_who_dies_in_the_middle_of_a_line_has_said_nothing(folder: Path) -> None
 
 
 def test_what_was_current_before_there_was_a_log_stays_so(folder: Path) -> None:
-    publish(folder, write("1"))
-    publish(folder, write("2"))
+    publish(folder, written("1"))
+    publish(folder, written("2"))
     (folder / FOLDER / LOG).unlink()
     (folder / FOLDER / CURRENT).write_text("000001\n")
     assert ModelLog(folder).read().current == "000001"
@@ -139,7 +132,7 @@ def as_nobody(read: Callable[[], str]) -> str:
 
 
 def test_a_folder_that_can_t_be_written_is_read_all_the_same(folder: Path) -> None:
-    publish(folder, write("1"))
+    publish(folder, written("1"))
     (folder / FOLDER / LOG).unlink()
     with tempfile.TemporaryDirectory() as other:
         theirs = Path(shutil.copytree(folder, other, dirs_exist_ok=True))
@@ -172,14 +165,14 @@ def test_writers_at_the_same_time_say_one_thing_after_the_other(folder: Path) ->
 
 def test_the_number_of_a_version_that_was_removed_is_not_given_again(folder: Path) -> None:
     for text in "12":
-        publish(folder, write(text), current=False)
+        publish(folder, written(text), current=False)
     shutil.rmtree(folder / FOLDER / "000002")
-    assert publish(folder, write("3"), current=False).name == "000003"
+    assert publish(folder, written("3"), current=False).name == "000003"
     assert [*ModelLog(folder).read().known] == ["000001", "000002", "000003"]
 
 
 def test_who_is_refused_has_said_nothing(folder: Path) -> None:
-    publish(folder, write("1"))
+    publish(folder, written("1"))
     before = kinds(folder)
 
     def refuse(_: Versions) -> list[VersionEvent]:
@@ -194,7 +187,7 @@ def test_who_is_refused_has_said_nothing(folder: Path) -> None:
 
 
 def test_damage_is_named(folder: Path) -> None:
-    publish(folder, write("1"))
+    publish(folder, written("1"))
     path = folder / FOLDER / LOG
     whole, reader = path.read_bytes(), ModelLog(folder)
     reader.read()

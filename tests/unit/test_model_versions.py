@@ -1,7 +1,6 @@
 """Versions of a model are published whole or not at all, and nothing else is taken for one."""
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,31 +9,24 @@ from protocol.errors import InvalidData, NotFound
 from protocol.model_versions import BASE
 from replay.model_folder import CURRENT, FOLDER, MANIFEST, check, find, names
 from replay.model_versions import LOG, point, pointed, publish
-
-
-def write(text: str = "w") -> Callable[[Path], None]:
-    def written(folder: Path) -> None:
-        (folder / "config.json").write_text("{}")
-        (folder / "model.safetensors").write_text(text)
-
-    return written
+from tests.model_folders import written
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write("base")(tmp_path)
+    written("base")(tmp_path)
     return tmp_path
 
 
 def test_a_folder_without_versions_answers_itself(folder: Path) -> None:
     assert pointed(folder) == BASE
     assert find(folder, BASE).path == folder
-    assert check(find(folder, BASE)) != check(publish(folder, write("other")))
+    assert check(find(folder, BASE)) != check(publish(folder, written("other")))
 
 
 def test_versions_are_counted_and_the_last_one_answers(folder: Path) -> None:
-    first = publish(folder, write("1"), note={"steps": 10})
-    second = publish(folder, write("2"))
+    first = publish(folder, written("1"), note={"steps": 10})
+    second = publish(folder, written("2"))
     assert [first.name, second.name] == names(folder) == ["000001", "000002"]
     assert pointed(folder) == "000002"
     found = find(folder, "000001").manifest
@@ -47,14 +39,14 @@ def test_versions_are_counted_and_the_last_one_answers(folder: Path) -> None:
 
 
 def test_a_version_can_be_published_for_later(folder: Path) -> None:
-    publish(folder, write(), current=False)
+    publish(folder, written(), current=False)
     assert pointed(folder) == BASE
     assert names(folder) == ["000001"]
 
 
 def test_the_same_weights_have_the_same_hash_whatever_is_beside_them(folder: Path) -> None:
     def noted(path: Path) -> None:
-        write("base")(path)
+        written("base")(path)
         (path / "README.md").write_text("new")
 
     assert check(publish(folder, noted)) == check(find(folder, BASE))
@@ -62,7 +54,7 @@ def test_the_same_weights_have_the_same_hash_whatever_is_beside_them(folder: Pat
 
 def test_a_publisher_that_fails_leaves_nothing(folder: Path) -> None:
     def fails(path: Path) -> None:
-        write()(path)
+        written()(path)
         raise OSError("the disk is full")
 
     with pytest.raises(OSError, match="full"):
@@ -79,7 +71,7 @@ def test_what_a_crash_left_half_written_is_no_version(folder: Path) -> None:
     (folder / FOLDER / ".draft-1").mkdir(parents=True)
     (folder / FOLDER / "notes").mkdir()
     assert names(folder) == []
-    assert publish(folder, write()).name == "000001"
+    assert publish(folder, written()).name == "000001"
 
 
 def test_publishers_at_the_same_time_get_a_version_each(folder: Path) -> None:
@@ -87,7 +79,7 @@ def test_publishers_at_the_same_time_get_a_version_each(folder: Path) -> None:
 
     def one(text: str) -> None:
         together.wait()
-        publish(folder, write(text))
+        publish(folder, written(text))
 
     threads = [threading.Thread(target=one, args=(str(place),)) for place in range(4)]
     for thread in threads:
@@ -100,7 +92,7 @@ def test_publishers_at_the_same_time_get_a_version_each(folder: Path) -> None:
 
 
 def test_damage_is_named(folder: Path) -> None:
-    version = publish(folder, write("1"))
+    version = publish(folder, written("1"))
     check(version)
     (version.path / "model.safetensors").write_text("2")
     with pytest.raises(InvalidData, match=r"version 000001: .*model\.safetensors is damaged"):
@@ -108,7 +100,7 @@ def test_damage_is_named(folder: Path) -> None:
     (version.path / "model.safetensors").unlink()
     with pytest.raises(InvalidData, match=r"model\.safetensors is missing"):
         check(version)
-    write("1")(version.path)
+    written("1")(version.path)
     (version.path / "more.safetensors").write_text("x")
     with pytest.raises(InvalidData, match=r"more\.safetensors is not in its manifest"):
         check(version)
@@ -121,7 +113,7 @@ def test_what_is_no_version_is_refused(folder: Path, tmp_path: Path) -> None:
         find(tmp_path / "nowhere", BASE)
     with pytest.raises(NotFound):
         point(folder, "000009")
-    version = publish(folder, write())
+    version = publish(folder, written())
     (version.path / MANIFEST).write_text("[]")
     with pytest.raises(InvalidData, match="no manifest that can be read"):
         find(folder, version.name)

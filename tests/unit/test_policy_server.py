@@ -369,19 +369,23 @@ async def test_a_server_that_stops_says_so_to_who_waits(folder: Path) -> None:
     assert (await server.ask(question(), LONG_S)).error == server.failed
 
 
-async def test_a_question_that_comes_while_a_server_stops_is_refused(folder: Path) -> None:
+async def test_a_question_that_comes_while_a_server_stops_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server = PolicyServer(folder)
     await server.start()
     assert server.loaded is not None
-    made, step = server.loaded.model, threading.Event()
+    made, reached, step = server.loaded.logits, threading.Event(), threading.Event()
 
-    def held(**given: Any) -> Any:
+    def held(*given: Any) -> Any:
+        reached.set()
         step.wait()
-        return made(**given)
+        return made(*given)
 
-    server.loaded.model = held
+    monkeypatch.setattr(server.loaded, "decoder", None)
+    monkeypatch.setattr(server.loaded, "logits", held)
     asking = asyncio.create_task(server.ask(question(max_tokens=2), LONG_S))
-    await until(lambda: server.asked == 1)
+    await asyncio.to_thread(reached.wait)
     stopping = asyncio.create_task(server.stop())
     await until(lambda: bool(server.failed))
     reply = await server.ask(question(), LONG_S)

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from protocol.decisions import Task
 from tests.models import tiny
-from tests.unit.test_local_policy import DOUBLE, Place, double, spec
+from tests.unit.test_local_policy import Place, opened, spec
 from trainer.advantages import advantages, scheme
 from trainer.fold import read
 from trainer.records import Rollout
@@ -23,13 +23,8 @@ CHECK = {"kind": "exact", "answer": "42"}
 
 @pytest.fixture
 async def place() -> AsyncIterator[Place]:
-    place = Place()
-    await place.world.worker(DOUBLE, double)
-    await place.world.conductor()
-    yield place
-    await place.world.close()
-    for server in place.servers.values():
-        await server.stop()
+    async with opened() as place:
+        yield place
 
 
 async def group(place: Place, folder: Path, count: int, **more: object) -> list[Rollout]:

@@ -56,6 +56,17 @@ def test_typed_questions_are_of_the_shipped_pool_and_bring_no_marks() -> None:
     assert {tuple(spec.name for spec in each.pool.workers) for each in found} == {typed.WORKERS}
 
 
+@pytest.mark.parametrize(("steps", "points"), [(3, 3), (50, 50), (99, 50), (101, 34)])
+def test_the_curves_of_a_card_are_thinned_out(tmp_path: Path, steps: int, points: int) -> None:
+    (tmp_path / "sft").mkdir()
+    rows = [msgspec.json.encode({"step": step}) for step in range(steps)]
+    (tmp_path / "sft" / stages.METRICS).write_bytes(b"\n".join(rows) + b"\n")
+    found = shipping.curves(tmp_path)
+    assert list(found) == ["sft"]
+    assert len(found["sft"]) == points <= shipping.CURVE_POINTS
+    assert found["sft"][0] == {"step": 0}
+
+
 def test_the_shipped_plan_can_be_read() -> None:
     assert load(shipping.PLAN).shape.width == 192
 

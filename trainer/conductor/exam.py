@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from protocol.decisions import PolicySpec
 from trainer.conductor.plan import Plan
 from trainer.gym.baselines import Random, majority
 from trainer.gym.episodes import Episode, draws
@@ -88,8 +89,6 @@ class _Named:
     """What a table calls whoever is measured."""
 
     def __init__(self, name: str) -> None:
-        from protocol.decisions import PolicySpec
-
         self.spec = PolicySpec(name=name)
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from protocol.actions import Json
 from protocol.errors import InvalidData, NotFound
 from trainer.gym.teacher import Rates
 from trainer.rewards.recipes import Recipe, Term
@@ -86,6 +87,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """The most that one reply may have: twice what the longest round takes."""
     device: str = ""
     """Empty for a GPU if there is one."""
+
+
+def described(plan: Plan) -> Json:
+    """The plan as JSON, for a model's card."""
+    found: Json = msgspec.to_builtins(plan)
+    return found
 
 
 def load(path: Path) -> Plan:

@@ -7,10 +7,9 @@ the weights as they are then.
 from collections.abc import Callable
 from typing import Any, Final
 
-import msgspec
-
 from protocol.actions import Json
 from trainer.conductor.plan import Plan
+from trainer.conductor.teaching import SEEDS
 from trainer.gym.episodes import draw
 from trainer.gym.practice import Practice
 from trainer.learner.order import Fed
@@ -18,9 +17,6 @@ from trainer.reinforcing import batch
 
 FROM: Final = 2 * 10**9
 """The first seed of the episodes that are practised on: none of a lesson's."""
-
-SEEDS: Final = 10**7
-"""Episodes between those of two plans' seeds."""
 
 
 class Practising:
@@ -55,9 +51,3 @@ class Practising:
             step / max(1, plan.rl.steps),
             worker=lambda *_: "worker",  # each episode has a pool of its own
         )
-
-
-def described(plan: Plan) -> Json:
-    """The plan as JSON, for a model's card."""
-    found: Json = msgspec.to_builtins(plan)
-    return found

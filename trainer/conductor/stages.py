@@ -16,8 +16,8 @@ from typing import Final
 import msgspec
 
 from protocol.errors import Conflict
-from trainer.conductor.plan import Plan
-from trainer.conductor.practising import Practising, described
+from trainer.conductor.plan import Plan, described
+from trainer.conductor.practising import Practising
 from trainer.conductor.teaching import Teaching, texts
 from trainer.learner.fit import fit
 from trainer.learner.learner import Learner
@@ -28,6 +28,12 @@ from trainer.small import make, save, train_tokenizer
 PLAN: Final = "plan.json"
 MODEL: Final = "model"
 METRICS: Final = "metrics.jsonl"
+
+RL_WARMUP: Final = 5
+"""Steps in which the rate of practice goes up: its model is taught already."""
+
+RL_EVERY: Final = 10
+"""Steps of practice between two checkpoints: each plays its episodes first, which takes long."""
 
 
 def begin(folder: Path, plan: Plan) -> None:
@@ -102,7 +108,7 @@ def rl(folder: Path, plan: Plan, start: Path) -> Path:
     if done.exists():
         return done
     said = plan.rl
-    steps = Steps(kind="muon", rate=said.rate, matrix_rate=said.matrix_rate, warmup=5)
+    steps = Steps(kind="muon", rate=said.rate, matrix_rate=said.matrix_rate, warmup=RL_WARMUP)
     objective = Objective(per="rollout", clip_low=said.clip_low, clip_high=said.clip_high)
     learner = _learner(plan, start, steps, objective)
     source = Practising(plan, learner.model, learner.tokenizer, lambda: f"step-{learner.updates}")
@@ -111,7 +117,7 @@ def rl(folder: Path, plan: Plan, start: Path) -> Path:
         source,
         said.steps,
         checkpoints=folder / "checkpoints",
-        every=10,
+        every=RL_EVERY,
         sinks=[FileSink(folder / METRICS, "rl")],
         title="RL",
     )

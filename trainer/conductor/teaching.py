@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 import numpy as np
@@ -33,7 +32,7 @@ TEXTS_FROM: Final = 10**9
 """The first seed of the episodes that the vocabulary is made from: none of a lesson's."""
 
 SEEDS: Final = 10**7
-"""Episodes between the lessons of two plans' seeds: more than any training takes."""
+"""Episodes between those of two plans' seeds, of lessons and of practice: more than any takes."""
 
 AHEAD: Final = 6
 """Batches that are made before they are wanted, for each process: the learner never waits for one,
@@ -125,12 +124,7 @@ class Teaching:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._workers is not None:
             self._workers.shutdown(cancel_futures=True)
 

@@ -11,7 +11,6 @@ starts give the same logs, byte for byte::
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from types import TracebackType
 from typing import Final, Self
 
 import msgspec
@@ -92,12 +91,7 @@ class FastLane:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

@@ -52,7 +52,7 @@ def in_a_row(text: str, entities: tuple[str, ...] = ()) -> set[str]:
     for entity in sorted(entities, key=len, reverse=True):
         text = text.replace(entity, f" {THING} ", 1)
     found = (THING if match[0] == THING else names.fold(match[0]) for match in _WORD.finditer(text))
-    said = ["", *filter(None, (each or "." for each in found)), ""]
+    said = ["", *(each or "." for each in found), ""]
     return {" ".join(said[index : index + 3]) for index in range(len(said) - 2)}
 
 

@@ -117,9 +117,12 @@ class Network:
         """
         ids: list[int] = []
         logprobs: list[float] = []
+        room = min(most, self.context - len(prompt))
+        if room <= 0:
+            return Written((), (), False)
         kept: Kept = [None] * self._layers
         last = self.logits(prompt, kept)[-1]
-        for _ in range(min(most, self.context - len(prompt))):
+        for _ in range(room):
             best = int(last.argmax())
             logprobs.append(float(last[best] - _log_sum(last)))
             if best == self.end:

@@ -6,9 +6,11 @@ again from the question, and whose turn it is from what each turn says.
 
 import asyncio
 import importlib
-from functools import cached_property, lru_cache
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from msgspec.structs import replace
@@ -23,12 +25,12 @@ from protocol.dialects import parse, request
 from protocol.dialects.compact import ENTITIES
 from protocol.dialects.shared import asked
 from protocol.errors import InvalidData
-from protocol.references import filled, plain, referred
+from protocol.references import as_text, filled, plain, referred
 from protocol.replies import linked
 from protocol.schemas import misfit
 
 if TYPE_CHECKING:
-    from actors.policies.conductor.network import Network, Written
+    from actors.policies.conductor.network import Network
     from actors.policies.conductor.words import Words
 
 NAME: Final = "conductor"
@@ -41,9 +43,6 @@ MAX_TOKENS: Final = 128
 
 MAX_TURNS: Final = 8
 """Turns in which the model may make calls: the longest plan takes three, and each failure one."""
-
-REMEMBERED: Final = 256
-"""Replies that are remembered: a run's first one is looked at again in each of its turns."""
 
 BY_RULES: Final = "By rules: "
 """What the text of a reply begins with that the model didn't make; the reason follows, a line."""
@@ -78,12 +77,14 @@ class ConductorPolicy:
 
     def __init__(self, folder: Path = card.FOLDER, threshold: float | None = None) -> None:
         self._folder, self._threshold = folder, threshold
-        self._rules, self._turn = RulesPolicy(), Lock()
-        self._write = lru_cache(REMEMBERED)(self._written)
+        self._rules = RulesPolicy()
+        # Of its own: NumPy takes all cores for one decision, and who queues up in the loop's
+        # threads keeps others out of them.
+        self._thread = ThreadPoolExecutor(1, NAME)
 
     async def ask(self, view: View) -> Reply:
         """The reply to ``view``: of the model, or of the rules with the reason in its text."""
-        return await asyncio.to_thread(self.reply, view)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self.reply, view)
 
     def reply(self, view: View, *, plain: bool = False) -> Reply:
         """See `ask`. Pure; takes a tenth of a second where the model is asked.
@@ -135,10 +136,7 @@ class ConductorPolicy:
             if not _its(turn, pool, Referable(task, calls)):
                 return Not("the model has given up before")
             calls += tuple(call.id for call in asked(turn))
-        began = self._begun(shown)
-        if isinstance(began, Not) or not view.turns:
-            return began
-        return self._go_on(shown)
+        return self._decided(shown, Referable(task, calls))
 
     @cached_property
     def missing(self) -> str:
@@ -179,54 +177,22 @@ class ConductorPolicy:
             return Not("the pool lacks workers that the model was trained with")
         return shown
 
-    def _begun(self, shown: View) -> Said | Not:
-        """Its first decision, which says whether it understands the question."""
-        said = self._decided(replace(shown, turns=(), final=False, limited_by=""))
-        if isinstance(said, Said) and not said.decision.calls:
-            return Not("the model has no plan")
-        return said
-
-    def _go_on(self, shown: View) -> Said | Not:
-        said = self._decided(shown)
-        if isinstance(said, Not):
-            return said
-        if said.decision.calls:
-            done = [
-                (seen.call.worker, seen.call.arguments)
-                for turn in shown.turns
-                for seen in (*turn.observations, *turn.late)
-                if seen.status == "OK"
-            ]
-            again = any((each.worker, each.arguments) in done for each in said.decision.calls)
-            return Not("the model asks again for what is known") if again else said
-        return said
-
-    def _decided(self, shown: View) -> Said | Not:
-        """What the model replies, if it is sure, if it can be followed, and leaves nothing out."""
-        _, words = self._model
-        written = self._write(tuple(words.prompt(request(SPEAKS, shown)["messages"])))
+    def _decided(self, shown: View, known: Referable) -> Said | Not:
+        """What the model replies, if it is sure, and if that can be followed."""
+        network, words = self._model
+        prompt = words.prompt(request(SPEAKS, shown)["messages"])
+        written = network.write(prompt, MAX_TOKENS)
         least = min(written.logprobs, default=0.0)
         needed = self.card.threshold if self._threshold is None else self._threshold
         if not written.ended or least < needed:
             return Not("the model is not sure")
-        calls = tuple(call.id for turn in shown.turns for call in asked(turn))
-        known = Referable(shown.task, calls)
         text = words.text(written.ids)
         decision = parse(SPEAKS, Reply(text=text), shown.pool, known)
         if not isinstance(decision, Decision):
             return Not("the model can't be understood")
         decision = linked(decision, known)
-        for call in decision.calls:
-            spec = shown.pool.get(call.worker)
-            if spec is None or misfit(spec.parameters, call.arguments):
-                return Not("the model asks for what no worker does")
-        if not decision.calls and (why := _loose(decision, shown)):
-            return Not(why)
-        return Said(text, decision, least)
-
-    def _written(self, prompt: tuple[int, ...]) -> "Written":
-        with self._turn:  # NumPy takes all cores for one: two at once only wait for each other
-            return self._model[0].write(list(prompt), MAX_TOKENS)
+        why = doubt(decision, shown)
+        return Not(why) if why else Said(text, decision, least)
 
 
 def worded(decision: Decision, view: View) -> Decision:
@@ -240,7 +206,7 @@ def worded(decision: Decision, view: View) -> Decision:
     if decision.calls or not values:
         return decision
     sentence = complete(spelled(view))
-    agreed = sentence is not None and all(number(_value(each)) in sentence for each in values)
+    agreed = sentence and all(_stands(number(_value(each)), sentence) for each in values)
     return Decision(answer=sentence) if agreed else decision
 
 
@@ -264,12 +230,12 @@ def spelled(view: View) -> View:
 
 
 def _outputs(view: View) -> dict[str, Json]:
-    return {
-        seen.call.id: seen.value
-        for turn in view.turns
-        for seen in (*turn.observations, *turn.late)
-        if seen.status == "OK"
-    }
+    return {seen.call.id: seen.value for seen in _seen(view) if seen.status == "OK"}
+
+
+def _seen(view: View) -> Iterator[Observation]:
+    for turn in view.turns:
+        yield from (*turn.observations, *turn.late)
 
 
 def _value(output: Json) -> Json:
@@ -291,23 +257,46 @@ def _its(turn: Turn, pool: Pool, known: Referable) -> bool:
     return bool(made) and made == [(call.worker, call.arguments) for call in decision.calls]
 
 
-def _loose(decision: Decision, shown: View) -> str:
-    """What an answer leaves out of what was asked for; "" if it is made of all of it."""
+def doubt(decision: Decision, shown: View) -> str:
+    """Why a decision of the model isn't followed; "" if it is.
+
+    It makes calls that their workers take and that have not succeeded yet, or an answer made of
+    all that was found, after calls about all that is marked.
+    """
+    if not decision.calls:
+        return _left_out(decision, shown)
+    if decision.answers or decision.answer is not None:
+        return "the model answers before it has seen what it asks for"
+    if shown.final:
+        return "the model asks for more where an answer is wanted"
+    for call in decision.calls:
+        spec = shown.pool.get(call.worker)
+        if spec is None or misfit(spec.parameters, call.arguments):
+            return "the model asks for what no worker does"
+    done = [(seen.call.worker, seen.call.arguments) for seen in _seen(shown) if seen.status == "OK"]
+    if any((each.worker, each.arguments) in done for each in decision.calls):
+        return "the model asks again for what is known"
+    return ""
+
+
+def _left_out(decision: Decision, shown: View) -> str:
     used = set(referred(decision.answers, "output"))
     if not used:
         return "the model's answer is no output"
-    about: list[str] = []
-    found: list[str] = []
-    for turn in shown.turns:
-        for seen in (*turn.observations, *turn.late):
-            about += map(str, seen.call.arguments.values())
-            if seen.status == "OK":
-                found.append(seen.call.id)
-                used |= set(referred(seen.call.arguments, "output"))
-    if left := [name for name in found if name not in used]:
+    given: list[str] = []
+    for seen in _seen(shown):
+        arguments = seen.call.arguments
+        given += [as_text(filled(each, output=lambda _: "")) for each in arguments.values()]
+        if seen.status == "OK":
+            used |= set(referred(arguments, "output"))
+    if left := [name for name in _outputs(shown) if name not in used]:
         return f"the model leaves out what call {left[0]} gave"
-    entities = shown.task.inputs[ENTITIES]
-    given = " ".join(about)
-    if left := [str(each) for each in entities if str(each) not in given]:
+    entities = map(str, shown.task.inputs[ENTITIES])
+    if left := [each for each in entities if not any(_stands(each, text) for text in given)]:
         return f"the model leaves out {left[0]}"
     return ""
+
+
+def _stands(what: str, text: str) -> bool:
+    """Whether a name or a number stands in a text, and not within a longer one."""
+    return re.search(rf"(?<![\w.,]){re.escape(what)}(?!\w|[.,]\d)", text) is not None

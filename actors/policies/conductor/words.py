@@ -1,8 +1,9 @@
 """A small model's tokenizer, without the library: byte-level BPE and tokens that were added.
 
 It reads ``tokenizer.json`` as `trainer.small.vocabulary` makes it, and cuts every text as the
-library does, which a property test holds. Conversations are written as the model's template has
-them: a control token for the role, the content, a control token for its end.
+library does, which a property test holds for all characters that this Python's Unicode knows; a
+later one is cut as a symbol. Conversations are written as the model's template has them: a control
+token for the role, the content, a control token for its end.
 """
 
 import itertools
