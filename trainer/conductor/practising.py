@@ -7,7 +7,6 @@ the weights as they are then.
 from collections.abc import Callable
 from typing import Any, Final
 
-from protocol.actions import Json
 from trainer.conductor.plan import Plan
 from trainer.conductor.teaching import SEEDS
 from trainer.gym.episodes import draw

@@ -114,12 +114,13 @@ UNSEEN_NAMES: Final = (
     "[|-[krill|lotus|mantis|nimbus|opal]][|-[one|two|three]]"
 )
 
-_ARTICLES: Final = frozenset({"a", "any", "one", "the"})
+_LITTLE: Final = frozenset({"a", "any", "for", "of", "one", "the"})
+"""Words that make no other description: "the area of one" is a twin of "area for any"."""
 
 
 def core_key(core: str) -> str:
-    """What of a core decides whether it is held out: its words but for the articles."""
-    return " ".join(word for word in core.split() if word not in _ARTICLES)
+    """What of a core decides whether it is held out: its words but for the little ones."""
+    return " ".join(word for word in core.split() if word not in _LITTLE)
 
 
 def keys(kind: str) -> set[str]:
