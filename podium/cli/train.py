@@ -183,7 +183,7 @@ class _Train:
         named = "" if version == "current" else version
         job = Job.begin(self.out, path, named, data, self.spec, fresh=self.result.fresh)
         self.output.say(
-            f"{job.made.id}: {path.name} from version {job.made.version}, in {self.out}"
+            f"{job.made.id}: {path.name} from version {job.made.version}, in {_near(self.out)}"
         )
         return job
 
@@ -204,19 +204,25 @@ class _Train:
         told = _figures(done.values, SHOWN) or _figures(done.values, ELSE_SHOWN)
         after = f", {done.begun_at} of them before" if done.begun_at else ""
         made = f"version {done.version.name}" if done.version else "nothing published"
-        detail = f"{job.model}: {made} after {count(done.steps, 'step')}{after}"
+        detail = f"{_near(job.model)}: {made} after {count(done.steps, 'step')}{after}"
         detail += f" ({told})" if told else ""
         if refused := done.values.get("refused"):
             self.output.say(f"the last batch moved nothing: {refused}")
         name = done.version.name if done.version else None
         self.output.mutation(str(job.model), detail, event_id=name)
-        self.output.hint(f"its curves: podium train report {self.out}")
+        self.output.hint(f"its curves: podium train report {_near(self.out)}")
         if done.version is not None and not (self.result.current or self.played.given):
             self.output.hint(
-                f"have it answer, if it is no worse: podium model promote {job.model} "
+                f"have it answer, if it is no worse: podium model promote {_near(job.model)} "
                 f"{done.version.name}"
             )
         return 0
+
+
+def _near(path: Path) -> Path:
+    """As it is typed here: from the current folder, where it is below that."""
+    here = (current().folder or Path.cwd()).absolute()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _figures(values: Any, names: tuple[str, ...]) -> str:
@@ -287,7 +293,7 @@ def report(
     else:
         series = {each: [file] for each, file in zip(names, files, strict=True)}
     drawn = draw(series, here / out, title=title)
-    Output(common.json).mutation(str(drawn), f"{drawn}: {count(len(series), 'training')}")
+    Output(common.json).mutation(str(drawn), f"{_near(drawn)}: {count(len(series), 'training')}")
     return 0
 
 
@@ -347,6 +353,6 @@ def new(
     )
     made = begin(path, said, shape, vocabulary, seed)
     output = Output(common.json)
-    output.mutation(str(path), f"{path}: an untrained model of {made:,} parameters")
+    output.mutation(str(path), f"{_near(path)}: an untrained model of {made:,} parameters")
     output.hint(f"teach it: podium train sft DATASET --model {folder}")
     return 0
