@@ -43,7 +43,7 @@ fix: $(DEV) ## Mend what a program can mend: format, lint.
 	$(BIN)/ruff format .
 
 conductor: $(DEV) ## Train the model that the package ships, and replace it unless the new one is worse.
-	$(BIN)/python -m trainer.shipping --to actors/policies/conductor/model
+	$(BIN)/python -m trainer.conductor.shipping --to actors/policies/conductor/model
 
 clean: ## Remove what was built. Keeps .podium/, where the logs of your runs are.
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -7,7 +7,7 @@ from typing import Any
 
 from podium.poolmodules import import_from
 from protocol.errors import Usage
-from trainer.promoting import Evaluate
+from trainer.versions.promoting import Evaluate
 
 
 def evaluator_of(name: str, folder: Path) -> Evaluate | None:

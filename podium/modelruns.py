@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from podium.client import READS_AT_ONCE
 from protocol.errors import InvalidData, NotFound
 from trainer.fold import read_fold
-from trainer.live import Use, use
+from trainer.versions.live import Use, use
 
 if TYPE_CHECKING:
     from podium.cli.world import Deployments

@@ -25,7 +25,7 @@ Gate: TypeAlias = Literal["passed", "forced", "none", "found"]
 asked for scores; or it was current before anything was said."""
 
 Table: TypeAlias = tuple[dict[str, Json], ...]
-"""The rows of a gate's table, see `trainer.gate.Row`."""
+"""The rows of a gate's table, see `trainer.versions.gate.Row`."""
 
 
 class VersionPublished(

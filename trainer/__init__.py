@@ -15,10 +15,9 @@
     rollouts/   where rollouts come from: a log, live actors, or the fast lane in this process
     gym/        checkable tasks over real data, their pools, an oracle, baselines and scores
     small/      a small model from scratch: vocabulary, template, weights
-    conductor/  a conductor from a seed: teaching, practice, exams, and the table of all of it
-    shipping    that conductor into the package, through the gate
-    gate        whether a version does worse than another; `promoting` asks it, and says so
-    live        what versions did in the runs of a log
+    conductor/  a conductor from a seed: teaching, practice, exams, the table of all of it, and
+                into the package
+    versions/   which version of a model answers: what each did, and a gate against a worse one
 
 Only `rollouts` and `gym` know the actors. Nothing is imported by this module: whoever reads a log
 needs no torch.

@@ -48,7 +48,7 @@ def list_(folder: str = "", /, *, common: Common = COMMON) -> int:
     from podium.cli import model_shown as view
     from podium.modelruns import uses_in
     from podium.render_rich import table
-    from trainer.live import runs_of
+    from trainer.versions.live import runs_of
 
     output = Output(common.json)
     config = common.load().config
@@ -86,7 +86,7 @@ def show(folder: Folder, version: str = "", /, *, common: Common = COMMON) -> in
     from podium.cli import model_shown as view
     from podium.render_rich import table
     from replay.model_folder import find
-    from trainer.promoting import scores_of
+    from trainer.versions.promoting import scores_of
 
     output = Output(common.json)
     path = folder_of(folder)
@@ -111,9 +111,9 @@ def compare(folder: Folder, a: Named, b: Named, /, *, common: Common = COMMON) -
     """Two versions side by side: the gate's figures, what runs say, and what they are made of."""
     from podium.cli import model_shown as view
     from podium.modelruns import uses_in
-    from trainer.gate import compare as compared
-    from trainer.live import figures
-    from trainer.promoting import scores_of
+    from trainer.versions.gate import compare as compared
+    from trainer.versions.live import figures
+    from trainer.versions.promoting import scores_of
 
     output = Output(common.json)
     path = folder_of(folder)
@@ -155,8 +155,8 @@ def promote(
     """
     from podium.cli import model_shown as view
     from podium.evaluators import evaluator_of
-    from trainer.promoting import promote as promoted
-    from trainer.promoting import scores_of
+    from trainer.versions.promoting import promote as promoted
+    from trainer.versions.promoting import scores_of
 
     output = Output(common.json)
     path = folder_of(folder)

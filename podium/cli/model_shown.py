@@ -11,14 +11,14 @@ from podium.render_rich import table
 from protocol import model_versions as said_of
 from protocol.errors import InvalidData, NotFound
 from replay.model_folder import find
-from trainer.gate import RIGHT, shown
-from trainer.promoting import scores_of
+from trainer.versions.gate import RIGHT, shown
+from trainer.versions.promoting import scores_of
 
 if TYPE_CHECKING:
     from protocol.model_versions import Said, VersionEvent, Versions
     from replay.model_folder import Manifest
-    from trainer.gate import Compared, Row
     from trainer.gym.scores import Figure, Scores
+    from trainer.versions.gate import Compared, Row
 
 
 def version_row(path: Path, versions: "Versions", name: str, runs: int) -> dict[str, Any]:

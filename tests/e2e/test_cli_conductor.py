@@ -30,7 +30,7 @@ def shell(tmp_path: Path) -> Shell:
     ("asked", "more", "told_of", "versions"),
     [
         (LEARNED, [], "decided by the conductor\n", [VERSION]),
-        (OTHER, [], "decided by the rules (it is worded otherwise: ", ["rules-1"]),
+        (OTHER, [], "decided by the rules (nothing that was learned is worded so: ", ["rules-1"]),
         (LEARNED, ["--policy", "rules"], "", ["rules-1"]),
         (LEARNED, ["--policy", "conductor"], "decided by the conductor\n", [VERSION]),
     ],

@@ -288,7 +288,7 @@ def test_its_answer_is_worded_by_the_rules_where_they_agree() -> None:
 @pytest.mark.parametrize(
     ("shown", "why"),
     [
-        (view("Which is larger by area, Chad or Niger?"), "it is worded otherwise"),
+        (view("Which is larger by area, Chad or Niger?"), "nothing that was learned is worded so"),
         (view(ASKED, year=2020), "the task brings data of its own"),
         (view(ASKED, pool=Pool(POOL.workers[:2])), "the pool lacks workers"),
         (

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.gate import MIN_ROLLOUTS, RIGHT, Verdict, compare
 from trainer.gym.scores import Figure, Scores
 from trainer.intervals import Interval, difference, mean, paired, share
+from trainer.versions.gate import MIN_ROLLOUTS, RIGHT, Verdict, compare
 
 N = 400
 EPISODES = tuple(f"seen-{place}" for place in range(100_000))

@@ -8,9 +8,9 @@ import pytest
 
 from podium.cli import main
 from protocol.model_versions import BASE
-from trainer.gate import compare
 from trainer.gym import gate
 from trainer.small import Shape, make, save, train_tokenizer
+from trainer.versions.gate import compare
 
 TINY = Shape(layers=1, width=16, heads=2, kv_heads=1, feed_forward=16)
 

@@ -13,7 +13,7 @@ from replay.chain import InboxEntry, RunLog
 from tests.logs import log_of
 from tests.runs import RUN, Driver, answer, begin, plan, planned
 from trainer.fold import fold
-from trainer.live import Use, figures, runs_of, use
+from trainer.versions.live import Use, figures, runs_of, use
 
 MODEL = PolicySpec(name="local:m", options={"folder": "/models/m"})
 CHECK = {"kind": "exact", "answer": "42"}

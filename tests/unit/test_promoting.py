@@ -11,7 +11,7 @@ from protocol.model_versions import BASE, PromotionRefused, VersionPromoted
 from replay.model_versions import ModelLog, point, publish
 from tests.model_folders import published, scores, written
 from trainer.gym.scores import Scores
-from trainer.promoting import promote, scored, scores_of
+from trainer.versions.promoting import promote, scored, scores_of
 
 
 @pytest.fixture

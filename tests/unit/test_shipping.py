@@ -10,8 +10,7 @@ import pytest
 from actors.policies.conductor import card
 from actors.policies.conductor.network import Network
 from protocol.errors import Conflict
-from trainer import shipping
-from trainer.conductor import stages
+from trainer.conductor import shipping, stages
 from trainer.conductor.plan import Plan, Rl, load
 from trainer.gym import typed
 from trainer.gym.typed import Played

@@ -89,8 +89,13 @@ def marked(text: str, known: frozenset[str]) -> Marked | Unmarked:
     if twice := [each for each in entities if whole.count(each) != 1]:
         return Unmarked(f"{twice[0]} stands in it twice")
     if other := sorted(in_a_row(whole, tuple(entities)) - known):
-        return Unmarked(f"it is worded otherwise: {other[0].strip()!r}")
+        return Unmarked(f"nothing that was learned is worded so: '{_spoken(other[0])}'")
     return Marked(whole, tuple(entities))
+
+
+def _spoken(words: str) -> str:
+    """Some words as a person reads them: for what is named, dots."""
+    return words.replace(THING, "…").strip()
 
 
 @lru_cache(4)

@@ -3,7 +3,7 @@
 From a script::
 
     from replay.model_versions import publish
-    from trainer.promoting import promote
+    from trainer.versions.promoting import promote
 
     version = publish(folder, write, note={"data": "..."}, current=False, why="SFT + RL, seed 3")
     done = promote(folder, version.name, evaluate=evaluate, why="the table of today")
@@ -32,8 +32,8 @@ from protocol.model_versions import (
 )
 from replay.model_folder import find, weights_of
 from replay.model_versions import ModelLog, user
-from trainer.gate import Compared, compare
 from trainer.gym.scores import Scores
+from trainer.versions.gate import Compared, compare
 
 
 class Evaluate(Protocol):

@@ -1,4 +1,4 @@
-"""Make the model that the package ships: ``python -m trainer.shipping`` (``make conductor``).
+"""Make the model that the package ships: ``make conductor``.
 
 From a plan and its seed: vocabulary, weights, SFT, RL; then how sure it has to be of a typed
 question, an exam, and the gate beside the model that is shipped. One that does worse is refused
@@ -22,11 +22,11 @@ from protocol.errors import Conflict, PodiumError
 from trainer.conductor import stages
 from trainer.conductor.exam import Exam
 from trainer.conductor.plan import Plan, described, load
-from trainer.gate import Compared, compare, shown
 from trainer.gym import typed
 from trainer.gym.evaluate import Report
 from trainer.gym.scores import Scores
 from trainer.learner.sinks import lines
+from trainer.versions.gate import Compared, compare, shown
 
 PLAN: Final = Path(__file__).with_suffix(".toml")
 """How the shipped model is made."""
@@ -233,7 +233,7 @@ def _write(path: Path, value: object, indent: int = 1) -> None:
 
 def main(given: Sequence[str] | None = None) -> int:
     """The command; its exit code."""
-    words = argparse.ArgumentParser(prog="trainer.shipping", description=__doc__)
+    words = argparse.ArgumentParser(prog="trainer.conductor.shipping", description=__doc__)
     words.add_argument("--plan", type=Path, default=PLAN, help="how it is made")
     words.add_argument("--work", type=Path, default=Path("build/conductor"), help="where")
     words.add_argument("--to", type=Path, required=True, help="the folder of the shipped model")
