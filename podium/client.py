@@ -30,6 +30,7 @@ from podium.checks import (
 )
 from podium.people import Asked, answered, asked_in, waited_for
 from podium.places import Places
+from podium.reading import Found, of_each
 from podium.rows import Result, RunRow, result_of, row
 from protocol import subjects
 from protocol.actions import BlobRef, Json, Pool, WorkerSpec
@@ -52,9 +53,6 @@ from replay.verify import Verified, verify_run
 
 LOOK_S: Final = 2.0
 """Seconds after which a watcher looks into the log itself: as late as a lost hint is noticed."""
-
-READS_AT_ONCE: Final = 16
-"""Runs that are read at the same time for a list: enough to hide the round trips to the broker."""
 
 MAX_AMBIGUOUS: Final = 8
 """Run ids that are named when a prefix fits several."""
@@ -332,8 +330,11 @@ class Client:
         return signal.id
 
     async def asked(self, run: str = "") -> list[Asked]:
-        """What people are asked, by all runs or one, and have not answered; the oldest first."""
-        runs = [run] if run else [each.run for each in await self.runs() if not each.outcome]
+        """What people are asked, by all runs or one, and have not answered; the oldest first.
+
+        Runs that can't be read, see `listed`, are left out of all.
+        """
+        runs = [run] if run else [it.run for it in (await self.listed()).there if not it.outcome]
         found = [one for each in runs for one in asked_in(await self._log.read(each))]
         return sorted(found, key=lambda asked: asked.since)
 
@@ -422,17 +423,23 @@ class Client:
         return (await self.log(run)).state()
 
     async def runs(self, prefix: str = "") -> list[RunRow]:
-        """A row for each run that has begun, the newest first."""
-        gate = asyncio.Semaphore(READS_AT_ONCE)
+        """A row for each run that has begun, the newest first.
+
+        Raises:
+            InvalidData, NotFound: One of them can't be read; see `listed`.
+        """
+        return (await self.listed(prefix)).all()
+
+    async def listed(self, prefix: str = "") -> Found[RunRow]:
+        """As `runs`, beside those that can't be read."""
 
         async def one(run: str) -> RunRow | None:
-            async with gate:
-                log = await self._log.read(run)
-                return row(log) if log.commits else None
+            log = await self._log.read(run)
+            return row(log) if log.commits else None
 
-        found = await asyncio.gather(*(one(run) for run in await self._log.runs(prefix)))
-        rows = (each for each in found if each is not None)
-        return sorted(rows, key=lambda each: (-each.started, each.run))
+        found = await of_each(await self._log.runs(prefix), one)
+        found.there.sort(key=lambda row: (-row.started, row.run))
+        return found
 
     async def follow(self, run: str) -> AsyncGenerator[RunLog, None]:
         """The run's log, now and after each change, until the run has ended.

@@ -4,7 +4,7 @@ import asyncio
 import importlib.metadata
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -248,10 +248,11 @@ async def _durability(config: "Config", host: Hosted) -> list[Check]:
 
 async def _aside(host: Hosted) -> list[Check]:
     """Messages that don't count, in the logs, the queues and the stores."""
-    rows = await host.client.runs()
+    listed = await host.client.listed()
     found = await host.foreign()
     stats = await host.stats()
-    checks = [Check("log", "ok", count(len(rows), "run"))]
+    checks = [Check("log", "ok", count(len(listed.there), "run"))]
+    checks += _unread(listed.unread)
     parts = [f"{number} in run {run}" for run, number in sorted(found.runs.items())[:5]]
     if len(found.runs) > len(parts):
         parts.append(f"more in {len(found.runs) - len(parts)} other runs")
@@ -268,6 +269,17 @@ async def _aside(host: Hosted) -> list[Check]:
         return [*checks, Check("set aside", "ok", "nothing")]
     hint = "somebody else writes to the broker, see docs/foreign-messages.md; no run is harmed"
     return [*checks, Check("set aside", "warning", ", ".join(parts), hint)]
+
+
+def _unread(runs: Mapping[str, PodiumError]) -> list[Check]:
+    """Runs that can't be read, wherever they are."""
+    checks = [
+        Check("log", "failed", f"run {run} can't be read: {one_line(error.message)}", error.hint)
+        for run, error in list(runs.items())[:MAX_FINDINGS]
+    ]
+    if more := len(runs) - len(checks):
+        checks.append(Check("log", "failed", f"{count(more, 'more run')} can't be read"))
+    return checks
 
 
 async def _sound(host: Hosted) -> list[Check]:

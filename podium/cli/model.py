@@ -54,7 +54,8 @@ def list_(folder: str = "", /, *, common: Common = COMMON) -> int:
     config = common.load().config
     path = folder_of(folder or _own(common))
     versions = _log(path).read()
-    runs = runs_of(uses_in(current().deployments, config, path))
+    uses, unread = uses_in(current().deployments, config, path)
+    runs = runs_of(uses)
     rows = [view.version_row(path, versions, name, runs.get(name, 0)) for name in _names(versions)]
     heads = ["version", "is", "published", "by", "runs>", "scores"]
     lines = [
@@ -68,9 +69,11 @@ def list_(folder: str = "", /, *, common: Common = COMMON) -> int:
         ]
         for row in rows
     ]
-    output.read(rows, table(heads, lines, wide="scores"), counts={"versions": len(rows)})
+    counts = {"versions": len(rows)}
+    output.read(rows, table(heads, lines, wide="scores"), counts=counts, unread=unread)
+    code = output.unread(unread)
     output.hint(f"all that was said of them: podium model show {folder or path}")
-    return 0
+    return code
 
 
 def show(folder: Folder, version: str = "", /, *, common: Common = COMMON) -> int:
@@ -120,7 +123,7 @@ def compare(folder: Folder, a: Named, b: Named, /, *, common: Common = COMMON) -
     versions = _log(path).read()
     one, other = _name(a, versions), _name(b, versions)
     pair = [scores_of(path, versions, each) for each in (one, other)]
-    uses = uses_in(current().deployments, common.load().config, path)
+    uses, unread = uses_in(current().deployments, common.load().config, path)
     for scores, name in zip(pair, (one, other), strict=True):
         if (live := figures(uses, name)).figures:
             scores.append(live)
@@ -131,10 +134,12 @@ def compare(folder: Folder, a: Named, b: Named, /, *, common: Common = COMMON) -
         *view.pictures(found, one, other),
         *view.made_pictures(made, one, other),
         counts={"figures": len(found.rows), "differences": len(made)},
+        unread=unread,
     )
+    code = output.unread(unread)
     if not found.rows:
         output.hint(f"no scores of either: podium model promote {folder} {other} --evaluator M:F")
-    return 0
+    return code
 
 
 def promote(

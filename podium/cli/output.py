@@ -1,7 +1,7 @@
 """What every command prints: results on stdout, talk on stderr, JSON in four shapes.
 
 =========  ===================================================================
-read       ``{"as_of", "counts", "rows", "cursor", "truncated"}``
+read       ``{"as_of", "counts", "rows", "cursor", "truncated"}``, and perhaps ``"unread"``
 mutation   ``{"target", "applied", "dry_run", "event_id", "detail"}``
 error      ``{"error": {"code", "kind", "message", "hint", "next"}}``
 run        ``{"launch": {"run_id", "view_url", "trace_id"}}``, then ``{"done": {…}}``
@@ -12,14 +12,14 @@ Every write of the command line goes through here, so that nothing reaches a ter
 
 import re
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from podium.cli.world import World, current
-from podium.render_text import clean
+from podium.render_text import clean, count
 from protocol.errors import PodiumError
 
 if TYPE_CHECKING:
@@ -30,6 +30,13 @@ PLAIN_COLUMNS: Final = 200
 
 STARTING: Final = "starting broker, Ray and workers"
 """What takes some seconds before a run begins."""
+
+EXIT_UNREAD: Final = 1
+"""Of a list that lacks runs since they can't be read: as for invalid data."""
+
+MAX_UNREAD: Final = 20
+"""Runs that can't be read that a person is told of one by one; more are counted: a damaged archive
+may hold thousands."""
 
 _COMMAND: Final = (
     r"podium (?:run|runs|up|down|status|doctor|worker|config|replay|state|timeline|causes|effects"
@@ -172,6 +179,15 @@ class Output:
         for hint, whats in by_hint.items():
             self.hint(f"{', '.join(whats)}: {hint}")
 
+    def unread(self, runs: Mapping[str, PodiumError]) -> int:
+        """Say which runs a list lacks since they can't be read, and why; the exit code."""
+        if not self.as_json:
+            for run, error in list(runs.items())[:MAX_UNREAD]:
+                self.say(f"run {run} can't be read: {self._as_typed(error.whole())}")
+            if len(runs) > MAX_UNREAD:
+                self.say(f"{count(len(runs) - MAX_UNREAD, 'more run')} can't be read")
+        return EXIT_UNREAD if runs else 0
+
     # ------------------------------------------------------------------ to programs
 
     def json(self, value: Any) -> None:
@@ -186,6 +202,7 @@ class Output:
         *picture: "RenderableType",
         counts: dict[str, int] | None = None,
         cursor: str | None = None,
+        unread: Mapping[str, PodiumError] | None = None,
     ) -> None:
         """The result of a command that reads.
 
@@ -194,8 +211,13 @@ class Output:
             picture: The same, for people.
             counts: How many rows there are of which kind.
             cursor: Where the next page begins; None when this is the last.
+            unread: Runs that it lacks since they can't be read; people are told by `unread`.
         """
         if self.as_json:
+            lacking = [
+                {"run": run, "error": self._error_json(error)}
+                for run, error in (unread or {}).items()
+            ]
             self.json(
                 {
                     "as_of": iso(self.world.now()),
@@ -203,6 +225,7 @@ class Output:
                     "rows": rows,
                     "cursor": cursor,
                     "truncated": cursor is not None,
+                    **({"unread": lacking} if lacking else {}),
                 }
             )
         else:
@@ -233,21 +256,10 @@ class Output:
 
     def error(self, error: PodiumError) -> None:
         """What went wrong, and the cure."""
-        hint = self._as_typed(error.hint)
         if self.as_json:
-            found = _NEXT.search(hint)
-            self.json(
-                {
-                    "error": {
-                        "code": _code(error),
-                        "kind": error.kind,
-                        "message": error.message,
-                        "hint": hint,
-                        "next": found["quoted"] or found["last"] if found else None,
-                    }
-                }
-            )
+            self.json({"error": self._error_json(error)})
             return
+        hint = self._as_typed(error.hint)
         from rich.text import Text
 
         shown = Text("error: ", style="bold red")
@@ -260,6 +272,17 @@ class Output:
         console = self.console(err=True)
         for line in lines:
             console.print(line, soft_wrap=not self.world.stderr.isatty())
+
+    def _error_json(self, error: PodiumError) -> dict[str, Any]:
+        hint = self._as_typed(error.hint)
+        found = _NEXT.search(hint)
+        return {
+            "code": _code(error),
+            "kind": error.kind,
+            "message": error.message,
+            "hint": hint,
+            "next": found["quoted"] or found["last"] if found else None,
+        }
 
 
 def _code(error: PodiumError) -> str:

@@ -19,6 +19,7 @@ from protocol.subjects import is_run
 
 if TYPE_CHECKING:
     from podium.client import Client
+    from podium.reading import Found
     from podium.render import CallNode, RunTree, TurnNode
     from podium.rows import RunRow
     from replay.chain import RunLog
@@ -32,14 +33,16 @@ def list_(*, listing: Listing = LISTING, common: Common = COMMON) -> int:
     output = Output(common.json)
     config = common.load().config
 
-    async def read() -> list["RunRow"]:
+    async def read() -> "Found[RunRow]":
+        from podium.reading import Found
+
         try:
             async with current().deployments.connect(config) as host:
-                return await host.client.runs()
+                return await host.client.listed()
         except NotFound:  # nothing was ever run here
-            return []
+            return Found([], {})
 
-    rows = asyncio.run(read())
+    rows, unread = asyncio.run(read())
     counts: dict[str, int] = {}
     for row in rows:
         counts[status_of(row)] = counts.get(status_of(row), 0) + 1
@@ -52,18 +55,18 @@ def list_(*, listing: Listing = LISTING, common: Common = COMMON) -> int:
     page = chosen[:limit]
     after = page[-1].run if len(chosen) > limit else None
     if output.as_json or page:
-        output.read(
-            [row_json(row) for row in page], _table(page, output), counts=counts, cursor=after
-        )
-    else:
-        output.say("no runs yet" if not rows else "no such runs")
+        shown = [row_json(row) for row in page]
+        output.read(shown, _table(page, output), counts=counts, cursor=after, unread=unread)
+    elif rows or not unread:
+        output.say("no such runs" if rows else "no runs yet")
+    code = output.unread(unread)
     if after:
         output.hint(f"{len(chosen) - limit} more: podium runs list --cursor {after}")
     elif page:
         output.hint(f"look at one: podium runs show {page[0].run}")
     else:
         output.hint('begin one: podium run "…"')
-    return 0
+    return code
 
 
 def status_of(row: "RunRow | RunTree") -> str:

@@ -21,8 +21,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from podium.reading import Found
 from podium.render import summary, tree
 from podium.render_lines import story, tree_lines
+from podium.rows import RunRow
 from podium.serve.chat import Asked
 from podium.serve.models import Model
 from podium.serve.problems import Problem
@@ -35,6 +37,8 @@ from replay.chain import RunLog
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer
     from starlette.routing import BaseRoute
+
+    from podium.cli.options import Status
 
 PATH: Final = "/mcp"
 
@@ -75,6 +79,8 @@ class Listed:
     runs: list[dict[str, Any]]
     """As ``podium runs --json`` has them."""
     truncated: bool
+    unread: list[str]
+    """Runs that can't be read, and why."""
 
 
 def installed() -> bool:
@@ -103,7 +109,6 @@ def make(models: Mapping[str, Model], ready: Ready) -> "MCPServer":
 
     from podium.cli.app import version
     from podium.cli.options import Status
-    from podium.cli.runs import row_json, status_of
 
     server = MCPServer("podium", instructions=INSTRUCTIONS, version=version(), log_level="WARNING")
     reads = ToolAnnotations(read_only_hint=True)
@@ -135,9 +140,8 @@ def make(models: Mapping[str, Model], ready: Ready) -> "MCPServer":
 
     async def list_(limit: int = 20, status: Status | None = None) -> Listed:
         async with told() as runs:
-            rows = [r for r in await runs.client.runs() if status in (None, status_of(r))]
-            most = min(max(1, limit), MAX_LISTED)
-            return Listed([row_json(row) for row in rows[:most]], len(rows) > most)
+            found = await runs.client.listed()
+            return _listed(found, min(max(1, limit), MAX_LISTED), status)
 
     async def show(run: str, content: bool = False) -> str:
         async with told() as runs:
@@ -163,6 +167,14 @@ def make(models: Mapping[str, Model], ready: Ready) -> "MCPServer":
 
 def _of(model: Model) -> str:
     return ", ".join(worker.name for worker in model.pool.workers)
+
+
+def _listed(found: Found[RunRow], most: int, status: "Status | None") -> Listed:
+    from podium.cli.runs import row_json, status_of
+
+    rows = [row for row in found.there if status in (None, status_of(row))]
+    unread = [f"{run}: {error.message}" for run, error in found.unread.items()]
+    return Listed([row_json(row) for row in rows[:most]], len(rows) > most, unread[:most])
 
 
 async def _ask(runs: Runs, model: str, task: str, inputs: dict[str, Json], tell: Tell) -> Answered:

@@ -64,7 +64,7 @@ async def test_an_orchestra_is_a_tool() -> None:
         listed: Any = (await client.call_tool("runs", {"status": "finished"})).structured_content
         assert [row["run"] for row in listed["runs"]] == [run]
         none: Any = (await client.call_tool("runs", {"status": "failed"})).structured_content
-        assert none == {"runs": [], "truncated": False}
+        assert none == {"runs": [], "truncated": False, "unread": []}
 
         shown = text(await client.call_tool("show", {"run": run[:6]}))
         assert f"run {run}" in shown
