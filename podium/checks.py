@@ -14,7 +14,7 @@ from protocol.budgets import Budget, short_of
 from protocol.commands import Fork, Start
 from protocol.decisions import PolicySpec, Task, asked
 from protocol.edits import MAX_EDITS
-from protocol.errors import Conflict, InvalidData, TooLarge, Usage
+from protocol.errors import Conflict, InvalidData, NotFound, TooLarge, Usage
 from protocol.events import RunForked
 from protocol.inbox import SET_ASIDE, Label, SignalKind
 from protocol.limits import MAX_POLICY_BYTES, MAX_POOL_BYTES, MAX_TASK_BYTES, MAX_WORKERS
@@ -22,7 +22,7 @@ from protocol.registry import as_defined, as_recorded
 from protocol.run import evolve
 from protocol.schemas import check_schema, misfit
 from protocol.state import RunState
-from replay.chain import RunLog
+from replay.chain import RunLog, archived_before
 
 MAX_FORKS: Final = 1_000
 """Forks that are queued at a time: enough to compare two policies, few enough to be a mistake in
@@ -281,6 +281,22 @@ def check_begun(log: RunLog) -> None:
                 f"run {log.run} could not be begun: {entry.message.value}",
                 hint="correct that, and begin another: this one was taken out of the queue",
             )
+
+
+def check_beginning(log: RunLog) -> None:
+    """Raise `NotFound` unless the run's beginning is there, which says what the run hides."""
+    if archived_before(log):
+        raise NotFound(
+            f"run {log.run} is archived in {log.state().archived}, which is not read here: "
+            "it isn't known what it hides",
+            hint="name that archive's folder or bucket: [archive] url in podium.toml",
+        )
+    if log.set_aside["origin"]:
+        raise NotFound(
+            f"run {log.run} is a fork, and what it shares can't be had: it isn't known what it "
+            "hides",
+            hint=f"podium verify {log.run} says what is damaged",
+        )
 
 
 def check_told(run: str, kind: SignalKind, state: RunState, call: str = "") -> None:

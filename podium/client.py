@@ -19,6 +19,7 @@ from actors.ports import Clock
 from actors.queues import Queue
 from actors.waking import queue_again
 from podium.checks import (
+    check_beginning,
     check_begun,
     check_fork,
     check_inputs,
@@ -265,22 +266,23 @@ class Client:
             head: What of the run is judged, see `replay.chain.end_of`; "" for whatever there is.
 
         Raises:
-            InvalidData: ``run`` is no id.
+            InvalidData: ``run`` is no id, or what it recorded to be a secret can't be looked for.
+            NotFound: What it recorded to be a secret can't be read here.
             Unreachable, Busy: It may or may not be said; saying it again does no harm.
         """
-        await self._judge(Label(run=run, key=key, value=value, by=by or self.by, head=head))
+        check_run(run)
+        check_beginning(log := await self._log.read(run))
+        said = Label(run=run, key=key, value=value, by=by or self.by, head=head)
+        redactor = self._redactor.also(log.state().redact, run)
+        await self._log.post(run, encode(redactor.message(said)))
 
     async def reward(
         self, run: str, channel: str, value: float, *, by: str = "", head: str = ""
     ) -> None:
-        """Score a run on a channel, as `label`; the last of a channel counts."""
-        await self._judge(
-            Reward(run=run, channel=channel, value=value, by=by or self.by, head=head)
-        )
-
-    async def _judge(self, said: Label | Reward) -> None:
-        check_run(said.run)
-        await self._log.post(said.run, encode(self._redactor.message(said)))
+        """Score a run on a channel, as `label`, with no need of its log. The last one counts."""
+        check_run(run)
+        said = Reward(run=run, channel=channel, value=value, by=by or self.by, head=head)
+        await self._log.post(run, encode(said))
 
     async def signal(
         self,

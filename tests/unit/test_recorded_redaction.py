@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 import pytest
 
+from actors.memory_queue import MemoryQueue
 from actors.ports import Attempt, Outcome
 from actors.waking import queue_again
 from podium.checks import check_begun
@@ -25,9 +26,9 @@ from protocol.actions import Pool, WorkerSpec
 from protocol.codec import CallMessage, encode
 from protocol.commands import Fork, Start
 from protocol.decisions import Decision, View
-from protocol.errors import Conflict, InvalidData
+from protocol.errors import Conflict, InvalidData, NotFound
 from protocol.events import Edit, RunForked, RunStarted
-from protocol.inbox import Label
+from protocol.inbox import Label, Reward
 from protocol.redaction import Redactor
 from protocol.run import step
 from protocol.secret_forms import (
@@ -44,7 +45,9 @@ from replay.forks import failure, origin_at
 from replay.history import entries
 from replay.memory_log import MemoryLog
 from replay.verify import verify_run
+from tests.archives import Deployment
 from tests.runs import begin
+from tests.stored import stored_family
 from tests.world import World, calls
 
 NUMBER: Final = "EMP-PLANTED-9"
@@ -160,6 +163,36 @@ async def held(office: Office) -> str:
     run = await office.begin()
     await office.world.until(run, lambda log: bool(log.state().open))
     return run
+
+
+async def test_who_judges_it_and_declares_nothing_hides_it_too(office: Office) -> None:
+    log = await office.world.ended(await office.begin())
+    plain = office.client()
+    await plain.label(log.run, "note", {"of": [NUMBER], "pin": PIN})
+    await plain.label(log.run, "pin", PIN)
+    await plain.reward(log.run, "accuracy", 0.5)
+    assert shows(office.stored()) == []
+    log = await plain.log(log.run)
+    said = [entry.message for entry in log.inbox if isinstance(entry.message, Label | Reward)]
+    assert [each.value for each in said] == [
+        {"of": ["[redacted:pattern_1]"], "pin": "[redacted:pin]"},
+        "[redacted:pin]",
+        0.5,
+    ]
+
+
+async def test_what_a_run_hides_has_to_be_known_to_say_a_word_of_it(tmp_path: Path) -> None:
+    there = Deployment(tmp_path / "archive")
+    run, *_ = stored_family(there.store)
+    await there.archive([run])
+    client = Client(there.live, MemoryQueue({}))
+    with pytest.raises(NotFound, match="it isn't known what it hides") as raised:
+        await client.label(run, "note", NUMBER)
+    assert "[archive] url" in raised.value.hint
+    await client.reward(run, "accuracy", 1.0)
+    await Client(there.readers(), MemoryQueue({})).label(run, "note", "good")
+    said = [entry.message for entry in (await client.log(run)).inbox]
+    assert [each.value for each in said if isinstance(each, Label | Reward)] == [1.0, "good"]
 
 
 async def test_a_conductor_that_takes_over_hides_it_too(office: Office) -> None:
