@@ -5,11 +5,14 @@ later ones go to whichever version made its last reply, by the run's log: a roll
 version, also across a promotion and a restart of the server. That holds as long as the version is
 loaded, or there is room to load it; else the run goes on as if it began.
 
-Nobody waits while another version is loaded. What has not been asked for a while makes room.
+Nobody waits while another version is loaded. What has not been asked for a while makes room. One
+that is damaged is not tried again until something else is said; one that could not be read is.
 """
 
 import asyncio
+import errno
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +33,10 @@ logger = logging.getLogger("podium.models")
 KEEP_S: Final = 600.0
 """Seconds that a version stays loaded after its last question, if no run begins on it any more: as
 long as workers keep what a run may come back to."""
+
+RETRY_S: Final = 30.0
+"""Seconds until a version whose files the system failed to read is tried again: a disk of another
+machine is away for longer than a second, and a try reads gigabytes to compare hashes."""
 
 
 class Hosted:
@@ -60,11 +67,13 @@ class Hosted:
         self._said: Versions = EMPTY
         self._tried: tuple[int, str] | None = None
         """For what was said of who answers that was last loaded."""
+        self._failed: dict[str, tuple[float, PodiumError | OSError]] = {}
+        """What of it can't be loaded: until when, and why."""
         self._kept: dict[str, Loaded] = {}
         self._asked: dict[str, float] = {}
         """When each of those was last asked."""
-        self._gone: set[Maker] = set()
-        """What can't be loaded again."""
+        self._gone: dict[Maker, float] = {}
+        """What can't be loaded again, and until when."""
         self._coming: dict[Maker, asyncio.Task[None]] = {}
         """What is being loaded since a run has begun on it."""
         self._loading = asyncio.Lock()
@@ -99,7 +108,7 @@ class Hosted:
             before, failed = self.current, None
             try:
                 self._said = await self._read()
-                if self._wanted == self._tried:
+                if self._wanted == self._tried and not self._due:
                     self._lapse()
                     self.refused = self._unfit
                     return
@@ -128,19 +137,33 @@ class Hosted:
 
     async def _choose(self) -> PodiumError | OSError | None:
         """Load what is to answer. One that can't leaves things as they are, and is the result."""
-        self._tried, failed = self._wanted, None
-        self._gone.clear()
+        if self._tried != self._wanted:
+            self._failed.clear()
+            self._gone.clear()
+        self._tried = self._wanted
         canary = self._said.canary
         for name in (self._said.current, *([canary.version] if canary is not None else ())):
+            if name in self._failed and self._failed[name][0] > self._monotonic():
+                continue
             try:
                 loaded = await self._keep(name)
             except (PodiumError, OSError) as error:
-                failed = failed or error
+                self._failed[name] = self._until(error), error
                 continue
+            self._failed.pop(name, None)
             if name == self._said.current:
                 self.current = loaded
         self._room(0)
-        return failed
+        return next((error for _, error in self._failed.values()), None)
+
+    def _until(self, error: PodiumError | OSError) -> float:
+        """Until when what failed so is not tried again: for good, unless it may pass."""
+        return self._monotonic() + RETRY_S if isinstance(error, OSError) else math.inf
+
+    @property
+    def _due(self) -> bool:
+        """Whether something that failed is to be tried again."""
+        return any(until <= self._monotonic() for until, _ in self._failed.values())
 
     # ------------------------------------------------------------------------------------ questions
 
@@ -157,7 +180,8 @@ class Hosted:
         """The version that made a reply; None if it isn't there."""
         if not maker.version or self.current is None:
             return None
-        if maker.version not in self._kept and self._free and maker not in self._gone:
+        known = self._gone.get(maker, -math.inf) > self._monotonic()
+        if maker.version not in self._kept and self._free and not known:
             if (coming := self._coming.get(maker)) is None:
                 coming = asyncio.create_task(self._back(maker), name="version")
                 self._coming[maker] = coming
@@ -176,10 +200,10 @@ class Hosted:
                 found = await self._keep(maker.version)
             except (PodiumError, OSError) as error:
                 logger.warning("%s; its runs go on with another version", said_of(error))
-                self._gone.add(maker)
+                self._gone[maker] = self._until(error)
                 return
             if found.weights != maker.weights:
-                self._gone.add(maker)
+                self._gone[maker] = math.inf
 
     # --------------------------------------------------------------------------------------- memory
 
@@ -197,7 +221,11 @@ class Hosted:
         need()
         import actors.models.replies  # noqa: F401 - loaded here, beside the event loop
 
-        return load(find(self.folder, name), self._batching)
+        try:
+            return load(find(self.folder, name), self._batching)
+        except OSError as error:  # which may not even say what it was of
+            what = f"version {name} in {self.folder} can't be read: {error.strerror or error}"
+            raise OSError(error.errno or errno.EIO, what) from None
 
     @property
     def _needed(self) -> set[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from actors.models.hosted import KEEP_S
+from actors.models.hosted import KEEP_S, RETRY_S
 from actors.models.question import Maker, Question
 from actors.models.server import PolicyServer
 from actors.models.serving import Batching
@@ -225,6 +225,85 @@ async def test_a_canary_that_can_t_answer_gets_no_runs_and_the_current_one_goes_
     end(folder)
     await server.refresh()
     assert server.refused == ""
+
+
+@pytest.fixture
+def away(folder: Path) -> Callable[[str, bool], None]:
+    """Has a disk fail to read a version's weights, or lets it read them again."""
+
+    def set_to(name: str, fails: bool) -> None:
+        path = find(folder, name).path / "model.safetensors"
+        kept = path.with_name(".kept")
+        if fails:
+            path.rename(kept)
+            path.symlink_to("/proc/self/mem")  # whose first byte is an error of input
+        else:
+            kept.replace(path)
+
+    return set_to
+
+
+async def test_what_a_disk_failed_to_read_is_tried_again_now_and_then(
+    start: Start, folder: Path, away: Callable[[str, bool], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    server = await start(clock=clock)
+    away("000001", True)
+    point(folder, "000001")
+    for clock.now in (0.0, 1.0, RETRY_S, RETRY_S + 1):
+        await server.refresh()
+        assert "version 000001 in" in server.refused
+        assert "Input/output error" in server.refused
+        assert made(await ask(server)) == BASE
+    assert server.counts["refused"] == 1
+    assert len(caplog.records) == 1, "it is said once"
+    away("000001", False)
+    await server.refresh()
+    assert made(await ask(server)) == BASE, "a try reads all of it: not every second"
+    clock.now = 2 * RETRY_S
+    await server.refresh()
+    assert (made(await ask(server)), server.refused) == ("000001", "")
+    assert server.counts["swapped"] == 1
+
+
+async def test_what_is_damaged_is_not_tried_again_also_beside_what_is(
+    start: Start, folder: Path, away: Callable[[str, bool], None]
+) -> None:
+    clock = Clock()
+    server = await start(clock=clock)
+    weights = find(folder, "000002").path / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(b"nothing")
+    away("000001", True)
+    point(folder, "000001")
+    canary(folder, "000002", 1.0)
+    await server.refresh()
+    weights.write_bytes(whole)
+    away("000001", False)
+    clock.now = RETRY_S
+    await server.refresh()
+    assert "000002" in server.refused
+    assert server.stats()["loaded"] == ["000001", BASE]
+    assert made(await ask(server, RUNS[0])) == "000001"
+    point(folder, "000002")
+    await server.refresh()
+    assert made(await ask(server, RUNS[0])) == "000002", "something was said: all are tried"
+
+
+async def test_what_a_run_began_on_is_tried_again_too(
+    start: Start, folder: Path, away: Callable[[str, bool], None]
+) -> None:
+    point(folder, "000001")
+    first = await ask(await start(), RUNS[0])
+    point(folder, "000002")
+    clock = Clock()
+    server = await start(clock=clock)
+    away("000001", True)
+    assert made(await ask(server, RUNS[0], first)) == "000002"
+    away("000001", False)
+    assert made(await ask(server, RUNS[0], first)) == "000002"
+    clock.now = RETRY_S
+    assert made(await ask(server, RUNS[0], first)) == "000001"
 
 
 async def test_a_server_whose_log_is_damaged_goes_on_and_says_so(
