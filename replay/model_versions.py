@@ -11,6 +11,7 @@ import errno
 import fcntl
 import logging
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import IO, Final
 import msgspec
 
 from protocol.actions import Json
-from protocol.errors import InvalidData, NotFound, TooLarge
+from protocol.errors import InvalidData, NotFound, TimedOut, TooLarge
 from protocol.model_versions import (
     BASE,
     EMPTY,
@@ -52,6 +53,13 @@ LOG: Final = "log.jsonl"
 MAX_LINE_BYTES: Final = 2**20
 """Bytes of one line: the scores of two versions on a dozen sets, with the outcome of every task."""
 
+LOCK_S: Final = 10.0
+"""Seconds that a writer waits for another: it takes milliseconds to add a line and sync it, seconds
+on a slow disk of another machine. Who has the lock for longer has been stopped, or hangs."""
+
+LOCK_LOOK_S: Final = 0.02
+"""Seconds between two looks whether the lock is free: as late as it may be noticed."""
+
 _FOUND: Final = "found in the folder"
 """Why something is said that nobody said when it was done."""
 
@@ -80,17 +88,20 @@ class ModelLog:
     Args:
         folder: The model's.
         clock: Milliseconds since the epoch.
+        wait_s: Seconds that it waits while somebody else says something.
     """
 
-    def __init__(self, folder: Path, clock: Callable[[], int] = now_ms) -> None:
-        self.folder, self._clock = folder, clock
+    def __init__(
+        self, folder: Path, clock: Callable[[], int] = now_ms, wait_s: float = LOCK_S
+    ) -> None:
+        self.folder, self._clock, self._wait_s = folder, clock, wait_s
         self._path = folder / FOLDER / LOG
         self._versions, self._offset = EMPTY, 0
 
     def read(self) -> Versions:
         """All that was said, folded. What is there and was not said is said first.
 
-        A folder that can't be written is read all the same.
+        A folder that can't be written, or is locked for long, is read all the same.
 
         Raises:
             InvalidData: A line of the log can't be read; or there is none, and ``current`` names
@@ -102,6 +113,8 @@ class ModelLog:
             return self._versions
         try:
             return self.say(lambda _: ())
+        except TimedOut as error:
+            logger.warning("what is there stays unsaid: %s", error.whole())
         except OSError as error:
             if error.errno not in _NOT_OURS:
                 raise
@@ -118,6 +131,7 @@ class ModelLog:
 
         Raises:
             TooLarge: It is too much for one line.
+            TimedOut: Somebody else has the lock, and keeps it.
             OSError: The folder can't be written.
             ...: Whatever ``decide`` raises; nothing was said then.
         """
@@ -142,10 +156,26 @@ class ModelLog:
         self._path.parent.mkdir(exist_ok=True)
         begun = not self._path.exists()
         with self._path.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            self._lock(file)
             if begun:
                 synced(self._path.parent)
             yield file
+
+    def _lock(self, file: IO[bytes]) -> None:
+        """Lock the log, as long as the file is open. Raises `TimedOut`."""
+        until = time.monotonic() + self._wait_s
+        while True:
+            try:
+                return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise TimedOut(
+                        f"nothing can be said of the versions of {self.folder}: for "
+                        f"{self._wait_s:g} s another process has the lock of {self._path}",
+                        hint=f"see which: fuser {shlex.quote(str(self._path))}   let it go on (fg) "
+                        "or end it, and try again",
+                    ) from None
+            time.sleep(LOCK_LOOK_S)
 
     def _append(self, file: IO[bytes], lines: Sequence[Said]) -> None:
         data = [msgspec.json.encode(said) + b"\n" for said in lines]
@@ -276,6 +306,7 @@ def publish(
 
     Raises:
         InvalidData: What was written has no weights, or no config; or the log can't be read.
+        TimedOut: It is there, and somebody else keeps the lock: whoever reads next says so.
         OSError: The disk is full, or the folder can't be written.
     """
     by = by or user()
@@ -294,6 +325,7 @@ def point(folder: Path, name: str, *, by: str = "", why: str = "") -> Versions:
 
     Raises:
         NotFound, InvalidData: It is none.
+        TimedOut: Somebody else has the lock, and keeps it.
     """
     weights = weights_of(find(folder, name))
 

@@ -1,20 +1,25 @@
 """The log of a model's versions: a crash at any point, any number of writers, folders of others."""
 
+import contextlib
+import fcntl
 import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from protocol import model_versions as rules
-from protocol.errors import Conflict, InvalidData, TooLarge
+from protocol.errors import Conflict, InvalidData, TimedOut, TooLarge
 from protocol.model_versions import BASE, VersionEvent, Versions, VersionScored
 from replay.model_folder import CURRENT, FOLDER, Manifest, place
 from replay.model_versions import LOG, ModelLog, point, publish
 from tests.model_folders import written
+
+SCORED: Final = VersionScored(version=BASE, scores=({"set": "seen"},))
 
 
 @pytest.fixture
@@ -161,6 +166,49 @@ def test_writers_at_the_same_time_say_one_thing_after_the_other(folder: Path) ->
     said = ModelLog(folder).history()
     assert [each.n for each in said] == list(range(1, 21))
     assert sorted(each.by for each in said) == sorted("0123" * 5)
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Somebody has the lock and does nothing, as one who was stopped in the middle."""
+    with (folder / FOLDER / LOG).open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def test_a_writer_who_has_stopped_in_the_middle_is_not_waited_for_forever(folder: Path) -> None:
+    publish(folder, written("1"))
+    log, before = ModelLog(folder, wait_s=0.0), kinds(folder)
+    with held(folder), pytest.raises(TimedOut) as raised:
+        log.say(lambda _: pytest.fail("not while somebody else may say something"))
+    assert str(folder / FOLDER / LOG) in raised.value.message
+    assert "has the lock" in raised.value.message
+    assert f"fuser {folder / FOLDER / LOG}" in raised.value.hint
+    assert kinds(folder) == before
+    log.say(lambda _: [SCORED])
+    assert len(kinds(folder)) == len(before) + 1
+
+
+def test_a_writer_who_is_done_soon_is_waited_for(folder: Path) -> None:
+    publish(folder, written("1"))
+    before = kinds(folder)
+    writer = threading.Thread(target=lambda: ModelLog(folder).say(lambda _: [SCORED]))
+    with held(folder):
+        writer.start()
+    writer.join()
+    assert len(kinds(folder)) == len(before) + 1
+
+
+def test_what_is_locked_is_read_all_the_same(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(folder, written("1"))
+    place(folder, written("2"), Manifest(version="", files={}, by="ada", at=5))
+    with held(folder):
+        found = ModelLog(folder, wait_s=0.0).read()
+    assert [*found.known] == ["000001", "000002"]
+    assert "has the lock" in caplog.text
+    assert kinds(folder)[-1] == "VersionPublished", "whoever reads next says it"
 
 
 def test_the_number_of_a_version_that_was_removed_is_not_given_again(folder: Path) -> None:
