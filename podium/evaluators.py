@@ -10,14 +10,18 @@ from protocol.errors import Usage
 from trainer.versions.promoting import Evaluate
 
 
-def evaluator_of(name: str, folder: Path) -> Evaluate | None:
-    """The function ``MODULE:FUNCTION``, imported from a folder first; None for no name.
+def evaluator_of(name: str, folder: Path, model: Path) -> Evaluate | None:
+    """The function ``MODULE:FUNCTION``, imported from a folder first.
+
+    For no name, the gym's gate if the model is made for the gym, and None if it isn't.
 
     Raises:
         Usage: There is none of that name.
     """
     if not name:
-        return None
+        from trainer.gym import gate
+
+        return gate.scores if gate.gym_of(model) else None
     module, _, function = name.partition(":")
     import_from(folder)
     try:

@@ -351,7 +351,7 @@ def new(
         feed_forward=feed_forward,
         context=context,
     )
-    made = begin(path, said, shape, vocabulary, seed)
+    made = begin(path, said, shape, vocabulary, seed, gym=gym or "")
     output = Output(common.json)
     output.mutation(str(path), f"{_near(path)}: an untrained model of {made:,} parameters")
     output.hint(f"teach it: podium train sft DATASET --model {folder}")

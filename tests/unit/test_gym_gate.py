@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from podium.cli import main
+from podium.evaluators import evaluator_of
 from protocol.model_versions import BASE
 from trainer.gym import gate
 from trainer.small import Shape, make, save, train_tokenizer
@@ -32,6 +33,24 @@ def test_a_version_has_scores_on_each_set(folder: Path, monkeypatch: pytest.Monk
         assert accuracy.n == 3
         assert each.outcomes["accuracy"].keys() == {f"{each.set}/{seed}" for seed in range(3)}
     assert {row.set for row in compare(found, found).rows} == set(gate.SETS)
+
+
+def test_a_model_is_measured_in_the_gym_that_it_is_made_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = train_tokenizer(["population of a country", "= #1"] * 20, 400)
+    for name, sets in ((gate.WHOLE, gate.SETS), ("small", gate.SMALL_SETS)):
+        made = save(tmp_path / name, make(TINY, words, 1), words, {gate.GYM: name})
+        assert evaluator_of("", tmp_path, made) is gate.scores
+        monkeypatch.setattr(gate, "EPISODES", 2)
+        found = gate.scores(made, BASE)
+        assert [each.set for each in found] == list(sets)
+    for card in (None, b"{", b"[]", b'{"gym": "another"}', b'{"gym": 1}'):
+        other = tmp_path / "other"
+        other.mkdir(exist_ok=True)
+        if card is not None:
+            (other / "card.json").write_bytes(card)
+        assert evaluator_of("", tmp_path, other) is None
 
 
 def test_it_plays_on_the_command_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

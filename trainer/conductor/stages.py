@@ -19,6 +19,7 @@ from protocol.errors import Conflict
 from trainer.conductor.plan import Plan, described
 from trainer.conductor.practising import Practising
 from trainer.conductor.teaching import Teaching, texts
+from trainer.gym.gate import GYM, WHOLE
 from trainer.learner.fit import fit
 from trainer.learner.learner import Learner
 from trainer.learner.options import Objective, Options, Steps
@@ -56,7 +57,7 @@ def base(folder: Path, plan: Plan) -> Path:
     if not made.exists():
         draft = _draft(folder, "base")
         words = train_tokenizer(texts(plan), plan.vocabulary)
-        save(draft, make(plan.shape, words, plan.seed), words)
+        save(draft, make(plan.shape, words, plan.seed), words, {GYM: WHOLE})
         draft.rename(made)
     return made
 

@@ -10,10 +10,10 @@ Nothing here is imported until it is asked for: it takes the extra ``train``.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from trainer.small.model import CARD, Shape, make, parameters, save
+    from trainer.small.model import Shape, make, parameters, save
     from trainer.small.vocabulary import (
         CONTROL,
         END,
@@ -35,7 +35,10 @@ __all__ = [
     "train_tokenizer",
 ]
 
-_MODEL = frozenset({"CARD", "Shape", "make", "parameters", "save"})
+CARD: Final = "card.json"
+"""What is said of a model, in its folder."""
+
+_MODEL = frozenset({"Shape", "make", "parameters", "save"})
 
 
 def __getattr__(name: str) -> Any:

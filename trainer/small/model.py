@@ -8,14 +8,13 @@ what two cores train in minutes.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-CARD: Final = "card.json"
-"""What is said of the model, beside its weights."""
+from trainer.small import CARD
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,12 +10,14 @@ from trainer.conductor.teaching import SPEAKS
 from trainer.conductor.teaching import texts as of_plan
 from trainer.datasets.conversation import conversations
 from trainer.gym import small
+from trainer.gym.gate import GYM, GYMS
 from trainer.gym.play import run
 from trainer.small import Shape, make, parameters, save, train_tokenizer
-from trainer.training.tasks import GYMS
 
 
-def begin(folder: Path, texts: Iterable[str], shape: Shape, size: int, seed: int) -> int:
+def begin(
+    folder: Path, texts: Iterable[str], shape: Shape, size: int, seed: int, *, gym: str = ""
+) -> int:
     """Make a model in a folder; how many parameters it has.
 
     Args:
@@ -24,6 +26,7 @@ def begin(folder: Path, texts: Iterable[str], shape: Shape, size: int, seed: int
         shape: How large it is.
         size: Tokens of its vocabulary, at most.
         seed: Of the weights.
+        gym: One of `GYMS`, if it is made for that: its versions are measured there.
 
     Raises:
         Conflict: There is a file, or a folder that is not empty.
@@ -44,7 +47,7 @@ def begin(folder: Path, texts: Iterable[str], shape: Shape, size: int, seed: int
     try:
         words = train_tokenizer(known, size)
         model = make(shape, words, seed)
-        save(draft, model, words, {"seed": seed, "trained": False})
+        save(draft, model, words, {"seed": seed, "trained": False, **({GYM: gym} if gym else {})})
         if folder.exists():
             folder.rmdir()
         draft.rename(folder)

@@ -19,13 +19,11 @@ from protocol.decisions import Task
 from protocol.errors import InvalidData, NotFound, Usage
 from trainer.gym import small
 from trainer.gym.episodes import draw
+from trainer.gym.gate import GYMS
 from trainer.gym.hosted import at_home
 from trainer.gym.questions import FAMILIES
 from trainer.learner.order import places
 from trainer.rewards import Exact, Number, check_of
-
-GYMS: Final = ("train", small.NAME)
-"""What of the gym may be trained on: the training set, and the gym in small."""
 
 FROM: Final = 3 * 10**9
 """The first seed of the gym's episodes that are asked: none that anybody else draws."""
