@@ -34,18 +34,18 @@ preferences in place of the diversity, which is no aim where one worker is right
 class Sft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How it is taught."""
 
-    steps: Annotated[int, msgspec.Meta(ge=0)] = 1_500
-    episodes: Count = 80
-    """Of a batch, each of them played once and never again."""
+    steps: Annotated[int, msgspec.Meta(ge=0)] = 6_000
+    episodes: Count = 16
+    """Of a batch, each of them played once and never again. Small batches teach more of as many."""
     context: NotNegative = 0.12
     """Weight of reading at the beginning: the cross-entropy of a token of the task and the workers,
     beside 1 of one that the model writes. It learns the words before it learns to decide."""
-    read_until: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.7
+    read_until: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
     """The part of the teaching after which that weight is 0, to which it goes in a straight line:
     what is left then is learned for its own sake."""
     rate: Positive = 0.003
     matrix_rate: Positive = 0.02
-    warmup: Count = 30
+    warmup: Count = 100
     floor: NotNegative = 0.05
 
 
