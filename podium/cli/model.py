@@ -167,7 +167,8 @@ def promote(
     path = folder_of(folder)
     versions = _log(path).read()
     name = _name(version, versions)
-    evaluate = evaluator_of(evaluator, current().folder or Path.cwd(), path)
+    unseen = force and not evaluator  # who forces it, and names nobody, waits for no measuring
+    evaluate = None if unseen else evaluator_of(evaluator, current().folder or Path.cwd(), path)
     if dry_run:
         known = " and ".join(
             f"{each} has {count(len(scores_of(path, versions, each)), 'set')} of scores"

@@ -9,7 +9,9 @@ import pytest
 from podium.cli import main
 from podium.evaluators import evaluator_of
 from protocol.model_versions import BASE
+from replay.model_versions import ModelLog, publish
 from trainer.gym import gate
+from trainer.gym.scores import Scores
 from trainer.small import Shape, make, save, train_tokenizer
 from trainer.versions.gate import compare
 
@@ -51,6 +53,29 @@ def test_a_model_is_measured_in_the_gym_that_it_is_made_for(
         if card is not None:
             (other / "card.json").write_bytes(card)
         assert evaluator_of("", tmp_path, other) is None
+
+
+def test_whoever_forces_a_version_waits_for_no_measuring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = train_tokenizer(["population of a country", "= #1"] * 20, 400)
+    made = save(tmp_path / "made", make(TINY, words, 1), words, {gate.GYM: "small"})
+    version = publish(made, lambda to: save(to, make(TINY, words, 2), words), current=False)
+    asked = ["model", "promote", str(made), version.name]
+    measured: list[str] = []
+
+    def scores(folder: Path, version: str) -> list[Scores]:
+        measured.append(version)
+        return []
+
+    monkeypatch.setattr(gate, "scores", scores)
+    monkeypatch.chdir(tmp_path)
+    assert main([*asked, "--force", "the first that was trained"]) == 0
+    assert ModelLog(made).read().current == version.name
+    assert measured == []
+    assert main(["model", "rollback", str(made)]) == 0
+    main(asked)
+    assert measured == [BASE, version.name]
 
 
 def test_it_plays_on_the_command_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
