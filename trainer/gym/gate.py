@@ -4,11 +4,13 @@
 ``--evaluator trainer.gym.gate:scores`` for any other in the compact dialect.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from actors.models.serving import Batching
 from protocol.decisions import PolicySpec
 from replay import model_folder
 from trainer.gym import small
@@ -36,6 +38,11 @@ SMALL_SETS: Final = SETS[:2]
 EPISODES: Final = 300
 """Of each set: accuracies of two versions in the same ones can be told apart at some four points,
 and a small model on two cores takes a few minutes for all."""
+
+
+SAMPLED: Final = Batching(rows=128, threads=1)
+"""How: the steps of a small model are so short that threads wait for each other, ten times as long
+where cores are busy."""
 
 
 def gym_of(folder: Path) -> str:
@@ -66,9 +73,10 @@ def scores(folder: Path, version: str) -> list[Scores]:
         NotFound, InvalidData: There is no such version, or it can't be loaded.
     """
     policy = player(model_folder.find(folder, version).path)
+    played = partial(run, batching=SAMPLED)
     little = gym_of(folder) == small.NAME
     drawn, sets = (small.draws, SMALL_SETS) if little else (draws, SETS)
     return [
-        evaluate(list(drawn(range(EPISODES), name)), policy, run, version=version).total
+        evaluate(list(drawn(range(EPISODES), name)), policy, played, version=version).total
         for name in sets
     ]

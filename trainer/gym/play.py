@@ -8,6 +8,7 @@
 from collections.abc import Iterator, Sequence
 
 from actors import policies as known
+from actors.models.serving import Batching
 from actors.ports import Models, Policy
 from protocol.commands import Start
 from protocol.decisions import PolicySpec
@@ -15,6 +16,7 @@ from trainer.gym.episodes import Episode
 from trainer.gym.workers import Host
 from trainer.records import Rollout
 from trainer.rollouts.lane import FastLane
+from trainer.rollouts.models import BATCHING
 from trainer.rollouts.source import Ask
 
 JOB = "gym"
@@ -27,6 +29,7 @@ def run(
     *,
     seed: int = 0,
     job: str = JOB,
+    batching: Batching = BATCHING,
 ) -> list[Rollout]:
     """A rollout of each episode, in their order: the same ones by the same seed and job.
 
@@ -35,6 +38,7 @@ def run(
         policy: Who plays: a policy, or the spec of one that is known, such as a model's.
         seed: Of the faults.
         job: Another one has other run ids, and so other faults and other chances.
+        batching: How a model of this process is sampled from.
 
     Raises:
         PodiumError: The policy can't be asked.
@@ -45,7 +49,7 @@ def run(
 
     spec = policy if isinstance(policy, PolicySpec) else policy.spec
     wanted = list(starts(episodes, spec, job))
-    with FastLane(workers=Host(episodes, seed), policies=made) as lane:
+    with FastLane(workers=Host(episodes, seed), policies=made, batching=batching) as lane:
         found = {each.run: each.rollout for each in lane.stream(wanted)}
     return [found[start.run] for start in wanted]
 
