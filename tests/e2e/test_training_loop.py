@@ -33,7 +33,7 @@ batching = { device = "cpu" }
 """
 
 SFT: Final = """
-steps = 120
+steps = 80
 threads = 1
 checkpoint_every = 20
 [optimizer]
@@ -150,18 +150,17 @@ def taught(typist: Typist) -> None:
     """SFT, killed between two checkpoints; the weights are as if it had not been, to the bit."""
     asked = ("train", "sft", "datasets/sft", "--model", "conductor", "--spec", "sft.toml")
     metrics = typist.folder / "trainings" / "sft" / "metrics.jsonl"
-    killed(typist.start(*asked), lambda: len(lines(metrics)) > 50)
+    killed(typist.start(*asked), lambda: len(lines(metrics)) > 30)
     out, _ = typist(*asked)
-    assert "version 000001 after 120 steps" in out
+    assert "version 000001 after 80 steps" in out
     typist(*asked, "--out", "once", "--fresh", "--no-publish")
     assert untimed(metrics) == untimed(typist.folder / "once" / "metrics.jsonl")
     last = [
-        (typist.folder / folder / "checkpoints" / "00000120" / "model.safetensors").read_bytes()
+        (typist.folder / folder / "checkpoints" / "00000080" / "model.safetensors").read_bytes()
         for folder in ("trainings/sft", "once")
     ]
     assert last[0] == last[1]
-    assert "version 000001" in typist(*asked)[0], "it is done, and published once"
-    assert names(typist.folder / "conductor") == ["000001"]
+    assert names(typist.folder / "conductor") == ["000001"], "published once"
 
 
 def practised(typist: Typist) -> str:
