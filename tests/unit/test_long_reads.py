@@ -35,5 +35,6 @@ async def test_a_read_that_is_not_answered_midway_goes_on_where_it_was(
 
         monkeypatch.setattr(broker, "page", lossy)
         read = [entry.message for entry in (await log.read(run)).inbox]
-        assert sorted(read, key=reports.index) == reports, "each once; they were posted together"
+        assert len(read) == count, "each once, in whatever order they came in"
+        assert all(each in read for each in reports)
         assert sorted(asked.values()) == [1, 2]
