@@ -201,7 +201,7 @@ def main() -> int:
     on_gpu = asked.device.startswith("cuda")
     out: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if on_gpu else "cpu",
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "size": asked.size,
         "mode": learner(SIZES["tiny"], asked.device).network.mode,
     }

@@ -191,7 +191,7 @@ def benchmark(options: report.Options, data: pathlib.Path) -> report.Report:
                     note(f"{at}, turns", turns(loaded, repeat, kept=True))
     finally:
         torch.set_num_threads(before)
-    versions = {"torch": torch.__version__}
+    versions = {"torch": str(torch.__version__)}
     return report.Report(
         "sampling", report.conditions(options, data, versions=versions), compared(found)
     )
