@@ -5,8 +5,8 @@ the compact dialect it always is its slot, ``@k``. What a policy is shown goes t
 it says comes back through `meant`, and no dialect knows of it. A name of no worker stays what it
 is, both ways, and is settled by the rules.
 
-Where numbers were asked for, a worker's name and that of its model are hidden in its own
-description, too; a schema is shown as it is, and so are results.
+Hidden are a worker's name and that of its model, in its own description; a schema is shown as it
+is, and so are results.
 """
 
 import re
@@ -44,14 +44,14 @@ def shown(policy: PolicySpec, view: View) -> View:
     names = aliases(policy, view.pool)
     return msgspec.structs.replace(
         view,
-        pool=_pool(policy, names, view.pool),
+        pool=_pool(names, view.pool),
         turns=tuple(_turn(names, turn) for turn in view.turns),
     )
 
 
 def known(policy: PolicySpec, pool: Pool) -> Pool:
     """The pool as the policy knows it."""
-    return pool if _by_name(policy) else _pool(policy, aliases(policy, pool), pool)
+    return pool if _by_name(policy) else _pool(aliases(policy, pool), pool)
 
 
 def meant(policy: PolicySpec, decision: Decision, pool: Pool) -> Decision:
@@ -73,22 +73,19 @@ def _renamed(names: Mapping[str, str], decision: Decision) -> Decision:
     return decision if calls == decision.calls else msgspec.structs.replace(decision, calls=calls)
 
 
-def _pool(policy: PolicySpec, names: Mapping[str, str], pool: Pool) -> Pool:
-    workers: list[WorkerSpec] = []
-    for worker in pool.workers:
-        alias = names[worker.name]
-        said = _hidden(alias, worker) if policy.naming == "numbers" else worker.description
-        workers.append(msgspec.structs.replace(worker, name=alias, description=said))
-    return Pool(tuple(workers))
+def _pool(names: Mapping[str, str], pool: Pool) -> Pool:
+    return Pool(tuple(_worker(names[worker.name], worker) for worker in pool.workers))
 
 
-def _hidden(alias: str, worker: WorkerSpec) -> str:
-    """A worker's description without its name: every such word, for names are common words."""
+def _worker(alias: str, worker: WorkerSpec) -> WorkerSpec:
     spoken = f"worker {alias}" if alias.isdecimal() else alias
     model = worker.options.get("model")
     telling = [worker.name, *([model] if isinstance(model, str) and model.strip() else [])]
     words = "|".join(re.escape(word) for word in sorted(telling, key=len, reverse=True))
-    return re.sub(rf"(?<!\w)(?:{words})(?!\w)", spoken, worker.description, flags=re.IGNORECASE)
+    described = re.sub(
+        rf"(?<!\w)(?:{words})(?!\w)", spoken, worker.description, flags=re.IGNORECASE
+    )
+    return msgspec.structs.replace(worker, name=alias, description=described)
 
 
 def _turn(names: Mapping[str, str], turn: Turn) -> Turn:

@@ -3,7 +3,6 @@
 import tracemalloc
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -79,10 +78,10 @@ def call(worker: str, **arguments: Any) -> PlannedCall:
     return PlannedCall(worker, arguments)
 
 
-def test_a_prompt_is_short_and_calls_nobody_by_name() -> None:
+def test_a_prompt_is_short_and_names_nobody() -> None:
     pool, task = shown()
     assert pool == (
-        "system: @1 What is known of a country. From country's tables "
+        "system: @1 What is known of a @1. From @1's tables "
         "(name, fact: capital|population, year?: integer) | 2 fast\n"
         "@2 Works out an expression | 0\n"
         "@3 Anything at all | 0.3"
@@ -91,12 +90,6 @@ def test_a_prompt_is_short_and_calls_nobody_by_name() -> None:
         "user: How many people live in $2 and $1, times $3? (In 1930?)\n"
         '$4 Fiji\ninputs {"lang":"en"}\nKNOWN OK a b'
     )
-
-
-def test_descriptions_name_nobody_where_numbers_are_asked_for() -> None:
-    numbered = msgspec.structs.replace(POLICY, naming="numbers")
-    messages: Any = request(numbered, view())["messages"]
-    assert messages[0]["content"].startswith("@1 What is known of a @1. From @1's tables (name")
 
 
 def test_a_policys_own_job_stands_before_the_workers() -> None:
