@@ -21,13 +21,6 @@ from actors.models.serving import Batching
 MAX_PREFILL_TOKENS: Final = 16_384
 """Tokens of prompts, padding included, that are read in one step: the rows at work wait for it."""
 
-GATHERED: Final = 8
-"""As many rows at work as one that comes in has to wait for: reading one prompt takes as long as a
-step of them all, and reading some at once hardly longer."""
-
-PATIENCE_STEPS: Final = 16
-"""For which prompts are gathered at most, that rows which take long hold up nobody."""
-
 _BELOW_ONE: Final = 1.0 - 2.0**-40
 """Keeps a random number below the sum of all probabilities, however that is rounded."""
 
@@ -72,13 +65,10 @@ class Batch:
     Args:
         loaded: The version.
         batching: How many rows fit.
-        gathers: Whether prompts are gathered though there is room: nobody's time passes meanwhile.
     """
 
-    def __init__(self, loaded: Loaded, batching: Batching, *, gathers: bool = False) -> None:
-        self.loaded, self._batching, self._gathers = loaded, batching, gathers
-        self._gathering = 0
-        """Steps for which those who could come in have waited."""
+    def __init__(self, loaded: Loaded, batching: Batching) -> None:
+        self.loaded, self._batching = loaded, batching
         self.waiting: deque[Row] = deque()
         self.working: list[Row] = []
         self._rows: Rows | Slots | None = None
@@ -116,10 +106,8 @@ class Batch:
         return gone + failed
 
     def _admitted(self) -> list[Row]:
-        """Who begins now: as they came, as far as there is room, and several at once."""
+        """Who begins now: as they came, as far as there is room."""
         fresh: list[Row] = []
-        if self._gather():
-            return fresh
         while self.waiting:
             row = self.waiting[0]
             count = len(fresh) + len(self.working) + 1
@@ -130,17 +118,6 @@ class Batch:
                 break
             fresh.append(self.waiting.popleft())
         return fresh
-
-    def _gather(self) -> bool:
-        """Whether those who could come in wait for others, to be read with them."""
-        room = self._batching.rows - len(self.working)
-        scarce = room < len(self.waiting)
-        few = 0 < min(room, len(self.waiting)) < len(self.working) // GATHERED
-        if few and (scarce or self._gathers) and self._gathering < PATIENCE_STEPS:
-            self._gathering += 1
-            return True
-        self._gathering = 0
-        return False
 
     def _join(self, fresh: list[Row]) -> None:
         """Read prompts, sample the first token of each, and have their rows join the others.

@@ -38,9 +38,7 @@ class Stepped:
     """
 
     def __init__(self, models: Mapping[str, Loaded], batching: Batching = WIDE) -> None:
-        self._batches = {
-            place: Batch(loaded, batching, gathers=True) for place, loaded in models.items()
-        }
+        self._batches = {place: Batch(loaded, batching) for place, loaded in models.items()}
         self._waits: dict[Row, tuple[Asked, asyncio.Future[Asked]]] = {}
         self.steps = 0
         """Steps made so far, of all models."""

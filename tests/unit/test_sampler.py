@@ -18,7 +18,7 @@ from transformers import (
 
 from actors.models.loading import Loaded, load, look
 from actors.models.question import Sampling
-from actors.models.sampler import PATIENCE_STEPS, Batch, Row, draw
+from actors.models.sampler import Batch, Row, draw
 from actors.models.serving import Batching
 from protocol.errors import InvalidData
 from protocol.model_versions import BASE
@@ -140,29 +140,6 @@ def test_a_batch_takes_no_more_than_it_has_room_for(loaded: Loaded) -> None:
         most = max(most, len(batch.working))
     assert most == 2
     assert all(each.ended == "length" for each in rows)
-
-
-@pytest.mark.parametrize(
-    ("there", "waiting", "gathers", "early", "late"),
-    [(30, 20, False, 0, 2), (30, 20, True, 0, 2), (20, 1, False, 1, 1), (20, 1, True, 0, 1)],
-)
-def test_prompts_are_gathered_where_nobody_loses_by_it(
-    loaded: Loaded, there: int, waiting: int, gathers: bool, early: int, late: int
-) -> None:
-    batch = Batch(loaded, Batching(rows=32), gathers=gathers)
-    batch.waiting.extend([row([5], limit=3), row([5], limit=3)])
-    batch.waiting.extend(row([6], limit=40) for _ in range(there))
-    coming = [row([7], limit=40) for _ in range(waiting)]
-    batch.step(0.0)
-    batch.waiting.extend(coming)
-    for _ in range(4):  # the two short ones leave
-        batch.step(0.0)
-    assert sum(bool(each.output) for each in coming) == early
-    for _ in range(PATIENCE_STEPS):
-        batch.step(0.0)
-    assert sum(bool(each.output) for each in coming) == late
-    run(batch)
-    assert all(each.ended == "length" for each in coming)
 
 
 def test_a_prompt_that_is_longer_than_all_room_is_read_alone(loaded: Loaded) -> None:
