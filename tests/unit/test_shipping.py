@@ -14,7 +14,7 @@ from trainer.conductor import shipping, stages
 from trainer.conductor.plan import Plan, Rl, load
 from trainer.gym import typed
 from trainer.gym.typed import Played
-from trainer.small import Shape
+from trainer.small import CARD, Shape
 
 PLAN = Plan(
     shape=Shape(layers=1, width=16, heads=2, kv_heads=1, feed_forward=16),
@@ -96,7 +96,7 @@ def test_a_model_is_written_with_its_card(untrained: Path, tmp_path: Path) -> No
     assert {each.name for each in to.iterdir()} == {
         *shipping.FILES,
         shipping.WEIGHTS,
-        shipping.CARD,
+        CARD,
         shipping.WORDINGS,
     }
     assert card.read(to).wordings == set(typed.wordings(range(30)))

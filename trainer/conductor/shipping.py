@@ -26,6 +26,7 @@ from trainer.gym import typed
 from trainer.gym.evaluate import Report
 from trainer.gym.scores import Scores
 from trainer.learner.sinks import lines
+from trainer.small import CARD
 from trainer.versions.gate import Compared, compare, shown
 
 PLAN: Final = Path(__file__).with_suffix(".toml")
@@ -44,7 +45,6 @@ FILES: Final = (
 """What is taken over as it is."""
 
 WEIGHTS: Final = "model.safetensors"
-CARD: Final = "card.json"
 WORDINGS: Final = "wordings.json"
 
 EPISODES: Final = 300
