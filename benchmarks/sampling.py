@@ -25,7 +25,7 @@ REPLIES: Final = 96
 """Of one measurement: three batches."""
 
 PROMPT: Final = (60, 200)
-"""Tokens, from and to, as in the compact dialect."""
+"""Tokens, from and to, as in the dialect of slots."""
 
 REPLY: Final = (8, 64)
 """Tokens."""

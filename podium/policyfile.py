@@ -22,7 +22,7 @@ import msgspec
 
 from podium.config import BudgetTable, Positive, Whole
 from protocol.actions import MICRO, Json, Spend
-from protocol.decisions import Dialect, Naming, PolicySpec, ReplanOn, asked
+from protocol.decisions import SLOTTED, Dialect, Naming, PolicySpec, ReplanOn, asked
 from protocol.errors import InvalidData, PodiumError, Usage
 from protocol.redaction import Redactor
 from protocol.secret_forms import Redaction
@@ -59,11 +59,11 @@ class PolicyTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     name: str
     """``rules``, ``conductor``, ``openai:MODEL``, ``local:FOLDER``, ``static:FILE``,
     ``python:module:name``; before each of them ``written:WORKER:``."""
-    dialect: Literal["openai", "hermes", "lists", "compact"] | None = None
+    dialect: Literal["openai", "hermes", "lists", "compact", "slots"] | None = None
     """How the model speaks; native tool calls by default, and ``hermes`` for a model of ours."""
     naming: Naming | None = None
     """Whether it is shown its workers' names, or numbers; numbers by default in lists, and always
-    in the compact dialect."""
+    in dialects of slots."""
     system: Annotated[str, msgspec.Meta(max_length=MAX_SYSTEM_CHARS)] | None = None
     """Its job, in place of the dialect's own text; tools and form are added to it."""
     base_url: str | None = None
@@ -243,7 +243,7 @@ def _ours(table: PolicyTable, name: str, folder: Path) -> PolicySpec:
     if table.dialect == "openai":
         raise Usage(
             f"the policy {table.name!r} has no native tool calls",
-            hint='A local model writes text: dialect = "hermes", "lists" or "compact".',
+            hint='A local model writes text: dialect = "hermes", "lists" or "slots".',
         )
     reserve = options.reserve.tokens if table.reserve_tokens is None else table.reserve_tokens
     return local.spec_of(
@@ -266,7 +266,7 @@ def _manner(table: PolicyTable, usual: Dialect, timeout_s: float) -> dict[str, A
         timeout_s: Seconds that one reply may take, unless it does.
     """
     dialect = table.dialect or usual
-    if dialect in ("lists", "compact") and asked(table.name) != table.name:
+    if dialect in {"lists", *SLOTTED} and asked(table.name) != table.name:
         raise Usage(
             f"{table.name!r} has a worker write the answer, which in {dialect} the last step does",
             hint="Make that worker the last step, by what you say in system.",

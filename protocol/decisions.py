@@ -18,9 +18,12 @@ from protocol.actions import (
 from protocol.budgets import Limit
 from protocol.sampled import Sampled
 
-Dialect: TypeAlias = Literal["decision", "openai", "hermes", "lists", "compact"]
+Dialect: TypeAlias = Literal["decision", "openai", "hermes", "lists", "compact", "slots"]
 """How a policy speaks: decisions as they are (rules, scripts), OpenAI's native tool calls, the text
 template of Hermes and Qwen3, the Conductor's three lists (arXiv 2512.04388), or a line a call."""
+
+SLOTTED: Final[frozenset[Dialect]] = frozenset({"compact", "slots"})
+"""The dialects in which a worker is its slot, and calls are pointed at by number."""
 
 Naming: TypeAlias = Literal["names", "numbers"]
 """What a policy is shown of who its workers are: their names, or numbers that say nothing."""

@@ -3,7 +3,7 @@
 ::
 
     models = Stepped({"small": living(model, tokenizer)})
-    policy = LocalPolicy(spec_of(Options(folder="small"), dialect="compact"), models)
+    policy = LocalPolicy(spec_of(Options(folder="small"), dialect="slots"), models)
     while …:                       # as long as runs are at work: they ask, and each `ask` waits
         models.step()              # one token for every row
         await asyncio.sleep(0)     # whoever has been answered goes on, and may ask again

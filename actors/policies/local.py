@@ -20,7 +20,7 @@ KIND: Final = "local"
 TIMEOUT_S: Final = 120.0
 """Seconds that one reply may take, the wait for its place in a batch included."""
 
-DIALECTS: Final[tuple[Dialect, ...]] = ("hermes", "lists", "compact")
+DIALECTS: Final[tuple[Dialect, ...]] = ("hermes", "lists", "compact", "slots")
 """Those that are text."""
 
 PROMPT_TOKENS: Final = 16_000

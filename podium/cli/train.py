@@ -321,7 +321,7 @@ def new(
     seed: int = 0,
     common: Common = COMMON,
 ) -> int:
-    """Make a small model that nobody has trained, for the compact dialect.
+    """Make a small model that nobody has trained, for the dialect `slots`.
 
     Parameters
     ----------

@@ -10,7 +10,8 @@ that the run records:
 ``openai``    native tool calls
 ``hermes``    the text template of Hermes and Qwen3: tagged JSON within the messages
 ``lists``     the Conductor's three lists: a whole plan, whose last output is the answer
-``compact``   a line a call, workers by slot, entities and outputs by number: for small models
+``slots``     a line a call, workers by slot, entities and outputs by number: for small models
+``compact``   the same, shown each worker by its slot first, and its description without its name
 ============  ====================================================================================
 
 A dialect is a module of pure functions: `request` (what an endpoint is sent), `parse`, and its
@@ -74,7 +75,7 @@ def parse(
         policy: Says how it speaks.
         reply: What it said.
         pool: The workers, by whose parameters some dialects read a call.
-        known: What the compact dialect may refer to by number: `referable` of a view, or of a
+        known: What dialects of slots may refer to by number: `referable` of a view, or of a
             state (`replies`).
     """
     match policy.dialect:
@@ -88,7 +89,7 @@ def parse(
             parsed = hermes.parse(reply, pool)
         case "lists":
             parsed = lists.parse(reply, naming.known(policy, pool))
-        case "compact":
+        case "compact" | "slots":
             parsed = compact.parse(reply, naming.known(policy, pool), known)
         case _:
             assert_never(policy.dialect)
@@ -109,7 +110,7 @@ def render(
             return hermes.render(spoken)
         case "lists":
             return lists.render(spoken, naming.known(policy, pool))
-        case "compact":
+        case "compact" | "slots":
             return compact.render(spoken, naming.known(policy, pool), known)
         case _:
             assert_never(policy.dialect)
@@ -137,6 +138,8 @@ def request(policy: PolicySpec, view: View) -> dict[str, Json]:
         case "lists":
             return lists.request(shown, policy.system)
         case "compact":
+            return compact.request(shown, policy.system, ahead=True)
+        case "slots":
             return compact.request(shown, policy.system)
         case "decision":
             raise ValueError("the dialect 'decision' has no request: it is asked with the view")

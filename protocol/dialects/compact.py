@@ -1,9 +1,9 @@
-"""The compact dialect: a line a call, workers by slot, values by reference. For small models.
+"""The dialects of slots: a line a call, workers by slot, values by reference. For small models.
 
 ::
 
-    system     @1 population of a country | 2 fast
-               @2 works out an expression | 0
+    system     population of a country | 2 fast @1
+               works out an expression | 0 @2
     user       How many people live in $1 and $2 together?
     assistant  @1 $1
                @1 $2
@@ -12,10 +12,12 @@
     assistant  …
     assistant  = #3
 
-A worker is its slot, the k-th of the pool. A task's marked entities (``inputs["entities"]``, a list
-of texts and numbers) are ``$1``, ``$2``…; ``#k`` is the k-th call of the run, in the order in which
-they were asked for, also one of the same reply. So a small model points at workers, entities and
-values, and never spells what it has not learned to copy.
+A worker is its slot, the k-th of the pool. It ends the line: what a causal model holds of that
+token is then what the line says, and to choose a worker is to find it and to repeat it. (In
+``compact`` it begins the line.) A task's marked entities (``inputs["entities"]``, a list of texts
+and numbers) are ``$1``, ``$2``…; ``#k`` is the k-th call of the run, in the order in which they
+were asked for, also one of the same reply. So a small model points at workers, entities and values,
+and never spells what it has not learned to copy.
 
 What follows a slot is the one text that its worker takes, or ``name=value`` for each argument, or
 a JSON object. ``#k`` within it becomes a reference to that output (`references`), which the
@@ -66,8 +68,8 @@ A call: @SLOT ARGUMENT, or @SLOT name=VALUE name=VALUE. Calls of one reply run i
 $1, $2 are the marked things of the task. #1, #2 are the outputs of the calls so far, in order.
 Write $1 or #1 in place of what they stand for.
 The answer, when you have it: = TEXT, or = #3 for an output.
-After each worker stands what it costs, in thousandths of a dollar."""
-"""What a model has to be told that was not trained in the dialect."""
+With each worker stands its SLOT, and what it costs, in thousandths of a dollar."""
+"""What a model has to be told that was not trained in these dialects."""
 
 VALUE_CHARS: Final = 160
 """Characters shown of one value: what a small model can use, and needs not copy."""
@@ -101,14 +103,20 @@ _SCALARS: Final = ("integer", "number", "boolean", "null")
 """Types of which an argument is written as JSON has it."""
 
 
-def request(view: View, system: str = "") -> dict[str, Json]:
-    """The part of a chat completion request that ``view`` decides: its messages."""
-    return {"messages": messages(view, system)}
+def request(view: View, system: str = "", *, ahead: bool = False) -> dict[str, Json]:
+    """The part of a chat completion request that ``view`` decides: its messages.
+
+    Args:
+        view: See `View`.
+        system: What stands before the workers.
+        ahead: Whether a slot begins its worker's line rather than end it.
+    """
+    return {"messages": messages(view, system, ahead=ahead)}
 
 
-def messages(view: View, system: str = "") -> list[Message]:
+def messages(view: View, system: str = "", *, ahead: bool = False) -> list[Message]:
     """The conversation so far: the workers, the task, each reply and what came of it."""
-    workers = "\n".join(map(_offered, view.pool.workers))
+    workers = "\n".join(_offered(worker, ahead) for worker in view.pool.workers)
     known = Referable(view.task)
     shown: list[Message] = [
         {"role": "system", "content": f"{system}\n{workers}" if system else workers},
@@ -393,12 +401,13 @@ def _task(view: View) -> str:
     return "\n".join(lines)
 
 
-def _offered(worker: WorkerSpec) -> str:
-    """A worker in one line: slot, what it does, what it takes beside one text, price, speed."""
+def _offered(worker: WorkerSpec, ahead: bool) -> str:
+    """A worker in one line: what it does, what it takes beside one text, price, speed, slot."""
     told = _short(worker.description, DESCRIPTION_CHARS).rstrip(".")
-    parts = [worker.name, told, _taken(worker), "|", _price(worker.reserve.cost)]
+    parts = [told, _taken(worker), "|", _price(worker.reserve.cost)]
     speed = worker.options.get("speed")
     parts.append(_short(speed, 16) if isinstance(speed, str) else "")
+    parts.insert(0 if ahead else len(parts), worker.name)
     return " ".join(filter(None, parts))
 
 

@@ -1,12 +1,12 @@
 """Workers by number instead of by name, where a policy should not be led by what a name promises.
 
 Pure functions of the pool: the k-th worker is ``worker_k``, or ``k`` in the dialect of lists. In
-the compact dialect it always is its slot, ``@k``. What a policy is shown goes through `shown`, what
+dialects of slots it always is its slot, ``@k``. What a policy is shown goes through `shown`, what
 it says comes back through `meant`, and no dialect knows of it. A name of no worker stays what it
 is, both ways, and is settled by the rules.
 
-Hidden are a worker's name and that of its model, in its own description; a schema is shown as it
-is, and so are results.
+Hidden are a worker's name and that of its model, in its own description, too, unless slots are all
+that is wanted: a name may be a common word. A schema is shown as it is, and so are results.
 """
 
 import re
@@ -16,14 +16,19 @@ from typing import Final
 import msgspec
 
 from protocol.actions import Call, Pool, WorkerSpec
-from protocol.decisions import Decision, Dialect, Observation, PolicySpec, Turn, View
+from protocol.decisions import SLOTTED, Decision, Dialect, Observation, PolicySpec, Turn, View
 
-_PREFIXES: Final[Mapping[Dialect, str]] = {"lists": "", "compact": "@"}
+_PREFIXES: Final[Mapping[Dialect, str]] = {"lists": "", "compact": "@", "slots": "@"}
 """What stands before a worker's number, where it isn't the usual."""
 
 
 def _by_name(policy: PolicySpec) -> bool:
-    return policy.naming == "names" and policy.dialect != "compact"
+    return policy.naming == "names" and policy.dialect not in SLOTTED
+
+
+def _described(policy: PolicySpec) -> bool:
+    """Whether descriptions are shown with the names that are in them."""
+    return policy.naming == "names" and policy.dialect == "slots"
 
 
 def aliases(policy: PolicySpec, pool: Pool) -> dict[str, str]:
@@ -44,14 +49,14 @@ def shown(policy: PolicySpec, view: View) -> View:
     names = aliases(policy, view.pool)
     return msgspec.structs.replace(
         view,
-        pool=_pool(names, view.pool),
+        pool=_pool(policy, names, view.pool),
         turns=tuple(_turn(names, turn) for turn in view.turns),
     )
 
 
 def known(policy: PolicySpec, pool: Pool) -> Pool:
     """The pool as the policy knows it."""
-    return pool if _by_name(policy) else _pool(aliases(policy, pool), pool)
+    return pool if _by_name(policy) else _pool(policy, aliases(policy, pool), pool)
 
 
 def meant(policy: PolicySpec, decision: Decision, pool: Pool) -> Decision:
@@ -73,19 +78,22 @@ def _renamed(names: Mapping[str, str], decision: Decision) -> Decision:
     return decision if calls == decision.calls else msgspec.structs.replace(decision, calls=calls)
 
 
-def _pool(names: Mapping[str, str], pool: Pool) -> Pool:
-    return Pool(tuple(_worker(names[worker.name], worker) for worker in pool.workers))
+def _pool(policy: PolicySpec, names: Mapping[str, str], pool: Pool) -> Pool:
+    workers: list[WorkerSpec] = []
+    for worker in pool.workers:
+        alias = names[worker.name]
+        said = worker.description if _described(policy) else _hidden(alias, worker)
+        workers.append(msgspec.structs.replace(worker, name=alias, description=said))
+    return Pool(tuple(workers))
 
 
-def _worker(alias: str, worker: WorkerSpec) -> WorkerSpec:
+def _hidden(alias: str, worker: WorkerSpec) -> str:
+    """A worker's description without its name."""
     spoken = f"worker {alias}" if alias.isdecimal() else alias
     model = worker.options.get("model")
     telling = [worker.name, *([model] if isinstance(model, str) and model.strip() else [])]
     words = "|".join(re.escape(word) for word in sorted(telling, key=len, reverse=True))
-    described = re.sub(
-        rf"(?<!\w)(?:{words})(?!\w)", spoken, worker.description, flags=re.IGNORECASE
-    )
-    return msgspec.structs.replace(worker, name=alias, description=described)
+    return re.sub(rf"(?<!\w)(?:{words})(?!\w)", spoken, worker.description, flags=re.IGNORECASE)
 
 
 def _turn(names: Mapping[str, str], turn: Turn) -> Turn:

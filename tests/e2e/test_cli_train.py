@@ -18,7 +18,7 @@ RUNS = 24
 
 SIZE = ("--layers", "1", "--width", "32", "--heads", "2", "--kv-heads", "1")
 MADE = ("train", "new", "m", "--gym", "small", "--episodes", "40", "--vocabulary", "400", *SIZE)
-BUILT = ("dataset", "build", "sft", "--dialect", "compact", "--tokenizer", "m")
+BUILT = ("dataset", "build", "sft", "--dialect", "slots", "--tokenizer", "m")
 TAUGHT = ("train", "sft", "datasets/sft", "--model", "m", "--device", "cpu", "--rate", "0.001")
 
 

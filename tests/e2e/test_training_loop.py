@@ -27,7 +27,7 @@ TEACHER: Final = "python:trainer.gym.small:SmallTeacher"
 POOL: Final = """
 [policy]
 name = "local:conductor"
-dialect = "compact"
+dialect = "slots"
 max_tokens = 64
 batching = { device = "cpu" }
 """
@@ -130,7 +130,7 @@ def lessons(typist: Typist) -> None:
 
 def data(typist: Typist) -> None:
     """A data set of them; its build is killed, and what comes of it is as in one go."""
-    whose = ("--policy", TEACHER, "--dialect", "compact", "--tokenizer", "conductor")
+    whose = ("--policy", TEACHER, "--dialect", "slots", "--tokenizer", "conductor")
     asked = ("dataset", "build", "sft", *whose)
     out = typist.folder / "datasets" / "sft"
     killed(typist.start(*asked), lambda: out.is_dir() and any(out.iterdir()))

@@ -1,6 +1,7 @@
-"""Record the golden logs of a version: ``python -m tests.golden.record VERSION``.
+"""Record the golden logs of a version: ``python -m tests.golden.record VERSION [STORY...]``.
 
-To be run once for each release, and its files committed with it. What is there is never touched.
+To be run once for each release, and its files committed with it; before that, for what is new in
+the log. What is there is never touched.
 """
 
 import argparse
@@ -21,17 +22,22 @@ USAGE: Final = 2
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Record every story. Ends with 2, and writes nothing, if the version has logs already."""
+    """Record the stories. Ends with 2, and writes nothing, if the version has one of them."""
     parser = argparse.ArgumentParser(prog="python -m tests.golden.record", description=__doc__)
     parser.add_argument("version", help="the version that is released, such as 0.2.0")
+    parser.add_argument("stories", nargs="*", metavar="STORY", help="all, if none is named")
     parser.add_argument("--folder", type=Path, default=LOGS, help="where golden logs lie")
     asked = parser.parse_args(arguments)
     target: Path = asked.folder / asked.version
-    if target.exists():
-        sys.stderr.write(f"{target} is there: golden logs are never recorded again\n")
+    names: list[str] = asked.stories or list(STORIES)
+    if unknown := sorted(set(names) - set(STORIES)):
+        sys.stderr.write(f"there is no story {unknown[0]}: there are {', '.join(STORIES)}\n")
         return USAGE
-    for name, story in STORIES.items():
-        record(name, story, asked.version, target / name)
+    if there := [name for name in names if (target / name).exists()]:
+        sys.stderr.write(f"{target / there[0]} is there: golden logs are never recorded again\n")
+        return USAGE
+    for name in names:
+        record(name, STORIES[name], asked.version, target / name)
         sys.stdout.write(f"recorded {name}\n")
     return 0
 

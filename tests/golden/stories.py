@@ -17,7 +17,7 @@ from podium.client import Client
 from protocol.actions import Report, Spend, WorkerSpec
 from protocol.budgets import Budget, Extension
 from protocol.codec import encode
-from protocol.decisions import Decision, PlannedCall, PolicySpec, Reply, ToolCall, View
+from protocol.decisions import Decision, Dialect, PlannedCall, PolicySpec, Reply, ToolCall, View
 from protocol.events import CallSettled, Edit, PolicyAsked
 from protocol.inbox import Label, Reward
 from protocol.redaction import Redactor
@@ -415,13 +415,22 @@ async def plans(world: World) -> list[str]:
 
 async def references(world: World) -> list[str]:
     """Outputs put into arguments and into answers: in the compact dialect, and in decisions."""
+    return await _pointing(world, "compact")
+
+
+async def slots(world: World) -> list[str]:
+    """The same, of a policy that is shown its workers' slots at the end of their lines."""
+    return await _pointing(world, "slots")
+
+
+async def _pointing(world: World, dialect: Dialect) -> list[str]:
     replies = [
         Reply(text="@1 n=3\n@3 #1 metres\n@2 n=#9", spend=Spend(tokens=9), version="small-story"),
         Reply(text="@1 n=$1\n@3 #1 metres\n@1 n=13\n@2 n=#3", spend=Spend(tokens=9)),
         Reply(text="@2 n=#3\n@3 #2, #1", spend=Spend(tokens=9), latency_ms=500),
         Reply(text="= #2 and #6", spend=Spend(tokens=5)),
     ]
-    world.policies["small"] = Endpoint("small", replies, "compact")
+    world.policies["small"] = Endpoint("small", replies, dialect)
 
     def decide(view: View) -> Decision:
         one = reference("1-0", "output")
@@ -490,6 +499,7 @@ STORIES: Final[dict[str, Story]] = {
     each.__name__: each
     for each in (
         *(rounds, retries, steered, cancelled, limits, unavailable),
-        *(children, forked, blobs, native, texts, plans, references, hidden, taken_over),
+        *(children, forked, blobs, native, texts, plans, references, slots, hidden),
+        taken_over,
     )
 }

@@ -1,8 +1,9 @@
-"""The compact dialect: slots, entities and outputs by number; each prompt extends the last."""
+"""The dialects of slots: workers, entities and outputs by number; each prompt extends the last."""
 
 import tracemalloc
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -52,7 +53,7 @@ SUMS = WorkerSpec(
 )
 FREE = WorkerSpec(name="free", description="Anything at all.", reserve=Spend(cost=349))
 POOL = Pool((COUNTRY, SUMS, FREE))
-POLICY = PolicySpec(name="p", dialect="compact")
+POLICY = PolicySpec(name="p", dialect="slots")
 TASK = Task(
     text="How many people live in Guinea-Bissau and Guinea, times 3? (In 1930?)",
     inputs={"entities": ["Guinea", "Guinea-Bissau", 3, "Fiji"], "lang": "en"},
@@ -78,13 +79,13 @@ def call(worker: str, **arguments: Any) -> PlannedCall:
     return PlannedCall(worker, arguments)
 
 
-def test_a_prompt_is_short_and_names_nobody() -> None:
+def test_a_prompt_is_short_and_calls_nobody_by_name() -> None:
     pool, task = shown()
     assert pool == (
-        "system: @1 What is known of a @1. From @1's tables "
-        "(name, fact: capital|population, year?: integer) | 2 fast\n"
-        "@2 Works out an expression | 0\n"
-        "@3 Anything at all | 0.3"
+        "system: What is known of a country. From country's tables "
+        "(name, fact: capital|population, year?: integer) | 2 fast @1\n"
+        "Works out an expression | 0 @2\n"
+        "Anything at all | 0.3 @3"
     )
     assert task == (
         "user: How many people live in $2 and $1, times $3? (In 1930?)\n"
@@ -92,11 +93,29 @@ def test_a_prompt_is_short_and_names_nobody() -> None:
     )
 
 
+def test_descriptions_name_nobody_where_numbers_are_asked_for() -> None:
+    numbered = msgspec.structs.replace(POLICY, naming="numbers")
+    messages: Any = request(numbered, view())["messages"]
+    assert messages[0]["content"].startswith("What is known of a @1. From @1's tables (name")
+
+
+def test_compact_begins_lines_by_their_slot_and_never_says_a_name() -> None:
+    spec = msgspec.structs.replace(POLICY, dialect="compact")
+    messages: Any = request(spec, view())["messages"]
+    assert messages[0]["content"] == (
+        "@1 What is known of a @1. From @1's tables "
+        "(name, fact: capital|population, year?: integer) | 2 fast\n"
+        "@2 Works out an expression | 0\n"
+        "@3 Anything at all | 0.3"
+    )
+    assert messages[1:] == request(POLICY, view())["messages"][1:]
+
+
 def test_a_policys_own_job_stands_before_the_workers() -> None:
-    spec = PolicySpec(name="p", dialect="compact", system=compact.INSTRUCTIONS)
+    spec = PolicySpec(name="p", dialect="slots", system=compact.INSTRUCTIONS)
     messages: Any = request(spec, view())["messages"]
     assert messages[0]["content"].startswith("You lead the workers below.")
-    assert "\n@1 " in messages[0]["content"]
+    assert "\nWhat is known of a country." in messages[0]["content"]
 
 
 @pytest.mark.parametrize(

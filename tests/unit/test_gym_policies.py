@@ -134,7 +134,7 @@ def test_the_strongest_costs_several_times_as_much() -> None:
     assert sum(r.spend.cost for r in dear) > 3 * sum(r.spend.cost for r in cheap)
 
 
-@pytest.mark.parametrize("dialect", ["openai", "hermes", "lists", "compact"])
+@pytest.mark.parametrize("dialect", ["openai", "hermes", "lists", "compact", "slots"])
 def test_its_decisions_can_be_said_in_any_dialect(dialect: str) -> None:
     spec = PolicySpec(name="taught", dialect=dialect)  # type: ignore[arg-type]
     for episode in draws(range(10)):
@@ -156,7 +156,7 @@ def test_its_decisions_can_be_said_in_any_dialect(dialect: str) -> None:
 @pytest.mark.parametrize("ahead", [False, True])
 def test_it_teaches_small_models_to_point_and_never_to_copy(ahead: bool) -> None:
     episodes = [stormy(each, 0.2) for each in draws(range(25), "seen")]
-    taught = PolicySpec(name="taught", dialect="compact")
+    taught = PolicySpec(name="taught", dialect="slots")
     rollouts = run(episodes, Spoken(Oracle(episodes, refer=True, ahead=ahead), taught))
     assert all(map(right, episodes, rollouts))
     assert not sum(map(unfit, rollouts))

@@ -66,8 +66,8 @@ def test_the_curves_of_a_card_are_thinned_out(tmp_path: Path, steps: int, points
     assert found["sft"][0] == {"step": 0}
 
 
-def test_the_shipped_plan_can_be_read() -> None:
-    assert load(shipping.PLAN).shape.width == 192
+def test_what_is_shipped_is_made_by_the_plan_that_is_measured() -> None:
+    assert load(shipping.PLAN) == Plan()
 
 
 def test_the_shipped_card_is_of_the_shipped_pool_and_weights() -> None:

@@ -92,7 +92,7 @@ def test_sizes_that_can_not_be_are_refused() -> None:
 def test_what_is_saved_is_a_folder_of_transformers_with_its_card(loaded: Loaded) -> None:
     folder = Path(loaded.tokenizer.name_or_path)
     card = msgspec.json.decode((folder / small.CARD).read_bytes())
-    assert (card["seed"], card["dialect"]) == (1, "compact")
+    assert (card["seed"], card["dialect"]) == (1, "slots")
     assert card["parameters"] == parameters(loaded.model)
     assert loaded.ends == frozenset({loaded.tokenizer.convert_tokens_to_ids(small.END)})
 
@@ -128,7 +128,7 @@ def test_each_prompt_is_the_one_before_and_what_was_said_to_it(
     loaded: Loaded, texts: list[str], ended: bool, value: str
 ) -> None:
     """Through the real dialect, rules and loader: tokens, however the reply's were cut."""
-    policy = PolicySpec(name="p", dialect="compact")
+    policy = PolicySpec(name="p", dialect="slots")
     start = begin(pool=Pool(POOL.workers), policy=policy)
     driver = Driver(start)
     driver.state.task = Task(text="What of Peru?", inputs={"entities": ["Peru"]})

@@ -25,7 +25,7 @@ from trainer.learner.example import Example
 from trainer.learner.order import Fed
 from trainer.records import Rollout
 
-SPEAKS: Final = PolicySpec(name="student", dialect="compact")
+SPEAKS: Final = PolicySpec(name="student", dialect="slots")
 """Who is taught: what the teacher decides is written as it would say it."""
 
 TEXTS_FROM: Final = 10**9

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from protocol.actions import Json
-from protocol.decisions import Decision, PolicySpec, Rejection, Reply, View
+from protocol.decisions import SLOTTED, Decision, PolicySpec, Rejection, Reply, View
 from protocol.dialects import parse, render, request
 from protocol.dialects.shared import referable
 from trainer.records import Rollout, Step
@@ -72,7 +72,7 @@ def reply_message(
             points at calls by number says it otherwise then.
     """
     known = referable(shown or step.view)
-    moved = policy.dialect == "compact" and known != referable(step.view)
+    moved = policy.dialect in SLOTTED and known != referable(step.view)
     own = policy == rollout.policy and not moved
     if step.decision is None:
         return {"role": "assistant", "content": step.text}

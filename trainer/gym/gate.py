@@ -1,7 +1,7 @@
 """What a version of a small model does in the gym, for the gate that it has to pass.
 
 ``podium model promote FOLDER VERSION`` asks it, for a model that is made for the gym, and
-``--evaluator trainer.gym.gate:scores`` for any other in the compact dialect.
+``--evaluator trainer.gym.gate:scores`` for any other in the dialect of slots.
 """
 
 from functools import partial
@@ -56,7 +56,7 @@ def gym_of(folder: Path) -> str:
 
 
 def player(folder: Path) -> PolicySpec:
-    """A small model in the compact dialect, which says what it holds most likely.
+    """A small model in the dialect of slots, which says what it holds most likely.
 
     Args:
         folder: A Transformers folder, or a version's.

@@ -86,7 +86,7 @@ class Spoken:
     """A policy's decisions as another would say them, in its dialect. An `InstantPolicy`.
 
     So the oracle teaches a model of any dialect: its replies are texts, as the model's would be.
-    Who teaches the compact one should ``refer``.
+    Who teaches one of slots should ``refer``.
 
     Args:
         policy: Who decides.

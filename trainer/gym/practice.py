@@ -31,7 +31,7 @@ ROWS: Final = 128
 def student(
     place: str = PLACE, temperature: float = 1.0, seed: int = 0, tokens: int = MAX_TOKENS
 ) -> PolicySpec:
-    """A small model in the compact dialect.
+    """A small model in the dialect of slots.
 
     Args:
         place: The folder of its version, or what a model in memory is called.
@@ -40,7 +40,7 @@ def student(
         tokens: The most that one reply may have.
     """
     options = local.Options(folder=place, temperature=temperature, max_tokens=tokens, seed=seed)
-    return local.spec_of(options, dialect="compact")
+    return local.spec_of(options, dialect="slots")
 
 
 class Practice:

@@ -1,4 +1,4 @@
-"""A small model from scratch, that speaks the compact dialect: vocabulary, template, weights.
+"""A small model from scratch, that speaks the dialect of slots: vocabulary, template, weights.
 
 ::
 

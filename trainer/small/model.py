@@ -103,7 +103,7 @@ def save(folder: Path, model: Any, words: Any, card: Mapping[str, Any] | None = 
         "layers": config.num_hidden_layers,
         "width": config.hidden_size,
         "context": config.max_position_embeddings,
-        "dialect": "compact",
+        "dialect": "slots",
         **(card or {}),
     }
     data = msgspec.json.format(msgspec.json.encode(facts, order="sorted"), indent=1)

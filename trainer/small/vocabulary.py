@@ -1,6 +1,6 @@
 """The vocabulary of a small model, and the template that shapes its conversations.
 
-What the compact dialect points with is a token each: slots (``@1``), calls (``#1``), entities
+What the dialect of slots points with is a token each: slots (``@1``), calls (``#1``), entities
 (``$1``), and the words of statuses. They are *ordinary* added tokens: a task or a result may spell
 them, and is read as it is written. What shapes a conversation are control tokens, which nobody but
 the template can write: whoever hosts the model breaks them up in what others wrote.

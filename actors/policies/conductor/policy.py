@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 NAME: Final = "conductor"
 
-SPEAKS: Final = PolicySpec(name=NAME, dialect="compact")
+SPEAKS: Final = PolicySpec(name=NAME, dialect="slots")
 """How the model is spoken to, within the policy."""
 
 MAX_TOKENS: Final = 128
