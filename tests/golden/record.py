@@ -13,8 +13,9 @@ from typing import Final
 from replay.chain import Messages
 from replay.memory_log import MemoryLog
 from replay.verify import values_of, verify_run
+from tests.golden.stage import VirtualLoop, story_world
 from tests.golden.store import LOGS, Manifest, plain, prompts_of, write
-from tests.golden.stories import STORIES, Story, VirtualLoop, story_world
+from tests.golden.stories import STORIES, Story
 
 __all__ = ["main", "record"]
 

@@ -15,7 +15,8 @@ from replay.formats.common import read_tree
 from replay.history import entries
 from replay.reproduce import tried
 from replay.verify import verify_run
-from tests.golden.stories import Endpoint, VirtualLoop, client, ended, references, story_world
+from tests.golden.stage import Endpoint, VirtualLoop, client, ended, story_world
+from tests.golden.stories import references
 from tests.unit.test_formats import atif, orchestration
 from tests.world import World
 
