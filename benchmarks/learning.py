@@ -12,18 +12,7 @@ from typing import Final
 
 from benchmarks import report
 from trainer.conductor.plan import Plan
-from trainer.conductor.study import (
-    BAD,
-    BAD_RL,
-    LONGER,
-    SFT,
-    SFT_RL,
-    Result,
-    Study,
-    as_markdown,
-    gained,
-    study,
-)
+from trainer.conductor.study import PAIRS, WHOLE, Result, Study, as_markdown, gained, study
 
 FOLDER: Final = pathlib.Path("build/learning")
 EPISODES: Final = 300
@@ -70,17 +59,14 @@ def benchmark(options: report.Options, data: pathlib.Path) -> report.Report:
 
 def lines(found: Study) -> list[report.Line]:
     """The figures, and what was promised of them."""
-    whole = found.of(SFT_RL)
-    made = [
-        report.Line(
-            f"{SFT_RL}, minutes", [each.seconds / 60 for each in whole], "min", report.at_most(45)
-        )
-    ]
+    whole = found.of(WHOLE)
+    minutes = [each.seconds / 60 for each in whole]
+    made = [report.Line(f"{WHOLE}, minutes", minutes, "min", report.at_most(45))]
     for name, figure, target in _SHARES:
         values = [100 * value for value in _values(whole, name, figure)]
         made.append(report.Line(f"{figure}, {name}", values, "%", target))
     made += [_cost(found), _wide(found)]
-    for of, less in ((SFT_RL, SFT), (SFT_RL, LONGER), (BAD_RL, BAD)):
+    for of, less in PAIRS:
         gain = gained(found, of, less, "seen")
         if gain is not None:
             name = f"reward of {of} over {less}, least of its interval"
@@ -103,13 +89,13 @@ def _values(results: Sequence[Result], name: str, figure: str, family: str = "")
 def _cost(found: Study) -> report.Line:
     """Beside having everything done by the strongest worker."""
     strongest = _values(found.of("strongest"), "seen", "cost")[0]
-    values = [cost / strongest for cost in _values(found.of(SFT_RL), "seen", "cost")]
+    values = [cost / strongest for cost in _values(found.of(WHOLE), "seen", "cost")]
     return report.Line("cost beside always the strongest", values, "x", report.at_most(1 / 3))
 
 
 def _wide(found: Study) -> report.Line:
     """Beside one call after the other, where calls don't need each other."""
     serial = _values(found.of("serial"), "seen", "critical_steps", "wide")[0]
-    own = _values(found.of(SFT_RL), "seen", "critical_steps", "wide")
+    own = _values(found.of(WHOLE), "seen", "critical_steps", "wide")
     name = "critical steps of wide tasks, serially over in parallel"
     return report.Line(name, [serial / steps for steps in own], "x", report.at_least(3))

@@ -9,7 +9,7 @@ import pytest
 from protocol.errors import Conflict, InvalidData
 from trainer.conductor import stages, study
 from trainer.conductor.exam import Exam
-from trainer.conductor.plan import Plan, Rl, Sft, load
+from trainer.conductor.plan import Correction, Plan, Rl, Sft, load
 from trainer.conductor.teaching import Teaching, batch_of, examples, lesson, reading
 from trainer.datasets.chat import Chat
 from trainer.gym.episodes import draws
@@ -141,9 +141,11 @@ def test_an_exam_is_the_same_for_everybody(made: Path) -> None:
 def test_a_study_goes_on_and_shows_every_variant(made: Path, tmp_path: Path) -> None:
     said: list[str] = []
     plan = msgspec.structs.replace(PLAN, sft=Sft(steps=2, episodes=2, warmup=1))
-    plan = msgspec.structs.replace(plan, rl=Rl(steps=1, groups=2, members=2))
+    plan = msgspec.structs.replace(
+        plan, rl=Rl(steps=1, groups=2, members=2), correction=Correction(steps=1, episodes=2)
+    )
     found = study.study(tmp_path, plan, (0,), 2, sets=("seen",), processes=0, say=said.append)
-    assert {study.SFT, study.SFT_RL, study.LONGER, study.BAD_RL, "oracle"} <= set(found.variants)
+    assert set(study.TRAINED) < set(found.variants)
     assert "seed 0: SFT" in said
     table = study.as_markdown(found)
     assert all(f"| {name} |" in table for name in found.variants)

@@ -49,6 +49,19 @@ class Sft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     floor: NotNegative = 0.05
 
 
+class Correction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How it is corrected in what it does itself, see `trainer.conductor.correcting`."""
+
+    steps: Annotated[int, msgspec.Meta(ge=0)] = 150
+    episodes: Count = 32
+    """Of a step, each played once by the model as it is then."""
+    temperature: Positive = 1.0
+    rate: Positive = 0.001
+    matrix_rate: Positive = 0.006
+    warmup: Count = 10
+    floor: NotNegative = 0.05
+
+
 class Rl(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How it is practised."""
 
@@ -80,6 +93,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     rates: Rates = Rates()
     """How often its teacher slips."""
     sft: Sft = Sft()
+    correction: Correction = Correction()
     rl: Rl = Rl()
     tokens: Count = 16_384
     """Of one pass of the learner, padding included."""

@@ -89,7 +89,8 @@ def ship(work: Path, plan: Plan, to: Path, *, count: int = EPISODES, asked: int 
     """
     stages.begin(work, plan)
     taught = stages.sft(work / "sft", plan, stages.base(work, plan))
-    made = stages.rl(work / "rl", plan, taught) if plan.rl.steps else taught
+    made = stages.correction(work / "correction", plan, taught) if plan.correction.steps else taught
+    made = stages.rl(work / "rl", plan, made) if plan.rl.steps else made
     return put(made, plan, to, draft=work / "shipped", count=count, asked=asked, stages_of=work)
 
 
@@ -164,7 +165,7 @@ def table(found: Compared) -> str:
 def curves(folder: Path) -> dict[str, Json]:
     """The figures of each stage's training, thinned out."""
     found: dict[str, Json] = {}
-    for stage in ("sft", "rl"):
+    for stage in ("sft", "correction", "rl"):
         if rows := lines(folder / stage / stages.METRICS):
             found[stage] = list(rows[:: math.ceil(len(rows) / CURVE_POINTS)])
     return found

@@ -6,21 +6,25 @@
         plan.json     what it is made by; another plan needs another folder
         base/         vocabulary and untrained weights
         sft/          checkpoints, metrics.jsonl, and model/ when it is done
+        correction/   the same
         rl/           the same
 """
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from protocol.errors import Conflict
-from trainer.conductor.plan import Plan, described
+from trainer.conductor.correcting import Correcting
+from trainer.conductor.plan import Correction, Plan, Sft, described
 from trainer.conductor.practising import Practising
 from trainer.conductor.teaching import Teaching, texts
+from trainer.datasets.chat import Chat
 from trainer.gym.gate import GYM, WHOLE
-from trainer.learner.fit import fit
+from trainer.learner.fit import EVERY, Source, fit
 from trainer.learner.learner import Learner
 from trainer.learner.options import Objective, Options, Steps
 from trainer.learner.sinks import FileSink
@@ -33,8 +37,8 @@ METRICS: Final = "metrics.jsonl"
 RL_WARMUP: Final = 5
 """Steps in which the rate of practice goes up: its model is taught already."""
 
-RL_EVERY: Final = 10
-"""Steps of practice between two checkpoints: each plays its episodes first, which takes long."""
+PLAYED_EVERY: Final = 10
+"""Steps between two checkpoints where each plays its episodes first, which takes long."""
 
 
 def begin(folder: Path, plan: Plan) -> None:
@@ -71,30 +75,31 @@ def sft(folder: Path, plan: Plan, start: Path, *, processes: int = 1) -> Path:
         start: The folder of the model that it begins with.
         processes: That play the teacher's episodes.
     """
-    done = folder / MODEL
-    if done.exists():
-        return done
     said = plan.sft
-    steps = Steps(
-        kind="muon",
-        rate=said.rate,
-        matrix_rate=said.matrix_rate,
-        schedule="linear",
-        warmup=min(said.warmup, max(1, said.steps // 2)),
-        total=said.steps + 1,
-        floor=said.floor,
-    )
-    learner = _learner(plan, start, steps, Objective(per="token"))
-    with Teaching(plan, start, processes) as source:
-        fit(
-            learner,
-            source,
-            said.steps,
-            checkpoints=folder / "checkpoints",
-            sinks=[FileSink(folder / METRICS, "sft")],
-            title="SFT",
-        )
-    return _written(folder, learner)
+
+    def train(learner: Learner) -> None:
+        with Teaching(plan, start, processes) as source:
+            _fit(folder, learner, source, said.steps, "SFT", EVERY)
+
+    return _stage(folder, plan, start, _falling(said), Objective(per="token"), train)
+
+
+def correction(folder: Path, plan: Plan, start: Path) -> Path:
+    """The folder of the model that was corrected; it goes on where it stopped.
+
+    Args:
+        folder: Of this stage.
+        plan: See `Plan`.
+        start: The folder of the model that it begins with.
+    """
+    said = plan.correction
+
+    def train(learner: Learner) -> None:
+        name, chat = _name(learner), Chat.load(start)
+        source = Correcting(plan, learner.model, learner.tokenizer, chat, name)
+        _fit(folder, learner, source, said.steps, "correction", PLAYED_EVERY)
+
+    return _stage(folder, plan, start, _falling(said), Objective(per="token"), train)
 
 
 def rl(folder: Path, plan: Plan, start: Path) -> Path:
@@ -105,36 +110,68 @@ def rl(folder: Path, plan: Plan, start: Path) -> Path:
         plan: See `Plan`.
         start: The folder of the model that it begins with.
     """
-    done = folder / MODEL
-    if done.exists():
-        return done
     said = plan.rl
     steps = Steps(kind="muon", rate=said.rate, matrix_rate=said.matrix_rate, warmup=RL_WARMUP)
     objective = Objective(per="rollout", clip_low=said.clip_low, clip_high=said.clip_high)
-    learner = _learner(plan, start, steps, objective)
-    source = Practising(plan, learner.model, learner.tokenizer, lambda: f"step-{learner.updates}")
+
+    def train(learner: Learner) -> None:
+        source = Practising(plan, learner.model, learner.tokenizer, _name(learner))
+        _fit(folder, learner, source, said.steps, "RL", PLAYED_EVERY)
+
+    return _stage(folder, plan, start, steps, objective, train)
+
+
+def _stage(
+    folder: Path,
+    plan: Plan,
+    start: Path,
+    steps: Steps,
+    objective: Objective,
+    train: Callable[[Learner], None],
+) -> Path:
+    """The model that a stage makes, where it isn't there."""
+    done = folder / MODEL
+    if done.exists():
+        return done
+    options = Options(objective=objective, steps=steps, tokens=plan.tokens, seed=plan.seed)
+    learner = Learner.open(start, options, device=plan.device)
+    train(learner)
+    draft = _draft(folder, MODEL)
+    learner.write(draft)
+    draft.rename(done)
+    return done
+
+
+def _falling(said: Sft | Correction) -> Steps:
+    """Rates that go up in the warm-up, and then down to the floor."""
+    return Steps(
+        kind="muon",
+        rate=said.rate,
+        matrix_rate=said.matrix_rate,
+        schedule="linear",
+        warmup=min(said.warmup, max(1, said.steps // 2)),
+        total=said.steps + 1,
+        floor=said.floor,
+    )
+
+
+def _fit(
+    folder: Path, learner: Learner, source: Source, steps: int, title: str, every: int
+) -> None:
     fit(
         learner,
         source,
-        said.steps,
+        steps,
         checkpoints=folder / "checkpoints",
-        every=RL_EVERY,
-        sinks=[FileSink(folder / METRICS, "rl")],
-        title="RL",
+        every=every,
+        sinks=[FileSink(folder / METRICS, title.lower())],
+        title=title,
     )
-    return _written(folder, learner)
 
 
-def _learner(plan: Plan, start: Path, steps: Steps, objective: Objective) -> Learner:
-    options = Options(objective=objective, steps=steps, tokens=plan.tokens, seed=plan.seed)
-    return Learner.open(start, options, device=plan.device)
-
-
-def _written(folder: Path, learner: Learner) -> Path:
-    draft = _draft(folder, MODEL)
-    learner.write(draft)
-    draft.rename(folder / MODEL)
-    return folder / MODEL
+def _name(learner: Learner) -> Callable[[], str]:
+    """What rollouts call the weights that made them."""
+    return lambda: f"step-{learner.updates}"
 
 
 def _draft(folder: Path, name: str) -> Path:

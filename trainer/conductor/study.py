@@ -27,12 +27,27 @@ from trainer.learner.sinks import lines
 UNTRAINED: Final = "untrained"
 SFT: Final = "SFT"
 SFT_RL: Final = "SFT, then RL"
+CORRECTED: Final = "SFT, then correction"
+WHOLE: Final = "SFT, correction, RL"
+"""All stages, as the shipped model has them."""
 RL: Final = "RL without SFT"
 LONGER: Final = "SFT for as long"
-"""The control: as many seconds of SFT as the other two stages took together."""
+"""The control: as many seconds of SFT as all stages took together."""
 MAJORITY: Final = f"majority of {VOTERS} samples of SFT"
 BAD: Final = "SFT by a bad teacher"
 BAD_RL: Final = "the same, then RL"
+
+TRAINED: Final = (
+    *(UNTRAINED, RL, SFT, MAJORITY, LONGER, SFT_RL),
+    *(CORRECTED, WHOLE, BAD, BAD_RL),
+)
+"""All but the baselines, as the table has them."""
+
+PAIRS: Final = (
+    *((SFT_RL, SFT), (WHOLE, CORRECTED), (BAD_RL, BAD)),
+    *((CORRECTED, LONGER), (WHOLE, LONGER)),
+)
+"""What may gain over what: RL over what it began with, and the rest over more of SFT."""
 
 FIGURES: Final = ("accuracy", "valid", "recovery", "rounds", "cost", "critical_steps", "reward")
 """What the table shows."""
@@ -100,12 +115,9 @@ def study(
     for seed in seeds:
         own = msgspec.structs.replace(plan, seed=seed)
         results += _seed(folder / f"seed-{seed}", own, exam, processes, say)
-    order = {name: place for place, name in enumerate([*BASELINES, *_ORDER])}
+    order = {name: place for place, name in enumerate([*BASELINES, *TRAINED])}
     results.sort(key=lambda each: (order[each.variant], each.seed))
     return Study(plan=plan, sets=tuple(sets), episodes=count, results=tuple(results))
-
-
-_ORDER: Final = (UNTRAINED, RL, SFT, MAJORITY, LONGER, SFT_RL, BAD, BAD_RL)
 
 
 def _seed(
@@ -136,18 +148,25 @@ def _taught(
     processes: int,
     say: Callable[[str], None],
 ) -> Iterator[Result]:
-    """SFT, what RL makes of it, and what more SFT would have."""
+    """SFT, what correction and RL make of it, and what more SFT would have."""
     say(f"seed {plan.seed}: {SFT}")
     sft = stages.sft(folder / "sft", plan, base, processes=processes)
     took = _seconds(sft.parent)
     yield _measured(sft.parent, exam, sft, SFT, plan, took)
     yield _measured(folder / "majority", exam, sft, MAJORITY, plan, took, voters=VOTERS)
     say(f"seed {plan.seed}: {SFT_RL}")
-    rl = stages.rl(folder / "rl", plan, sft)
-    both = took + _seconds(rl.parent)
-    yield _measured(rl.parent, exam, rl, SFT_RL, plan, both)
+    rl = stages.rl(folder / "sft-rl", plan, sft)
+    yield _measured(rl.parent, exam, rl, SFT_RL, plan, took + _seconds(rl.parent))
+    say(f"seed {plan.seed}: {CORRECTED}")
+    corrected = stages.correction(folder / "correction", plan, sft)
+    whole = took + _seconds(corrected.parent)
+    yield _measured(corrected.parent, exam, corrected, CORRECTED, plan, whole)
+    say(f"seed {plan.seed}: {WHOLE}")
+    rl = stages.rl(folder / "rl", plan, corrected)
+    whole += _seconds(rl.parent)
+    yield _measured(rl.parent, exam, rl, WHOLE, plan, whole)
     say(f"seed {plan.seed}: {LONGER}")
-    steps = round(plan.sft.steps * both / took) if took else plan.sft.steps
+    steps = round(plan.sft.steps * whole / took) if took else plan.sft.steps
     more = msgspec.structs.replace(plan, sft=msgspec.structs.replace(plan.sft, steps=steps))
     control = stages.sft(folder / "longer", more, base, processes=processes)
     yield _measured(control.parent, exam, control, LONGER, plan, _seconds(control.parent))
@@ -272,7 +291,7 @@ def _cell(value: Interval | None, figure: str) -> str:
 
 def _gains(found: Study) -> str:
     lines = ["| reward gained, pairs of the same episode | set | |", "|---|---|---|"]
-    for of, less in ((SFT_RL, SFT), (SFT_RL, LONGER), (BAD_RL, BAD)):
+    for of, less in PAIRS:
         for name in found.sets:
             gain = gained(found, of, less, name)
             if gain is not None:

@@ -65,7 +65,7 @@ def examples(plan: Plan, seeds: range, chat: Chat, reading: float = 0.0) -> list
         reading: Weight of what stands before the first reply, see `Sft.context`.
     """
     made = [
-        _example(rendered, rollout.run, reading)
+        imitated(rendered, rollout.run, reading)
         for _, rollout, slips in lesson(plan, seeds)
         for talk in conversations(SPEAKS, rollout, slips)
         for rendered in chat.render(talk)
@@ -73,7 +73,14 @@ def examples(plan: Plan, seeds: range, chat: Chat, reading: float = 0.0) -> list
     return [each for each in made if len(each.ids) <= plan.shape.context]
 
 
-def _example(rendered: Rendered, run: str, reading: float) -> Example:
+def imitated(rendered: Rendered, run: str, reading: float = 0.0) -> Example:
+    """What is to be written, as an example of supervised learning.
+
+    Args:
+        rendered: A conversation in tokens.
+        run: Whose it is.
+        reading: See `examples`.
+    """
     read = np.zeros(len(rendered.ids), dtype=np.float32)
     # Nothing stands before the first token; and what workers report is not to be foretold.
     read[1 : int(np.argmax(rendered.written))] = reading
