@@ -11,7 +11,7 @@ that the run records:
 ``hermes``    the text template of Hermes and Qwen3: tagged JSON within the messages
 ``lists``     the Conductor's three lists: a whole plan, whose last output is the answer
 ``slots``     a line a call, workers by slot, entities and outputs by number: for small models
-``compact``   the same, shown each worker by its slot first, and its description without its name
+``compact``   the same lines, to a prompt that says less of which is which
 ============  ====================================================================================
 
 A dialect is a module of pure functions: `request` (what an endpoint is sent), `parse`, and its
@@ -34,7 +34,7 @@ from protocol.decisions import (
     Turn,
     View,
 )
-from protocol.dialects import compact, hermes, lists, naming, openai
+from protocol.dialects import hermes, lists, naming, openai, pointers, slots
 from protocol.dialects.shared import UNREADABLE, cut, referable
 from protocol.events import Asker
 
@@ -90,7 +90,7 @@ def parse(
         case "lists":
             parsed = lists.parse(reply, naming.known(policy, pool))
         case "compact" | "slots":
-            parsed = compact.parse(reply, naming.known(policy, pool), known)
+            parsed = pointers.parse(reply, naming.known(policy, pool), known)
         case _:
             assert_never(policy.dialect)
     return naming.meant(policy, parsed, pool) if isinstance(parsed, Decision) else parsed
@@ -111,7 +111,7 @@ def render(
         case "lists":
             return lists.render(spoken, naming.known(policy, pool))
         case "compact" | "slots":
-            return compact.render(spoken, naming.known(policy, pool), known)
+            return pointers.render(spoken, naming.known(policy, pool), known)
         case _:
             assert_never(policy.dialect)
 
@@ -137,10 +137,8 @@ def request(policy: PolicySpec, view: View) -> dict[str, Json]:
             return hermes.request(shown, policy.system)
         case "lists":
             return lists.request(shown, policy.system)
-        case "compact":
-            return compact.request(shown, policy.system, ahead=True)
-        case "slots":
-            return compact.request(shown, policy.system)
+        case "compact" | "slots":
+            return slots.request(shown, policy.system, policy.dialect)
         case "decision":
             raise ValueError("the dialect 'decision' has no request: it is asked with the view")
         case _:

@@ -19,7 +19,7 @@ from protocol.model_versions import BASE
 from protocol.views import view
 from replay import model_folder
 from tests.runs import Driver, begin
-from tests.unit.test_compact_dialect import POOL
+from tests.unit.test_slots_dialect import POOL
 from tests.words import ANY_TEXT
 from trainer import small
 from trainer.small import Shape, make, parameters, pointers, save, train_tokenizer

@@ -6,13 +6,14 @@ learning, the slip is not.
 """
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, Literal, TypeAlias
 
 import msgspec
 
 from protocol.decisions import Decision, PlannedCall, Reply, View
 from protocol.references import as_text
+from protocol.replies import linked
 from trainer.gym.episodes import Episode
 from trainer.gym.kinds import arguments, roles_of
 from trainer.gym.oracle import Oracle
@@ -30,9 +31,9 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """How often a decision is a slip of each kind, from 0 to 1; together at most 1."""
 
     wrong_worker: float = 0.06
-    """A call goes to a worker of another role."""
+    """A call, or each of its round, goes to a worker of another role."""
     malformed: float = 0.04
-    """A call lacks an argument."""
+    """A call, or each of its round, lacks an argument."""
     superfluous: float = 0.04
     """A round has a call that nothing needs."""
     early: float = 0.02
@@ -106,8 +107,10 @@ class Teacher(Oracle):
         return None
 
 
-def _aside(progress: Progress, rng: random.Random, avoided: str = "") -> PlannedCall | None:
-    """A well-formed call that no need asks for."""
+def _other(
+    progress: Progress, rng: random.Random, avoided: str = ""
+) -> Callable[[str], PlannedCall] | None:
+    """What asks a worker that has not the avoided role for a text; None if there is none."""
     every = zip(progress.view.pool.workers, progress.reading.kinds, strict=True)
     others = [
         (spec, kind) for spec, kind in every if roles_of(kind) and avoided not in roles_of(kind)
@@ -115,25 +118,44 @@ def _aside(progress: Progress, rng: random.Random, avoided: str = "") -> Planned
     if not others:
         return None
     spec, kind = rng.choice(others)
-    text = rng.choice(progress.reading.entities)
-    return PlannedCall(spec.name, arguments(kind, rng.choice(roles_of(kind)), text))
+    role = rng.choice(roles_of(kind))
+    return lambda text: PlannedCall(spec.name, arguments(kind, role, text))
+
+
+def _aside(progress: Progress, rng: random.Random) -> PlannedCall | None:
+    """A well-formed call that no need asks for."""
+    asking = _other(progress, rng)
+    return None if asking is None else asking(rng.choice(progress.reading.entities))
+
+
+def _struck(decision: Decision, rng: random.Random) -> range:
+    """Which calls of a round slip: one, or all of them. Who mistakes one may mistake each alike."""
+    if rng.random() < 0.5:
+        return range(len(decision.calls))
+    index = rng.randrange(len(decision.calls))
+    return range(index, index + 1)
 
 
 def _wrong_worker(decision: Decision, progress: Progress, rng: random.Random) -> Decision | None:
-    index = rng.randrange(len(decision.calls))
-    (_, need), *_ = progress.open[index:] or progress.open
-    other = _aside(progress, rng, need.role)
-    return None if other is None else _with(decision, index, other)
+    struck = _struck(decision, rng)
+    needs = [need for _, need in progress.open]
+    asking = _other(progress, rng, needs[struck.start].role)
+    if asking is None:
+        return None
+    calls = list(decision.calls)
+    for index in struck:
+        calls[index] = asking(progress.text(needs[index], refer=progress.refer))
+    return linked(Decision(calls=tuple(calls)), progress.known)
 
 
-def _malformed(decision: Decision, _: Progress, rng: random.Random) -> Decision:
-    index = rng.randrange(len(decision.calls))
-    call = decision.calls[index]
-    given = dict(call.arguments)
-    given.pop(rng.choice(list(given)))
-    if rng.random() < 0.5:
-        given["query"] = "?"
-    return _with(decision, index, PlannedCall(call.worker, given))
+def _malformed(decision: Decision, progress: Progress, rng: random.Random) -> Decision:
+    calls = list(decision.calls)
+    extra = {"query": "?"} if rng.random() < 0.5 else {}
+    for index in _struck(decision, rng):
+        given = dict(calls[index].arguments)
+        given.pop(rng.choice(list(given)))
+        calls[index] = PlannedCall(calls[index].worker, given | extra)
+    return linked(Decision(calls=tuple(calls)), progress.known)
 
 
 def _superfluous(decision: Decision, progress: Progress, rng: random.Random) -> Decision | None:
@@ -149,12 +171,6 @@ def _early(_: Decision, progress: Progress, rng: random.Random) -> Decision:
 def _late(_: Decision, progress: Progress, rng: random.Random) -> Decision | None:
     other = _aside(progress, rng)
     return None if other is None else Decision(calls=(other,))
-
-
-def _with(decision: Decision, index: int, call: PlannedCall) -> Decision:
-    calls = list(decision.calls)
-    calls[index] = call
-    return Decision(calls=tuple(calls))
 
 
 _SLIPS: Final = {

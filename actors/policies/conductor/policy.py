@@ -22,7 +22,7 @@ from actors.policies.rules.wording import number
 from protocol.actions import Json, Pool
 from protocol.decisions import Decision, Observation, PolicySpec, Referable, Reply, Task, Turn, View
 from protocol.dialects import parse, request
-from protocol.dialects.compact import ENTITIES
+from protocol.dialects.pointers import ENTITIES
 from protocol.dialects.shared import asked
 from protocol.errors import InvalidData
 from protocol.references import as_text, filled, plain, referred

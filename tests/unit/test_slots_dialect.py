@@ -22,7 +22,7 @@ from protocol.decisions import (
     Turn,
     View,
 )
-from protocol.dialects import compact, parse, referable, render, request
+from protocol.dialects import parse, referable, render, request, slots
 from protocol.limits import MAX_REPLY_BYTES
 from tests.runs import Driver, begin
 from tests.words import ANY_TEXT, TEXT, seen
@@ -111,8 +111,37 @@ def test_compact_begins_lines_by_their_slot_and_never_says_a_name() -> None:
     assert messages[1:] == request(POLICY, view())["messages"][1:]
 
 
+def test_outputs_say_what_they_are_of_and_in_compact_they_do_not() -> None:
+    sums = "$1, $2, $3, #1 and $1 and $4"
+    turn = Turn(
+        f"@1 name=$2 fact=capital\n@2 {sums}",
+        (
+            seen(
+                "1-0", "country", "Bissau", arguments={"name": "Guinea-Bissau", "fact": "capital"}
+            ),
+            Observation(
+                call=Call(
+                    "1-1",
+                    "sums",
+                    {"expression": "Guinea, Guinea-Bissau, 3, ${output:1-0} and Guinea and Fiji"},
+                ),
+                status="EXEC_ERR",
+                value="That is no sum. " * 20,
+            ),
+        ),
+    )
+    *_, came = shown(turn)
+    bissau, failed = came.split("\n")
+    assert bissau == "user: #1 $2 OK Bissau"
+    assert failed.startswith("#2 $1 $2 $3 #1 EXEC_ERR That is no sum.")
+    assert len(failed) < slots.FAILURE_CHARS + 30
+    compact: Any = request(msgspec.structs.replace(POLICY, dialect="compact"), view(turn))
+    *_, said = compact["messages"]
+    assert said["content"].startswith("#1 OK Bissau\n#2 EXEC_ERR That")
+
+
 def test_a_policys_own_job_stands_before_the_workers() -> None:
-    spec = PolicySpec(name="p", dialect="slots", system=compact.INSTRUCTIONS)
+    spec = PolicySpec(name="p", dialect="slots", system=slots.INSTRUCTIONS)
     messages: Any = request(spec, view())["messages"]
     assert messages[0]["content"].startswith("You lead the workers below.")
     assert "\nWhat is known of a country." in messages[0]["content"]
@@ -254,9 +283,9 @@ def test_what_came_of_a_round() -> None:
     *_, typed, came, again, refused, final = shown(*turns, final=True)
     assert typed == f"assistant: {text}"
     lines = came.split("\n")
-    assert lines[:3] == ["user: #1 OK 7", "#2 PARSE_ERR There is no #1: #9 OK 5", "#3 OPEN"]
+    assert lines[:3] == ["user: #1 $1 OK 7", "#2 #1 PARSE_ERR There is no #1: #9 OK 5", "#3 OPEN"]
     assert lines[3].startswith("#3 OK xxx")
-    assert len(lines[3]) <= compact.VALUE_CHARS + 6
+    assert len(lines[3]) <= slots.VALUE_CHARS + 6
     assert (again, refused) == ("assistant: @2 #7", "user: REFUSED there is no #7")
     assert final == "user: FINAL"
 

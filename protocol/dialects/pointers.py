@@ -1,33 +1,13 @@
-"""The dialects of slots: a line a call, workers by slot, values by reference. For small models.
+"""Lines that point: how a reply in a dialect of slots is read, and how a decision is written.
 
-::
+A line is a call: a slot, and the one text that its worker takes, or ``name=value`` for each
+argument, or a JSON object. ``$k`` within it is a marked entity of the task, and ``#k`` becomes a
+reference to the output of the k-th call (`references`), which the worker's attempt is given. An
+answer is ``= text``, in which ``$k`` and ``#k`` stand for what they name; where it refers to
+outputs, its text comes from the log (`Decision.answers`), and it may follow the very calls that it
+names.
 
-    system     population of a country | 2 fast @1
-               works out an expression | 0 @2
-    user       How many people live in $1 and $2 together?
-    assistant  @1 $1
-               @1 $2
-    user       #1 OK 67391582
-               #2 TIMEOUT world_bank took longer than 5 s.
-    assistant  …
-    assistant  = #3
-
-A worker is its slot, the k-th of the pool. It ends the line: what a causal model holds of that
-token is then what the line says, and to choose a worker is to find it and to repeat it. (In
-``compact`` it begins the line.) A task's marked entities (``inputs["entities"]``, a list of texts
-and numbers) are ``$1``, ``$2``…; ``#k`` is the k-th call of the run, in the order in which they
-were asked for, also one of the same reply. So a small model points at workers, entities and values,
-and never spells what it has not learned to copy.
-
-What follows a slot is the one text that its worker takes, or ``name=value`` for each argument, or
-a JSON object. ``#k`` within it becomes a reference to that output (`references`), which the
-worker's attempt is given. An answer is ``= text``, in which ``$k`` and ``#k`` stand for what they
-name; where it refers to outputs, its text comes from the log (`Decision.answers`), and it may
-follow the very calls that it names.
-
-Nothing in a prompt explains the dialect: it is for models that are trained in it. `INSTRUCTIONS`
-does, as a policy's ``system``, for one that isn't. `PlannedCall.after` and `ref` have no form here,
-nor has `Decision.last_answers`.
+`PlannedCall.after` and `ref` have no form here, nor has `Decision.last_answers`.
 """
 
 import math
@@ -41,17 +21,14 @@ import msgspec
 from protocol.actions import Call, Json, Pool, WorkerSpec
 from protocol.decisions import (
     Decision,
-    Observation,
     PlannedCall,
     Referable,
     Rejection,
     Reply,
-    Turn,
-    View,
 )
 from protocol.dialects import shared
 from protocol.dialects.lists import text_parameter
-from protocol.dialects.shared import Message, compact
+from protocol.dialects.shared import compact
 from protocol.limits import MAX_REPLY_BYTES
 from protocol.references import plain, reference, refers
 from protocol.replies import linked
@@ -62,35 +39,8 @@ SLOT: Final = "@"
 ENTITIES: Final = "entities"
 """The input of a task that lists its marked entities."""
 
-INSTRUCTIONS: Final = """\
-You lead the workers below. Reply with lines and nothing else.
-A call: @SLOT ARGUMENT, or @SLOT name=VALUE name=VALUE. Calls of one reply run in parallel.
-$1, $2 are the marked things of the task. #1, #2 are the outputs of the calls so far, in order.
-Write $1 or #1 in place of what they stand for.
-The answer, when you have it: = TEXT, or = #3 for an output.
-With each worker stands its SLOT, and what it costs, in thousandths of a dollar."""
-"""What a model has to be told that was not trained in these dialects."""
-
-VALUE_CHARS: Final = 160
-"""Characters shown of one value: what a small model can use, and needs not copy."""
-
-DESCRIPTION_CHARS: Final = 160
-"""Characters shown of a worker's description: some forty tokens of a pool's line."""
-
-SHOWN_CHOICES: Final = 16
-"""Values shown of an argument that takes one of some."""
-
-_OPEN: Final = "OPEN"
-"""In place of the status of a call that goes on."""
-
-_FINAL: Final = "FINAL"
-"""That only an answer is accepted."""
-
-_REFUSED: Final = "REFUSED"
-"""That a reply was no decision, and why."""
-
-_KNOWN: Final = "KNOWN"
-"""Before an output of the run above, which has no number here."""
+ABOUT: Final = 4
+"""Pointers that are shown of a call: what it is of, or as many terms as one reads at a glance."""
 
 _POINTER: Final = re.compile(r"([$#])(\d{1,3})(?!\d)")
 """What stands for an entity, or for an output."""
@@ -101,38 +51,6 @@ _OUTPUT: Final = re.compile(r"\$\{output:([^{}]{0,200})\}")
 
 _SCALARS: Final = ("integer", "number", "boolean", "null")
 """Types of which an argument is written as JSON has it."""
-
-
-def request(view: View, system: str = "", *, ahead: bool = False) -> dict[str, Json]:
-    """The part of a chat completion request that ``view`` decides: its messages.
-
-    Args:
-        view: See `View`.
-        system: What stands before the workers.
-        ahead: Whether a slot begins its worker's line rather than end it.
-    """
-    return {"messages": messages(view, system, ahead=ahead)}
-
-
-def messages(view: View, system: str = "", *, ahead: bool = False) -> list[Message]:
-    """The conversation so far: the workers, the task, each reply and what came of it."""
-    workers = "\n".join(_offered(worker, ahead) for worker in view.pool.workers)
-    known = Referable(view.task)
-    shown: list[Message] = [
-        {"role": "system", "content": f"{system}\n{workers}" if system else workers},
-        {"role": "user", "content": _task(view)},
-    ]
-    for turn in view.turns:
-        asked = shared.asked(turn)
-        after = Referable(view.task, (*known.calls, *(call.id for call in asked)))
-        shown.extend(_turn(turn, asked, view.pool, known, after))
-        known = after
-    if view.final:
-        shown.append({"role": "user", "content": _FINAL})
-    return shown
-
-
-# ------------------------------------------------------------------------------------ what is said
 
 
 class _Wrong(Exception):
@@ -224,7 +142,7 @@ def _arguments(text: str, worker: WorkerSpec | None, point: _Point) -> dict[str,
         return {}
     if (given := shared.json_object(text)) is not None:
         return _pointed(given, point)
-    schemas = _properties(worker)
+    schemas = properties(worker)
     named = [match for match in _NAMED.finditer(text) if match[1] in schemas]
     parameter = text_parameter(worker)
     if named and not text[: named[0].start()].strip() and [m[1] for m in named] != [parameter]:
@@ -281,7 +199,7 @@ def _answered(calls: tuple[PlannedCall, ...], answer: str | None, point: _Point)
 def render(decision: Decision, pool: Pool, known: Referable) -> Reply:
     """``decision`` as a model would say it: the inverse of `parse`, of what has a form here."""
     by_name = pool.by_name()
-    numbers = _numbers(known, len(decision.calls))
+    numbers = numbers_of(known, len(decision.calls))
     point = _pointing(known, len(decision.calls))
     lines = []
     for call in decision.calls:
@@ -290,7 +208,7 @@ def render(decision: Decision, pool: Pool, known: Referable) -> Reply:
             for form in _forms(call, known, numbers, point)
             if _says(form, call, by_name, point)
         )
-        plainly = f"{_slot(call)} {_by_number(compact(call.arguments), numbers)}"
+        plainly = f"{_slot(call)} {by_number(compact(call.arguments), numbers)}"
         lines.append(next(fitting, plainly))
     answer = decision.answers or decision.answer
     if answer is not None and (answer or not decision.calls):
@@ -328,22 +246,35 @@ def _says(line: str, call: PlannedCall, pool: dict[str, WorkerSpec], point: _Poi
         return False
 
 
-def _numbers(known: Referable, planned: int) -> dict[str, int]:
-    """The number of each call."""
+def about(call: Call, known: Referable) -> str:
+    """What a call pointed at, by which it is told from others of its round; "" if at nothing."""
+    numbers, point = numbers_of(known), _pointing(known, 0)
+    found = (
+        pointer[0]
+        for value in call.arguments.values()
+        for pointer in _POINTER.finditer(
+            _named(value if isinstance(value, str) else compact(value), known, numbers, point)
+        )
+    )
+    return " ".join(list(dict.fromkeys(found))[:ABOUT])
+
+
+def numbers_of(known: Referable, planned: int = 0) -> dict[str, int]:
+    """The number of each call: of the known ones, and of so many that are planned."""
     calls = [*known.calls, *(f"{known.round}-{index}" for index in range(planned))]
     return {name: number for number, name in enumerate(calls, 1)}
 
 
 def _named(text: str, known: Referable, numbers: dict[str, int], point: _Point) -> str:
     """A text with pointers: to outputs and to entities, wherever it has what they stand for."""
-    plainly = _by_number(text, numbers)
+    plainly = by_number(text, numbers)
     if not (entities := entities_of(known)):
         return plainly
-    pattern, places = _marking(tuple(entities))
+    pattern, places = marking(tuple(entities))
     pieces = _OUTPUT.split(text)
     pieces[::2] = [pattern.sub(lambda found: f"${places[found[0]]}", each) for each in pieces[::2]]
     pieces[1::2] = [reference(each, "output") for each in pieces[1::2]]
-    marked = _by_number("".join(pieces), numbers)
+    marked = by_number("".join(pieces), numbers)
     try:
         return marked if point(marked) == text else plainly
     except _Wrong:
@@ -351,7 +282,7 @@ def _named(text: str, known: Referable, numbers: dict[str, int], point: _Point) 
 
 
 @lru_cache(maxsize=1_024)  # a run asks for its own again and again
-def _marking(entities: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str, int]]:
+def marking(entities: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str, int]]:
     """What finds entities in a text, whole words and numbers alone; and the number of each."""
     places: dict[str, int] = {}
     for place, entity in enumerate(entities, 1):
@@ -361,13 +292,11 @@ def _marking(entities: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str, int]
     return re.compile(rf"(?<!\w)(?<!\d\.)(?:{any_of})(?!\w)(?!\.\d)"), places
 
 
-def _by_number(text: str, numbers: dict[str, int]) -> str:
+def by_number(text: str, numbers: dict[str, int]) -> str:
+    """A text with ``#k`` in the place of each reference to a numbered call."""
     return _OUTPUT.sub(
         lambda found: f"#{numbers[found[1]]}" if found[1] in numbers else found[0], text
     )
-
-
-# ----------------------------------------------------------------------------------- what is shown
 
 
 def entities_of(known: Referable) -> list[str]:
@@ -379,112 +308,7 @@ def entities_of(known: Referable) -> list[str]:
     return [plain(each) for each in plainly] if len(plainly) == len(listed) else []
 
 
-def _task(view: View) -> str:
-    task, known = view.task, Referable(view.task)
-    entities = entities_of(known)
-    text = task.text
-    marked: set[str] = set()
-    if entities:
-        pattern, places = _marking(tuple(entities))
-
-        def mark(match: re.Match[str]) -> str:
-            marked.add(match[0])
-            return f"${places[match[0]]}"
-
-        text = pattern.sub(mark, text)
-    lines = [text]
-    lines += [f"${k} {_short(each)}" for k, each in enumerate(entities, 1) if each not in marked]
-    rest = {key: value for key, value in task.inputs.items() if not (entities and key == ENTITIES)}
-    if rest:
-        lines.append(f"inputs {compact(rest)}")
-    lines += [f"{_KNOWN} {each.status} {_short(each.value)}" for each in task.sees]
-    return "\n".join(lines)
-
-
-def _offered(worker: WorkerSpec, ahead: bool) -> str:
-    """A worker in one line: what it does, what it takes beside one text, price, speed, slot."""
-    told = _short(worker.description, DESCRIPTION_CHARS).rstrip(".")
-    parts = [told, _taken(worker), "|", _price(worker.reserve.cost)]
-    speed = worker.options.get("speed")
-    parts.append(_short(speed, 16) if isinstance(speed, str) else "")
-    parts.insert(0 if ahead else len(parts), worker.name)
-    return " ".join(filter(None, parts))
-
-
-def _taken(worker: WorkerSpec) -> str:
-    """The arguments of a worker; nothing where it takes one text, or anything."""
-    schemas = _properties(worker)
-    if not schemas or (len(schemas) == 1 and text_parameter(worker)):
-        return ""
-    needed = worker.parameters.get("required")
-    required = needed if isinstance(needed, list) else []
-    shown = (
-        f"{name}{'' if name in required else '?'}{_kind(schema)}"
-        for name, schema in schemas.items()
-    )
-    return f"({', '.join(shown)})"
-
-
-def _kind(schema: Json) -> str:
-    if not isinstance(schema, dict):
-        return ""
-    choices = schema.get("enum")
-    if isinstance(choices, list) and choices:
-        some = "|".join(_short(each, 40) for each in choices[:SHOWN_CHOICES])
-        return f": {some}{'|…' if len(choices) > SHOWN_CHOICES else ''}"
-    kind = schema.get("type")
-    return f": {kind}" if isinstance(kind, str) and kind != "string" else ""
-
-
-def _price(cost: int) -> str:
-    """Thousandths of a dollar: whole ones, or one decimal place below that."""
-    if cost >= 950 or cost == 0:
-        return str((cost + 500) // 1_000)
-    return f"0.{max(1, (cost + 50) // 100)}"
-
-
-def _properties(worker: WorkerSpec | None) -> dict[str, Json]:
+def properties(worker: WorkerSpec | None) -> dict[str, Json]:
+    """The schemas of a worker's arguments, by name; none if nothing is said."""
     found = worker.parameters.get("properties") if worker is not None else None
     return found if isinstance(found, dict) else {}
-
-
-def _short(value: Json, limit: int = VALUE_CHARS) -> str:
-    """A value in one line, cut: nothing in it can look like a line of its own."""
-    text = " ".join(plain(value)[: 4 * limit].split())
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
-
-
-def _turn(
-    turn: Turn, asked: list[Call], pool: Pool, before: Referable, after: Referable
-) -> list[Message]:
-    numbers = _numbers(after, 0)
-    text, lines = turn.text, []
-    if turn.rejection is not None:
-        lines.append(f"{_REFUSED} {_short(_by_number(turn.rejection.detail, numbers))}")
-    elif asked:
-        text = _typed(turn, asked, pool, before)
-        seen = {item.call.id: _observed(item, numbers) for item in turn.observations}
-        lines += [seen.get(call.id) or f"#{numbers[call.id]} {_OPEN}" for call in asked]
-    lines += [_observed(item, numbers) for item in turn.late]
-    # A reply of no text has ended its turn, too: what follows goes on from its tokens.
-    said: list[Message] = [{"role": "assistant", "content": text}]
-    return [*said, {"role": "user", "content": "\n".join(lines)}] if lines else said
-
-
-def _observed(item: Observation, numbers: dict[str, int]) -> str:
-    value = _short(item.value)
-    if item.status != "OK":
-        value = _by_number(value, numbers)
-    return f"#{numbers.get(item.call.id, 0)} {item.status} {value}".rstrip()
-
-
-def _typed(turn: Turn, asked: list[Call], pool: Pool, before: Referable) -> str:
-    """The round as the model typed it, or anew if that doesn't say what was done."""
-    done = [(call.worker, call.arguments) for call in asked]
-    parsed = parse(Reply(text=turn.text), pool, before)
-    calls = parsed.calls if isinstance(parsed, Decision) else ()
-    if [(call.worker, call.arguments) for call in calls] == done:
-        return turn.text
-    planned = tuple(PlannedCall(worker, arguments) for worker, arguments in done)
-    answers = turn.answers if refers(turn.answers, "output") else ""
-    return render(Decision(calls=planned, answers=answers), pool, before).text
