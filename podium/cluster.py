@@ -1,4 +1,7 @@
-"""Ray's driver, as the daemon has it: a process that it starts, tells what to host, and ends."""
+"""Ray's driver, as the daemon has it: a process that it starts, tells what to host, and ends.
+
+The process that is ours is its guard, which ends when the driver and all below it have.
+"""
 
 import asyncio
 import contextlib
@@ -14,6 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
+from actors.embedded import guard
 from actors.programs import Declared
 from actors.ray_messages import Asked, Looked, fingerprint
 from podium.children import started
@@ -62,7 +66,8 @@ class Cluster:
         """
         self.started_at = time.monotonic()
         environment = _environment(self._config)
-        self._process = await started("actors.ray_cluster", self._log, environment)
+        under = guard.command("family")  # so that nothing of it is left, even if we are killed
+        self._process = await started("actors.ray_cluster", self._log, environment, under=under)
         config, address = self._config, self._config.ray.address
         asked = Asked(
             declared=list(declared),

@@ -4,7 +4,7 @@
 
 It answers with one line, ``{"ready": true}`` or ``{"error": ...}``. A *tied* daemon ends with its
 input, a standing one with SIGTERM. Killed, it leaves nothing behind but the data: the broker ends
-with its last holder, Ray with its driver.
+with its last holder, Ray with its driver, and a guard each sees to it.
 """
 
 import asyncio

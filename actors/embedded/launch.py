@@ -282,7 +282,7 @@ def start_guard(
     try:
         return subprocess.Popen(
             [
-                *(sys.executable, "-I", "-S", guard.__file__),
+                *guard.command("server"),
                 *(os.fspath(folder), os.fspath(binary), str(store), name, durability),
             ],
             stdin=subprocess.DEVNULL,

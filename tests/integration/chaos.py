@@ -41,6 +41,9 @@ LOOK_S: Final = 0.05
 MARK: Final = "CHAOS_FOLDER"
 """Environment variable by which a deployment's processes are known: children inherit it."""
 
+DRIVER: Final = ["-P", "-m", "actors.ray_cluster"]
+"""What Ray's driver is started with, which its guard's command line has at its end."""
+
 T = TypeVar("T")
 
 
@@ -74,14 +77,24 @@ async def ended(pid: int, limit_s: float = 30.0) -> None:
 
 
 def of_deployment(folder: Path) -> dict[int, str]:
-    """Every living process of a folder's deployment, also those whose parent is gone."""
+    """Every living process of a folder's deployment, also those whose parent is gone.
+
+    Ray's agents write their title over their environment: they are known by their parents alone.
+    """
     found: dict[int, str] = {}
+    others: dict[int, tuple[int, str]] = {}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARK) == str(
-                folder
-            ):
-                found[process.pid] = " ".join(process.cmdline())
+            if process.status() != psutil.STATUS_ZOMBIE:
+                text = " ".join(process.cmdline()).rstrip()
+                if process.environ().get(MARK) == str(folder):
+                    found[process.pid] = text
+                else:
+                    others[process.pid] = (process.ppid(), text)
+    while below := {pid: text for pid, (parent, text) in others.items() if parent in found}:
+        found |= below
+        for pid in below:
+            del others[pid]
     return found
 
 
@@ -153,7 +166,7 @@ class Deployment:
 
     def cluster(self) -> int:
         """That of Ray's driver."""
-        return self._child(lambda process: "actors.ray_cluster" in process.cmdline())
+        return self._child(lambda process: process.cmdline()[1:4] == DRIVER)
 
     def raylet(self) -> int:
         """That of Ray's node."""

@@ -25,6 +25,9 @@ POOL: Final = chaos_pool.pool(slots=4)
 ORPHANS_LIMIT_S: Final = 30.0
 """Seconds for everything to end when nobody is left to end it, on a busy machine."""
 
+AGENTS: Final = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
+"""Children of the raylet."""
+
 
 async def answers(there: Host, n: int) -> bool:
     """Whether a run gets through all of a deployment."""
@@ -97,7 +100,14 @@ async def test_a_killed_daemon_leaves_no_process_behind(tmp_path: Path) -> None:
     try:
         await deployment.up()
         left = of_deployment(deployment.folder)
-        wanted = ("guard.py", "nats-server", "gcs_server", "raylet", "ray::ProgramActor")
+        wanted = (
+            "guard.py server",
+            "guard.py family",
+            "nats-server",
+            "gcs_server",
+            "raylet",
+            "ray::ProgramActor",
+        )
         missing = [name for name in wanted if not any(name in text for text in left.values())]
         assert not missing
         await kill(deployment.daemon())
@@ -126,6 +136,33 @@ async def test_a_killed_driver_and_daemon_leave_no_process_behind(tmp_path: Path
             await kill(cluster)
             began = time.monotonic()
             await asyncio.wait_for(gone, ORPHANS_LIMIT_S)
+        for pid in left:
+            await ended(pid, ORPHANS_LIMIT_S - (time.monotonic() - began))
+        assert of_deployment(deployment.folder) == {}
+    finally:
+        await deployment.clear()
+
+
+@pytest.mark.slow
+async def test_rays_agents_end_in_time_though_its_control_store_died_first(tmp_path: Path) -> None:
+    """They would tell it for a minute that their raylet is dead."""
+    deployment = Deployment(tmp_path / "podium", POOL)
+    try:
+        await deployment.up()
+
+        async def there() -> bool:
+            return set(of_deployment(deployment.folder).values()) >= AGENTS
+
+        await eventually(there, "Ray's agents")
+        left = of_deployment(deployment.folder)
+        watching = (deployment.daemon(), deployment.cluster())
+        dying = (deployment.gcs_server(), deployment.raylet(), *watching)
+        assert all(dying)
+        for pid in watching:  # else they end the rest of Ray themselves
+            os.kill(pid, signal.SIGSTOP)
+        for pid in dying:
+            await kill(pid)
+        began = time.monotonic()
         for pid in left:
             await ended(pid, ORPHANS_LIMIT_S - (time.monotonic() - began))
         assert of_deployment(deployment.folder) == {}
