@@ -45,6 +45,8 @@ def archive(
     and a command that was cut short is gone on with by giving it again. Blobs go an hour later at
     the earliest, when many runs are archived and no run in the live log names them.
 
+    Ends with 1 if a run stays since what is there of it already can't be read.
+
     Parameters
     ----------
     run
@@ -66,17 +68,19 @@ def archive(
             f"run {skipped[0].run} can't be archived: {skipped[0].why}",
             hint=f"look at it: podium runs show {skipped[0].run}",
         )
-    for each in skipped[:MAX_TOLD]:
+    unread = {each.run: each.error for each in skipped if each.error is not None}
+    for each in [each for each in skipped if each.error is None][:MAX_TOLD]:
         output.say(f"run {each.run} stays: {each.why}")
     moved = [each for each in outcomes if each.done != "skipped" and not each.idle]
     detail = _detail(moved, len(skipped), url, keep)
     if freed:
         detail += f"; {count(freed, 'blob')} removed from the live store"
     target = outcomes[0].run if run is not None else "runs"
-    output.mutation(target, detail, applied=bool(moved or freed), dry_run=dry_run)
+    output.mutation(target, detail, applied=bool(moved or freed), dry_run=dry_run, unread=unread)
+    code = output.unread(unread)
     if moved and not dry_run and to is not None and to != config.archive.url:
         output.hint(f'to read them from there: [archive] url = "{to}" in podium.toml')
-    return 0
+    return code
 
 
 def _detail(moved: "list[Outcome]", skipped: int, url: str, keep: bool) -> str:

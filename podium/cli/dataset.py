@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from trainer.datasets.preview import Shown, Span
     from trainer.datasets.spec import Spec
 
-MAX_TOLD: Final = 10
-"""Runs that could not be read that are told one by one."""
-
 PREVIEW_ROWS: Final = 3
 """Rows of a preview: a screen or two."""
 
@@ -61,7 +58,8 @@ def build(
     """Make a data set of runs, or bring one up to date with what is new.
 
     The same runs give the same bytes, in one go, in pieces, or after a crash. Without FILES it
-    reads the deployment's log, its archive and what was imported; with them, exported runs.
+    reads the deployment's log, its archive and what was imported; with them, exported runs. Ends
+    with 1 if some could not be read; the data set is made without them.
 
     Parameters
     ----------
@@ -77,8 +75,7 @@ def build(
     folder = here / (out or f"datasets/{kind}")
     how = _How(fresh, recheck, dry_run)
     built = asyncio.run(_build(common, files, folder, asked, output, how))
-    _tell(output, folder, built, dry_run=dry_run)
-    return 0
+    return _tell(output, folder, built, dry_run=dry_run)
 
 
 class _How(NamedTuple):
@@ -147,7 +144,8 @@ def _opened(files: tuple[str, ...]) -> "EventLog":
     return LayeredLog(None, [BundleShelf(here / name) for name in files])
 
 
-def _tell(output: Output, folder: Path, built: "Built", *, dry_run: bool) -> None:
+def _tell(output: Output, folder: Path, built: "Built", *, dry_run: bool) -> int:
+    """Show what came of a build; the exit code."""
     found = built.manifest
     kept = found.verdicts.get("kept", 0)
     detail = (
@@ -156,14 +154,15 @@ def _tell(output: Output, folder: Path, built: "Built", *, dry_run: bool) -> Non
     )
     if dry_run:
         detail = f"{folder}: {count(kept, 'run')} of {found.log.runs:,} kept"
-    output.mutation(str(folder), detail, applied=bool(built.written), dry_run=dry_run)
+    applied = bool(built.written)
+    output.mutation(str(folder), detail, applied=applied, dry_run=dry_run, unread=built.unread)
     for why, number in [*found.verdicts.items(), *found.notes.items()]:
         if why != "kept":
             output.hint(f"{number:>7,} left out: {why}")
-    for run, why in list(built.broken.items())[:MAX_TOLD]:
-        output.say(f"run {run} can't be read, and is not in it: {why}")
+    code = output.unread(built.unread)
     if found.rows:
         output.hint(f"look at it: podium dataset preview {folder}")
+    return code
 
 
 def _size(found: "Manifest") -> str:

@@ -2,7 +2,7 @@
 
 =========  ===================================================================
 read       ``{"as_of", "counts", "rows", "cursor", "truncated"}``, and perhaps ``"unread"``
-mutation   ``{"target", "applied", "dry_run", "event_id", "detail"}``
+mutation   ``{"target", "applied", "dry_run", "event_id", "detail"}``, and perhaps ``"unread"``
 error      ``{"error": {"code", "kind", "message", "hint", "next"}}``
 run        ``{"launch": {"run_id", "view_url", "trace_id"}}``, then ``{"done": {…}}``
 =========  ===================================================================
@@ -214,10 +214,6 @@ class Output:
             unread: Runs that it lacks since they can't be read; people are told by `unread`.
         """
         if self.as_json:
-            lacking = [
-                {"run": run, "error": self._error_json(error)}
-                for run, error in (unread or {}).items()
-            ]
             self.json(
                 {
                     "as_of": iso(self.world.now()),
@@ -225,11 +221,17 @@ class Output:
                     "rows": rows,
                     "cursor": cursor,
                     "truncated": cursor is not None,
-                    **({"unread": lacking} if lacking else {}),
+                    **self._lacking(unread),
                 }
             )
         else:
             self.show(*picture)
+
+    def _lacking(self, unread: Mapping[str, PodiumError] | None) -> dict[str, Any]:
+        rows = [
+            {"run": run, "error": self._error_json(each)} for run, each in (unread or {}).items()
+        ]
+        return {"unread": rows} if rows else {}
 
     def mutation(
         self,
@@ -239,8 +241,9 @@ class Output:
         applied: bool = True,
         dry_run: bool = False,
         event_id: str | None = None,
+        unread: Mapping[str, PodiumError] | None = None,
     ) -> None:
-        """The result of a command that changes something."""
+        """The result of a command that changes something; `unread` as for `read`."""
         if self.as_json:
             self.json(
                 {
@@ -249,6 +252,7 @@ class Output:
                     "dry_run": dry_run,
                     "event_id": event_id,
                     "detail": detail,
+                    **self._lacking(unread),
                 }
             )
         else:

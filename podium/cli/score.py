@@ -11,6 +11,8 @@ from podium.cli.options import COMMON, Common, redaction
 from podium.cli.output import Output
 from podium.cli.source import Source, no_file, source
 from podium.cli.world import current
+from podium.reading import Found, of_each
+from podium.render_text import count
 from protocol.errors import PodiumError, Usage
 
 if TYPE_CHECKING:
@@ -70,10 +72,10 @@ def score(
     if not run and not every:
         raise Usage("No run is named.", hint="podium score RUN, or podium score --all")
     command = _Score(common, pool)
-    rollouts, problems = asyncio.run(command.read(run, every=every, judge=judge))
-    _show(output, rollouts, chosen, progress)
+    found, problems = asyncio.run(command.read(run, every=every, judge=judge))
+    code = _show(output, found, chosen, progress, every=every)
     output.cures((f"run {name}: {error.message}", error.hint) for name, error in problems)
-    return 1 if problems else 0
+    return 1 if problems else code
 
 
 def _recipe(preset: str, file: Path | None) -> "Recipe":
@@ -100,28 +102,31 @@ class _Score:
 
     async def read(
         self, names: tuple[str, ...], *, every: bool, judge: bool
-    ) -> "tuple[list[Rollout], list[tuple[str, PodiumError]]]":
+    ) -> "tuple[Found[Rollout], list[tuple[str, PodiumError]]]":
         """The rollouts, and what could not be judged."""
         problems: list[tuple[str, PodiumError]] = []
         async with source(self.common) as runs:
-            if every:
-                names = (*names, *await self._roots(runs))
-            rollouts = [await _rollout(runs, name) for name in dict.fromkeys(names)]
+            roots = await self._roots(runs) if every else Found[str]([], {})
+            named = dict.fromkeys((*names, *roots.there))
+            found = await of_each(named, lambda name: _rollout(runs, name))
+            found.unread.update(roots.unread)
+            if not (found.there or every):
+                found.all()  # there is nothing else to be told
             if not judge:
-                return rollouts, problems
-            for name in names:
+                return found, problems
+            for name in named:
                 no_file(name, "score {run} --judge")
             judges = self._judges()
             try:
-                made = [await self._judged(each, runs, judges, problems) for each in rollouts]
+                made = [await self._judged(each, runs, judges, problems) for each in found.there]
             finally:
                 await judges.close()
-        return made, problems
+        return Found(made, found.unread), problems
 
     @staticmethod
-    async def _roots(runs: Source) -> list[str]:
-        rows = await (await runs.client()).runs()
-        return [row.run for row in rows if row.outcome and not row.parent]
+    async def _roots(runs: Source) -> Found[str]:
+        rows, unread = await (await runs.client()).listed()
+        return Found([row.run for row in rows if row.outcome and not row.parent], unread)
 
     def _judges(self) -> "HostedJudges":
         from podium import poolfile
@@ -172,12 +177,15 @@ async def _rollout(runs: Source, name: str) -> "Rollout":
     return await read_fold(await runs.reader(name), log)
 
 
-def _show(output: Output, rollouts: "list[Rollout]", recipe: "Recipe", progress: float) -> None:
+def _show(
+    output: Output, rollouts: "Found[Rollout]", recipe: "Recipe", progress: float, *, every: bool
+) -> int:
+    """Show what each is worth; the exit code."""
     from podium.render_rich import table
     from trainer.rewards import score as scored
 
-    found = scored(rollouts, recipe, progress)
-    kinds = {"scored": 0, "unscorable": 0}
+    found, unread = scored(rollouts.there, recipe, progress), rollouts.unread
+    kinds = {"scored": 0, "unscorable": 0, "unread": len(unread)}
     for each in found:
         kinds["unscorable" if each.reward is None else "scored"] += 1
     shown = {name: head for name, head in COLUMNS.items() if any(name in e.channels for e in found)}
@@ -190,13 +198,19 @@ def _show(output: Output, rollouts: "list[Rollout]", recipe: "Recipe", progress:
         for each in found
     ]
     heads = ["run", "reward>", *(f"{head}>" for head in shown.values())]
-    output.read([msgspec.to_builtins(each) for each in found], table(heads, lines), counts=kinds)
+    rows = [msgspec.to_builtins(each) for each in found]
+    output.read(rows, table(heads, lines), counts=kinds, unread=unread)
+    code = output.unread(unread)
+    if every and not output.as_json:
+        told = ", ".join(f"{number:,} {name}" for name, number in kinds.items() if number)
+        output.text(f"\n{count(len(found) + len(unread), 'run')}: {told or 'nothing to score'}")
     unjudged = [each for each in found if each.why == "no accuracy"]
     if unjudged:
         output.hint(
             "no accuracy: the task has no check, or one that a program or a judge has to make: "
             f"podium score {unjudged[0].rollout} --judge"
         )
+    return code
 
 
 def _cell(scored: "Scored", channel: str) -> str:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from podium.cli.options import Common
 from podium.cli.world import current
+from podium.reading import Found, of_each
 from protocol.errors import NotFound, Usage
 from protocol.subjects import is_call, is_run
 from replay.chain import archived_before
@@ -68,18 +69,23 @@ class Source:
         host = await self._hosted()
         return sorted({*await host.client.ids(), *await host.heads()})
 
-    async def verified(self, name: str) -> "list[Verified]":
-        """What a name means, verified; all runs of a file. Raises `NotFound` or `Ambiguous`."""
+    async def verified(self, name: str) -> "Found[Verified]":
+        """What a name means, verified; all runs of a file, as far as they can be read.
+
+        Raises:
+            NotFound, Ambiguous: It means nothing, or several.
+            NotFound, InvalidData: The file or the run can't be read.
+        """
         if names_file(name):
             client, _ = self._file(name)
-            return [await client.verify(run) for run in await client.ids()]
+            return await of_each(await client.ids(), client.verify)
         host = await self._hosted()
         run = name if is_run(name) else await host.client.find(name)
         heads = await host.heads(run)  # before the log: it only grows
         found = await host.client.verify(run, heads.get(run))
         if not found.commits and not found.problems:
             await host.client.find(run)  # nothing of it is there: is there such a run at all?
-        return [found]
+        return Found([found], {})
 
     async def blob(self, ref: "BlobRef") -> bytes:
         """The bytes of a blob of a run that was read. Raises `NotFound` or `InvalidData`."""

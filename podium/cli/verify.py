@@ -10,8 +10,9 @@ from cyclopts import Parameter
 from podium.cli.options import COMMON, Common
 from podium.cli.output import Output
 from podium.cli.source import Source, source
+from podium.reading import Found, of_each
 from podium.render_text import count, one_line
-from protocol.errors import NotFound, Usage
+from protocol.errors import InvalidData, NotFound, Usage
 
 if TYPE_CHECKING:
     from replay.problems import Problem, What
@@ -24,12 +25,13 @@ MAX_LISTED: Final = 1_000
 """Runs with problems that are listed one by one; more are counted."""
 
 EXIT_DAMAGED: Final = 1
-"""Of logs that are damaged, or that a newer version has to verify: as for invalid data."""
+"""Of logs that are damaged, can't be read, or that a newer version has to verify: as for invalid
+data."""
 
 EXIT_DIVERGED: Final = 3
 """Of logs with which the rules or the prompts disagree."""
 
-COUNTS: Final = ("runs", "sound", "damaged", "diverged", "newer", "aside")
+COUNTS: Final = ("runs", "sound", "damaged", "diverged", "newer", "unread", "aside")
 
 
 def verify(
@@ -46,7 +48,8 @@ def verify(
     that today's code renders have to hash as recorded. Nothing is changed.
 
     Ends with 0 if all is sound, with 3 if rules or prompts have diverged,
-    with 1 if a log is damaged or was written by a newer version.
+    with 1 if a log is damaged, can't be read, or was written by a newer
+    version. One that can't be read keeps no other from being verified.
 
     Parameters
     ----------
@@ -62,7 +65,7 @@ def verify(
     tally = asyncio.run(_verify(output, common, runs))
     _show(output, tally, content, every)
     _measure(output, tally)
-    if tally.counts["damaged"] or tally.counts["newer"]:
+    if any(tally.counts[name] for name in ("damaged", "newer", "unread")):
         return EXIT_DAMAGED
     return EXIT_DIVERGED if tally.counts["diverged"] else 0
 
@@ -74,10 +77,18 @@ class Tally:
         self.counts = dict.fromkeys(COUNTS, 0)
         self.diverged: Counter[What] = Counter()
         self.listed: list[Verified] = []
+        self.unread: dict[str, InvalidData | NotFound] = {}
         self._all = listed
 
-    def add(self, found: "Verified") -> None:
-        """One more run."""
+    def take(self, found: "Found[Verified]") -> None:
+        """Some more runs, and those that can't be read."""
+        for each in found.there:
+            self._add(each)
+        self.unread.update(found.unread)
+        self.counts["runs"] += len(found.unread)
+        self.counts["unread"] += len(found.unread)
+
+    def _add(self, found: "Verified") -> None:
         self.counts["runs"] += 1
         self.counts[found.outcome] += 1
         self.counts["aside"] += sum(
@@ -95,19 +106,21 @@ async def _verify(output: Output, common: Common, names: tuple[str, ...]) -> Tal
             todo = list(names) or await found.runs()
         except NotFound:  # nothing was ever run here
             todo = []
-        async for verified in _each(found, todo):
-            tally.add(verified)
+        async for some in _each(found, todo):
+            tally.take(some)
             _progress(output, tally, len(todo))
+    if names and not tally.listed:
+        Found([], tally.unread).all()  # there is nothing else to be told
     return tally
 
 
-async def _each(found: Source, names: list[str]) -> AsyncIterator["Verified"]:
-    """Each run, verified, in order; only a few of them in memory."""
+async def _each(runs: Source, names: list[str]) -> "AsyncIterator[Found[Verified]]":
+    """The runs, verified, in order; only a few of them in memory."""
     for start in range(0, len(names), AT_ONCE):
-        some = names[start : start + AT_ONCE]
-        for several in await asyncio.gather(*(found.verified(name) for name in some)):
-            for verified in several:
-                yield verified
+        found = await of_each(names[start : start + AT_ONCE], runs.verified)
+        for each in found.there:
+            yield each
+        yield Found([], found.unread)
 
 
 def _progress(output: Output, tally: Tally, total: int) -> None:
@@ -138,7 +151,7 @@ def _measure(output: Output, tally: Tally) -> None:
 def _show(output: Output, tally: Tally, content: bool, every: bool) -> None:
     if output.as_json:
         rows = [row(each, content) for each in tally.listed]
-        output.read(rows, counts=tally.counts)
+        output.read(rows, counts=tally.counts, unread=tally.unread)
         return
     if not tally.counts["runs"]:
         output.say("no runs yet")
@@ -156,9 +169,11 @@ def _show(output: Output, tally: Tally, content: bool, every: bool) -> None:
                 output.text(line)
         if each.more:
             output.text(f"\nrun {each.run}: {count(each.more, 'more problem')}")
+    output.unread(tally.unread)
     if every:
         output.text(f"{'' if not tally.listed else chr(10)}{summary(tally.counts)}")
-    hidden = tally.counts["runs"] - tally.counts["sound"] - len(tally.listed)
+    told = tally.counts["sound"] + tally.counts["unread"] + len(tally.listed)
+    hidden = tally.counts["runs"] - told
     if every and hidden > 0:
         output.hint(f"{count(hidden, 'more run')} with problems, not listed")
     if not content and any(p.values for each in tally.listed for p in each.problems):

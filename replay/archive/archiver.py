@@ -86,6 +86,8 @@ class Outcome(NamedTuple):
     """Messages that were written."""
     blobs: int = 0
     """Blobs that were written."""
+    error: InvalidData | NotFound | None = None
+    """Of a run that was skipped since what is there of it can't be read."""
 
     @property
     def idle(self) -> bool:
@@ -200,10 +202,9 @@ class Archiver:
         batch: list[_Plan] = []
         size = 0
         for run in runs:
-            try:
-                plan = await self._plan(run, kept.get(run))
-            except _Skip as skip:
-                outcomes.append(Outcome(run, "skipped", str(skip)))
+            plan = await self._plan(run, kept.get(run))
+            if isinstance(plan, Outcome):
+                outcomes.append(plan)
                 continue
             batch.append(plan)
             size += plan.weight
@@ -220,10 +221,9 @@ class Archiver:
         kept = {run: each.head for run, each in (await self.ledger.kept()).items()}
         found: list[Outcome] = []
         for run in runs:
-            try:
-                plan = await self._plan(run, kept.get(run))
-            except _Skip as skip:
-                found.append(Outcome(run, "skipped", str(skip)))
+            plan = await self._plan(run, kept.get(run))
+            if isinstance(plan, Outcome):
+                found.append(plan)
                 continue
             done: Done = "added" if plan.whole.state().archived else "archived"
             found.append(Outcome(run, done, "", plan.size, len(plan.blobs)))
@@ -233,18 +233,17 @@ class Archiver:
         """Remove blobs that only archived runs name; how many went. See `replay.archive.blobs`."""
         return await free(self.log, self.all, self.keeper, self.shelf, self._clock() - GRACE_MS)
 
-    async def _plan(self, run: str, kept: KeptHead | None) -> _Plan:
-        """Read a run and see that it may be archived. Raises `_Skip`."""
+    async def _plan(self, run: str, kept: KeptHead | None) -> _Plan | Outcome:
+        """Read a run and see that it may be archived; else it is skipped."""
         try:
             return await self._read(run, kept)
-        except InvalidData as error:  # one damaged file keeps no other run from being archived
-            raise _Skip(error.message) from None
+        except _Skip as skip:
+            return Outcome(run, "skipped", str(skip))
+        except (InvalidData, NotFound) as error:  # a damaged file keeps no other run from it
+            return Outcome(run, "skipped", error.message, error=error)
 
     async def _read(self, run: str, kept: KeptHead | None) -> _Plan:
-        try:
-            stored = await self.log.stored(run)
-        except NotFound as error:
-            raise _Skip(error.message) from None
+        stored = await self.log.stored(run)
         live = assemble(run, *stored)
         if not live.commits:
             raise _Skip("it has no commits here")
@@ -257,7 +256,8 @@ class Archiver:
         if archived_before(whole):
             raise _Skip(f"it is archived already, elsewhere: {live.state().archived}")
         if whole.set_aside["origin"]:
-            raise _Skip(f"what it shares can't be had: {whole.aside[-1].why}")
+            why = f"what it shares can't be had: {whole.aside[-1].why}"
+            raise NotFound(why, hint=f"see what is wrong: podium verify {run}")
         if whole.state().phase != "ended":
             raise _Skip("it has not ended")
         tail = await self.log.tail(run)

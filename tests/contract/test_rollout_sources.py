@@ -6,8 +6,11 @@ from typing import Any, Final
 
 import pytest
 
+from actors.memory_queue import MemoryQueue
 from podium.client import Client
 from protocol.budgets import Budget
+from protocol.errors import InvalidData
+from replay.chain import RunLog
 from tests.rollouts import Memory, ask, essence, lane
 from trainer.rollouts import (
     Ask,
@@ -293,6 +296,38 @@ def test_a_group_of_a_log_waits_for_those_that_go_on() -> None:
     (ragged,) = gathered(late, 1)
     assert (len(ragged.rollouts), ragged.missing) == (2, (run,))
     late.stop()
+
+
+def test_a_run_that_cannot_be_read_hides_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    memory = Memory()
+    made = live(ASKS[:2], memory)
+    runs = sorted(each.run for group in gathered(made, 2) for each in group.rollouts)
+    made.stop()
+
+    class Damaged(Client):
+        lost = runs[0]
+        whole_only = False
+        """Whether its beginning can be read."""
+
+        async def log(self, run: str, until: int | None = None) -> RunLog:
+            if run == self.lost and not (self.whole_only and until):
+                raise InvalidData("its file is damaged")
+            return await super().log(run, until)
+
+    @contextlib.asynccontextmanager
+    async def connect() -> AsyncIterator[Client]:
+        async with memory.connect() as client:
+            yield Damaged(client.reader, MemoryQueue({}))
+
+    for Damaged.whole_only in (False, True):
+        source = LogSource(connect)
+        source.start()
+        groups = gathered(source, 2)
+        assert sorted(each.run for group in groups for each in group.rollouts) == runs[1:]
+        assert source.poll(WITHIN_S) == []
+        source.stop()
+        assert f"run {runs[0]} is left out: its file is damaged" in caplog.text
+        caplog.clear()
 
 
 def test_runs_of_two_versions_are_two_groups() -> None:

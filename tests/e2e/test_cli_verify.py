@@ -103,6 +103,7 @@ def test_a_flipped_bit_is_told_to_a_person_and_to_a_program(shell: Shell) -> Non
         "damaged": 1,
         "diverged": 0,
         "newer": 0,
+        "unread": 0,
         "aside": 0,
     }
     (problem,) = read["rows"][0]["problems"]

@@ -62,15 +62,25 @@ async def test_a_flipped_bit_of_a_file_is_an_error_and_never_another_run(
     assert refused
 
 
-async def test_a_damaged_file_keeps_no_other_run_from_being_archived(there: Deployment) -> None:
+@pytest.mark.parametrize("gone", [False, True])
+async def test_a_damaged_file_keeps_no_other_run_from_being_archived(
+    there: Deployment, gone: bool
+) -> None:
     run, *others = stored_family(there.store)
     assert await there.archive([run]) == ["archived"]
     (segment,) = there.path.glob("segments/*")
-    segment.write_bytes(segment.read_bytes()[:-100])
+    if gone:
+        segment.unlink()
+    else:
+        segment.write_bytes(segment.read_bytes()[:-100])
     await there.live.post(run, encode(Label(run=run, key="k", value=1, by="a")))
+    (looked, *_) = await there.archiver().look([run, *others])
     first, *rest = await there.archiver().archive([run, *others])
-    assert first.done == "skipped"
-    assert segment.name in first.why
+    for each in (looked, first):
+        assert each.done == "skipped"
+        assert segment.name in each.why
+        assert each.error is not None
+        assert "podium archive --check" in each.error.hint
     assert [each.done for each in rest] == ["archived"] * len(others)
 
 

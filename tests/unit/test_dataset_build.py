@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.errors import Conflict, InvalidData
+from protocol.errors import Conflict, InvalidData, NotFound
 from protocol.inbox import Label, Reward
 from replay.chain import RunLog
 from tests.datasets import (
@@ -331,6 +331,24 @@ def test_a_run_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     found = made(
         Broken(*some(3), run_of(9, check={"kind": "odd"}, rewards={})), tmp_path, spec_of()
     )
-    assert found.broken[name(1)] == "a blob is gone"
-    assert "odd" in found.broken[name(9)]
-    assert (found.broken_count, found.manifest.log.runs) == (2, 2)
+    assert found.unread[name(1)].message == "a blob is gone"
+    assert "odd" in found.unread[name(9)].message
+    assert (len(found.unread), found.manifest.log.runs) == (2, 2)
+
+
+def test_a_run_that_is_written_again_and_is_gone_is_left_out_when_told(tmp_path: Path) -> None:
+    class Gone(Runs):
+        async def read(self, run: str) -> Any:
+            if run == name(0):
+                raise NotFound("its file is gone", hint="look for it")
+            return await super().read(run)
+
+    spec = spec_of(sft=Sft(recovery=1))
+    before = made(Runs(*some(3)), tmp_path, spec).manifest
+    again = Gone(*some(6))
+    with pytest.raises(NotFound, match=f"run {name(0)} .*its file is gone") as caught:
+        made(again, tmp_path, spec)
+    assert "--recheck" in caught.value.hint
+    assert manifest.read(tmp_path) == before
+    found = made(again, tmp_path, spec, recheck=True)
+    assert (list(found.unread), found.manifest.log.runs) == ([name(0)], 5)

@@ -28,7 +28,7 @@ from trainer.datasets.manifest import File, Log, Manifest, Part
 from trainer.datasets.parts import DATA, Folder
 from trainer.datasets.plan import Unit, Verdict, plan
 from trainer.datasets.scoring import scorer
-from trainer.datasets.source import Source
+from trainer.datasets.source import Read, Source
 from trainer.datasets.spec import PART_BYTES, Spec
 from trainer.records import Rollout
 
@@ -42,9 +42,6 @@ Ledger: TypeAlias = list[tuple[str, tuple[Verdict, ...]]]
 Progress = Callable[[str, int, int], None]
 """Told what is done: ``reading`` or ``writing``, how many of how many."""
 
-MAX_BROKEN: Final = 100
-"""Runs that can't be read that are named; beyond that they are only counted."""
-
 
 class Built(msgspec.Struct, frozen=True):
     """What came of a build."""
@@ -54,9 +51,8 @@ class Built(msgspec.Struct, frozen=True):
     """Runs that were read for their facts."""
     written: int
     """Parts that were written; 0 where nothing was new."""
-    broken: dict[str, str]
+    unread: dict[str, InvalidData | NotFound]
     """Runs that could not be read, and why: none of them is in the data set."""
-    broken_count: int = 0
 
 
 async def build(
@@ -91,7 +87,7 @@ async def build(
             be written again is worth something else by now; there are stale rollouts, and the spec
             wants that to be an error.
         Usage: The format has no rows of that kind; there is no such reward or scheme.
-        NotFound, InvalidData: The tokenizer can't be read.
+        NotFound, InvalidData: The tokenizer can't be read; or a run that has to be written again.
     """
     formats.module(spec)
     if chat is None and spec.tokenizer:
@@ -143,8 +139,7 @@ class _Builder:
         self._suffix: str = formats.module(spec).SUFFIX
         self._read = 0
         self._shared = Shared()
-        self._broken: dict[str, str] = {}
-        self._broken_count = 0
+        self._unread: dict[str, InvalidData | NotFound] = {}
 
     async def build(self, before: Manifest | None, recheck: bool, dry_run: bool) -> Built:
         """See `build`."""
@@ -159,7 +154,7 @@ class _Builder:
         every = await self._facts(known)
         units = plan(every, self._spec)
         if dry_run:
-            return Built(self._would(every, units), self._read, 0, self._broken, self._broken_count)
+            return Built(self._would(every, units), self._read, 0, self._unread)
         kept, done = _agreeing(self._folder.path, before, ledgers, units)
         parts, log = list(kept), _log(every)
         async with aclosing(self._parts(units, done, len(kept))) as writing:
@@ -170,7 +165,7 @@ class _Builder:
         if found != before or len(parts) > len(kept):
             self._folder.commit(found)
         self._folder.sweep(found)
-        return Built(found, self._read, len(parts) - len(kept), self._broken, self._broken_count)
+        return Built(found, self._read, len(parts) - len(kept), self._unread)
 
     # ------------------------------------------------------------------------------- first pass
 
@@ -193,9 +188,7 @@ class _Builder:
                 return None
             found = facts(read.rollout, read.ended, read.redact, self._spec, self._score)
         except (NotFound, InvalidData) as error:
-            self._broken_count += 1
-            if len(self._broken) < MAX_BROKEN:
-                self._broken[run] = error.message
+            self._unread[run] = error
             return None
         self._read += 1
         return self._shared(found)
@@ -230,7 +223,7 @@ class _Builder:
         rollouts: dict[str, Rollout] = {}
         parts: dict[str, dict[str, float]] = {}
         for each in unit.kept:
-            read = await self._source.read(each.run)
+            read = await self._again(each.run)
             if read is None or read.rollout.head != each.head:
                 raise Conflict(
                     f"run {each.run} has changed since it was looked at",
@@ -250,6 +243,16 @@ class _Builder:
                 for kept in made.kept
             ]
         return made
+
+    async def _again(self, run: str) -> Read | None:
+        """A run whose facts are known. One that can't be read any more is not lost in silence."""
+        try:
+            return await self._source.read(run)
+        except (NotFound, InvalidData) as error:
+            raise type(error)(
+                f"run {run} has to be written again and can't be read: {error.message}",
+                hint=f"restore it, or build again without it, with --recheck; {error.hint}",
+            ) from None
 
     async def _part(
         self, units: list[Unit], begin: int, number: int, ahead: AsyncIterator[Made | None]

@@ -80,6 +80,7 @@ class LogSource:
         self._wanted, self._timeout_s, self._clock = wanted, timeout_s, clock
         self._given = set((position or Position()).given)
         self._unwanted: set[str] = set()
+        self._unread: set[str] = set()
         self._found: deque[_Found] = deque()
         self._health = Health()
         self._version = ""
@@ -140,11 +141,8 @@ class LogSource:
         for run in await reader.ids():
             if run in self._given or run in self._unwanted:
                 continue
-            log = await reader.log(run, until=1)
-            if log.forked is not None:
-                log = await reader.log(run)
-            state = log.state()
-            if state.phase == "new":
+            state = await self._begun(reader, run)
+            if state is None or state.phase == "new":
                 continue
             if not self._wanted(state):
                 self._unwanted.add(run)
@@ -156,6 +154,19 @@ class LogSource:
         ]
         return sorted(groups, key=lambda each: (each.began, each.key))
 
+    async def _begun(self, reader: Reader, run: str) -> RunState | None:
+        """A run as it began; None for one that can't be read, which is said once."""
+        try:
+            log = await reader.log(run, until=1)
+            if log.forked is not None:
+                log = await reader.log(run)
+            return log.state()
+        except (NotFound, InvalidData) as error:
+            if run not in self._unread:
+                logger.warning("run %s is left out: %s", run, error)
+            self._unread.add(run)
+            return None
+
 
 class _Read:
     """Reads a group's runs, and tells them apart by version."""
@@ -164,12 +175,18 @@ class _Read:
         self._found, self._late = found, late
 
     async def __call__(self, reader: Reader) -> list[Group]:
-        logs = [await reader.log(run) for run in self._found.runs]
+        logs: list[RunLog] = []
+        missing: list[str] = []
+        for run in self._found.runs:
+            try:
+                logs.append(await reader.log(run))
+            except (NotFound, InvalidData) as error:  # whoever looks for damage is told more
+                logger.warning("run %s is left out: %s", run, error)
+                missing.append(run)
         states = [log.state() for log in logs]
         if any(not _is_over(state) and not self._late(state) for state in states):
             return []
         groups: dict[str, dict[str, Ended | None]] = {}
-        missing: list[str] = []
         for log, state in zip(logs, states, strict=True):
             each = await self._ended(reader, log) if _is_over(state) else None
             if each is None:
