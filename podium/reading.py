@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from protocol.errors import InvalidData, NotFound
+from protocol.errors import UNREAD, PodiumError
 
 _T = TypeVar("_T")
 
@@ -16,9 +16,9 @@ class Found(NamedTuple, Generic[_T]):
     """What came of many runs."""
 
     there: list[_T]
-    unread: dict[str, InvalidData | NotFound]
+    unread: dict[str, PodiumError]
     """The runs that can't be read, and why: what holds them is damaged, of a version that this one
-    doesn't know, or gone."""
+    doesn't know, gone, or not given by the disk."""
 
     def all(self) -> list[_T]:
         """What is there. Raises what there is to say of the first that can't be read."""
@@ -38,13 +38,13 @@ async def of_each(runs: Iterable[str], read: Callable[[str], Awaitable[_T | None
         ...: Whatever ``read`` raises and isn't of that one run, such as `Unreachable`.
     """
     gate = asyncio.Semaphore(READS_AT_ONCE)
-    unread: dict[str, InvalidData | NotFound] = {}
+    unread: dict[str, PodiumError] = {}
 
     async def one(run: str) -> _T | None:
         async with gate:
             try:
                 return await read(run)
-            except (InvalidData, NotFound) as error:
+            except UNREAD as error:
                 unread[run] = error
                 return None
 

@@ -14,6 +14,7 @@ A failed call is data, and so is a failed run.
         - Fenced       another conductor owns the run now                             exit 1
       x Busy           at its limit; try again later                                  exit 5
       x Unreachable    a server does not answer                                       exit 5
+        - DiskFault    nor does a disk: what its file holds may be sound              exit 5
       x TimedOut       it answers, but not in time                                    exit 5
       x Denied         a key or a permission is missing                               exit 1
       x Diverged       a log and the rules disagree                                   exit 3
@@ -22,7 +23,7 @@ A failed call is data, and so is a failed run.
 Each message says what happened and to which id; each hint says what to do next.
 """
 
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Final, Literal, TypeAlias
 
 ErrorKind: TypeAlias = Literal[
     "usage",
@@ -128,6 +129,10 @@ class Unreachable(PodiumError):
     exit_code = 5
 
 
+class DiskFault(Unreachable):
+    """A file is there, and its disk or the system does not give it: nothing is known of it."""
+
+
 class TimedOut(PodiumError):
     """A server answers, but not in time."""
 
@@ -150,3 +155,7 @@ class Diverged(PodiumError):
 
 class Internal(PodiumError):
     """A broken invariant: a bug of ours."""
+
+
+UNREAD: Final = (InvalidData, NotFound, Denied, DiskFault)
+"""What is raised of one run, or one file, that can't be read, and says nothing of the others."""

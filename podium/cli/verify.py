@@ -12,7 +12,7 @@ from podium.cli.output import Output
 from podium.cli.source import Source, source
 from podium.reading import Found, of_each
 from podium.render_text import count, one_line
-from protocol.errors import InvalidData, NotFound, Usage
+from protocol.errors import NotFound, PodiumError, Usage
 
 if TYPE_CHECKING:
     from replay.problems import Problem, What
@@ -77,7 +77,7 @@ class Tally:
         self.counts = dict.fromkeys(COUNTS, 0)
         self.diverged: Counter[What] = Counter()
         self.listed: list[Verified] = []
-        self.unread: dict[str, InvalidData | NotFound] = {}
+        self.unread: dict[str, PodiumError] = {}
         self._all = listed
 
     def take(self, found: "Found[Verified]") -> None:

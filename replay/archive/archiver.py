@@ -26,7 +26,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 from protocol.actions import BlobRef
 from protocol.codec import decode_commit, digest
 from protocol.commands import Archive
-from protocol.errors import Fenced, InvalidData, NotFound
+from protocol.errors import UNREAD, Fenced, InvalidData, NotFound, PodiumError
 from protocol.run import step
 from replay.archive.blobs import GRACE_MS, READS_AT_ONCE, free
 from replay.archive.folder import damaged
@@ -86,7 +86,7 @@ class Outcome(NamedTuple):
     """Messages that were written."""
     blobs: int = 0
     """Blobs that were written."""
-    error: InvalidData | NotFound | None = None
+    error: PodiumError | None = None
     """Of a run that was skipped since what is there of it can't be read."""
 
     @property
@@ -239,7 +239,7 @@ class Archiver:
             return await self._read(run, kept)
         except _Skip as skip:
             return Outcome(run, "skipped", str(skip))
-        except (InvalidData, NotFound) as error:  # a damaged file keeps no other run from it
+        except UNREAD as error:  # a damaged file keeps no other run from being archived
             return Outcome(run, "skipped", error.message, error=error)
 
     async def _read(self, run: str, kept: KeptHead | None) -> _Plan:

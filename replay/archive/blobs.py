@@ -23,7 +23,7 @@ import re
 from typing import Final
 
 from protocol.actions import BlobRef
-from protocol.errors import InvalidData, NotFound
+from protocol.errors import UNREAD
 from replay.archive.keeper import Keeper
 from replay.archive.shelf import ArchiveShelf
 from replay.bundle import named_blobs
@@ -79,7 +79,7 @@ async def free(
     for blob in sorted(set(there) - named):
         try:
             await asyncio.to_thread(shelf.blob, BlobRef(blob, places[blob].size))
-        except (NotFound, InvalidData) as error:
+        except UNREAD as error:
             logger.error("blob %s stays in the live store: %s", blob, error.message)
             continue
         freed += await keeper.remove(blob, mark)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from protocol.errors import Denied, InvalidData, NotFound, PodiumError, Unreachable, Usage
+from replay.disk import fault
 
 EXTRA: Final = "install what it needs: pip install 'podium[archive]'"
 
@@ -72,10 +73,10 @@ class Folder:
             found = self._fs.ls(self._path(below), detail=False)
         except FileNotFoundError as error:
             if _code(error) == "NoSuchBucket":
-                raise self._failed(below, error) from None
+                raise self.failed(below, error) from None
             return []
         except Exception as error:
-            raise self._failed(below, error) from None
+            raise self.failed(below, error) from None
         return sorted(str(path).rstrip("/").rpartition("/")[2] for path in found)
 
     def read(self, name: str) -> bytes:
@@ -83,7 +84,7 @@ class Folder:
         try:
             data: bytes = self._fs.cat_file(self._path(name))
         except Exception as error:
-            raise self._failed(name, error) from None
+            raise self.failed(name, error) from None
         return data
 
     def read_many(self, names: Iterable[str]) -> Iterator[bytes]:
@@ -95,10 +96,10 @@ class Folder:
             try:
                 found = self._fs.cat_ranges(paths, None, None, on_error="return")
             except Exception as error:
-                raise self._failed(part[0], error) from None
+                raise self.failed(part[0], error) from None
             for name, data in zip(part, found, strict=True):
                 if isinstance(data, Exception):
-                    raise self._failed(name, data)
+                    raise self.failed(name, data)
                 yield data
 
     def open(self, name: str) -> BufferedReader:
@@ -109,13 +110,13 @@ class Folder:
                 return cast(BufferedReader, self._fs.open(path, "rb"))
             size: int = self._fs.info(path)["size"]
         except Exception as error:
-            raise self._failed(name, error) from None
+            raise self.failed(name, error) from None
 
         def read(start: int, end: int) -> bytes:
             try:
                 data: bytes = self._fs.cat_file(path, start=start, end=end)
             except Exception as error:
-                raise self._failed(name, error) from None
+                raise self.failed(name, error) from None
             return data
 
         return BufferedReader(_Elsewhere(read, size), _BUFFER_BYTES)
@@ -137,7 +138,7 @@ class Folder:
                 for folder in (os.path.dirname(self._path(name)), self._root):
                     _sync(folder)  # the entry of the file, and that of a folder made for it
         except Exception as error:
-            raise self._failed(name, error) from None
+            raise self.failed(name, error) from None
 
     def url_of(self, name: str) -> str:
         """The whole URL of a file."""
@@ -146,7 +147,7 @@ class Folder:
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
-    def _failed(self, name: str, error: Exception) -> PodiumError:
+    def failed(self, name: str, error: Exception) -> PodiumError:
         """What a file system raised, as one of ours: their libraries raise what they like."""
         if isinstance(error, PodiumError):
             return error
@@ -157,8 +158,10 @@ class Folder:
             return NotFound(text, hint="was it moved? `podium archive --check` reads all of it")
         if "Credentials" in type(error).__name__:  # of botocore and of google.auth
             return Denied(text, hint=_WHERE_KEYS)
+        if self._local and isinstance(error, OSError):
+            return fault(f"the archive {self.url}: {name}", error)
         if isinstance(error, PermissionError):
-            return Denied(text, hint=_RIGHTS if self._store else _OWNER)
+            return Denied(text, hint=_RIGHTS)
         return Unreachable(text, hint="nothing was lost: try again when it answers")
 
 
@@ -167,7 +170,6 @@ _WHERE_KEYS: Final = (
     "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 )
 _RIGHTS: Final = "are the keys those of this store, and may they list, read and put objects there?"
-_OWNER: Final = "whose are these files, and who runs this command?"
 
 
 class _Elsewhere(RawIOBase):

@@ -15,6 +15,7 @@ from protocol.errors import InvalidData, Usage
 from replay.archive.folder import EXTRA
 from replay.chain import Messages, Stored
 from replay.collector import held_off
+from replay.disk import is_fault
 
 GROUP_BYTES: Final = 8 * 2**20
 """Bytes of messages in one row group: a read of a small run costs no more, and a large one's are
@@ -117,6 +118,7 @@ def read_group(file: BinaryIO, group: int) -> Group:
 
     Raises:
         InvalidData: It is no such file, or damaged.
+        OSError: It can't be read, see `replay.disk.is_fault`.
     """
     columns = ["run", "where", "seq", "bytes"]
     runs, wheres, seq, data = (column.combine_chunks() for column in _read(file, group, columns))
@@ -193,7 +195,7 @@ def write_blobs(path: Path, blobs: Iterable[tuple[str, bytes]]) -> tuple[dict[st
 
 
 def read_blob(file: BinaryIO, group: int) -> bytes:
-    """The one blob of a row group. Raises `InvalidData`."""
+    """The one blob of a row group. Raises as `read_group`."""
     (column,) = _read(file, group, ["bytes"])
     found = column.to_pylist()
     if len(found) != 1 or not isinstance(found[0], bytes):
@@ -208,6 +210,8 @@ def _read(file: BinaryIO, group: int, columns: list[str]) -> Any:
         table = whole.read_row_group(group, columns=columns)
         return [table.column(name) for name in columns]
     except (pa.ArrowException, OSError, LookupError, ValueError) as error:
+        if is_fault(error):
+            raise
         raise InvalidData(f"row group {group} can't be read: {error}") from None
 
 

@@ -1,9 +1,12 @@
 """The archive as a shelf: its runs are read with their original bytes, a row group at a time."""
 
+import contextlib
 import logging
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from hashlib import file_digest
+from io import BufferedReader
 from typing import Final
 
 from protocol.actions import BlobRef
@@ -97,11 +100,8 @@ class ArchiveShelf:
         place = self.index.blobs.get(ref.sha256)
         if place is None:
             raise no_blob(ref, self.name)
-        with self.folder.open(place.segment) as file:
-            try:
-                data = read_blob(file, place.group)
-            except InvalidData as error:
-                raise damaged(self.folder.url_of(place.segment), error.message) from None
+        with self._opened(place.segment) as file:
+            data = read_blob(file, place.group)
         return checked(data, ref, self.folder.url_of(place.segment))
 
     def _group(self, segment: str, number: int) -> dict[str, Messages]:
@@ -125,11 +125,8 @@ class ArchiveShelf:
             return known.runs
 
     def _read(self, segment: str, number: int) -> dict[str, Messages]:
-        with self.folder.open(segment) as file:
-            try:
-                found = read_group(file, number)
-            except InvalidData as error:
-                raise damaged(self.folder.url_of(segment), error.message) from None
+        with self._opened(segment) as file:
+            found = read_group(file, number)
         with self._lock:
             self._groups[segment, number] = found
             self._kept += found.size
@@ -137,6 +134,17 @@ class ArchiveShelf:
                 _, gone = self._groups.popitem(last=False)
                 self._kept -= gone.size
         return found.runs
+
+    @contextlib.contextmanager
+    def _opened(self, segment: str) -> Iterator[BufferedReader]:
+        """A file, whose damage and whose faults are told with its name."""
+        try:
+            with self.folder.open(segment) as file:
+                yield file
+        except InvalidData as error:
+            raise damaged(self.folder.url_of(segment), error.message) from None
+        except OSError as error:
+            raise self.folder.failed(segment, error) from None
 
     def forget(self) -> None:
         """Read everything from the store again."""
@@ -158,7 +166,7 @@ class ArchiveShelf:
         wrong += [f"manifest {name} is missing" for name in self.index.missing()]
         for segment in self.index.segments.values():
             try:
-                with self.folder.open(segment.name) as file:
+                with self._opened(segment.name) as file:
                     if file_digest(file, "sha256").hexdigest() != segment.sha256:
                         wrong.append(f"{segment.name} doesn't have the hash that its manifest says")
             except PodiumError as error:

@@ -169,3 +169,29 @@ def test_what_stays_in_the_live_log_is_told(shell: Shell, damage: Callable[[], N
         assert "1 run archived" in said.out
     (unread,) = shell("archive", "--all-ended", "--json").json()["unread"]
     assert unread["run"] == run
+
+
+@pytest.fixture
+def unreadable(shell: Shell) -> str:
+    """A run whose archived file the system does not give."""
+    run = shell.begin()
+    assert shell("archive", run).code == 0
+    (file,) = shell.folder.rglob("segments/*")
+    file.unlink()
+    file.symlink_to(file)
+    return run
+
+
+def test_a_fault_of_the_disk_hides_no_other_and_is_told_as_that(
+    shell: Shell, unreadable: str
+) -> None:
+    shell.begin("How large is Niger?")
+    for words in (*LISTS, ["dataset", "build", "sft"]):
+        said = shell(*words)
+        assert said.code == 1, said
+        (line,) = (line for line in said.err.splitlines() if "can't be read" in line)
+        assert line.startswith(f"run {unreadable} can't be read: ")
+        assert "Too many levels of symbolic links (ELOOP)" in line
+        assert "damaged" not in line
+    (unread,) = shell("verify", "--all", "--json").json()["unread"]
+    assert (unread["error"]["code"], unread["error"]["kind"]) == ("disk_fault", "unreachable")

@@ -1,12 +1,14 @@
 """A damaged archive: found, named, and in nobody's way."""
 
+import errno
 import os
+from io import BufferedReader, RawIOBase
 from pathlib import Path
 
 import pytest
 
 from protocol.codec import blob_ref, encode
-from protocol.errors import InvalidData
+from protocol.errors import DiskFault, InvalidData
 from protocol.inbox import Label
 from replay.archive.folder import Folder
 from replay.archive.manifest import MANIFESTS
@@ -82,6 +84,39 @@ async def test_a_damaged_file_keeps_no_other_run_from_being_archived(
         assert each.error is not None
         assert "podium archive --check" in each.error.hint
     assert [each.done for each in rest] == ["archived"] * len(others)
+
+
+async def test_a_fault_of_the_disk_is_told_as_that(there: Deployment) -> None:
+    run, *_ = stored_family(there.store)
+    await there.archive([run])
+
+    class Failing(RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def seekable(self) -> bool:
+            return True
+
+        def seek(self, offset: int, whence: int = 0) -> int:
+            return 9_999
+
+        def readinto(self, _buffer: object) -> int:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    class Disk(Folder):
+        def open(self, name: str) -> BufferedReader:
+            return BufferedReader(Failing())
+
+    shelf = ArchiveShelf(Disk(os.fspath(there.path)))
+    shelf.refresh()
+    (segment,) = there.path.glob("segments/*")
+    for read in (lambda: shelf.get(run), lambda: shelf.blob(blob_ref(BLOB))):
+        with pytest.raises(DiskFault, match=r"Input/output error \(EIO\)") as caught:
+            read()
+        assert "damaged" not in caught.value.message
+    with pytest.raises(DiskFault, match=segment.name):
+        shelf.get(run)
+    assert any("Input/output error" in line for line in shelf.check())
 
 
 async def test_a_manifest_that_is_missing_between_others_is_found(there: Deployment) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.errors import Conflict, InvalidData, NotFound
+from protocol.errors import Conflict, DiskFault, InvalidData, NotFound
 from protocol.inbox import Label, Reward
 from replay.chain import RunLog
 from tests.datasets import (
@@ -32,8 +33,10 @@ from tests.datasets import (
 )
 from trainer.datasets import manifest
 from trainer.datasets.build import Built, build
+from trainer.datasets.preview import preview
 from trainer.datasets.reader import samples
 from trainer.datasets.spec import Format, Kind, Rl, Select, Sft, Spec
+from trainer.training.rows import texts
 
 STORIES = (RIGHT, WRONG, SERIAL, MENDED, REFUSED, CRASHED, STUCK)
 
@@ -251,6 +254,45 @@ def test_damage_is_named(tmp_path: Path) -> None:
     (tmp_path / found.parts[0].ledger.name).write_bytes(b"?")
     with pytest.raises(InvalidData, match="is damaged"):
         made(Runs(*some(3)), tmp_path, spec_of())
+
+
+def test_a_fault_of_the_disk_is_told_as_that_and_not_as_damage(tmp_path: Path) -> None:
+    found = made(Runs(*some(3)), tmp_path, spec_of(text=True)).manifest
+    data, ledger = (tmp_path / file.name for file in found.files)
+    place = tmp_path / manifest.NAME
+
+    def made_again() -> Built:
+        return made(Runs(*some(4)), tmp_path, spec_of(text=True))
+
+    reads: list[tuple[Path, Callable[[], Any]]] = [
+        (data, lambda: manifest.check(tmp_path, found)),
+        (data, lambda: list(samples(tmp_path))),
+        (data, lambda: preview([data])),
+        (data, lambda: list(texts(tmp_path))),
+        (ledger, made_again),
+        (place, lambda: manifest.read(tmp_path)),
+        (place, made_again),
+    ]
+    for path, read in reads:
+        whole = path.read_bytes()
+        path.unlink()
+        path.symlink_to(path)
+        with pytest.raises(DiskFault) as caught:
+            read()
+        assert str(path) in caught.value.message
+        assert "Too many levels of symbolic links (ELOOP)" in caught.value.message
+        assert "try again" in caught.value.hint
+        assert "--fresh" not in caught.value.hint
+        path.unlink()
+        path.write_bytes(whole)
+    place.unlink()
+    place.symlink_to("/proc/self/mem")  # which nobody can read at its beginning
+    with pytest.raises(DiskFault, match=rf"{place} can't be read: Input/output error \(EIO\)"):
+        manifest.read(tmp_path)
+    place.unlink()
+    place.write_bytes(b"?")
+    with pytest.raises(InvalidData, match="is no manifest"):
+        manifest.read(tmp_path)
 
 
 SELECTIONS = [

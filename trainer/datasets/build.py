@@ -18,7 +18,8 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from protocol.errors import Conflict, InvalidData, NotFound
+from protocol.errors import UNREAD, Conflict, PodiumError
+from replay.disk import raise_fault
 from trainer.advantages import scheme
 from trainer.datasets import formats, manifest
 from trainer.datasets.chat import Chat
@@ -51,7 +52,7 @@ class Built(msgspec.Struct, frozen=True):
     """Runs that were read for their facts."""
     written: int
     """Parts that were written; 0 where nothing was new."""
-    unread: dict[str, InvalidData | NotFound]
+    unread: dict[str, PodiumError]
     """Runs that could not be read, and why: none of them is in the data set."""
 
 
@@ -87,7 +88,9 @@ async def build(
             be written again is worth something else by now; there are stale rollouts, and the spec
             wants that to be an error.
         Usage: The format has no rows of that kind; there is no such reward or scheme.
-        NotFound, InvalidData: The tokenizer can't be read; or a run that has to be written again.
+        NotFound, InvalidData: The tokenizer can't be read.
+        NotFound, InvalidData, Denied, DiskFault: A run that has to be written again can't be read;
+            or what is in the folder can't.
     """
     formats.module(spec)
     if chat is None and spec.tokenizer:
@@ -139,7 +142,7 @@ class _Builder:
         self._suffix: str = formats.module(spec).SUFFIX
         self._read = 0
         self._shared = Shared()
-        self._unread: dict[str, InvalidData | NotFound] = {}
+        self._unread: dict[str, PodiumError] = {}
 
     async def build(self, before: Manifest | None, recheck: bool, dry_run: bool) -> Built:
         """See `build`."""
@@ -187,7 +190,7 @@ class _Builder:
             if read is None:
                 return None
             found = facts(read.rollout, read.ended, read.redact, self._spec, self._score)
-        except (NotFound, InvalidData) as error:
+        except UNREAD as error:
             self._unread[run] = error
             return None
         self._read += 1
@@ -248,10 +251,10 @@ class _Builder:
         """A run whose facts are known. One that can't be read any more is not lost in silence."""
         try:
             return await self._source.read(run)
-        except (NotFound, InvalidData) as error:
+        except UNREAD as error:
             raise type(error)(
-                f"run {run} has to be written again and can't be read: {error.message}",
-                hint=f"restore it, or build again without it, with --recheck; {error.hint}",
+                f"run {run} has to be written again and can't be read: {error.whole()}",
+                hint="restore it, or build again without it: --recheck",
             ) from None
 
     async def _part(
@@ -392,5 +395,6 @@ def _agreeing(
 def _there(folder: Path, file: File) -> bool:
     try:
         return (folder / file.name).stat().st_size == file.size
-    except OSError:
+    except OSError as error:
+        raise_fault(folder / file.name, error)
         return False

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from protocol.errors import InvalidData, NotFound
+from replay.disk import raise_fault
 from trainer.datasets.spec import Spec
 
 NAME: Final = "manifest.json"
@@ -21,6 +22,8 @@ FORMAT: Final = 1
 
 MAX_BYTES: Final = 2**28
 """Bytes of a manifest that are read: some hundred for each file."""
+
+_NAME_ONE: Final = "name a folder of one"
 
 
 class File(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,15 +115,17 @@ def read(folder: Path) -> Manifest | None:
 
     Raises:
         InvalidData: What is there is none, or of another format.
+        Denied, DiskFault: It can't be read.
     """
     path = folder / NAME
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise InvalidData(f"{path} can't be read: {error}", hint="whose file is it?") from None
+        raise_fault(path, error)
+        raise InvalidData(f"{path} is no manifest of a data set: {error}", hint=_NAME_ONE) from None
     try:
         found: dict[str, Any] = msgspec.json.decode(data, type=dict[str, Any])
         if found.get("format") != FORMAT:
@@ -130,9 +135,7 @@ def read(folder: Path) -> Manifest | None:
             )
         return msgspec.convert(found, Manifest)
     except msgspec.MsgspecError as error:
-        raise InvalidData(
-            f"{path} is no manifest of a data set: {error}", hint="name a folder of one"
-        ) from None
+        raise InvalidData(f"{path} is no manifest of a data set: {error}", hint=_NAME_ONE) from None
 
 
 def must_read(folder: Path) -> Manifest:
@@ -147,13 +150,18 @@ def must_read(folder: Path) -> Manifest:
 
 
 def check(folder: Path, manifest: Manifest) -> list[str]:
-    """What is wrong with the files of a data set, a line each."""
+    """What is wrong with the files of a data set, a line each.
+
+    Raises:
+        Denied, DiskFault: One can't be read, so nobody knows.
+    """
     wrong: list[str] = []
     for file in manifest.files:
         try:
             with (folder / file.name).open("rb") as opened:
                 known = file_digest(opened, "sha256").hexdigest()
         except OSError as error:
+            raise_fault(folder / file.name, error)
             wrong.append(f"{file.name} can't be read: {error.strerror}")
             continue
         if known != file.sha256:

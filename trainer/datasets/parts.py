@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from protocol.errors import Conflict, InvalidData
+from replay.disk import raise_fault
 from trainer.datasets import columns, manifest
 from trainer.datasets.columns import Columns
 from trainer.datasets.facts import Facts
@@ -101,9 +102,10 @@ class Folder:
 
         Raises:
             InvalidData: It is damaged.
+            Denied, DiskFault: It can't be read.
         """
         try:
-            table = pq.read_table(self.path / file.name)
+            table = pq.ParquetFile(self.path / file.name).read()
             found: list[tuple[str, list[Verdict]]] = []
             columns_ = (table[name].to_pylist() for name in ("unit", "place", "verdict", "facts"))
             for key, place, why, facts in zip(*columns_, strict=True):
@@ -111,6 +113,7 @@ class Folder:
                     found.append((key, []))
                 found[-1][1].append(Verdict(_facts(facts), why))
         except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+            raise_fault(self.path / file.name, error)
             raise InvalidData(
                 f"{self.path / file.name} is damaged: {error}",
                 hint="build the data set anew: --fresh",

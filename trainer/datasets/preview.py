@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from protocol.errors import InvalidData, NotFound, Usage
+from replay.disk import raise_fault
 from trainer.datasets import manifest
 from trainer.datasets.chat import Chat
 from trainer.datasets.formats.prime_rl import TrainingSample
@@ -80,6 +81,7 @@ def preview(
 
     Raises:
         InvalidData: A file is none of a data set, or damaged.
+        Denied, DiskFault: It can't be read.
         Usage: It has tokens and no messages, and there is no tokenizer.
     """
     every = (row for path in paths for row in _rows(path))
@@ -110,6 +112,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
                     hint="name one that ends with .parquet, .jsonl or .msgpack",
                 )
     except (OSError, msgspec.MsgspecError, pa.ArrowException) as error:
+        raise_fault(path, error)
         raise InvalidData(
             f"{path} can't be read: {error}", hint="podium dataset show FOLDER compares all hashes"
         ) from None

@@ -9,8 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from protocol.errors import InvalidData, Usage
+from replay.disk import raise_fault
 from trainer.datasets import manifest
 from trainer.datasets.made import Sample
+from trainer.datasets.manifest import Manifest
 from trainer.learner.example import Example
 
 BATCH_ROWS: Final = 1_024
@@ -47,6 +49,7 @@ def samples(folder: Path) -> Iterator[Sample]:
         NotFound: There is none.
         Usage: It is of another format, or of another kind.
         InvalidData: A file of it is damaged.
+        Denied, DiskFault: One can't be read.
     """
     found = manifest.must_read(folder)
     if found.spec.format != "parquet" or found.spec.kind == "preference":
@@ -55,12 +58,18 @@ def samples(folder: Path) -> Iterator[Sample]:
             "from here",
             hint="build it with --format parquet, of kind sft or rl",
         )
+    for batch in batches(folder, found, COLUMNS):
+        yield from _batch(batch)
+
+
+def batches(folder: Path, found: Manifest, columns: list[str]) -> Iterator[Any]:
+    """Some columns of a data set in Parquet, batch by batch. Raises as `samples`."""
     for part in found.parts:
         path = folder / part.data.name
         try:
-            for batch in pq.ParquetFile(path).iter_batches(BATCH_ROWS, columns=COLUMNS):
-                yield from _batch(batch)
+            yield from pq.ParquetFile(path).iter_batches(BATCH_ROWS, columns=columns)
         except (OSError, pa.ArrowException) as error:
+            raise_fault(path, error)
             raise InvalidData(
                 f"{path} can't be read: {error}", hint=f"podium dataset show {folder}"
             ) from None

@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save_file
 
 from protocol.actions import Json
 from protocol.errors import Conflict, InvalidData
+from replay.disk import raise_fault
 from trainer.learner.options import Options
 
 KEEP: Final = 3
@@ -153,6 +154,7 @@ def _state(path: Path) -> State:
     try:
         return msgspec.json.decode((path / STATE).read_bytes(), type=State)
     except (OSError, msgspec.MsgspecError) as error:
+        raise_fault(path / STATE, error)
         raise InvalidData(
             f"{path / STATE} can't be read: {error}",
             hint=f"remove {path}: training goes on from the one before",

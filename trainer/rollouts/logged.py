@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from protocol.codec import HASH_CHARS
-from protocol.errors import InvalidData, NotFound
+from protocol.errors import UNREAD
 from protocol.state import RunState
 from replay.chain import RunLog
 from trainer.rollouts.beside import Beside, Connect
@@ -161,7 +161,7 @@ class LogSource:
             if log.forked is not None:
                 log = await reader.log(run)
             return log.state()
-        except (NotFound, InvalidData) as error:
+        except UNREAD as error:
             if run not in self._unread:
                 logger.warning("run %s is left out: %s", run, error)
             self._unread.add(run)
@@ -180,7 +180,7 @@ class _Read:
         for run in self._found.runs:
             try:
                 logs.append(await reader.log(run))
-            except (NotFound, InvalidData) as error:  # whoever looks for damage is told more
+            except UNREAD as error:  # whoever looks for damage is told more
                 logger.warning("run %s is left out: %s", run, error)
                 missing.append(run)
         states = [log.state() for log in logs]
@@ -202,7 +202,7 @@ class _Read:
     async def _ended(reader: Reader, log: RunLog) -> Ended | None:
         try:
             return await with_all(reader, log)
-        except (NotFound, InvalidData) as error:  # whoever looks for damage is told more
+        except UNREAD as error:  # whoever looks for damage is told more
             logger.warning("left out: %s", error)
             return None
 

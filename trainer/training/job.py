@@ -25,6 +25,7 @@ from protocol.actions import Json
 from protocol.errors import Conflict, InvalidData, NotFound
 from protocol.model_versions import BASE
 from replay import model_folder
+from replay.disk import raise_fault
 from replay.model_folder import Version
 from replay.model_versions import ModelLog, point, publish
 from trainer.training.spec import Spec
@@ -210,13 +211,15 @@ def read(folder: Path) -> Made | None:
     """What the training in a folder is made by; None if there is none.
 
     Raises:
-        InvalidData: It can't be read.
+        InvalidData: It is damaged.
+        Denied, DiskFault: It can't be read.
     """
     try:
         return msgspec.json.decode((folder / NAME).read_bytes(), type=Made)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError) as error:
+        raise_fault(folder / NAME, error)
         raise InvalidData(
             f"{folder / NAME} can't be read: {error}", hint="begin anew: --fresh"
         ) from None

@@ -15,7 +15,7 @@ import numpy as np
 from protocol.actions import Json
 from protocol.errors import InvalidData, Usage
 from trainer.datasets import manifest
-from trainer.datasets.reader import samples
+from trainer.datasets.reader import batches, samples
 from trainer.learner.example import Example
 from trainer.learner.order import Fed, places
 from trainer.training.spec import Kind, Spec
@@ -127,10 +127,10 @@ def texts(folder: Path) -> Iterable[str]:
 
     Raises:
         NotFound: There is no data set.
-        InvalidData: It has no messages.
+        InvalidData: It has no messages; or a file of it is damaged.
+        Denied, DiskFault: One can't be read.
     """
     import msgspec
-    import pyarrow.parquet as pq
 
     found = manifest.must_read(folder)
     decode = msgspec.json.Decoder(list[dict[str, Json]]).decode
@@ -139,10 +139,9 @@ def texts(folder: Path) -> Iterable[str]:
             f"{folder} has no messages to read",
             hint="build it with --format parquet, of kind sft or rl, with its texts",
         )
-    for part in found.parts:
-        for batch in pq.ParquetFile(folder / part.data.name).iter_batches(columns=["messages"]):
-            for talk in batch.column(0).to_pylist():
-                yield from _said(decode(talk) if talk else ())
+    for batch in batches(folder, found, ["messages"]):
+        for talk in batch.column(0).to_pylist():
+            yield from _said(decode(talk) if talk else ())
 
 
 def _said(talk: Iterable[Mapping[str, Json]]) -> Iterable[str]:
