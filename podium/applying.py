@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from actors.programs import now_ms
 from podium.checks import check_pool
-from podium.client import within
+from podium.log_reader import within
 from podium.poolfile import LoadedPool
 from protocol.errors import TimedOut, Unreachable
 from protocol.registry import (

@@ -11,8 +11,8 @@ from trainer.versions.live import Use, use
 
 if TYPE_CHECKING:
     from podium.cli.world import Deployments
-    from podium.client import Client
     from podium.config import Config
+    from podium.log_reader import LogReader
 
 
 def uses_in(deployments: "Deployments", config: "Config", folder: Path) -> Found[Use]:
@@ -28,14 +28,14 @@ def uses_in(deployments: "Deployments", config: "Config", folder: Path) -> Found
     return asyncio.run(read())
 
 
-async def uses(client: "Client", folder: Path) -> Found[Use]:
+async def uses(runs: "LogReader", folder: Path) -> Found[Use]:
     """See `uses_in`."""
 
     async def one(run: str) -> Use | None:
-        log = await client.log(run)
+        log = await runs.log(run)
         place = log.state().policy.options.get("folder")
         if not isinstance(place, str) or Path(place) != folder:
             return None
-        return use(await read_fold(client.reader, log))
+        return use(await read_fold(runs.reader, log))
 
-    return await of_each(await client.ids(), one)
+    return await of_each(await runs.ids(), one)

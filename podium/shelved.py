@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 from actors.queues import Delivery, Outgoing, Puller
 from podium.client import Client
 from podium.config import Config
+from podium.log_reader import LogReader
 from protocol.errors import NotFound
 from protocol.registry import EMPTY, Registry
 from replay.bundle import BundleShelf
 from replay.foreign import Foreign
 from replay.imported import FOLDER
 from replay.layered import LayeredLog
-from replay.shelf import Shelf
 from replay.shelves import Shelves
 
 if TYPE_CHECKING:
@@ -64,21 +64,14 @@ def only_shelves(config: Config) -> bool:
     return bool(config.archive.url) or (folder / ARCHIVE).is_dir() or (folder / FOLDER).is_dir()
 
 
-def file_client(path: Path) -> tuple[Client, str]:
-    """A client of one exported file, and the run that it is of.
+def file_reader(path: Path) -> tuple[LogReader, str]:
+    """A reader of one exported file, and the run that it is of.
 
     Raises:
         NotFound, InvalidData: There is no such file, or it is none of ours.
     """
     shelf = BundleShelf(path)
-    return _client([shelf], f"{path} is a file: nothing can be begun or changed there"), (
-        shelf.manifest.run
-    )
-
-
-def _client(shelves: list[Shelf], why: str) -> Client:
-    nowhere = NotFound(why, hint="begin a run with `podium run`, or import the file and fork it")
-    return Client(LayeredLog(None, shelves, nowhere), _NoQueue(nowhere))
+    return LogReader(LayeredLog(None, [shelf])), shelf.manifest.run
 
 
 class _NoQueue:
@@ -119,8 +112,12 @@ class ShelfHost:
 
     def __init__(self, config: Config) -> None:
         self._folder = config.path()
-        why = f"there is no deployment in {self._folder}, only runs to read"
-        self._client = _client(shelves_of(config).open(), why)
+        nowhere = NotFound(
+            f"there is no deployment in {self._folder}, only runs to read",
+            hint="begin a run with `podium run`, or import the file and fork it",
+        )
+        log = LayeredLog(None, shelves_of(config).open(), nowhere)
+        self._client = Client(log, _NoQueue(nowhere))
 
     @property
     def client(self) -> Client:

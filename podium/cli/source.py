@@ -28,6 +28,7 @@ from replay.chain import archived_before
 if TYPE_CHECKING:
     from podium.cli.world import Hosted
     from podium.client import Client
+    from podium.log_reader import LogReader
     from protocol.actions import BlobRef
     from protocol.registry import Registry
     from replay.chain import RunLog
@@ -41,7 +42,7 @@ class Source:
     def __init__(self, common: Common, stack: AsyncExitStack) -> None:
         self._common, self._stack = common, stack
         self._deployment: Hosted | None = None
-        self._files: dict[str, tuple[Client, str]] = {}
+        self._files: dict[str, tuple[LogReader, str]] = {}
 
     async def log(self, name: str, until: int | None = None) -> "RunLog":
         """The log of the run that a name means. Raises `NotFound` or `Ambiguous`.
@@ -49,8 +50,8 @@ class Source:
         All of it, or as far as that event and without the inbox, see `EventLog.read`.
         """
         if names_file(name):
-            client, run = self._file(name)
-            return await client.log(run)
+            reader, run = self._file(name)
+            return await reader.log(run)
         client = await self.client()
         log = await client.log(await client.find(name), until)
         if archived_before(log):
@@ -77,8 +78,8 @@ class Source:
             NotFound, InvalidData: The file or the run can't be read.
         """
         if names_file(name):
-            client, _ = self._file(name)
-            return await of_each(await client.ids(), client.verify)
+            reader, _ = self._file(name)
+            return await of_each(await reader.ids(), reader.verify)
         host = await self._hosted()
         run = name if is_run(name) else await host.client.find(name)
         heads = await host.heads(run)  # before the log: it only grows
@@ -89,11 +90,11 @@ class Source:
 
     async def blob(self, ref: "BlobRef") -> bytes:
         """The bytes of a blob of a run that was read. Raises `NotFound` or `InvalidData`."""
-        clients = [client for client, _ in self._files.values()]
+        readers = [reader for reader, _ in self._files.values()]
         problem: NotFound | None = None
-        for client in [*clients, *([self._deployment.client] if self._deployment else [])]:
+        for reader in [*readers, *([self._deployment.client] if self._deployment else [])]:
             try:
-                return await client.blob(ref)
+                return await reader.blob(ref)
             except NotFound as error:
                 problem = error
         raise problem or NotFound(f"there is no blob {ref.sha256}", hint="read its run first")
@@ -104,11 +105,11 @@ class Source:
 
         return EMPTY if self._deployment is None else await self._deployment.registry()
 
-    def _file(self, name: str) -> "tuple[Client, str]":
-        from podium.shelved import file_client
+    def _file(self, name: str) -> "tuple[LogReader, str]":
+        from podium.shelved import file_reader
 
         if name not in self._files:
-            self._files[name] = found = file_client((current().folder or Path()) / name)
+            self._files[name] = found = file_reader((current().folder or Path()) / name)
             current().files[found[1]] = name
         return self._files[name]
 
@@ -141,9 +142,9 @@ def no_file(name: str, command: str) -> None:
     """
     if not names_file(name):
         return
-    from podium.shelved import file_client
+    from podium.shelved import file_reader
 
-    _, run = file_client((current().folder or Path()) / name)
+    _, run = file_reader((current().folder or Path()) / name)
     raise Usage(
         f"{name} is a file, which is only read",
         hint=f"have its runs here, then: podium import {shlex.quote(name)} && "
