@@ -39,7 +39,8 @@ def share(yes: int, n: int) -> Interval:
     p = yes / n
     middle = (p + Z * Z / (2 * n)) / (1 + Z * Z / n)
     half = Z / (1 + Z * Z / n) * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
-    return Interval(p, max(0.0, middle - half), min(1.0, middle + half))
+    # It holds the share itself, but for what rounding takes from it at 0 and 1.
+    return Interval(p, min(p, max(0.0, middle - half)), max(p, min(1.0, middle + half)))
 
 
 def mean(values: Sequence[float]) -> Interval:

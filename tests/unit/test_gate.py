@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trainer.gym.scores import Figure, Scores
@@ -102,6 +102,7 @@ def test_nothing_is_known_by_too_few() -> None:
 
 
 @given(st.integers(0, 60), st.integers(1, 60))
+@example(0, 13)
 def test_an_interval_of_a_share_holds_it_and_lies_within_0_and_1(yes: int, more: int) -> None:
     found = share(yes, yes + more)
     assert 0 <= found.low <= found.value <= found.high <= 1
