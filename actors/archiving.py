@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
 from protocol.errors import PodiumError
-from replay.archive.archiver import Archiver, tally
+from replay.archive.archiver import Archiver
 
 logger = logging.getLogger("podium.archive")
 
@@ -50,8 +51,9 @@ class Archiving:
             return {}
         for each in outcomes:
             if each.done == "skipped":
-                logger.warning("run %s was not archived: %s", each.run, each.why)
-        counts = tally(outcomes)
+                why = each.error.whole() if each.error is not None else each.why
+                logger.warning("run %s was not archived: %s", each.run, why)
+        counts = dict(Counter[str](each.done for each in outcomes))
         if freed:
             counts["blobs freed"] = freed
         if counts:

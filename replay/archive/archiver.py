@@ -19,6 +19,7 @@ import asyncio
 import logging
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from hashlib import file_digest
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeAlias
@@ -172,7 +173,8 @@ class Archiver:
             async with gate:
                 log = await self.log.read(run)
                 if log.set_aside["origin"]:
-                    log = await self.all.read(run)
+                    with suppress(*UNREAD):  # it stays, and whoever archives it is told why
+                        log = await self.all.read(run)
             if not log.commits or log.state().phase != "ended":
                 return None
             if log.commits[0].n > 1:
@@ -489,11 +491,3 @@ def _says_archived(stored: Stored) -> bool:
         return stands_for_archived(decode_commit(stored.data))
     except InvalidData:
         return False
-
-
-def tally(outcomes: Iterable[Outcome]) -> dict[str, int]:
-    """How many runs went which way."""
-    counts: dict[str, int] = {}
-    for each in outcomes:
-        counts[each.done] = counts.get(each.done, 0) + 1
-    return counts

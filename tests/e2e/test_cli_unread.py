@@ -171,10 +171,8 @@ def test_what_stays_in_the_live_log_is_told(shell: Shell, damage: Callable[[], N
     assert unread["run"] == run
 
 
-@pytest.fixture
-def unreadable(shell: Shell) -> str:
-    """A run whose archived file the system does not give."""
-    run = shell.begin()
+def ungiven(shell: Shell, run: str) -> str:
+    """A run that was archived in a file that the system does not give."""
     assert shell("archive", run).code == 0
     (file,) = shell.folder.rglob("segments/*")
     file.unlink()
@@ -182,9 +180,8 @@ def unreadable(shell: Shell) -> str:
     return run
 
 
-def test_a_fault_of_the_disk_hides_no_other_and_is_told_as_that(
-    shell: Shell, unreadable: str
-) -> None:
+def test_a_fault_of_the_disk_hides_no_other_and_is_told_as_that(shell: Shell) -> None:
+    unreadable = ungiven(shell, shell.begin())
     shell.begin("How large is Niger?")
     for words in (*LISTS, ["dataset", "build", "sft"]):
         said = shell(*words)
@@ -195,3 +192,17 @@ def test_a_fault_of_the_disk_hides_no_other_and_is_told_as_that(
         assert "damaged" not in line
     (unread,) = shell("verify", "--all", "--json").json()["unread"]
     assert (unread["error"]["code"], unread["error"]["kind"]) == ("disk_fault", "unreachable")
+
+
+def test_a_fork_of_a_run_that_the_disk_does_not_give_keeps_no_other_from_the_archive(
+    shell: Shell,
+) -> None:
+    origin = shell.begin()
+    fork = shell("fork", origin, "--at", "3", "--json").lines()[0]["launch"]["run_id"]
+    ungiven(shell, origin)
+    shell.begin("How large is Niger?")
+    said = shell("archive", "--all-ended")
+    assert said.code == 1, said
+    assert "1 run archived" in said.out
+    assert f"run {fork} can't be read: " in said.err
+    assert "(ELOOP)" in said.err
