@@ -34,7 +34,7 @@ preferences in place of the diversity, which is no aim where one worker is right
 class Sft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How it is taught."""
 
-    steps: Annotated[int, msgspec.Meta(ge=0)] = 6_000
+    steps: Annotated[int, msgspec.Meta(ge=0)] = 4_500
     episodes: Count = 16
     """Of a batch, each of them played once and never again. Small batches teach more of as many."""
     context: NotNegative = 0.12
@@ -70,11 +70,13 @@ class Rl(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Episodes of a step."""
     members: Annotated[int, msgspec.Meta(ge=2)] = 8
     """Rollouts of each."""
-    rate: Positive = 0.0003
-    matrix_rate: Positive = 0.002
+    rate: Positive = 0.0001
+    """AdamW's. Muon makes every direction of a step as long as the longest: of a gradient that is
+    mostly chance, it makes chance."""
     temperature: Positive = 1.0
-    scheme: str = "grpo"
-    """One of `trainer.advantages`' presets."""
+    scheme: str = "dr_grpo"
+    """One of `trainer.advantages`' presets. Where all of a group are right, they differ by some
+    cents: divided by its deviation, that would weigh as much as right and wrong."""
     clip_low: NotNegative = 0.2
     clip_high: NotNegative = 0.28
     reward: Recipe = REWARD

@@ -111,7 +111,7 @@ def rl(folder: Path, plan: Plan, start: Path) -> Path:
         start: The folder of the model that it begins with.
     """
     said = plan.rl
-    steps = Steps(kind="muon", rate=said.rate, matrix_rate=said.matrix_rate, warmup=RL_WARMUP)
+    steps = Steps(kind="adamw", rate=said.rate, warmup=RL_WARMUP)
     objective = Objective(per="rollout", clip_low=said.clip_low, clip_high=said.clip_high)
 
     def train(learner: Learner) -> None:
