@@ -24,7 +24,7 @@ from trainer.gym.play import run, starts
 from trainer.gym.pools import Member
 from trainer.gym.splits import SETS
 from trainer.gym.teacher import SLOPPY, Rates, Teacher, slip_of
-from trainer.gym.workers import Host, ToolAdapter, adapters, chance, failing
+from trainer.gym.workers import Host, ToolAdapter, adapters, by_chance, chance, failing
 from trainer.records import Rollout
 from trainer.rollouts.lane import FastLane
 
@@ -361,3 +361,33 @@ def test_a_host_knows_its_episodes_only() -> None:
         Host([known])(start, other.pool.workers[0])
     host = Host([known, other])(start, other.pool.workers[0])
     assert host.spec == other.pool.workers[0]
+
+
+@pytest.mark.parametrize("alike", [False, True])
+async def test_runs_of_one_luck_meet_the_same_faults(alike: bool) -> None:
+    from protocol.commands import Start
+    from tests.adapters.case import attempt
+
+    async def no_wait(_seconds: float) -> None:
+        pass
+
+    episode = stormy(draw(1, "train", ["lookup"]), 0.5)
+    host = Host([episode], sleep=no_wait, alike=alike)
+    task, pool = episode.task, episode.pool
+    spec = next(each for each in pool.workers if kinds.roles_of(episode.member(each.name).kind))
+    asked = kinds.arguments(
+        episode.member(spec.name).kind, kinds.roles_of(episode.member(spec.name).kind)[0], "France"
+    )
+    met = set()
+    for number in range(12):
+        start = Start(run=f"r{number}", task=task, pool=pool, policy=PolicySpec(name="x"))
+        adapter = host(start, spec)
+        outcomes = [
+            await adapter.run(
+                msgspec.structs.replace(attempt(asked), run=start.run, call=f"{place}-0")
+            )
+            for place in range(8)
+        ]
+        met.add(tuple(by_chance(each.status, each.value) for each in outcomes))
+    assert (len(met) == 1) == alike
+    assert any(any(each) and not all(each) for each in met)

@@ -70,9 +70,11 @@ class Rl(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Episodes of a step."""
     members: Annotated[int, msgspec.Meta(ge=2)] = 8
     """Rollouts of each."""
-    rate: Positive = 0.0001
+    rate: Positive = 0.0003
     """AdamW's. Muon makes every direction of a step as long as the longest: of a gradient that is
     mostly chance, it makes chance."""
+    warmup: Count = 5
+    floor: NotNegative = 0.05
     temperature: Positive = 1.0
     scheme: str = "dr_grpo"
     """One of `trainer.advantages`' presets. Where all of a group are right, they differ by some

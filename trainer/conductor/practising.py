@@ -1,7 +1,8 @@
 """Practice: groups of the model's own rollouts, rewarded, as examples.
 
-What a step practises on is a pure function of the plan and the step; what comes of it depends on
-the weights as they are then.
+The rollouts of a group meet the same faults, wherever they make the same calls (common random
+numbers): else most of what tells them apart would be luck. What a step practises on is a pure
+function of the plan and the step; what comes of it depends on the weights as they are then.
 """
 
 from collections.abc import Callable
@@ -41,7 +42,9 @@ class Practising:
         seeds = range(begin, begin + plan.rl.groups)
         episodes = [draw(seed, "train", plan.families) for seed in seeds]
         job = f"practice/{plan.seed}/{step}"
-        groups = self._practice.groups(episodes, plan.rl.members, job, plan.rl.temperature)
+        groups = self._practice.groups(
+            episodes, plan.rl.members, job, plan.rl.temperature, alike=True
+        )
         rollouts = [each for group in groups for each in group]
         return batch(
             rollouts,

@@ -34,9 +34,6 @@ PLAN: Final = "plan.json"
 MODEL: Final = "model"
 METRICS: Final = "metrics.jsonl"
 
-RL_WARMUP: Final = 5
-"""Steps in which the rate of practice goes up: its model is taught already."""
-
 PLAYED_EVERY: Final = 10
 """Steps between two checkpoints where each plays its episodes first, which takes long."""
 
@@ -111,7 +108,14 @@ def rl(folder: Path, plan: Plan, start: Path) -> Path:
         start: The folder of the model that it begins with.
     """
     said = plan.rl
-    steps = Steps(kind="adamw", rate=said.rate, warmup=RL_WARMUP)
+    steps = Steps(
+        kind="adamw",
+        rate=said.rate,
+        schedule="linear",
+        warmup=min(said.warmup, max(1, said.steps // 2)),
+        total=said.steps + 1,
+        floor=said.floor,
+    )
     objective = Objective(per="rollout", clip_low=said.clip_low, clip_high=said.clip_high)
 
     def train(learner: Learner) -> None:

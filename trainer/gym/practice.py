@@ -67,7 +67,13 @@ class Practice:
         self._seed, self._tokens = seed, tokens
 
     def groups(
-        self, episodes: Sequence[Episode], members: int, job: str, temperature: float = 1.0
+        self,
+        episodes: Sequence[Episode],
+        members: int,
+        job: str,
+        temperature: float = 1.0,
+        *,
+        alike: bool = False,
     ) -> list[list[Rollout]]:
         """Some rollouts of each episode, in their order.
 
@@ -76,6 +82,7 @@ class Practice:
             members: Rollouts of each.
             job: What ids, and so chances, follow from.
             temperature: See `student`.
+            alike: Whether the workers fail alike in all rollouts of an episode, see `Host`.
 
         Raises:
             InvalidData: The model can't answer.
@@ -94,7 +101,7 @@ class Practice:
         ]
         held = living(self._model, self._words, self._name())
         models = Stepped({PLACE: held}, Batching(rows=ROWS))
-        host = Host(episodes, self._seed)
+        host = Host(episodes, self._seed, alike=alike)
         wanted = [start for ask in asks for start in ask.starts(job)]
         with FastLane(workers=host, models=models, at_once=ROWS) as lane:
             found = {each.run: each.rollout for each in lane.stream(wanted)}

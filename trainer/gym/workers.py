@@ -1,8 +1,8 @@
 """The workers of an episode, in this process: real tools, at a price, with faults and delays.
 
 What fails is decided by a hash of the seed, the run, the call, the attempt and the worker, so the
-same run fails in the same places, whatever else goes on. All waiting is by a ``sleep`` that is
-given, so that a lane can have a clock of its own.
+same run fails in the same places, whatever else goes on; runs may also share their luck. All
+waiting is by a ``sleep`` that is given, so that a lane can have a clock of its own.
 """
 
 import asyncio
@@ -66,18 +66,27 @@ class ToolAdapter:
         member: What is behind it.
         seed: Of the faults.
         sleep: Waits.
+        luck: What they follow from in place of the run, so that runs of the same luck, which make
+            the same calls, fail alike.
     """
 
     def __init__(
-        self, spec: WorkerSpec, member: Member, seed: int = 0, sleep: Sleep = asyncio.sleep
+        self,
+        spec: WorkerSpec,
+        member: Member,
+        seed: int = 0,
+        sleep: Sleep = asyncio.sleep,
+        luck: str = "",
     ) -> None:
         self.spec, self._member, self._seed, self._sleep = spec, member, seed, sleep
+        self._luck = luck
         self._spend = Spend(cost=member.price)
 
     async def run(self, attempt: Attempt) -> Outcome:
         """See `actors.ports.Adapter`."""
         member = self._member
-        of = (self._seed, attempt.run, attempt.call, attempt.attempt, self.spec.name)
+        run = self._luck or attempt.run
+        of = (self._seed, run, attempt.call, attempt.attempt, self.spec.name)
         fails = failing(member.fault_rate, *of)
         if fails == "TIMEOUT":
             await self._sleep(attempt.timeout_s)
@@ -123,9 +132,9 @@ def adapters(episode: Episode, seed: int = 0, sleep: Sleep = asyncio.sleep) -> t
     return tuple(_adapter(spec, member, seed, sleep) for spec, member in every)
 
 
-def _adapter(spec: WorkerSpec, member: Member, seed: int, sleep: Sleep) -> Adapter:
+def _adapter(spec: WorkerSpec, member: Member, seed: int, sleep: Sleep, luck: str = "") -> Adapter:
     shipped = spec.adapter.startswith(f"{function.KIND}:{offline.PUBLIC}:")
-    return (ShippedAdapter if shipped else ToolAdapter)(spec, member, seed, sleep)
+    return (ShippedAdapter if shipped else ToolAdapter)(spec, member, seed, sleep, luck)
 
 
 class Host:
@@ -137,13 +146,20 @@ class Host:
         episodes: Those whose runs may come.
         seed: See `adapters`.
         sleep: See `adapters`.
+        alike: Whether all runs of an episode have the same luck: what differs between them is
+            then what was decided, and not which of them met the faults.
     """
 
     def __init__(
-        self, episodes: Iterable[Episode], seed: int = 0, sleep: Sleep = asyncio.sleep
+        self,
+        episodes: Iterable[Episode],
+        seed: int = 0,
+        sleep: Sleep = asyncio.sleep,
+        *,
+        alike: bool = False,
     ) -> None:
         self._episodes = {episode.key: episode for episode in episodes}
-        self._seed, self._sleep = seed, sleep
+        self._seed, self._sleep, self._alike = seed, sleep, alike
 
     def __call__(self, start: Start, spec: WorkerSpec) -> Adapter:
         """The adapter of a worker of a run. Raises `NotFound` for one of no episode."""
@@ -153,4 +169,5 @@ class Host:
                 f"run {start.run} is of no episode that is hosted here",
                 hint="give the host every episode that is run",
             )
-        return _adapter(spec, episode.member(spec.name), self._seed, self._sleep)
+        luck = f"{episode.set}/{episode.seed}" if self._alike else ""
+        return _adapter(spec, episode.member(spec.name), self._seed, self._sleep, luck)
