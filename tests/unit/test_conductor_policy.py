@@ -47,7 +47,7 @@ from tests.offline_runs import POOL, run
 KNOWN = read(FOLDER).wordings
 POLICY = ConductorPolicy()
 ASKED = "What is the population of France?"
-TOTAL = "What is the total population of France and Germany?"
+TOTAL = "What is the combined population of France and Germany?"
 WITHIN_S = 60.0
 """Seconds for one decision, on a busy machine."""
 
@@ -335,7 +335,8 @@ def test_the_rules_go_on_with_what_the_model_has_found() -> None:
 @pytest.mark.parametrize("status", ["EXEC_ERR", "TIMEOUT"])
 def test_what_a_worker_refuses_goes_to_the_rules(status: str) -> None:
     first = POLICY.reply(view(ASKED))
-    reply = POLICY.reply(view(ASKED, (turn(first, ["no"], status=status),)))
+    whether_sure_or_not = ConductorPolicy(threshold=-9.0)
+    reply = whether_sure_or_not.reply(view(ASKED, (turn(first, ["no"], status=status),)))
     assert (reply.version == "rules-1") == (status == "EXEC_ERR")
 
 
