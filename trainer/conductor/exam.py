@@ -48,8 +48,16 @@ class Exam:
         for episodes in self.episodes.values():
             self._spent = {**self._spent, **spent_by(episodes, run(episodes, Oracle(episodes)))}
 
-    def model(self, folder: Path, name: str, *, voters: int = 1) -> list[Report]:
+    def model(
+        self, folder: Path, name: str, *, voters: int = 1, sets: Sequence[str] = ()
+    ) -> list[Report]:
         """What the model in a folder does, or several samples of it by majority.
+
+        Args:
+            folder: Of the model.
+            name: What tables call it.
+            voters: Samples of each episode.
+            sets: Which sets; all if empty.
 
         Raises:
             NotFound, InvalidData: It can't be loaded.
@@ -62,13 +70,18 @@ class Exam:
             return [majority(group) for group in practice.groups(episodes, voters, JOB)]
 
         runner: Runner = voted if voters > 1 else practice.run
-        return self._reports(runner, lambda _: _Named(name))
+        return self._reports(runner, lambda _: _Named(name), sets)
 
     def baseline(self, name: str) -> list[Report]:
         """What a baseline of `BASELINES` does."""
         return self._reports(run, BASELINES[name])
 
-    def _reports(self, runner: Runner, policy: Callable[[Sequence[Episode]], Any]) -> list[Report]:
+    def _reports(
+        self,
+        runner: Runner,
+        policy: Callable[[Sequence[Episode]], Any],
+        sets: Sequence[str] = (),
+    ) -> list[Report]:
         return [
             evaluate(
                 episodes,
@@ -78,7 +91,8 @@ class Exam:
                 seed=self._plan.seed,
                 oracle=self._spent,
             )
-            for episodes in self.episodes.values()
+            for name, episodes in self.episodes.items()
+            if not sets or name in sets
         ]
 
     def _reward(self, rollout: Rollout) -> float | None:

@@ -49,6 +49,10 @@ PAIRS: Final = (
 )
 """What may gain over what: RL over what it began with, and the rest over more of SFT."""
 
+ALONE: Final = 4
+"""Steps of practice after SFT for one without it. An untrained model's replies are as long as they
+may be, and so are its runs: a step takes ten times as long."""
+
 FIGURES: Final = ("accuracy", "valid", "recovery", "rounds", "cost", "critical_steps", "reward")
 """What the table shows."""
 
@@ -126,11 +130,8 @@ def _seed(
     stages.begin(folder, plan)
     say(f"seed {plan.seed}: vocabulary")
     base = stages.base(folder, plan)
-    yield _measured(folder / "base-exam", exam, base, UNTRAINED, plan, 0.0)
     yield from _taught(folder, plan, exam, base, processes, say)
-    say(f"seed {plan.seed}: {RL}")
-    alone = stages.rl(folder / "rl-alone", plan, base)
-    yield _measured(alone.parent, exam, alone, RL, plan, _seconds(alone.parent))
+    yield from _untaught(folder, plan, exam, base, say)
     say(f"seed {plan.seed}: {BAD}")
     bad = msgspec.structs.replace(plan, rates=SLOPPY)
     sft = stages.sft(folder / "bad", bad, base, processes=processes)
@@ -138,6 +139,19 @@ def _seed(
     yield _measured(sft.parent, exam, sft, BAD, plan, took)
     rl = stages.rl(folder / "bad-rl", plan, sft)
     yield _measured(rl.parent, exam, rl, BAD_RL, plan, took + _seconds(rl.parent))
+
+
+def _untaught(
+    folder: Path, plan: Plan, exam: Exam, base: Path, say: Callable[[str], None]
+) -> Iterator[Result]:
+    """What there is without SFT, on the first set alone: it is slow, and knows nothing."""
+    first = tuple(exam.episodes)[:1]
+    say(f"seed {plan.seed}: {UNTRAINED}")
+    yield _measured(folder / "base-exam", exam, base, UNTRAINED, plan, 0.0, sets=first)
+    say(f"seed {plan.seed}: {RL}")
+    rl = msgspec.structs.replace(plan.rl, steps=max(1, plan.rl.steps // ALONE))
+    alone = stages.rl(folder / "rl-alone", msgspec.structs.replace(plan, rl=rl), base)
+    yield _measured(alone.parent, exam, alone, RL, plan, _seconds(alone.parent), sets=first)
 
 
 def _taught(
@@ -188,6 +202,7 @@ def _measured(
     seconds: float,
     *,
     voters: int = 1,
+    sets: Sequence[str] = (),
 ) -> Result:
     return _kept(
         folder,
@@ -195,7 +210,7 @@ def _measured(
             variant=variant,
             seed=plan.seed,
             seconds=seconds,
-            reports=tuple(exam.model(model, variant, voters=voters)),
+            reports=tuple(exam.model(model, variant, voters=voters, sets=sets)),
         ),
     )
 
@@ -271,7 +286,9 @@ def _table(found: Study, name: str) -> str:
     lines.append(f"| | minutes | {' | '.join(FIGURES)} |")
     lines.append("|---" * (len(FIGURES) + 2) + "|")
     for variant in found.variants:
-        results = found.of(variant)
+        results = [each for each in found.of(variant) if each.scores(name) is not None]
+        if not results:
+            continue
         minutes = sum(each.seconds for each in results) / len(results) / 60
         cells = [_cell(over_seeds(results, name, figure), figure) for figure in FIGURES]
         shown = f"{minutes:.1f}" if minutes else ""
