@@ -30,6 +30,7 @@ from protocol.errors import InvalidData, NotFound, TooLarge
 from protocol.limits import MAX_MESSAGE_BYTES, MAX_VALUE_BYTES
 from protocol.subjects import is_run
 from replay.chain import Messages, RunLog, Stored, assemble
+from replay.disk import raise_fault
 from replay.shelf import checked, no_blob
 from replay.tokens import sampled
 
@@ -381,6 +382,7 @@ class BundleShelf:
                 file.seek(max(0, size - _END_BYTES - _MAX_COMMENT_BYTES - len(_ZIP64) - 16))
                 tail = file.read()
         except OSError as error:
+            raise_fault(self.name, error)
             raise self._bad(str(error)) from None
         end = tail.rfind(_END)
         if end < 0 or len(tail) < end + _END_BYTES:
@@ -397,6 +399,7 @@ class BundleShelf:
                 f"there is no file {self.name} any more", hint="`podium export RUN` writes one"
             ) from None
         except _BROKEN as error:
+            raise_fault(self.name, error)
             raise self._bad(str(error)) from None
 
     def _raw(self, archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
@@ -409,6 +412,7 @@ class BundleShelf:
         except KeyError:
             raise self._bad(f"it has no entry {name}") from None
         except _BROKEN as error:
+            raise_fault(self.name, error)
             raise self._bad(f"its entry {name}: {error}") from None
 
     def _entry(self, archive: zipfile.ZipFile, name: str) -> bytes:

@@ -1,5 +1,6 @@
 """Exported files: whole, the same each time, and read with distrust."""
 
+import errno
 import io
 import json
 import os
@@ -14,7 +15,7 @@ import pytest
 from protocol.actions import BlobRef
 from protocol.codec import blob_ref, encode
 from protocol.commands import Activate, Fork
-from protocol.errors import Conflict, InvalidData, NotFound
+from protocol.errors import Conflict, DiskFault, InvalidData, NotFound
 from protocol.inbox import Reward, Signal
 from protocol.run import RULES, fold
 from protocol.state import RunState
@@ -466,3 +467,30 @@ async def test_a_fork_goes_with_what_it_shares(
     assert (await here.read(MANY)).state() == (await log.read(MANY)).state()
     assert (await check_import(here, tmp_path / "a.podium")).fresh is False
     assert (await check_import(MemoryLog(), tmp_path / "a.podium")).fresh is True
+
+
+@pytest.mark.parametrize("reads", [0, 1, 2])
+async def test_a_disk_that_fails_is_no_damage(
+    store: MemoryStore,
+    log: MemoryLog,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    reads: int,
+) -> None:
+    """Whether the disk fails at once, or the second or third time that the file is opened."""
+    root, *_ = stored_family(store, rounds=1)
+    shelf = await exported(log, root, tmp_path / "a.podium")
+    assert shelf.get(root)
+    left, opened = [reads], io.open
+
+    def failing(file: object, *more: object, **named: object) -> object:
+        if str(file).endswith("a.podium"):
+            if not left[0]:
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(file))
+            left[0] -= 1
+        return opened(file, *more, **named)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(io, "open", failing)
+    monkeypatch.setattr("builtins.open", failing)
+    with pytest.raises(DiskFault, match=r"a.podium can't be read: Input/output error \(EIO\)"):
+        BundleShelf(tmp_path / "a.podium").get(root)
