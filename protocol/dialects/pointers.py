@@ -246,17 +246,21 @@ def _says(line: str, call: PlannedCall, pool: dict[str, WorkerSpec], point: _Poi
         return False
 
 
-def about(call: Call, known: Referable) -> str:
-    """What a call pointed at, by which it is told from others of its round; "" if at nothing."""
+def about(known: Referable) -> Callable[[Call], str]:
+    """What says of a call what it pointed at, by which it is told from others; "" if at nothing."""
     numbers, point = numbers_of(known), _pointing(known, 0)
-    found = (
-        pointer[0]
-        for value in call.arguments.values()
-        for pointer in _POINTER.finditer(
-            _named(value if isinstance(value, str) else compact(value), known, numbers, point)
+
+    def pointed(call: Call) -> str:
+        found = (
+            pointer[0]
+            for value in call.arguments.values()
+            for pointer in _POINTER.finditer(
+                _named(value if isinstance(value, str) else compact(value), known, numbers, point)
+            )
         )
-    )
-    return " ".join(list(dict.fromkeys(found))[:ABOUT])
+        return " ".join(list(dict.fromkeys(found))[:ABOUT])
+
+    return pointed
 
 
 def numbers_of(known: Referable, planned: int = 0) -> dict[str, int]:

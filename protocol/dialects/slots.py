@@ -195,10 +195,11 @@ def _turn(
 ) -> list[Message]:
     """A reply and what came of it; ``telling`` also says what each output is of."""
     numbers = numbers_of(after)
+    pointed = about(after) if telling else None
     text, lines = turn.text, []
 
     def line(call: Call, said: str) -> str:
-        of = about(call, after) if telling else ""
+        of = pointed(call) if pointed is not None else ""
         return " ".join(filter(None, (f"#{numbers.get(call.id, 0)}", of, said)))
 
     def observed(item: Observation) -> str:

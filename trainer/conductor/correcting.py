@@ -47,9 +47,7 @@ def corrected(
     wrong: set[int] = set()
     made: list[Conversation] = []
     for step in rollout.steps:
-        better = teacher.decide(step.view).decision
-        if better is None:
-            continue
+        better = teacher.decision(step.view)
         said = render(spec, better, rollout.pool, referable(step.view)).text
         if said == step.text:
             continue

@@ -29,7 +29,7 @@ SFT: Final = "SFT"
 SFT_RL: Final = "SFT, then RL"
 CORRECTED: Final = "SFT, then correction"
 WHOLE: Final = "SFT, correction, RL"
-"""All stages, as the shipped model has them."""
+"""All stages."""
 RL: Final = "RL without SFT"
 LONGER: Final = "SFT for as long"
 """The control: as many seconds of SFT as all stages took together."""
@@ -51,7 +51,7 @@ PAIRS: Final = (
 
 ALONE: Final = 4
 """Steps of practice after SFT for one without it. An untrained model's replies are as long as they
-may be, and so are its runs: a step takes ten times as long."""
+may be, and so are its runs: a step takes many times as long."""
 
 FIGURES: Final = ("accuracy", "valid", "recovery", "rounds", "cost", "critical_steps", "reward")
 """What the table shows."""
