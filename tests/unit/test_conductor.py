@@ -105,6 +105,17 @@ def test_stages_go_on_and_end_alike(made: Path, tmp_path: Path) -> None:
     assert (rl / "model.safetensors").is_file()
 
 
+def test_a_stage_of_no_steps_is_the_model_that_it_begins_with(made: Path, tmp_path: Path) -> None:
+    idle = msgspec.structs.replace(
+        PLAN, sft=Sft(steps=0), correction=Correction(steps=0), rl=Rl(steps=0)
+    )
+    base = made / "base"
+    assert stages.sft(tmp_path / "sft", idle, base, processes=0) == base
+    assert stages.correction(tmp_path / "correction", idle, base) == base
+    assert stages.rl(tmp_path / "rl", idle, base) == base
+    assert not list(tmp_path.iterdir()), "nothing is made"
+
+
 def test_another_plan_needs_another_folder(made: Path) -> None:
     stages.begin(made, PLAN)
     with pytest.raises(Conflict, match="another plan"):

@@ -88,9 +88,9 @@ def ship(work: Path, plan: Plan, to: Path, *, count: int = EPISODES, asked: int 
         Conflict: It does worse than the shipped one; the message has the table.
     """
     stages.begin(work, plan)
-    taught = stages.sft(work / "sft", plan, stages.base(work, plan))
-    made = stages.correction(work / "correction", plan, taught) if plan.correction.steps else taught
-    made = stages.rl(work / "rl", plan, made) if plan.rl.steps else made
+    made = stages.sft(work / "sft", plan, stages.base(work, plan))
+    made = stages.correction(work / "correction", plan, made)
+    made = stages.rl(work / "rl", plan, made)
     return put(made, plan, to, draft=work / "shipped", count=count, asked=asked, stages_of=work)
 
 

@@ -12,14 +12,15 @@
 
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from protocol.errors import Conflict
 from trainer.conductor.correcting import Correcting
-from trainer.conductor.plan import Correction, Plan, Sft, described
+from trainer.conductor.plan import Correction, Plan, Rl, Sft, described
 from trainer.conductor.practising import Practising
 from trainer.conductor.teaching import Teaching, texts
 from trainer.datasets.chat import Chat
@@ -68,46 +69,81 @@ def sft(folder: Path, plan: Plan, start: Path, *, processes: int = 1) -> Path:
 
     Args:
         folder: Of this stage.
-        plan: See `Plan`.
+        plan: See `Plan`. With no steps the model is the one that it begins with.
         start: The folder of the model that it begins with.
         processes: That play the teacher's episodes.
     """
-    said = plan.sft
-
-    def train(learner: Learner) -> None:
-        with Teaching(plan, start, processes) as source:
-            _fit(folder, learner, source, said.steps, "SFT", EVERY)
-
-    return _stage(folder, plan, start, _falling(said), Objective(per="token"), train)
+    stage = _Stage("SFT", plan.sft, Objective(per="token"), EVERY)
+    return _made(folder, plan, start, stage, lambda _: Teaching(plan, start, processes))
 
 
 def correction(folder: Path, plan: Plan, start: Path) -> Path:
-    """The folder of the model that was corrected; it goes on where it stopped.
+    """The folder of the model that was corrected; see `sft`."""
 
-    Args:
-        folder: Of this stage.
-        plan: See `Plan`.
-        start: The folder of the model that it begins with.
-    """
-    said = plan.correction
+    def source(learner: Learner) -> AbstractContextManager[Source]:
+        model, words, name = learner.model, learner.tokenizer, _name(learner)
+        return nullcontext(Correcting(plan, model, words, Chat.load(start), name))
 
-    def train(learner: Learner) -> None:
-        name, chat = _name(learner), Chat.load(start)
-        source = Correcting(plan, learner.model, learner.tokenizer, chat, name)
-        _fit(folder, learner, source, said.steps, "correction", PLAYED_EVERY)
-
-    return _stage(folder, plan, start, _falling(said), Objective(per="token"), train)
+    stage = _Stage("correction", plan.correction, Objective(per="token"), PLAYED_EVERY)
+    return _made(folder, plan, start, stage, source)
 
 
 def rl(folder: Path, plan: Plan, start: Path) -> Path:
-    """The folder of the model that has practised; practice goes on where it stopped.
-
-    Args:
-        folder: Of this stage.
-        plan: See `Plan`.
-        start: The folder of the model that it begins with.
-    """
+    """The folder of the model that has practised; see `sft`."""
     said = plan.rl
+
+    def source(learner: Learner) -> AbstractContextManager[Source]:
+        return nullcontext(Practising(plan, learner.model, learner.tokenizer, _name(learner)))
+
+    objective = Objective(per="rollout", clip_low=said.clip_low, clip_high=said.clip_high)
+    stage = _Stage("RL", said, objective, PLAYED_EVERY)
+    return _made(folder, plan, start, stage, source)
+
+
+class _Stage(NamedTuple):
+    """What tells one stage from another, beside what it learns from."""
+
+    title: str
+    said: Sft | Correction | Rl
+    objective: Objective
+    every: int
+    """Steps between two checkpoints."""
+
+
+def _made(
+    folder: Path,
+    plan: Plan,
+    start: Path,
+    stage: _Stage,
+    sourced: Callable[[Learner], AbstractContextManager[Source]],
+) -> Path:
+    """The model that a stage makes, where it isn't there."""
+    done = folder / MODEL
+    if done.exists():
+        return done
+    if not stage.said.steps:
+        return start
+    steps = _falling(stage.said)
+    options = Options(objective=stage.objective, steps=steps, tokens=plan.tokens, seed=plan.seed)
+    learner = Learner.open(start, options, device=plan.device)
+    with sourced(learner) as source:
+        fit(
+            learner,
+            source,
+            stage.said.steps,
+            checkpoints=folder / "checkpoints",
+            every=stage.every,
+            sinks=[FileSink(folder / METRICS, stage.title.lower())],
+            title=stage.title,
+        )
+    draft = _draft(folder, MODEL)
+    learner.write(draft)
+    draft.rename(done)
+    return done
+
+
+def _falling(said: Sft | Correction | Rl) -> Steps:
+    """Rates that go up in the warm-up, and then down to the floor."""
     steps = Steps(
         kind="adamw",
         rate=said.rate,
@@ -116,61 +152,9 @@ def rl(folder: Path, plan: Plan, start: Path) -> Path:
         total=said.steps + 1,
         floor=said.floor,
     )
-    objective = Objective(per="rollout", clip_low=said.clip_low, clip_high=said.clip_high)
-
-    def train(learner: Learner) -> None:
-        source = Practising(plan, learner.model, learner.tokenizer, _name(learner))
-        _fit(folder, learner, source, said.steps, "RL", PLAYED_EVERY)
-
-    return _stage(folder, plan, start, steps, objective, train)
-
-
-def _stage(
-    folder: Path,
-    plan: Plan,
-    start: Path,
-    steps: Steps,
-    objective: Objective,
-    train: Callable[[Learner], None],
-) -> Path:
-    """The model that a stage makes, where it isn't there."""
-    done = folder / MODEL
-    if done.exists():
-        return done
-    options = Options(objective=objective, steps=steps, tokens=plan.tokens, seed=plan.seed)
-    learner = Learner.open(start, options, device=plan.device)
-    train(learner)
-    draft = _draft(folder, MODEL)
-    learner.write(draft)
-    draft.rename(done)
-    return done
-
-
-def _falling(said: Sft | Correction) -> Steps:
-    """Rates that go up in the warm-up, and then down to the floor."""
-    return Steps(
-        kind="muon",
-        rate=said.rate,
-        matrix_rate=said.matrix_rate,
-        schedule="linear",
-        warmup=min(said.warmup, max(1, said.steps // 2)),
-        total=said.steps + 1,
-        floor=said.floor,
-    )
-
-
-def _fit(
-    folder: Path, learner: Learner, source: Source, steps: int, title: str, every: int
-) -> None:
-    fit(
-        learner,
-        source,
-        steps,
-        checkpoints=folder / "checkpoints",
-        every=every,
-        sinks=[FileSink(folder / METRICS, title.lower())],
-        title=title,
-    )
+    if isinstance(said, Rl):
+        return steps
+    return msgspec.structs.replace(steps, kind="muon", matrix_rate=said.matrix_rate)
 
 
 def _name(learner: Learner) -> Callable[[], str]:

@@ -134,11 +134,11 @@ def _seed(
     yield from _untaught(folder, plan, exam, base, say)
     say(f"seed {plan.seed}: {BAD}")
     bad = msgspec.structs.replace(plan, rates=SLOPPY)
-    sft = stages.sft(folder / "bad", bad, base, processes=processes)
-    took = _seconds(sft.parent)
-    yield _measured(sft.parent, exam, sft, BAD, plan, took)
-    rl = stages.rl(folder / "bad-rl", plan, sft)
-    yield _measured(rl.parent, exam, rl, BAD_RL, plan, took + _seconds(rl.parent))
+    sft = stages.sft(at := folder / "bad", bad, base, processes=processes)
+    took = _seconds(at)
+    yield _measured(at, exam, sft, BAD, plan, took)
+    rl = stages.rl(at := folder / "bad-rl", plan, sft)
+    yield _measured(at, exam, rl, BAD_RL, plan, took + _seconds(at))
 
 
 def _untaught(
@@ -150,8 +150,8 @@ def _untaught(
     yield _measured(folder / "base-exam", exam, base, UNTRAINED, plan, 0.0, sets=first)
     say(f"seed {plan.seed}: {RL}")
     rl = msgspec.structs.replace(plan.rl, steps=max(1, plan.rl.steps // ALONE))
-    alone = stages.rl(folder / "rl-alone", msgspec.structs.replace(plan, rl=rl), base)
-    yield _measured(alone.parent, exam, alone, RL, plan, _seconds(alone.parent), sets=first)
+    alone = stages.rl(at := folder / "rl-alone", msgspec.structs.replace(plan, rl=rl), base)
+    yield _measured(at, exam, alone, RL, plan, _seconds(at), sets=first)
 
 
 def _taught(
@@ -164,26 +164,26 @@ def _taught(
 ) -> Iterator[Result]:
     """SFT, what correction and RL make of it, and what more SFT would have."""
     say(f"seed {plan.seed}: {SFT}")
-    sft = stages.sft(folder / "sft", plan, base, processes=processes)
-    took = _seconds(sft.parent)
-    yield _measured(sft.parent, exam, sft, SFT, plan, took)
+    sft = stages.sft(at := folder / "sft", plan, base, processes=processes)
+    took = _seconds(at)
+    yield _measured(at, exam, sft, SFT, plan, took)
     yield _measured(folder / "majority", exam, sft, MAJORITY, plan, took, voters=VOTERS)
     say(f"seed {plan.seed}: {SFT_RL}")
-    rl = stages.rl(folder / "sft-rl", plan, sft)
-    yield _measured(rl.parent, exam, rl, SFT_RL, plan, took + _seconds(rl.parent))
+    rl = stages.rl(at := folder / "sft-rl", plan, sft)
+    yield _measured(at, exam, rl, SFT_RL, plan, took + _seconds(at))
     say(f"seed {plan.seed}: {CORRECTED}")
-    corrected = stages.correction(folder / "correction", plan, sft)
-    whole = took + _seconds(corrected.parent)
-    yield _measured(corrected.parent, exam, corrected, CORRECTED, plan, whole)
+    corrected = stages.correction(at := folder / "correction", plan, sft)
+    whole = took + _seconds(at)
+    yield _measured(at, exam, corrected, CORRECTED, plan, whole)
     say(f"seed {plan.seed}: {WHOLE}")
-    rl = stages.rl(folder / "rl", plan, corrected)
-    whole += _seconds(rl.parent)
-    yield _measured(rl.parent, exam, rl, WHOLE, plan, whole)
+    rl = stages.rl(at := folder / "rl", plan, corrected)
+    whole += _seconds(at)
+    yield _measured(at, exam, rl, WHOLE, plan, whole)
     say(f"seed {plan.seed}: {LONGER}")
     steps = round(plan.sft.steps * whole / took) if took else plan.sft.steps
     more = msgspec.structs.replace(plan, sft=msgspec.structs.replace(plan.sft, steps=steps))
-    control = stages.sft(folder / "longer", more, base, processes=processes)
-    yield _measured(control.parent, exam, control, LONGER, plan, _seconds(control.parent))
+    control = stages.sft(at := folder / "longer", more, base, processes=processes)
+    yield _measured(at, exam, control, LONGER, plan, _seconds(at))
 
 
 def _seconds(folder: Path) -> float:
