@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 
-from protocol.decisions import PolicySpec
+from protocol.decisions import Decision, PlannedCall, PolicySpec, Reply, View
 from protocol.dialects import referable, render
 from tests.unit.test_conductor import PLAN, made
 from trainer.conductor import practising, stages, teaching
@@ -70,6 +70,28 @@ def test_each_slip_is_context_and_the_teachers_reply_stands_in_its_place() -> No
         seen, most = seen + len(slips), max(most, len(slips))
     assert seen > 10
     assert most > 1
+
+
+def test_who_has_only_an_answer_left_is_taught_to_give_it() -> None:
+    (episode,) = draws([3], "train", ["lookup"])
+    aside = PlannedCall(episode.pool.workers[0].name, {"nothing": "of the kind"})
+
+    class Stubborn:
+        spec = STUDENT
+
+        def decide(self, _: View) -> Reply:
+            return Reply(decision=Decision(calls=(aside,)))
+
+    oracle = Oracle([episode], refer=True)
+    (rollout,) = run([episode], Spoken(Stubborn(), STUDENT))
+    last = [step for step in rollout.steps if step.view.final]
+    assert last
+    assert len(rollout.steps) - len(last) > MOST, "it has gone wrong for long"
+    talks, _ = corrected(rollout, oracle)
+    told = dict(pair for talk in talks for pair in imitated(talk).items())
+    first = {step.turn for step in rollout.steps[:MOST]}
+    assert set(told) == first | {step.turn for step in last}
+    assert all(told[step.turn].startswith("= ") for step in last)
 
 
 def test_a_step_plays_by_the_weights_as_they_are(made: Path) -> None:

@@ -1,5 +1,6 @@
 """What the gym draws: the same by a seed, on its own side of each split, with answers that hold."""
 
+import random
 import re
 from collections import Counter
 from fractions import Fraction
@@ -17,7 +18,7 @@ from podium.checks import check_pool
 from podium.pools import OFFLINE
 from protocol.schemas import misfit
 from trainer.gym import descriptions, kinds, questions, wordings
-from trainer.gym.episodes import Episode, draw, draws
+from trainer.gym.episodes import Episode, draw, draws, in_storm
 from trainer.gym.facts import FACTS
 from trainer.gym.grammar import draw as drawn_phrase
 from trainer.gym.grammar import every, parsed
@@ -150,7 +151,36 @@ def test_there_are_hundreds_of_wordings_of_questions() -> None:
         assert len(set(every(one))) * len(set(every(wordings.NOUNS[role]))) >= 500
 
 
+@pytest.mark.parametrize("family", questions.FAMILIES)
+def test_a_wording_with_places_for_entities_has_one_meaning(family: str) -> None:
+    """Who is shown ``$1`` can't know it by the entity."""
+    meanings: dict[str, object] = {}
+    for seed in range(3_000):
+        asked = questions.question(family, SETS["train"], random.Random(seed))
+        shown = asked.text
+        for number, entity in enumerate(asked.entities, 1):
+            shown = shown.replace(entity, f"${number}")
+        shown = shown.rstrip(".?").lower()
+        assert meanings.setdefault(shown, asked.plan) == asked.plan, shown
+    assert len(meanings) < 3_000, "many are drawn more than once"
+
+
 # ----------------------------------------------------------------------------------------- episodes
+
+
+def test_in_a_storm_ordinary_workers_fail_half_of_the_time() -> None:
+    struck = 0
+    for calm in draws(range(40), "train"):
+        storm = in_storm(calm)
+        assert msgspec.structs.replace(storm, members=calm.members) == calm
+        if not calm.pool.workers[0].reserve.cost:
+            assert storm == calm, "the shipped pool is as it is"
+            continue
+        for before, after in zip(calm.members, storm.members, strict=True):
+            least = 0.0 if before.kind == "anything" else 0.5
+            assert after.fault_rate == max(before.fault_rate, least)
+            struck += after != before
+    assert struck > 100
 
 
 @settings(max_examples=20)

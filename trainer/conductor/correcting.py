@@ -11,10 +11,9 @@ from typing import Any, Final
 
 from protocol.dialects import referable, render
 from trainer.conductor.plan import Plan
-from trainer.conductor.teaching import SEEDS, imitated
+from trainer.conductor.teaching import SEEDS, drawn, imitated
 from trainer.datasets.chat import Chat
 from trainer.datasets.conversation import Conversation, Place, conversations, messages_of
-from trainer.gym.episodes import draw
 from trainer.gym.oracle import Oracle
 from trainer.gym.practice import Practice
 from trainer.learner.example import Example
@@ -26,8 +25,9 @@ FROM: Final = 3 * 10**9
 """The first seed of the episodes that are corrected: none of a lesson's or of practice."""
 
 MOST: Final = 3
-"""Corrections of one rollout, the first ones. A run that is lost goes on for a dozen decisions,
-each as wrong as the one before: they would be most of what is learned."""
+"""Corrections of one rollout, the first ones, beside those where only an answer is accepted, which
+come late if at all. A run that is lost goes on for a dozen decisions, each as wrong as the one
+before: they would be most of what is learned."""
 
 
 def corrected(
@@ -52,7 +52,7 @@ def corrected(
         if said == step.text:
             continue
         wrong.add(step.turn)
-        if len(made) < most:
+        if len(made) < most or step.view.final:
             prompt, tools = messages_of(spec, step.view)
             place = Place(len(prompt), step.turn, True)
             reply = {"role": "assistant", "content": said}
@@ -86,8 +86,7 @@ class Correcting:
         """The batch of a step, counted from 0."""
         plan, said = self._plan, self._plan.correction
         begin = FROM + (plan.seed % 100) * SEEDS + step * said.episodes
-        seeds = range(begin, begin + said.episodes)
-        episodes = [draw(seed, "train", plan.families) for seed in seeds]
+        episodes = drawn(plan, range(begin, begin + said.episodes))
         teacher = Oracle(episodes, refer=True)
         job = f"correction/{plan.seed}/{step}"
         groups = self._practice.groups(episodes, 1, job, said.temperature)

@@ -56,8 +56,9 @@ class Correction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     episodes: Count = 32
     """Of a step, each played once by the model as it is then."""
     temperature: Positive = 1.0
-    rate: Positive = 0.001
-    matrix_rate: Positive = 0.006
+    rate: Positive = 0.0003
+    matrix_rate: Positive = 0.002
+    """Small beside those of the teaching, which would have it forget at first."""
     warmup: Count = 10
     floor: NotNegative = 0.05
 
@@ -96,6 +97,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Of the gym's tasks; all if empty."""
     rates: Rates = Rates()
     """How often its teacher slips."""
+    storms: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.3
+    """The part of the episodes, of all stages, in which half of the attempts fail: to go on from
+    there is learned last, and is met seldom else."""
     sft: Sft = Sft()
     correction: Correction = Correction()
     rl: Rl = Rl()

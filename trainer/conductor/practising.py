@@ -9,8 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from trainer.conductor.plan import Plan
-from trainer.conductor.teaching import SEEDS
-from trainer.gym.episodes import draw
+from trainer.conductor.teaching import SEEDS, drawn
 from trainer.gym.practice import Practice
 from trainer.learner.order import Fed
 from trainer.reinforcing import batch
@@ -39,8 +38,7 @@ class Practising:
         """The batch of a step, counted from 0."""
         plan = self._plan
         begin = FROM + (plan.seed % 100) * SEEDS + step * plan.rl.groups
-        seeds = range(begin, begin + plan.rl.groups)
-        episodes = [draw(seed, "train", plan.families) for seed in seeds]
+        episodes = drawn(plan, range(begin, begin + plan.rl.groups))
         job = f"practice/{plan.seed}/{step}"
         groups = self._practice.groups(
             episodes, plan.rl.members, job, plan.rl.temperature, alike=True

@@ -18,9 +18,10 @@ from protocol.decisions import PolicySpec
 from trainer.conductor.plan import Plan
 from trainer.datasets.chat import Chat, Rendered
 from trainer.datasets.conversation import conversations
-from trainer.gym.episodes import Episode, draw
+from trainer.gym.episodes import Episode, draw, in_storm
 from trainer.gym.play import run
 from trainer.gym.teacher import Teacher, slip_of
+from trainer.gym.workers import chance
 from trainer.learner.example import Example
 from trainer.learner.order import Fed
 from trainer.records import Rollout
@@ -39,9 +40,15 @@ AHEAD: Final = 6
 and they take some megabytes."""
 
 
+def drawn(plan: Plan, seeds: range) -> list[Episode]:
+    """Episodes to learn from, some of them in a storm."""
+    found = (draw(seed, "train", plan.families) for seed in seeds)
+    return [in_storm(each) if chance("storm", each.seed) < plan.storms else each for each in found]
+
+
 def lesson(plan: Plan, seeds: range) -> Iterator[tuple[Episode, Rollout, frozenset[int]]]:
     """Episodes played by the teacher, each with the turns that were slips."""
-    episodes = [draw(seed, "train", plan.families) for seed in seeds]
+    episodes = drawn(plan, seeds)
     teacher = Teacher(episodes, plan.rates, seed=plan.seed, refer=True)
     for episode, rollout in zip(episodes, run(episodes, teacher), strict=True):
         slips = frozenset(step.turn for step in rollout.steps if slip_of(step.version))

@@ -12,7 +12,7 @@ from protocol.decisions import Task
 from protocol.references import as_text
 from trainer.gym.kinds import ToolError
 from trainer.gym.plans import Plan, answer_of, worked_out
-from trainer.gym.pools import Member, drawn_pool, fits_shipped, shipped_pool
+from trainer.gym.pools import STORM, Member, drawn_pool, fits_shipped, shipped_pool
 from trainer.gym.questions import FAMILIES, Question, question
 from trainer.gym.splits import SETS, Set
 
@@ -122,6 +122,22 @@ def draw(
         plan=asked.plan,
         outputs=outputs,
     )
+
+
+def in_storm(episode: Episode) -> Episode:
+    """The same, but that ordinary workers fail half of the time: lessons in what is met seldom.
+
+    The worker that can do all fails no more often, and the shipped pool never does.
+    """
+    if episode.pool == shipped_pool().pool:
+        return episode
+    members = tuple(
+        each
+        if each.kind == "anything"
+        else msgspec.structs.replace(each, fault_rate=max(STORM, each.fault_rate))
+        for each in episode.members
+    )
+    return msgspec.structs.replace(episode, members=members)
 
 
 def draws(

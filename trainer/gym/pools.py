@@ -42,6 +42,9 @@ TIMEOUT_MS: Final = {"fast": 2_000, "usual": 6_000, "slow": 15_000}
 WEATHER: Final = (0.0, 0.0, 0.0, 0.04, 0.1, 0.25)
 """How often attempts of ordinary workers fail, in one episode; each as likely as any other."""
 
+STORM: Final = 0.5
+"""How often they do in a storm, which is for training alone, see `episodes.in_storm`."""
+
 FLAKY_RATE: Final = (0.35, 0.8)
 """How often those of a flaky one do, from and to."""
 

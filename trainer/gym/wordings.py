@@ -137,10 +137,12 @@ SEARCH_PART: Final = (
     f"[{ASK} [|the ]$1 divided by $2ROUNDED{END}|[Search|Look up] $1 and divide by $2ROUNDED{END}|"
     f"[Divide] [|the ]$1 by $2ROUNDED{END}]"
 )
+SECOND: Final = "[the figure for|the documented|the value of] $2"
 SEARCH_RATIO: Final = (
-    f"[{ASK} [|the ]$1 divided by [|the ]$2ROUNDED{END}|[Divide] [|the ]$1 by [|the ]$2ROUNDED"
+    f"[{ASK} [|the ]$1 divided by {SECOND}ROUNDED{END}|[Divide] [|the ]$1 by {SECOND}ROUNDED"
     f"{END}|{ASK} the ratio of $1 to $2ROUNDED{END}]"
 )
+"""Who is shown places for entities could not know else whether the second is a number."""
 
 CODE: Final = (
     f"[{ASK} the [output|result|printout] of: $1|[Run|Execute|Evaluate] [this|this code|"
