@@ -29,6 +29,7 @@ from protocol.actions import Count, Json
 from protocol.codec import HASH_CHARS
 from protocol.errors import InvalidData, NotFound
 from protocol.model_versions import BASE
+from replay.disk import raise_fault
 
 FOLDER: Final = "versions"
 CURRENT: Final = "current"
@@ -133,7 +134,8 @@ def find(folder: Path, name: str) -> Version:
 
     Raises:
         NotFound: There is no such version, or no such folder.
-        InvalidData: Its manifest can't be read.
+        InvalidData: Its manifest is damaged.
+        Denied, DiskFault: That can't be read.
     """
     path = folder if name == BASE else folder / FOLDER / name
     if not (path / "config.json").is_file():
@@ -149,6 +151,7 @@ def find(folder: Path, name: str) -> Version:
             raise InvalidData(f"{path / MANIFEST} has {len(data)} bytes", hint="publish it again")
         manifest = msgspec.json.decode(data, type=Manifest)
     except (OSError, msgspec.MsgspecError) as error:
+        raise_fault(path / MANIFEST, error)
         raise InvalidData(
             f"version {name} in {folder} has no manifest that can be read: {error}",
             hint="publish it again, under the next number",

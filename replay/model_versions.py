@@ -20,7 +20,7 @@ from typing import IO, Final
 import msgspec
 
 from protocol.actions import Json
-from protocol.errors import InvalidData, NotFound, TimedOut, TooLarge
+from protocol.errors import Denied, DiskFault, InvalidData, NotFound, TimedOut, TooLarge
 from protocol.model_versions import (
     BASE,
     EMPTY,
@@ -246,7 +246,8 @@ class ModelLog:
         for name in names(self.folder):
             if name in known:
                 continue
-            with contextlib.suppress(InvalidData, NotFound):  # no version, whatever it is
+            # No version, whatever it is; or nobody knows yet.
+            with contextlib.suppress(InvalidData, NotFound, Denied, DiskFault):
                 version = find(self.folder, name)
                 assert version.manifest is not None
                 said = version.manifest

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from actors.models.question import Maker, Question
-from protocol.errors import PodiumError
+from protocol.errors import Denied, DiskFault, PodiumError
 from protocol.model_versions import EMPTY, Versions
 from replay.model_folder import find
 from replay.model_versions import ModelLog
@@ -158,7 +158,8 @@ class Hosted:
 
     def _until(self, error: PodiumError | OSError) -> float:
         """Until when what failed so is not tried again: for good, unless it may pass."""
-        return self._monotonic() + RETRY_S if isinstance(error, OSError) else math.inf
+        passing = isinstance(error, OSError | Denied | DiskFault)
+        return self._monotonic() + RETRY_S if passing else math.inf
 
     @property
     def _due(self) -> bool:

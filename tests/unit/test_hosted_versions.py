@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import pytest
@@ -17,7 +17,7 @@ from protocol import model_versions as rules
 from protocol.decisions import Reply
 from protocol.errors import InvalidData
 from protocol.model_versions import BASE
-from replay.model_folder import find
+from replay.model_folder import FOLDER, MANIFEST, find
 from replay.model_versions import ModelLog, point, publish
 from tests.models import model, question, save, tiny, tokenizer
 
@@ -227,12 +227,18 @@ async def test_a_canary_that_can_t_answer_gets_no_runs_and_the_current_one_goes_
     assert server.refused == ""
 
 
-@pytest.fixture
-def away(folder: Path) -> Callable[[str, bool], None]:
-    """Has a disk fail to read a version's weights, or lets it read them again."""
+class Away(Protocol):
+    """Sets whether a disk fails."""
 
-    def set_to(name: str, fails: bool) -> None:
-        path = find(folder, name).path / "model.safetensors"
+    def __call__(self, name: str, fails: bool, file: str = ..., /) -> None: ...
+
+
+@pytest.fixture
+def away(folder: Path) -> Away:
+    """Has a disk fail to read a file of a version, or lets it read it again."""
+
+    def set_to(name: str, fails: bool, file: str = "model.safetensors") -> None:
+        path = folder / FOLDER / name / file
         kept = path.with_name(".kept")
         if fails:
             path.rename(kept)
@@ -243,21 +249,22 @@ def away(folder: Path) -> Callable[[str, bool], None]:
     return set_to
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", MANIFEST])
 async def test_what_a_disk_failed_to_read_is_tried_again_now_and_then(
-    start: Start, folder: Path, away: Callable[[str, bool], None], caplog: pytest.LogCaptureFixture
+    file: str, start: Start, folder: Path, away: Away, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = Clock()
     server = await start(clock=clock)
-    away("000001", True)
     point(folder, "000001")
+    away("000001", True, file)
     for clock.now in (0.0, 1.0, RETRY_S, RETRY_S + 1):
         await server.refresh()
-        assert "version 000001 in" in server.refused
+        assert "000001" in server.refused
         assert "Input/output error" in server.refused
         assert made(await ask(server)) == BASE
     assert server.counts["refused"] == 1
     assert len(caplog.records) == 1, "it is said once"
-    away("000001", False)
+    away("000001", False, file)
     await server.refresh()
     assert made(await ask(server)) == BASE, "a try reads all of it: not every second"
     clock.now = 2 * RETRY_S
@@ -267,7 +274,7 @@ async def test_what_a_disk_failed_to_read_is_tried_again_now_and_then(
 
 
 async def test_what_is_damaged_is_not_tried_again_also_beside_what_is(
-    start: Start, folder: Path, away: Callable[[str, bool], None]
+    start: Start, folder: Path, away: Away
 ) -> None:
     clock = Clock()
     server = await start(clock=clock)
@@ -291,7 +298,7 @@ async def test_what_is_damaged_is_not_tried_again_also_beside_what_is(
 
 
 async def test_what_a_run_began_on_is_tried_again_too(
-    start: Start, folder: Path, away: Callable[[str, bool], None]
+    start: Start, folder: Path, away: Away
 ) -> None:
     point(folder, "000001")
     first = await ask(await start(), RUNS[0])

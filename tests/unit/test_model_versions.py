@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from protocol.errors import InvalidData, NotFound
+from protocol.errors import DiskFault, InvalidData, NotFound
 from protocol.model_versions import BASE
 from replay.model_folder import CURRENT, FOLDER, MANIFEST, check, find, names
 from replay.model_versions import LOG, point, pointed, publish
@@ -116,6 +116,10 @@ def test_what_is_no_version_is_refused(folder: Path, tmp_path: Path) -> None:
     version = publish(folder, written())
     (version.path / MANIFEST).write_text("[]")
     with pytest.raises(InvalidData, match="no manifest that can be read"):
+        find(folder, version.name)
+    (version.path / MANIFEST).unlink()
+    (version.path / MANIFEST).symlink_to("/proc/self/mem")  # whose first byte is an error of input
+    with pytest.raises(DiskFault, match=rf"{MANIFEST} can't be read: Input/output error \(EIO\)"):
         find(folder, version.name)
     (folder / FOLDER / LOG).unlink()
     (folder / FOLDER / CURRENT).write_text("../../etc")
