@@ -18,21 +18,19 @@ from trainer.gym.oracle import Oracle
 from trainer.gym.practice import Practice
 from trainer.learner.example import Example
 from trainer.learner.order import Fed
-from trainer.records import Rollout
+from trainer.records import Rollout, Step
 from trainer.rewards.channels import accuracy
 
 FROM: Final = 3 * 10**9
 """The first seed of the episodes that are corrected: none of a lesson's or of practice."""
 
-MOST: Final = 3
-"""Corrections of one rollout, the first ones, beside those where only an answer is accepted, which
-come late if at all. A run that is lost goes on for a dozen decisions, each as wrong as the one
-before: they would be most of what is learned."""
+MOST: Final = 2
+"""Corrections of one rollout at either end: of what it did wrong first, which lost it, and last,
+where it was most lost. It goes on for a dozen decisions, each as wrong as the one before: all of
+them would be most of what is learned."""
 
 
-def corrected(
-    rollout: Rollout, teacher: Oracle, most: int = MOST
-) -> tuple[list[Conversation], int]:
+def corrected(rollout: Rollout, teacher: Oracle) -> tuple[list[Conversation], int]:
     """What a rollout's policy has to learn of it, and how often the teacher said something else.
 
     Replies that are the teacher's, too, are trained where they stand. Each of the others is
@@ -41,23 +39,22 @@ def corrected(
     Args:
         rollout: In a dialect of text.
         teacher: Who knows its episode.
-        most: Corrections that are made, at most.
     """
     spec = rollout.policy
-    wrong: set[int] = set()
-    made: list[Conversation] = []
+    wrong: list[tuple[Step, str]] = []
     for step in rollout.steps:
         better = teacher.decision(step.view)
         said = render(spec, better, rollout.pool, referable(step.view)).text
-        if said == step.text:
-            continue
-        wrong.add(step.turn)
-        if len(made) < most or step.view.final:
-            prompt, tools = messages_of(spec, step.view)
-            place = Place(len(prompt), step.turn, True)
-            reply = {"role": "assistant", "content": said}
-            made.append(Conversation([*prompt, reply], tools, [place]))
-    return [*conversations(spec, rollout, frozenset(wrong)), *made], len(wrong)
+        if said != step.text:
+            wrong.append((step, said))
+    made: list[Conversation] = []
+    for step, said in (*wrong[:MOST], *wrong[MOST:][-MOST:]):
+        prompt, tools = messages_of(spec, step.view)
+        place = Place(len(prompt), step.turn, True)
+        reply = {"role": "assistant", "content": said}
+        made.append(Conversation([*prompt, reply], tools, [place]))
+    slips = frozenset(step.turn for step, _ in wrong)
+    return [*conversations(spec, rollout, slips), *made], len(wrong)
 
 
 class Correcting:
