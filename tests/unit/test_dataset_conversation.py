@@ -95,7 +95,9 @@ def test_a_teachers_slips_are_read_and_not_imitated_if_that_is_said(slips: tuple
     episodes = list(draws(range(30)))
     spec = Spec(kind="sft", dialect="compact", sft=Sft(slips=slips or msgspec.UNSET))
     kept = late = 0
-    for rollout in run(episodes, Teacher(episodes, Rates(late=0.5, early=0), refer=True)):
+    for rollout in run(
+        episodes, Teacher(episodes, Rates(late=0.5, early=0, wrong_output=0), refer=True)
+    ):
         known = facts(rollout, 1, None, spec, scorer(spec.reward))
         made = make(Unit("k", (Verdict(known, KEPT),)), {rollout.run: rollout}, spec)
         imitated = {turn for sample in made.samples for turn in sample.turns}

@@ -1,5 +1,6 @@
 """Who plays in the gym: the oracle, the imperfect teacher, the baselines; on the real rules."""
 
+import itertools
 from collections import Counter
 
 import msgspec
@@ -187,13 +188,13 @@ def test_slips_are_marked_and_mended() -> None:
             assert right(episode, rollout)
 
 
+NEVER = Rates(wrong_worker=0, malformed=0, wrong_output=0, superfluous=0, early=0, late=0)
+
+
 def test_without_slips_it_is_the_oracle_and_by_another_seed_it_slips_elsewhere() -> None:
     episodes = list(draws(range(20), "seen"))
-    perfect = Rates(wrong_worker=0, malformed=0, superfluous=0, early=0, late=0)
     oracle = run(episodes, Oracle(episodes))
-    assert [r.answer for r in run(episodes, Teacher(episodes, perfect))] == [
-        r.answer for r in oracle
-    ]
+    assert [r.answer for r in run(episodes, Teacher(episodes, NEVER))] == [r.answer for r in oracle]
 
     def marks(seed: int) -> list[str]:
         rollouts = run(episodes, Teacher(episodes, SLOPPY, seed=seed))
@@ -201,6 +202,45 @@ def test_without_slips_it_is_the_oracle_and_by_another_seed_it_slips_elsewhere()
 
     assert marks(1) == marks(1)
     assert marks(1) != marks(2)
+
+
+def test_a_wrong_output_is_another_call_s_and_an_answer_by_it_is_refused() -> None:
+    episodes = [stormy(each, 0.4) for each in draws(range(80), "seen", ["wide", "arithmetic"])]
+    only = msgspec.structs.replace(NEVER, wrong_output=0.5)
+    rollouts = run(episodes, Teacher(episodes, only, refer=True))
+    oracle = Oracle(episodes, refer=True)
+    calls = answers = 0
+    for rollout in rollouts:
+        for step in rollout.steps:
+            if not slip_of(step.version):
+                continue
+            assert slip_of(step.version) == "wrong-output"
+            meant, said = oracle.decision(step.view), step.decision
+            assert said is not None
+            if not said.calls:
+                assert step.rejection is not None
+                assert step.rejection.reason == "nothing_to_accept"
+                answers += 1
+                continue
+            assert [each.worker for each in said.calls] == [each.worker for each in meant.calls]
+            assert said != meant
+            calls += 1
+    assert calls > 10
+    assert answers > 10
+    ended = [pair for pair in zip(episodes, rollouts, strict=True) if not pair[1].limited_by]
+    assert len(ended) > len(rollouts) / 2
+    assert all(right(*pair) for pair in ended)
+
+
+def test_who_has_erred_errs_again_more_often() -> None:
+    episodes = list(draws(range(120), "seen"))
+    rates = msgspec.structs.replace(NEVER, malformed=0.1, again=0.8)
+    after: Counter[tuple[bool, bool]] = Counter()
+    for rollout in run(episodes, Teacher(episodes, rates)):
+        slips = [slip_of(step.version) == "malformed" for step in rollout.steps if step.calls]
+        after.update(itertools.pairwise(slips))
+    assert after[True, True] > 2 * after[True, False]
+    assert after[False, True] < after[False, False] / 4
 
 
 def test_the_mark_is_read_of_its_own_versions_only() -> None:

@@ -11,20 +11,24 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
+from protocol.actions import Json
 from protocol.decisions import Decision, PlannedCall, Reply, View
-from protocol.references import as_text
+from protocol.references import as_text, filled, reference, referred
 from protocol.replies import linked
 from trainer.gym.episodes import Episode
 from trainer.gym.kinds import arguments, roles_of
 from trainer.gym.oracle import Oracle
 from trainer.gym.planners import UNKNOWN, Progress
+from trainer.gym.workers import by_chance
 
 TEACHER: Final = "gym-teacher"
 VERSION: Final = "gym-teacher-1"
 MARK: Final = "!"
 """What stands between the version and the slip."""
 
-Slip: TypeAlias = Literal["wrong-worker", "malformed", "superfluous", "early", "late"]
+Slip: TypeAlias = Literal[
+    "wrong-worker", "malformed", "wrong-output", "superfluous", "early", "late"
+]
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,6 +38,11 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """A call, or each of its round, goes to a worker of another role."""
     malformed: float = 0.04
     """A call, or each of its round, lacks an argument."""
+    wrong_output: float = 0.04
+    """A call, or the answer, refers to another output than to one that it needs."""
+    again: float = 0.6
+    """What these three come to where the decision before was a mistake: who is lost stays so for a
+    while."""
     superfluous: float = 0.04
     """A round has a call that nothing needs."""
     early: float = 0.02
@@ -42,7 +51,9 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """A further call is made although the answer is known."""
 
 
-SLOPPY: Final = Rates(wrong_worker=0.15, malformed=0.1, superfluous=0.12, early=0.08, late=0.15)
+SLOPPY: Final = Rates(
+    wrong_worker=0.15, malformed=0.1, wrong_output=0.08, superfluous=0.12, early=0.08, late=0.15
+)
 """A bad teacher's."""
 
 
@@ -90,21 +101,30 @@ class Teacher(Oracle):
 
     def _slip(self, decision: Decision, progress: Progress, drawn: float) -> Slip | None:
         rates = self._rates
-        every: list[tuple[Slip, float]] = [("late", rates.late)]
+        lost: list[tuple[Slip, float]] = [("wrong-output", rates.wrong_output)]
+        rest: list[tuple[Slip, float]] = [("late", rates.late)]
         if decision.calls:
-            every = [
-                ("wrong-worker", rates.wrong_worker),
-                ("malformed", rates.malformed),
-                ("superfluous", rates.superfluous),
-                ("early", rates.early),
-            ]
+            lost += [("wrong-worker", rates.wrong_worker), ("malformed", rates.malformed)]
+            rest = [("superfluous", rates.superfluous), ("early", rates.early)]
         elif progress.answer is None:
             return None
-        for slip, rate in every:
+        if _erred(progress.view) and (total := sum(rate for _, rate in lost)):
+            lost = [(slip, rate * max(1.0, rates.again / total)) for slip, rate in lost]
+        for slip, rate in (*lost, *rest):
             if drawn < rate:
                 return slip
             drawn -= rate
         return None
+
+
+def _erred(view: View) -> bool:
+    """Whether the decision before was one that could not be followed, or not by who was asked."""
+    if not view.turns:
+        return False
+    turn = view.turns[-1]
+    return turn.rejection is not None or any(
+        each.status != "OK" and not by_chance(each.status, each.value) for each in turn.observations
+    )
 
 
 def _other(
@@ -158,6 +178,27 @@ def _malformed(decision: Decision, progress: Progress, rng: random.Random) -> De
     return linked(Decision(calls=tuple(calls)), progress.known)
 
 
+def _wrong_output(decision: Decision, progress: Progress, rng: random.Random) -> Decision | None:
+    """A reference leads elsewhere: of an answer only to where no output is, for it would end."""
+    values: list[Json] = [each.arguments for each in decision.calls] or [decision.answers]
+    meant = [name for name in referred(values, "output") if name in progress.known.calls]
+    good = {had.call for had in progress.had.values()}
+    others = [each for each in progress.known.calls if decision.calls or each not in good]
+    if not meant or not (found := [each for each in others if each not in meant]):
+        return None
+    struck, other = rng.choice(meant), rng.choice(found)
+
+    def put(name: str) -> str:
+        return reference(other if name == struck else name, "output")
+
+    if not decision.calls:
+        return Decision(answers=filled(decision.answers, output=put))
+    calls = (
+        PlannedCall(each.worker, filled(each.arguments, output=put)) for each in decision.calls
+    )
+    return linked(Decision(calls=tuple(calls)), progress.known)
+
+
 def _superfluous(decision: Decision, progress: Progress, rng: random.Random) -> Decision | None:
     other = _aside(progress, rng)
     return None if other is None else Decision(calls=(*decision.calls, other))
@@ -176,6 +217,7 @@ def _late(_: Decision, progress: Progress, rng: random.Random) -> Decision | Non
 _SLIPS: Final = {
     "wrong-worker": _wrong_worker,
     "malformed": _malformed,
+    "wrong-output": _wrong_output,
     "superfluous": _superfluous,
     "early": _early,
     "late": _late,
