@@ -326,6 +326,7 @@ def point(folder: Path, name: str, *, by: str = "", why: str = "") -> Versions:
 
     Raises:
         NotFound, InvalidData: It is none.
+        Denied, DiskFault: Its manifest can't be read.
         TimedOut: Somebody else has the lock, and keeps it.
     """
     weights = weights_of(find(folder, name))

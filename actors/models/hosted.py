@@ -84,7 +84,7 @@ class Hosted:
         Raises:
             NotFound: There is no such folder, or the extra is not installed.
             InvalidData: The version can't answer.
-            OSError: Its files can't be read.
+            OSError, Denied, DiskFault: Its files can't be read.
         """
         try:
             async with self._loading:

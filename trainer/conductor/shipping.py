@@ -1,9 +1,9 @@
 """Make the model that the package ships: ``make conductor``.
 
-From a plan and its seed: vocabulary, weights, SFT, RL; then how sure it has to be of a typed
-question, an exam, and the gate beside the model that is shipped. One that does worse is refused
-with the table, and nothing is changed. What is written is a folder of Transformers whose weights
-are float16, with its card.
+From a plan and its seed: vocabulary, weights, SFT, correction, RL; then how sure it has to be of a
+typed question, an exam, and the gate beside the model that is shipped. One that does worse is
+refused with the table, and nothing is changed. What is written is a folder of Transformers whose
+weights are float16, with its card.
 """
 
 import argparse
@@ -197,9 +197,11 @@ def _card(draft: Path, plan: Plan, reports: Sequence[Report], asked: int) -> dic
         "pool": typed.pool_text(),
         "plan": described(plan),
         "data": {
-            "what": "the gym's set 'train', played by its teacher; drawn from seeds, nothing else",
+            "what": "the gym's set 'train', played by its teacher and then by the model itself, "
+            "some of it in storms; drawn from seeds, nothing else",
             "seed": plan.seed,
             "lessons": plan.sft.steps * plan.sft.episodes,
+            "corrected": plan.correction.steps * plan.correction.episodes,
             "practised": plan.rl.steps * plan.rl.groups * plan.rl.members,
             "wordings_of": asked,
             "tokenizer_sha256": tokenizer,

@@ -32,7 +32,10 @@ Slip: TypeAlias = Literal[
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How often a decision is a slip of each kind, from 0 to 1; together at most 1."""
+    """How often a decision is a slip of each kind, from 0 to 1; together at most 1.
+
+    That holds also where ``again`` stands in place of the first three.
+    """
 
     wrong_worker: float = 0.06
     """A call, or each of its round, goes to a worker of another role."""
