@@ -13,6 +13,7 @@ from protocol.errors import InvalidData, NotFound, Usage
 from tests import models
 from tests.learners import TOKEN, example, learner, ragged, weights
 from trainer.learner.learner import Learner
+from trainer.learner.muon import COEFFICIENTS, ROUNDS, Muon, orthogonal
 from trainer.learner.options import Lora, Options, Steps
 from trainer.learner.stepping import factor
 
@@ -39,6 +40,47 @@ def test_muon_moves_matrices_and_adamw_the_rest() -> None:
     assert len(groups["muon"]) == 14
     assert set(groups["adamw"]) | set(groups["muon"]) == set(named.values())
     assert "model.embed_tokens.weight" in groups["adamw"]
+
+
+@given(rows=st.integers(2, 24), columns=st.integers(2, 24), seed=st.integers(0, 999))
+@settings(max_examples=60, deadline=None)
+def test_a_momentum_keeps_its_directions_and_loses_their_lengths(
+    rows: int, columns: int, seed: int
+) -> None:
+    matrix = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
+    left, sizes, right = torch.linalg.svd(matrix.double(), full_matrices=False)
+    made = sizes / sizes.norm()
+    for _ in range(ROUNDS):
+        made = sum(each * made**power for each, power in zip(COEFFICIENTS, (1, 3, 5), strict=True))
+    wanted = left @ made.diag() @ right
+    assert torch.allclose(orthogonal(matrix).double(), wanted, atol=1e-3)
+    assert made.max() < 1.5
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (5, 9), (9, 5)])
+def test_muon_is_torchs_to_the_rounding_of_bfloat16(shape: tuple[int, int]) -> None:
+    drawn = torch.Generator().manual_seed(0)
+    first = torch.randn(shape, generator=drawn)
+    mine, theirs = (torch.nn.Parameter(first.clone()) for _ in range(2))
+    ours = Muon([mine], 0.1, momentum=0.9, weight_decay=0.1)
+    other = torch.optim.Muon([theirs], 0.1, momentum=0.9, weight_decay=0.1)
+    for _ in range(5):
+        mine.grad = torch.randn(shape, generator=drawn)
+        theirs.grad = mine.grad.clone()
+        ours.step()
+        other.step()  # type: ignore[no-untyped-call]
+    moved = (theirs - first).detach().norm()
+    assert float((mine - theirs).detach().norm() / moved) < 0.03
+    buffers = [next(iter(each.state.values()))["momentum_buffer"] for each in (ours, other)]
+    assert torch.allclose(*buffers)
+
+
+def test_muon_leaves_what_has_no_gradient_or_one_of_zeros() -> None:
+    still, flat = (torch.nn.Parameter(torch.ones(3, 4)) for _ in range(2))
+    flat.grad = torch.zeros(3, 4)
+    Muon([still, flat], 0.1).step()
+    assert torch.equal(still, torch.ones(3, 4))
+    assert torch.equal(flat, torch.ones(3, 4))
 
 
 @given(

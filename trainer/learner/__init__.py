@@ -10,6 +10,7 @@
     loading      a model and its tokenizer from a folder; adapters
     network      a model as the learner reads with it; how it may be read is tried on it
     loss         weighted ``ce + pg + ref_kl``
+    muon         momentum whose singular values are all made about one
     stepping     AdamW and Muon, schedules, the norm of a gradient, an average of the weights
     learner      a batch in, an update out; published, saved and resumed
     checkpoints  folders from which training goes on to the bit

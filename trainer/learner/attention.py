@@ -102,8 +102,10 @@ def attention(
     spans: Sequence[Span] = given.get(KEYWORD) or ()
     if not spans:
         return one(query, key, value).transpose(1, 2), None
-    rows = [each[0].transpose(0, 1) for each in (query, key, value)]
-    made = [one.spanned(span, *rows) for span in spans]
+    # Split, whose gradient is one concatenation: that of a slice is as large as the whole row.
+    sizes = [span.tokens for span in spans]
+    rows = [torch.split(each[0].transpose(0, 1), sizes) for each in (query, key, value)]
+    made = [one.spanned(span, *own) for span, *own in zip(spans, *rows, strict=True)]
     whole = made[0] if len(made) == 1 else torch.cat(made)
     return whole[None], None
 
@@ -118,12 +120,9 @@ class _One:
         self, span: Span, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
     ) -> torch.Tensor:
         """Attention within the examples of a span; all ``[tokens, heads, size]``."""
-        end = span.begin + span.tokens
         shaped = []
         for each in (query, key, value):
-            own = each[span.begin : end]
-            if span.fill is not None:
-                own = _fill(own, span.fill, span.drain)
+            own = each if span.fill is None else _fill(each, span.fill, span.drain)
             shaped.append(own.view(span.count, span.length, *own.shape[1:]).transpose(1, 2))
         found = self(*shaped).transpose(1, 2).flatten(0, 1)
         return found if span.drain is None else _drain(found, span.drain)

@@ -84,7 +84,8 @@ class Objective(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class Steps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How weights move: AdamW, or Muon for the matrices within the layers and AdamW for the rest.
 
-    Muon (Jordan, 2024) is `torch.optim.Muon`. Embeddings, heads, norms and biases go to AdamW.
+    Muon (Jordan et al., 2024) is `trainer.learner.muon`'s. Embeddings, heads, norms and biases go
+    to AdamW.
     """
 
     kind: Literal["adamw", "muon"] = "adamw"

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch.nn.utils import clip_grad_norm_
 
+from trainer.learner.muon import Muon
 from trainer.learner.options import Steps
 
 BASE_RATE = "initial_lr"
@@ -44,8 +45,8 @@ class Stepper:
         groups: list[dict[str, Any]] = [{"params": others, "weight_decay": 0.0}]
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         if steps.kind == "muon" and matrices:
-            self.optimizers["muon"] = torch.optim.Muon(
-                matrices, lr=steps.matrix_rate, momentum=steps.momentum, weight_decay=decay
+            self.optimizers["muon"] = Muon(
+                matrices, steps.matrix_rate, momentum=steps.momentum, weight_decay=decay
             )
         else:
             groups.append({"params": matrices, "weight_decay": decay})
