@@ -27,7 +27,11 @@ does, as a policy's ``system``, for one that isn't.
 """
 
 import re
-from typing import Final
+from collections.abc import Iterable, Iterator
+from itertools import chain, takewhile
+from typing import Final, NamedTuple
+
+import msgspec
 
 from protocol.actions import Call, Json, Pool, WorkerSpec
 from protocol.decisions import (
@@ -101,23 +105,68 @@ def request(view: View, system: str = "", dialect: Dialect = "slots") -> dict[st
     return {"messages": messages(view, system, dialect)}
 
 
+def requests(
+    views: Iterable[View], system: str = "", dialect: Dialect = "slots"
+) -> Iterator[dict[str, Json]]:
+    """`request` of each view; what is as it was in the view before is put into words once."""
+    last: _Told | None = None
+    for view in views:
+        last = _told(view, system, dialect, last)
+        yield {"messages": last.messages()}
+
+
 def messages(view: View, system: str = "", dialect: Dialect = "slots") -> list[Message]:
     """The conversation so far: the workers, the task, each reply and what came of it."""
-    telling = dialect == "slots"
+    return _told(view, system, dialect).messages()
+
+
+class _Told(NamedTuple):
+    """A view in words."""
+
+    view: View
+    opening: list[Message]
+    """The workers and the task."""
+    turns: list[list[Message]]
+    """The words of each turn."""
+    known: list[Referable]
+    """What could be referred to before each turn, and after the last."""
+
+    def messages(self) -> list[Message]:
+        """All of them."""
+        shown = [*self.opening, *chain.from_iterable(self.turns)]
+        return [*shown, {"role": "user", "content": _FINAL}] if self.view.final else shown
+
+
+def _told(view: View, system: str, dialect: Dialect, last: _Told | None = None) -> _Told:
+    """A view in words: those of the one before, as far as the two are the same.
+
+    What is said of a turn follows from the pool, the task, that turn and those before it.
+    """
+    if last is not None and _alike((last.view.pool, last.view.task), (view.pool, view.task)):
+        pairs = zip(last.view.turns, view.turns, strict=False)
+        same = sum(1 for _ in takewhile(lambda pair: _alike(*pair), pairs))
+        opening, turns, known = last.opening, last.turns[:same], last.known[: same + 1]
+    else:
+        opening, turns, known = _opening(view, system, dialect), [], [Referable(view.task)]
+    for turn in view.turns[len(turns) :]:
+        asked, before = shared.asked(turn), known[-1]
+        after = Referable(view.task, (*before.calls, *(call.id for call in asked)))
+        turns.append(_turn(turn, asked, view.pool, before, after, dialect == "slots"))
+        known.append(after)
+    return _Told(view, opening, turns, known)
+
+
+def _alike(one: object, other: object) -> bool:
+    """Whether two read the same. Equal ones may not: 1 and true, or keys in another order."""
+    return one is other or msgspec.json.encode(one) == msgspec.json.encode(other)
+
+
+def _opening(view: View, system: str, dialect: Dialect) -> list[Message]:
     workers = "\n".join(_offered(worker, dialect) for worker in view.pool.workers)
-    known = Referable(view.task)
-    shown: list[Message] = [
+    return [
         {"role": "system", "content": f"{system}\n{workers}" if system else workers},
         {"role": "user", "content": _task(view)},
     ]
-    for turn in view.turns:
-        asked = shared.asked(turn)
-        after = Referable(view.task, (*known.calls, *(call.id for call in asked)))
-        shown.extend(_turn(turn, asked, view.pool, known, after, telling))
-        known = after
-    if view.final:
-        shown.append({"role": "user", "content": _FINAL})
-    return shown
 
 
 def _task(view: View) -> str:

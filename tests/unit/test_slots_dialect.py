@@ -22,7 +22,7 @@ from protocol.decisions import (
     Turn,
     View,
 )
-from protocol.dialects import parse, referable, render, request, slots
+from protocol.dialects import parse, referable, render, request, requests, slots
 from protocol.limits import MAX_REPLY_BYTES
 from tests.runs import Driver, begin
 from tests.words import ANY_TEXT, TEXT, seen
@@ -337,6 +337,59 @@ def test_each_conversation_begins_with_the_one_before(texts: list[str]) -> None:
         driver.reply(Reply(text=text))
         while driver.state.open:
             driver.report(next(iter(driver.state.open)), value={"value": 1})
+
+
+ROUNDS = st.builds(
+    lambda made, text, late: Turn(text, observations=tuple(made), late=tuple(late)),
+    st.lists(
+        st.builds(
+            seen,
+            st.sampled_from(["1-0", "1-1", "2-0"]),
+            st.sampled_from(["country", "sums", "nobody"]),
+            st.sampled_from([1, True, 1.0, "1", {"value": 1}, "#1 ${output:1-0}"]),
+            status=st.sampled_from(["OK", "TIMEOUT"]),
+            arguments=st.sampled_from(
+                [{"name": "Fiji", "fact": "x"}, {"fact": "x", "name": "Fiji"}, {"year": 1}]
+            ),
+        ),
+        max_size=2,
+        unique_by=lambda item: item.call.id,
+    ),
+    st.sampled_from(["", "@2 #1"]),
+    st.sampled_from([[], [seen("1-0", "sums", 1)]]),
+)
+OTHER = Task(text=TASK.text, inputs={"entities": ["people"]})
+
+
+@given(
+    views=st.lists(
+        st.builds(
+            lambda turns, final, task, pool: View(
+                run="r1", task=task, pool=pool, turns=tuple(turns), final=final
+            ),
+            st.lists(ROUNDS, max_size=4),
+            st.booleans(),
+            st.sampled_from([TASK, TASK, OTHER]),
+            st.sampled_from([POOL, POOL, Pool((SUMS, COUNTRY))]),
+        ),
+        max_size=4,
+    ),
+    dialect=st.sampled_from(["slots", "compact", "openai"]),
+)
+def test_views_asked_one_after_another_read_as_each_alone(views: list[View], dialect: Any) -> None:
+    """Also where a turn has changed, of which only the type of a value tells."""
+    policy = PolicySpec(name="p", dialect=dialect)
+    grown = [msgspec.structs.replace(v, turns=v.turns[:k]) for v in views for k in range(5)]
+    assert list(requests(policy, grown)) == [request(policy, each) for each in grown]
+
+
+def test_of_a_run_that_goes_on_what_stays_is_put_into_words_once() -> None:
+    turns = [Turn(observations=(seen(f"{k}-0", "sums", k),)) for k in range(1, 9)]
+    prompts: Any = [
+        each["messages"] for each in requests(POLICY, (view(*turns[:k]) for k in (7, 8)))
+    ]
+    assert len(prompts[0]) == 16
+    assert all(one is other for one, other in zip(*prompts, strict=False))
 
 
 @pytest.mark.parametrize(

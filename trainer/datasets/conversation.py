@@ -14,7 +14,7 @@ import msgspec
 
 from protocol.actions import Json
 from protocol.decisions import SLOTTED, Decision, PolicySpec, Rejection, Reply, View
-from protocol.dialects import parse, render, request
+from protocol.dialects import parse, render, request, requests
 from protocol.dialects.shared import referable
 from trainer.records import Rollout, Step
 
@@ -53,7 +53,10 @@ class Place:
 
 def messages_of(policy: PolicySpec, view: View) -> tuple[list[Message], list[Message]]:
     """The messages and the tools of a prompt."""
-    asked = request(policy, view)
+    return _parts(request(policy, view))
+
+
+def _parts(asked: dict[str, Json]) -> tuple[list[Message], list[Message]]:
     return asked["messages"], asked.get("tools") or []
 
 
@@ -146,15 +149,16 @@ def conversations(
         clean: Leave those turns out, as if they had never been.
     """
     found: list[Conversation] = []
-    steps = rollout.steps
-    skipped = _turns_of(steps, mistakes) if clean else frozenset[int]()
-    for place, step in enumerate(steps):
-        view = _without(step.view, skipped)
+    skipped = _turns_of(rollout.steps, mistakes) if clean else frozenset[int]()
+    steps = [each for each in rollout.steps if not (clean and each.turn in mistakes)]
+    views = [_without(step.view, skipped) for step in steps]
+    prompts = [_parts(asked) for asked in requests(policy, views)]
+    for place, (step, view) in enumerate(zip(steps, views, strict=True)):
         said = reply_message(policy, rollout, step, view)
-        if said is None or (clean and step.turn in mistakes):
+        if said is None:
             continue
-        prompt, tools = messages_of(policy, view)
-        later = _later(policy, steps[place + 1 :], skipped, prompt, mistakes if clean else None)
+        prompt, tools = prompts[place]
+        later = _later(prompt, prompts[place + 1][0]) if place + 1 < len(prompts) else None
         _add(found, prompt, tools, later or said, step.turn, step.turn not in mistakes)
     return [each for each in found if any(place.trained for place in each.replies)]
 
@@ -179,22 +183,11 @@ def _add(
     each.messages.append(said)
 
 
-def _later(
-    policy: PolicySpec,
-    after: tuple[Step, ...],
-    skipped: frozenset[int],
-    prompt: list[Message],
-    mistakes: frozenset[int] | None,
-) -> Message | None:
+def _later(prompt: list[Message], following: list[Message]) -> Message | None:
     """The reply as the next prompt shows it: what the policy reads of it when it goes on."""
-    for step in after:
-        if mistakes is not None and step.turn in mistakes:
-            continue
-        shown, _ = messages_of(policy, _without(step.view, skipped))
-        known = len(prompt)
-        if len(shown) > known and shown[:known] == prompt:
-            return shown[known] if shown[known]["role"] == "assistant" else None
-        return None
+    known = len(prompt)
+    if len(following) > known and following[:known] == prompt:
+        return following[known] if following[known]["role"] == "assistant" else None
     return None
 
 
