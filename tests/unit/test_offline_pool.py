@@ -1,6 +1,7 @@
 """The tools of the shipped pool, over the data that they ship with."""
 
 import contextlib
+import difflib
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,36 @@ def test_a_country_is_found_by_its_usual_spellings(asked: str, found: str) -> No
 def test_an_unknown_country_proposes_close_names() -> None:
     with pytest.raises(ValueError, match=r'No country is called "Frnace"\. .*"France"\?$'):
         offline.country("Frnace", "population")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["Springfeld", "Guinea-Bissau", "67391582", "12 * 3 + 4", "Pariss", "a|b", "é"],
+)
+def test_proposals_are_the_closest_of_all_names(asked: str) -> None:
+    names = {gazetteer.fold(city.name) for city in gazetteer.cities()}
+    folded, ratio = gazetteer.fold(asked), gazetteer.CLOSE_ENOUGH_CITY
+    close = difflib.get_close_matches(folded, names, gazetteer.MAX_PROPOSALS, ratio)
+    with pytest.raises(gazetteer.Unknown) as refused:
+        gazetteer.find_city(asked)
+    assert list(map(gazetteer.fold, refused.value.proposals)) == close
+
+
+@pytest.mark.parametrize("asked", ["Bombay", "Nova York", "the hague", "Roma|"])
+def test_another_name_is_that_of_all_cities_that_have_it(asked: str) -> None:
+    own = [
+        city for city in gazetteer.cities() if gazetteer.fold(city.name) == gazetteer.fold(asked)
+    ]
+    wanted = {f"|{asked.casefold()}|", f"|{gazetteer.fold(asked)}|"}
+    having = own or [
+        city for city in gazetteer.cities() if any(each in city.other_names for each in wanted)
+    ]
+    try:
+        city, others = gazetteer.find_city(asked)
+    except gazetteer.Unknown:
+        assert not having
+    else:
+        assert sorted([city, *others]) == sorted(having)
 
 
 def test_dissolved_countries_are_not_offered() -> None:
