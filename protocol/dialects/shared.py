@@ -43,6 +43,9 @@ SEEN_CHARS: Final = 48_000
 STILL_OPEN: Final = "(still at work: its result follows when it comes)"
 """In place of the result of a call that went on when the policy was asked."""
 
+_BLANKS: Final = " \t\r\n"
+"""What may stand around JSON."""
+
 THINK: Final = "<think>"
 THOUGHT: Final = "</think>"
 """Around a model's thinking, where a server has left that in the text."""
@@ -101,6 +104,8 @@ def size(text: str) -> int:
 
 def json_object(text: str) -> dict[str, Json] | None:
     """The JSON object that a text is, as the log can hold it; None if it is none."""
+    if not text.lstrip(_BLANKS).startswith("{"):
+        return None  # most texts are none: they are not to cost an exception
     try:
         data = clean(text).encode()
         if deeper_than(MAX_NESTING, data):

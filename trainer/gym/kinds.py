@@ -182,6 +182,7 @@ SHIPPED_CONCURRENCY: Final = 16
 """As its file has it, which else says nothing that the functions don't."""
 
 
+@functools.cache
 def shipped() -> tuple[WorkerSpec, ...]:
     """The functions of the shipped pool, as it defines them."""
     return tuple(
