@@ -1,22 +1,36 @@
 """A conductor from scratch: how good it gets, in how many minutes, and what each stage is worth.
 
 ``--repeats`` is how many seeds, ``--runs`` how many episodes of each set. It takes hours, and goes
-on where it stopped: what is done stands in ``build/learning``. The whole table is written beside
-the figures, as ``benchmarks/results/learning.md``.
+on where it stopped: what is done stands in ``build/learning``. What is measured of a seed is
+written to ``benchmarks/results/learning/seed-N.json``, and the table to ``learning.md`` beside it.
+
+With ``--only seed-1`` no other seed is trained: those of the same plan are taken from what is
+written there. So each may be measured on a day, or a machine, of its own.
 """
 
 import pathlib
+import re
 import sys
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import msgspec
 
 from benchmarks import report
+from benchmarks.errors import BenchmarkError
 from trainer.conductor.plan import Plan
-from trainer.conductor.study import PAIRS, WHOLE, Result, Study, as_markdown, gained, study
+from trainer.conductor.results import PAIRS, WHOLE, Result, Study, as_markdown, gained, joined
+from trainer.conductor.study import study
 
 FOLDER: Final = pathlib.Path("build/learning")
 EPISODES: Final = 300
 """Of each set: an accuracy of 90 % is known to 3.4 points for each seed."""
+
+STORED: Final = report.RESULTS / "learning"
+"""Where what is known of each seed is committed."""
+
+WHERE: Final = ("date", "cores", "cpu", "load_1m")
+"""What is said of each seed's measurement, where they are of several."""
 
 SETS: Final = (
     "seen",
@@ -42,19 +56,68 @@ _SHARES: Final = (
 """In percent, of the whole training: on what is known, and on what was held out."""
 
 
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one seed, or of the baselines."""
+
+    conditions: dict[str, Any]
+    """Under which it was measured."""
+    study: Study
+
+
 def benchmark(options: report.Options, data: pathlib.Path) -> report.Report:
     """Train and measure, or go on with it."""
-    found = study(
-        FOLDER,
-        Plan(),
-        range(options.repeats),
-        options.runs or EPISODES,
-        sets=SETS,
-        say=lambda text: print(text, file=sys.stderr, flush=True),
-    )
+    count = options.runs or EPISODES
+    found = study(FOLDER, Plan(), seeds(options), count, sets=SETS, say=_say)
+    conditions = report.conditions(options, data) | {"sets": list(SETS), "episodes": count}
+    for seed in found.seeds:
+        store(STORED, found.only(seed), conditions)
+    known = {each.study.seeds[0]: each for each in stored(STORED, found)}
+    if options.only:
+        found = joined(found, [each.study for each in known.values()])
+        conditions["seeds"] = {
+            f"seed-{seed}": {name: known[seed].conditions[name] for name in WHERE}
+            for seed in found.seeds
+        }
     (report.RESULTS / "learning.md").write_text(as_markdown(found) + "\n")
-    conditions = report.conditions(options, data) | {"sets": list(SETS), "episodes": found.episodes}
     return report.Report("learning", conditions, lines(found))
+
+
+def seeds(options: report.Options) -> list[int]:
+    """Those that are to be trained.
+
+    Raises:
+        BenchmarkError: One of ``--only`` names none.
+    """
+    if not options.only:
+        return list(range(options.repeats))
+    found = [re.fullmatch(r"seed-([0-9]+)", name) for name in options.only]
+    if not all(found):
+        raise BenchmarkError(f"--only {' '.join(options.only)}: name seeds, such as seed-1")
+    return [int(each[1]) for each in found if each]
+
+
+def store(folder: pathlib.Path, found: Study, conditions: dict[str, Any]) -> None:
+    """Keep what was measured of one seed, and in which conditions, unless it is kept already."""
+    path = folder / f"seed-{found.seeds[0]}.json"
+    slim = found.without_outcomes({"reward"})
+    if path.exists() and msgspec.json.decode(path.read_bytes(), type=Stored).study == slim:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.encode(Stored(conditions=conditions, study=slim)) + b"\n")
+
+
+def stored(folder: pathlib.Path, like: Study) -> Iterator[Stored]:
+    """What is kept of seeds that were made and measured in the same way."""
+    for path in sorted(folder.glob("seed-*.json")):
+        found = msgspec.json.decode(path.read_bytes(), type=Stored)
+        if found.study.comparable(like):
+            yield found
+        else:
+            _say(f"{path} is of another plan, or other sets: it is left out")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def lines(found: Study) -> list[report.Line]:

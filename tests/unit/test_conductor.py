@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from protocol.errors import Conflict, InvalidData
-from trainer.conductor import stages, study
+from trainer.conductor import results, stages, study
 from trainer.conductor.exam import Exam
 from trainer.conductor.plan import Correction, Plan, Rl, Sft, load
 from trainer.conductor.teaching import Teaching, batch_of, examples, lesson, reading
@@ -149,19 +149,88 @@ def test_an_exam_is_the_same_for_everybody(made: Path) -> None:
     assert accuracy.value == 0
 
 
-def test_a_study_goes_on_and_shows_every_variant(made: Path, tmp_path: Path) -> None:
-    said: list[str] = []
-    plan = msgspec.structs.replace(PLAN, sft=Sft(steps=2, episodes=2, warmup=1))
-    plan = msgspec.structs.replace(
-        plan, rl=Rl(steps=1, groups=2, members=2), correction=Correction(steps=1, episodes=2)
+def test_what_comes_after_a_teaching_are_lessons_that_it_did_not_have() -> None:
+    further = study.more(PLAN, 3)
+    given = {seed for step in range(PLAN.sft.steps) for seed in batch_of(PLAN, step)}
+    new = [seed for step in range(3) for seed in batch_of(further, step)]
+    assert len(new) == len(set(new)) == 3 * PLAN.sft.episodes
+    assert not given & set(new)
+    assert further.sft.matrix_rate == PLAN.correction.matrix_rate
+
+
+def test_a_bad_teacher_is_imitated_in_its_slips(made: Path) -> None:
+    bad = study.badly(PLAN)
+    assert bad.sft.steps < PLAN.sft.steps
+    chat = Chat.load(made / "base")
+    marked = msgspec.structs.replace(bad, sft=PLAN.sft)
+    trained, known = (
+        sum(
+            chat.decode(each.ids[each.ce > 0]).count("<|end|>")
+            for each in examples(plan, range(12), chat)
+        )
+        for plan in (bad, marked)
     )
-    found = study.study(tmp_path, plan, (0,), 2, sets=("seen",), processes=0, say=said.append)
-    assert set(study.TRAINED) < set(found.variants)
+    slips = sum(len(turns) for _, _, turns in lesson(marked, range(12)))
+    assert slips
+    # Of the slips, those can't be said that are no decision.
+    assert known < trained <= known + slips
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan, results.Study]:
+    """A study of one seed, as small as it can be."""
+    folder = tmp_path_factory.mktemp("study")
+    plan = msgspec.structs.replace(
+        PLAN,
+        sft=Sft(steps=2, episodes=2, warmup=1),
+        rl=Rl(steps=1, groups=2, members=2),
+        correction=Correction(steps=1, episodes=2),
+    )
+    said: list[str] = []
+    found = study.study(folder, plan, (0,), 2, sets=("seen",), processes=0, say=said.append)
     assert "seed 0: SFT" in said
-    table = study.as_markdown(found)
+    return folder, plan, found
+
+
+def test_a_study_goes_on_and_shows_every_variant(
+    studied: tuple[Path, Plan, results.Study],
+) -> None:
+    folder, plan, found = studied
+    assert set(results.TRAINED) < set(found.variants)
+    table = results.as_markdown(found)
     assert all(f"| {name} |" in table for name in found.variants)
-    again = study.study(tmp_path, plan, (0,), 2, sets=("seen",), processes=0)
-    assert study.as_markdown(again) == table
+    again = study.study(folder, plan, (0,), 2, sets=("seen",), processes=0)
+    assert results.as_markdown(again) == table
+
+
+def test_seeds_of_several_studies_are_one_table(
+    studied: tuple[Path, Plan, results.Study],
+) -> None:
+    _, plan, first = studied
+    second = msgspec.structs.replace(
+        first,
+        results=tuple(
+            msgspec.structs.replace(each, seed=1) if each.variant in results.TRAINED else each
+            for each in first.results
+        ),
+    )
+    assert second.comparable(first)
+    both = results.joined(first, [second, first.only(0)])
+    assert both.seeds == [0, 1]
+    assert [each.seed for each in both.of(results.SFT_RL)] == [0, 1]
+    assert len(both.of("oracle")) == 1
+    assert both.only(0).results == first.results
+    other = msgspec.structs.replace(first, plan=msgspec.structs.replace(plan, tokens=17))
+    assert not other.comparable(first)
+
+
+def test_what_is_gained_needs_no_other_outcomes(
+    studied: tuple[Path, Plan, results.Study],
+) -> None:
+    _, _, found = studied
+    slim = found.without_outcomes({"reward"})
+    assert len(msgspec.json.encode(slim)) < len(msgspec.json.encode(found))
+    assert results.as_markdown(slim) == results.as_markdown(found)
 
 
 def test_seeds_that_differ_make_a_wide_interval() -> None:

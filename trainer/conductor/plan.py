@@ -35,8 +35,12 @@ class Sft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """How it is taught."""
 
     steps: Annotated[int, msgspec.Meta(ge=0)] = 4_500
+    after: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Steps that it was taught before: its lessons are those that come after theirs."""
     episodes: Count = 16
     """Of a batch, each of them played once and never again. Small batches teach more of as many."""
+    slips: bool = False
+    """Whether what the teacher did wrong is imitated, too, as where nobody knows what it was."""
     context: NotNegative = 0.12
     """Weight of reading at the beginning: the cross-entropy of a token of the task and the workers,
     beside 1 of one that the model writes. It learns the words before it learns to decide."""

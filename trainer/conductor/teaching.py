@@ -47,12 +47,12 @@ def drawn(plan: Plan, seeds: range) -> list[Episode]:
 
 
 def lesson(plan: Plan, seeds: range) -> Iterator[tuple[Episode, Rollout, frozenset[int]]]:
-    """Episodes played by the teacher, each with the turns that were slips."""
+    """Episodes played by the teacher, each with the turns that are not imitated: its slips."""
     episodes = drawn(plan, seeds)
     teacher = Teacher(episodes, plan.rates, seed=plan.seed, refer=True)
     for episode, rollout in zip(episodes, run(episodes, teacher), strict=True):
-        slips = frozenset(step.turn for step in rollout.steps if slip_of(step.version))
-        yield episode, rollout, slips
+        slips = (step.turn for step in rollout.steps if slip_of(step.version))
+        yield episode, rollout, frozenset(() if plan.sft.slips else slips)
 
 
 def texts(plan: Plan) -> Iterator[str]:
@@ -111,7 +111,7 @@ def reading(plan: Plan, step: int) -> float:
 
 def batch_of(plan: Plan, step: int) -> range:
     """The seeds of a step's episodes."""
-    begin = (plan.seed % 100) * SEEDS + step * plan.sft.episodes
+    begin = (plan.seed % 100) * SEEDS + (plan.sft.after + step) * plan.sft.episodes
     return range(begin, begin + plan.sft.episodes)
 
 

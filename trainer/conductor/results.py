@@ -1,0 +1,211 @@
+"""What is known of conductors that were made alike: every variant of each seed, and the baselines.
+
+::
+
+    print(as_markdown(found))               # a table of each set, and what each stage gains
+    gained(found, SFT_RL, SFT, "seen")      # in pairs: the same seed, the same episode
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Final, Self
+
+import msgspec
+
+from trainer.conductor.exam import BASELINES
+from trainer.conductor.plan import Plan
+from trainer.gym.baselines import VOTERS
+from trainer.gym.evaluate import Report
+from trainer.gym.scores import HIGHER, Scores
+from trainer.intervals import Interval, across, paired
+
+UNTRAINED: Final = "untrained"
+SFT: Final = "SFT"
+SFT_RL: Final = "SFT, then RL"
+CORRECTED: Final = "SFT, then correction"
+WHOLE: Final = "SFT, correction, RL"
+"""All stages."""
+RL: Final = "RL without SFT"
+LONGER: Final = "SFT, then as long of SFT"
+"""The control: it goes on from the same model, for as many seconds as RL took."""
+MAJORITY: Final = f"majority of {VOTERS} samples of SFT"
+BAD: Final = "SFT by a bad teacher"
+BAD_RL: Final = "the same, then RL"
+
+TRAINED: Final = (
+    *(UNTRAINED, RL, SFT, MAJORITY, SFT_RL, LONGER),
+    *(CORRECTED, WHOLE, BAD, BAD_RL),
+)
+"""All but the baselines, as the table has them."""
+
+PAIRS: Final = (
+    *((SFT_RL, SFT), (SFT_RL, LONGER), (BAD_RL, BAD)),
+    *((CORRECTED, SFT), (CORRECTED, LONGER), (WHOLE, CORRECTED), (WHOLE, LONGER)),
+)
+"""What may gain over what: RL over what it began with, and the rest over more of SFT."""
+
+FIGURES: Final = ("accuracy", "valid", "recovery", "rounds", "cost", "critical_steps", "reward")
+"""What the table shows."""
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """One variant of one seed, or a baseline."""
+
+    variant: str
+    seed: int
+    seconds: float = 0.0
+    """That its training took, all its stages; 0 for what is not trained."""
+    reports: tuple[Report, ...] = ()
+    """One for each set."""
+
+    def scores(self, name: str) -> Scores | None:
+        """Its scores on a set, or None."""
+        return next((each.total for each in self.reports if each.total.set == name), None)
+
+
+class Study(msgspec.Struct, frozen=True, kw_only=True):
+    """All results."""
+
+    plan: Plan
+    sets: tuple[str, ...]
+    episodes: int
+    """Of each set."""
+    results: tuple[Result, ...]
+
+    def of(self, variant: str) -> list[Result]:
+        """The results of a variant, by seed."""
+        return [each for each in self.results if each.variant == variant]
+
+    @property
+    def variants(self) -> list[str]:
+        """All that there are, in their order."""
+        return list(dict.fromkeys(each.variant for each in self.results))
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of the conductors that were made."""
+        return sorted({each.seed for each in self.results if each.variant in TRAINED})
+
+    def only(self, seed: int) -> Self:
+        """The baselines, and one of the seeds."""
+        results = (
+            each for each in self.results if each.seed == seed or each.variant not in TRAINED
+        )
+        return msgspec.structs.replace(self, results=tuple(results))
+
+    def comparable(self, other: Self) -> bool:
+        """Whether both measured the same, but for the seeds."""
+        alike = msgspec.structs.replace(other.plan, seed=self.plan.seed) == self.plan
+        return alike and (self.sets, self.episodes) == (other.sets, other.episodes)
+
+    def without_outcomes(self, but: Collection[str]) -> Self:
+        """The same without what each episode came to, but for some figures, of all families."""
+
+        def slim(scores: Scores, kept: Collection[str]) -> Scores:
+            outcomes = {name: each for name, each in scores.outcomes.items() if name in kept}
+            return msgspec.structs.replace(scores, outcomes=outcomes)
+
+        def slimmed(report: Report) -> Report:
+            families = {name: slim(each, ()) for name, each in report.families.items()}
+            return msgspec.structs.replace(report, total=slim(report.total, but), families=families)
+
+        results = (
+            msgspec.structs.replace(each, reports=tuple(map(slimmed, each.reports)))
+            for each in self.results
+        )
+        return msgspec.structs.replace(self, results=tuple(results))
+
+
+def joined(first: Study, others: Iterable[Study]) -> Study:
+    """The seeds of several that are comparable as one; of a seed that two have, the first's."""
+    found = list(first.results)
+    for each in others:
+        seeds = {result.seed for result in found if result.variant in TRAINED}
+        found += (r for r in each.results if r.variant in TRAINED and r.seed not in seeds)
+    return msgspec.structs.replace(first, results=ordered(found))
+
+
+def ordered(results: Iterable[Result]) -> tuple[Result, ...]:
+    """As tables have them: the baselines, then each variant by its seeds."""
+    order = {name: place for place, name in enumerate([*BASELINES, *TRAINED])}
+    return tuple(sorted(results, key=lambda each: (order[each.variant], each.seed)))
+
+
+def over_seeds(results: Sequence[Result], name: str, figure: str) -> Interval | None:
+    """A figure on a set over the seeds, with a 95 % interval of its mean; None if nobody has it.
+
+    Of a single result it is the figure's own interval, over the episodes.
+    """
+    found = [
+        known
+        for each in results
+        if (scores := each.scores(name)) is not None
+        and (known := scores.get(figure)) is not None
+        and known.n
+    ]
+    if not found:
+        return None
+    if len(found) == 1:
+        return Interval(found[0].value, found[0].low, found[0].high)
+    return across([each.value for each in found])
+
+
+def gained(found: Study, of: str, less: str, name: str, figure: str = "reward") -> Interval | None:
+    """How much more one variant has than another, over pairs: the same seed, the same episode.
+
+    None if there are no pairs.
+    """
+    others = {each.seed: each.scores(name) for each in found.of(less)}
+    pairs: list[tuple[float, float]] = []
+    for result in found.of(of):
+        mine, other = result.scores(name), others.get(result.seed)
+        if mine is None or other is None:
+            continue
+        before = other.outcomes.get(figure, {})
+        for episode, value in mine.outcomes.get(figure, {}).items():
+            if episode in before:
+                pairs.append((value, before[episode]))
+    if len(pairs) < 2:
+        return None
+    return paired([one for one, _ in pairs], [other for _, other in pairs])
+
+
+def as_markdown(found: Study) -> str:
+    """The table of each set, and what RL gains."""
+    parts = [_table(found, name) for name in found.sets]
+    return "\n\n".join([*parts, _gains(found)])
+
+
+def _table(found: Study, name: str) -> str:
+    lines = [f"**{name}**, {found.episodes} episodes", ""]
+    lines.append(f"| | minutes | {' | '.join(FIGURES)} |")
+    lines.append("|---" * (len(FIGURES) + 2) + "|")
+    for variant in found.variants:
+        results = [each for each in found.of(variant) if each.scores(name) is not None]
+        if not results:
+            continue
+        minutes = sum(each.seconds for each in results) / len(results) / 60
+        cells = [_cell(over_seeds(results, name, figure), figure) for figure in FIGURES]
+        shown = f"{minutes:.1f}" if minutes else ""
+        lines.append(f"| {variant} | {shown} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(value: Interval | None, figure: str) -> str:
+    if value is None:
+        return ""
+    scale, digits = (100.0, 1) if figure in HIGHER - {"reward"} else (1.0, 2)
+    if figure == "cost":
+        digits = 0
+    middle, low, high = (each * scale for each in value)
+    return f"{middle:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
+
+
+def _gains(found: Study) -> str:
+    lines = ["| reward gained, pairs of the same episode | set | |", "|---|---|---|"]
+    for of, less in PAIRS:
+        for name in found.sets:
+            gain = gained(found, of, less, name)
+            if gain is not None:
+                shown = f"{gain.value:+.3f} ({gain.low:+.3f} … {gain.high:+.3f})"
+                lines.append(f"| {of} over {less} | {name} | {shown} |")
+    return "\n".join(lines)
