@@ -201,18 +201,15 @@ def render(decision: Decision, pool: Pool, known: Referable) -> Reply:
     by_name = pool.by_name()
     numbers = numbers_of(known, len(decision.calls))
     point = _pointing(known, len(decision.calls))
+    named = _naming(known, numbers, point)
     lines = []
     for call in decision.calls:
-        fitting = (
-            form
-            for form in _forms(call, known, numbers, point)
-            if _says(form, call, by_name, point)
-        )
+        fitting = (form for form in _forms(call, named) if _says(form, call, by_name, point))
         plainly = f"{_slot(call)} {by_number(compact(call.arguments), numbers)}"
         lines.append(next(fitting, plainly))
     answer = decision.answers or decision.answer
     if answer is not None and (answer or not decision.calls):
-        lines.append(f"= {_named(answer, known, numbers, point)}")
+        lines.append(f"= {named(answer)}")
     return Reply(text="\n".join(lines))
 
 
@@ -220,15 +217,13 @@ def _slot(call: PlannedCall) -> str:
     return call.worker if call.worker.startswith(SLOT) else SLOT + call.worker
 
 
-def _forms(
-    call: PlannedCall, known: Referable, numbers: dict[str, int], point: _Point
-) -> Iterator[str]:
+def _forms(call: PlannedCall, named: Callable[[str], str]) -> Iterator[str]:
     """The ways in which a call may be written, the shortest first."""
     slot = _slot(call)
     if not call.arguments:
         yield slot
     written = {
-        key: _named(value if isinstance(value, str) else compact(value), known, numbers, point)
+        key: named(value if isinstance(value, str) else compact(value))
         for key, value in call.arguments.items()
     }
     if len(written) == 1:
@@ -248,14 +243,14 @@ def _says(line: str, call: PlannedCall, pool: dict[str, WorkerSpec], point: _Poi
 
 def about(known: Referable) -> Callable[[Call], str]:
     """What says of a call what it pointed at, by which it is told from others; "" if at nothing."""
-    numbers, point = numbers_of(known), _pointing(known, 0)
+    named = _naming(known, numbers_of(known), _pointing(known, 0))
 
     def pointed(call: Call) -> str:
         found = (
             pointer[0]
             for value in call.arguments.values()
             for pointer in _POINTER.finditer(
-                _named(value if isinstance(value, str) else compact(value), known, numbers, point)
+                named(value if isinstance(value, str) else compact(value))
             )
         )
         return " ".join(list(dict.fromkeys(found))[:ABOUT])
@@ -269,20 +264,28 @@ def numbers_of(known: Referable, planned: int = 0) -> dict[str, int]:
     return {name: number for number, name in enumerate(calls, 1)}
 
 
-def _named(text: str, known: Referable, numbers: dict[str, int], point: _Point) -> str:
-    """A text with pointers: to outputs and to entities, wherever it has what they stand for."""
-    plainly = by_number(text, numbers)
-    if not (entities := entities_of(known)):
-        return plainly
+def _naming(known: Referable, numbers: dict[str, int], point: _Point) -> Callable[[str], str]:
+    """What puts pointers into a text: to outputs and to entities, for what they stand for."""
+    entities = entities_of(known)
+    if not entities:
+        return lambda text: by_number(text, numbers)
     pattern, places = marking(tuple(entities))
-    pieces = _OUTPUT.split(text)
-    pieces[::2] = [pattern.sub(lambda found: f"${places[found[0]]}", each) for each in pieces[::2]]
-    pieces[1::2] = [reference(each, "output") for each in pieces[1::2]]
-    marked = by_number("".join(pieces), numbers)
-    try:
-        return marked if point(marked) == text else plainly
-    except _Wrong:
-        return plainly
+
+    def mark(found: re.Match[str]) -> str:
+        return f"${places[found[0]]}"
+
+    def named(text: str) -> str:
+        plainly = by_number(text, numbers)
+        pieces = _OUTPUT.split(text)
+        pieces[::2] = [pattern.sub(mark, each) for each in pieces[::2]]
+        pieces[1::2] = [reference(each, "output") for each in pieces[1::2]]
+        marked = by_number("".join(pieces), numbers)
+        try:
+            return marked if point(marked) == text else plainly
+        except _Wrong:
+            return plainly
+
+    return named
 
 
 @lru_cache(maxsize=1_024)  # a run asks for its own again and again
