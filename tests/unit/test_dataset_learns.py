@@ -54,4 +54,4 @@ def test_hashes_are_those_that_a_server_of_the_model_records(tmp_path: Path) -> 
     messages = [{"role": "user", "content": "Hi <|im_end|>"}]
     ids, _ = served.prompt(messages, {}, ())
     assert chat.decode(ids) == chat._text(messages, [], ask=True)
-    assert ids == chat._ids(chat._text(messages, [], ask=True))
+    assert [ids] == chat._ids([chat._text(messages, [], ask=True)])

@@ -7,6 +7,7 @@ covers what the model would write, the token that ends it included, and none of 
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -109,13 +110,16 @@ class Chat:
             line = next((each for each in reversed(found) if prompt.startswith(each.text)), None)
             if line is None:
                 found.append(line := _Line())
-            line.add(self._ids(prompt[len(line.text) :]), 0)
+            line.parts.append((prompt[len(line.text) :], 0))
+            line.parts.append((said, 2 if place.trained else 1))
             if place.trained:
                 line.turns.append(place.turn)
-                line.starts.append(line.size)
-            line.add(self._ids(said), 2 if place.trained else 1)
             line.text = prompt + said
-        return [each.rendered() for each in found if each.turns]
+        return [
+            each.rendered(self._ids([text for text, _ in each.parts]))
+            for each in found
+            if each.turns
+        ]
 
     def decode(self, ids: Any) -> str:
         """What ids spell, every token as it is."""
@@ -163,8 +167,8 @@ class Chat:
             return with_objects(message)
         return {**message, "content": plain(message.get("content") or "", self._control)}
 
-    def _ids(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
         return ids
 
 
@@ -173,26 +177,22 @@ class _Line:
 
     def __init__(self) -> None:
         self.text = ""
-        self.parts: list[tuple[list[int], int]] = []
-        self.size = 0
+        self.parts: list[tuple[str, int]] = []
+        """Texts: of the context (0), of a reply (1), of a reply that is trained (2)."""
         self.turns: list[int] = []
-        self.starts: list[int] = []
 
-    def add(self, ids: list[int], kind: int) -> None:
-        """Tokens: of the context (0), of a reply (1), of a reply that is trained (2)."""
-        self.parts.append((ids, kind))
-        self.size += len(ids)
-
-    def rendered(self) -> Rendered:
-        sizes = [len(ids) for ids, _ in self.parts]
-        kinds = np.repeat(np.array([kind for _, kind in self.parts]), sizes)
-        ids = np.fromiter((i for ids, _ in self.parts for i in ids), np.int32, self.size)
+    def rendered(self, ids: list[list[int]]) -> Rendered:
+        """The row, of which these are the tokens of its parts."""
+        sizes = [len(part) for part in ids]
+        of_parts = np.array([kind for _, kind in self.parts])
+        kinds = np.repeat(of_parts, sizes)
+        begins = np.cumsum([0, *sizes[:-1]])
         return Rendered(
-            ids=ids,
+            ids=np.array(list(chain.from_iterable(ids)), np.int32),
             written=(kinds > 0).astype(np.float32),
             ce=(kinds > 1).astype(np.float32),
             turns=tuple(self.turns),
-            starts=tuple(self.starts),
+            starts=tuple(begins[of_parts > 1].tolist()),
         )
 
 
