@@ -19,7 +19,16 @@ import msgspec
 from benchmarks import report
 from benchmarks.errors import BenchmarkError
 from trainer.conductor.plan import Plan
-from trainer.conductor.results import PAIRS, WHOLE, Result, Study, as_markdown, gained, joined
+from trainer.conductor.results import (
+    BY_RL,
+    PAIRS,
+    WHOLE,
+    Result,
+    Study,
+    as_markdown,
+    gained,
+    joined,
+)
 from trainer.conductor.study import study
 
 FOLDER: Final = pathlib.Path("build/learning")
@@ -130,10 +139,11 @@ def lines(found: Study) -> list[report.Line]:
         made.append(report.Line(f"{figure}, {name}", values, "%", target))
     made += [_cost(found), _wide(found)]
     for of, less in PAIRS:
-        gain = gained(found, of, less, "seen")
+        gain = gained(found, of, less, found.known_words)
         if gain is not None:
             name = f"reward of {of} over {less}, least of its interval"
-            made.append(report.Line(name, [gain.low], "", report.at_least(0.0)))
+            promised = report.at_least(0.0) if (of, less) in BY_RL else None
+            made.append(report.Line(name, [gain.low], "", promised))
     return made
 
 

@@ -3,10 +3,10 @@
 ::
 
     print(as_markdown(found))               # a table of each set, and what each stage gains
-    gained(found, SFT_RL, SFT, "seen")      # in pairs: the same seed, the same episode
+    gained(found, SFT_RL, SFT, ["seen"])    # in pairs: the same seed, the same episode
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final, Self
 
 import msgspec
@@ -37,11 +37,17 @@ TRAINED: Final = (
 )
 """All but the baselines, as the table has them."""
 
+BY_RL: Final = ((SFT_RL, SFT), (SFT_RL, LONGER), (BAD_RL, BAD))
+"""What RL has to gain over: what it began with, and as much more of SFT."""
+
 PAIRS: Final = (
-    *((SFT_RL, SFT), (SFT_RL, LONGER), (BAD_RL, BAD)),
+    *BY_RL,
     *((CORRECTED, SFT), (CORRECTED, LONGER), (WHOLE, CORRECTED), (WHOLE, LONGER)),
 )
-"""What may gain over what: RL over what it began with, and the rest over more of SFT."""
+"""What may gain over what."""
+
+UNSEEN_WORDS: Final = "unseen-words"
+"""The set that is reported and that nobody has to do well."""
 
 FIGURES: Final = ("accuracy", "valid", "recovery", "rounds", "cost", "critical_steps", "reward")
 """What the table shows."""
@@ -79,6 +85,11 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
     def variants(self) -> list[str]:
         """All that there are, in their order."""
         return list(dict.fromkeys(each.variant for each in self.results))
+
+    @property
+    def known_words(self) -> tuple[str, ...]:
+        """The sets all of whose words were learned."""
+        return tuple(name for name in self.sets if name != UNSEEN_WORDS)
 
     @property
     def seeds(self) -> list[int]:
@@ -149,24 +160,27 @@ def over_seeds(results: Sequence[Result], name: str, figure: str) -> Interval | 
     return across([each.value for each in found])
 
 
-def gained(found: Study, of: str, less: str, name: str, figure: str = "reward") -> Interval | None:
-    """How much more one variant has than another, over pairs: the same seed, the same episode.
+def gained(
+    found: Study, of: str, less: str, sets: Collection[str], figure: str = "reward"
+) -> Interval | None:
+    """How much more one variant has than another on some sets together.
 
-    None if there are no pairs.
+    Over pairs: the same seed, the same set, the same episode. None if there are no pairs.
     """
-    others = {each.seed: each.scores(name) for each in found.of(less)}
     pairs: list[tuple[float, float]] = []
+    others = {each.seed: each for each in found.of(less)}
     for result in found.of(of):
-        mine, other = result.scores(name), others.get(result.seed)
-        if mine is None or other is None:
-            continue
-        before = other.outcomes.get(figure, {})
-        for episode, value in mine.outcomes.get(figure, {}).items():
-            if episode in before:
-                pairs.append((value, before[episode]))
+        if result.seed in others:
+            for name in sets:
+                pairs += _pairs(result.scores(name), others[result.seed].scores(name), figure)
     if len(pairs) < 2:
         return None
     return paired([one for one, _ in pairs], [other for _, other in pairs])
+
+
+def _pairs(of: Scores | None, less: Scores | None, figure: str) -> Iterator[tuple[float, float]]:
+    mine, before = ({} if each is None else each.outcomes.get(figure, {}) for each in (of, less))
+    yield from ((mine[episode], before[episode]) for episode in mine if episode in before)
 
 
 def as_markdown(found: Study) -> str:
@@ -202,10 +216,12 @@ def _cell(value: Interval | None, figure: str) -> str:
 
 def _gains(found: Study) -> str:
     lines = ["| reward gained, pairs of the same episode | set | |", "|---|---|---|"]
+    known = found.known_words
     for of, less in PAIRS:
-        for name in found.sets:
-            gain = gained(found, of, less, name)
+        for sets in (*((name,) for name in found.sets), *([known] if len(known) > 1 else [])):
+            gain = gained(found, of, less, sets)
             if gain is not None:
-                shown = f"{gain.value:+.3f} ({gain.low:+.3f} … {gain.high:+.3f})"
-                lines.append(f"| {of} over {less} | {name} | {shown} |")
+                shown = f"{gain.value:+.4f} ({gain.low:+.4f} … {gain.high:+.4f})"
+                of_what = sets[0] if len(sets) == 1 else f"all but {UNSEEN_WORDS}"
+                lines.append(f"| {of} over {less} | {of_what} | {shown} |")
     return "\n".join(lines)
