@@ -62,7 +62,7 @@ class Progress:
             zip((spec.name for spec in view.pool.workers), reading.kinds, strict=True)
         )
         seen = [(self._meaning(item), item) for turn in view.turns for item in _observed(turn)]
-        for number, need in enumerate(reading.plan.needs, 1):
+        for number, need in enumerate(reading.plan.needs if seen else (), 1):
             self._look(number, need, seen)
 
     def _meaning(self, item: Observation) -> tuple[str, str]:
@@ -197,12 +197,15 @@ class Planner:
         reading = self.reading(view)
         if reading is None:
             return Decision(answer=UNKNOWN)
-        progress = Progress(view, reading, refer=self.refer)
+        return self.decided(Progress(view, reading, refer=self.refer))
+
+    def decided(self, progress: Progress) -> Decision:
+        """The calls that can be made, or the answer, where a plan has come so far."""
         if progress.answer is not None:
             if self.refer or self.ahead:
                 return Decision(answers=progress.referring())
             return Decision(answer=progress.answer)
-        made = {} if view.final else self.calls(progress)
+        made = {} if progress.view.final else self.calls(progress)
         if not made:
             return Decision(answer=self.fallback(progress))
         numbers = list(made)[: self.parallel]

@@ -90,12 +90,14 @@ class Teacher(Oracle):
 
     def decide(self, view: View) -> Reply:
         """See `actors.ports.InstantPolicy`."""
-        decision = self.decision(view)
         reading = self.reading(view)
-        rng = random.Random(f"{self._seed}/{view.run}/{view.task.text}/{len(view.turns)}")
-        if reading is None or view.final:
-            return Reply(decision=decision, version=VERSION)
+        if reading is None:
+            return Reply(decision=self.decision(view), version=VERSION)
         progress = Progress(view, reading, refer=self.refer)
+        decision = self.decided(progress)
+        if view.final:
+            return Reply(decision=decision, version=VERSION)
+        rng = random.Random(f"{self._seed}/{view.run}/{view.task.text}/{len(view.turns)}")
         slip = self._slip(decision, progress, rng.random())
         slipped = _SLIPS[slip](decision, progress, rng) if slip else None
         if slipped is None:
