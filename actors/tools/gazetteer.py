@@ -327,18 +327,18 @@ class _Spelled:
 
         Two texts have no more in common than each has of the other's letters.
         """
-        mine, letters, found = len(name), _letters(name), []
+        letters, found = _letters(name), []
         for length, others in self._of.items():
-            whole = mine + length
-            if 2.0 * min(mine, length) / whole < ratio:
+            whole, most = len(name) + length, min(len(name), length)
+            needed = next((k for k in range(most + 1) if 2.0 * k / whole >= ratio), None)
+            if needed is None:
                 continue
+            spare, its_spare = len(name) - needed, length - needed
             found += [
                 other
                 for other, its in others
-                if 2.0
-                * min(mine - (letters & ~its).bit_count(), length - (its & ~letters).bit_count())
-                / whole
-                >= ratio
+                if (letters & ~its).bit_count() <= spare
+                and (its & ~letters).bit_count() <= its_spare
             ]
         return found
 
