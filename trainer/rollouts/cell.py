@@ -210,11 +210,12 @@ class Cell:
         state = shell.state
         if state.phase not in ("paused", "ended"):
             raise self._why()
-        known = await self._log.read(shell.run)
-        if state.phase == "ended" or paused(known, state) == "give_up":
+        over = state.phase == "ended"
+        do = "give_up" if over else paused(await self._log.read(shell.run), state)
+        if do == "give_up":
             await self._close()
             return
-        if paused(known, state) == "tell":
+        if do == "tell":
             signal = Signal(id=f"{BY}/{TELL}", run=shell.run, kind=TELL, by=BY, reason=WHY)
             await self._log.post(shell.run, encode(signal))
         await queue_again(self._log, self._tasks, shell.run)
