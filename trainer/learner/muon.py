@@ -48,28 +48,19 @@ class Muon(torch.optim.Optimizer):
             for group in self.param_groups:
                 for matrix in group["params"]:
                     if matrix.grad is not None:
-                        self._move(
-                            matrix, matrix.grad, **{name: group[name] for name in self.defaults}
-                        )
+                        self._move(matrix, matrix.grad, group)
 
-    def _move(
-        self,
-        matrix: torch.Tensor,
-        gradient: torch.Tensor,
-        *,
-        lr: float,
-        momentum: float,
-        weight_decay: float,
-    ) -> None:
+    def _move(self, matrix: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
+        rate, momentum = group["lr"], group["momentum"]
         state: dict[str, Any] = self.state[matrix]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(matrix)
         kept = state["momentum_buffer"]
         kept.lerp_(gradient, 1 - momentum)
         rows, columns = matrix.shape
-        matrix.mul_(1 - lr * weight_decay)
+        matrix.mul_(1 - rate * group["weight_decay"])
         further = math.sqrt(max(1, rows / columns))
-        matrix.add_(orthogonal(torch.lerp(gradient, kept, momentum)), alpha=-lr * further)
+        matrix.add_(orthogonal(torch.lerp(gradient, kept, momentum)), alpha=-rate * further)
 
 
 def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
