@@ -34,7 +34,7 @@ preferences in place of the diversity, which is no aim where one worker is right
 class Sft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How it is taught."""
 
-    steps: Annotated[int, msgspec.Meta(ge=0)] = 4_500
+    steps: Annotated[int, msgspec.Meta(ge=0)] = 5_500
     after: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Steps that it was taught before: its lessons are those that come after theirs."""
     episodes: Count = 16
