@@ -22,8 +22,7 @@ UNTRAINED: Final = "untrained"
 SFT: Final = "SFT"
 SFT_RL: Final = "SFT, then RL"
 CORRECTED: Final = "SFT, then correction"
-WHOLE: Final = "SFT, correction, RL"
-"""All stages."""
+"""How the shipped model is made."""
 RL: Final = "RL without SFT"
 LONGER: Final = "SFT, then as long of SFT"
 """The control: it goes on from the same model, for as many seconds as RL took."""
@@ -33,24 +32,24 @@ BAD_RL: Final = "the same, then RL"
 
 TRAINED: Final = (
     *(UNTRAINED, RL, SFT, MAJORITY, SFT_RL, LONGER),
-    *(CORRECTED, WHOLE, BAD, BAD_RL),
+    *(CORRECTED, BAD, BAD_RL),
 )
 """All but the baselines, as the table has them."""
 
 BY_RL: Final = ((SFT_RL, SFT), (SFT_RL, LONGER), (BAD_RL, BAD))
 """What RL has to gain over: what it began with, and as much more of SFT."""
 
-PAIRS: Final = (
-    *BY_RL,
-    *((CORRECTED, SFT), (CORRECTED, LONGER), (WHOLE, CORRECTED), (WHOLE, LONGER)),
-)
+PAIRS: Final = (*BY_RL, (CORRECTED, SFT), (CORRECTED, LONGER), (CORRECTED, SFT_RL))
 """What may gain over what."""
 
 UNSEEN_WORDS: Final = "unseen-words"
 """The set that is reported and that nobody has to do well."""
 
-FIGURES: Final = ("accuracy", "valid", "recovery", "rounds", "cost", "critical_steps", "reward")
-"""What the table shows."""
+FIGURES: Final = (
+    *("accuracy", "valid", "recovery", "rounds", "cost", "critical_steps"),
+    *("regret_stop", "reward"),
+)
+"""What the table shows, see `trainer.gym.evaluate`."""
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):

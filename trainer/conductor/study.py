@@ -27,7 +27,6 @@ from trainer.conductor.results import (
     SFT,
     SFT_RL,
     UNTRAINED,
-    WHOLE,
     Result,
     Study,
     ordered,
@@ -107,8 +106,6 @@ class _Seed:
         yield self._measured(LONGER, "longer", longer, took + further)
         corrected, mended = self._stage(CORRECTED, "correction", plan, sft, stages.correction)
         yield self._measured(CORRECTED, "correction", corrected, took + mended)
-        rl, practised = self._stage(WHOLE, "rl", plan, corrected, stages.rl)
-        yield self._measured(WHOLE, "rl", rl, took + mended + practised)
 
     def _untaught(self, base: Path) -> Iterator[Result]:
         """What there is without SFT, on the first set alone: it is slow, and knows nothing."""
