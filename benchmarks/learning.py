@@ -22,6 +22,7 @@ from trainer.conductor.plan import Plan
 from trainer.conductor.results import (
     BY_RL,
     CORRECTED,
+    DRAWN,
     PAIRS,
     Result,
     Study,
@@ -139,11 +140,11 @@ def lines(found: Study) -> list[report.Line]:
         made.append(report.Line(f"{figure}, {name}", values, "%", target))
     made += [_cost(found), _wide(found)]
     for of, less in PAIRS:
-        gain = gained(found, of, less, found.known_words)
-        if gain is not None:
-            name = f"reward of {of} over {less}, least of its interval"
-            promised = report.at_least(0.0) if (of, less) in BY_RL else None
-            made.append(report.Line(name, [gain.low], "", promised))
+        promised = report.at_least(0.0) if (of, less) in BY_RL else None
+        for sets, how in ((found.known_words, ""), ((DRAWN,), ", drawn")):
+            if (gain := gained(found, of, less, sets)) is not None:
+                name = f"reward of {of} over {less}{how}, least of its interval"
+                made.append(report.Line(name, [gain.low], "", promised))
     return made
 
 

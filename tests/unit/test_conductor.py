@@ -151,10 +151,12 @@ def test_an_exam_is_the_same_for_everybody(made: Path) -> None:
 
 def test_what_comes_after_a_teaching_are_lessons_that_it_did_not_have() -> None:
     further = study.more(PLAN, 3)
-    given = {seed for step in range(PLAN.sft.steps) for seed in batch_of(PLAN, step)}
-    new = [seed for step in range(3) for seed in batch_of(further, step)]
-    assert len(new) == len(set(new)) == 3 * PLAN.sft.episodes
-    assert not given & set(new)
+    after_that = study.more(further, 2)
+    stages_ = ((PLAN, PLAN.sft.steps), (further, 3), (after_that, 2))
+    given = [
+        seed for plan, steps in stages_ for step in range(steps) for seed in batch_of(plan, step)
+    ]
+    assert len(given) == len(set(given)) == (PLAN.sft.steps + 5) * PLAN.sft.episodes
     assert further.sft.matrix_rate == PLAN.correction.matrix_rate
 
 
@@ -199,6 +201,8 @@ def test_a_study_goes_on_and_shows_every_variant(
     assert set(results.TRAINED) < set(found.variants)
     table = results.as_markdown(found)
     assert all(f"| {name} |" in table for name in found.variants)
+    assert f"**{results.DRAWN}**" in table
+    assert results.gained(found, results.SFT_RL, results.SFT, [results.DRAWN]) is not None
     again = study.study(folder, plan, (0,), 2, sets=("seen",), processes=0)
     assert results.as_markdown(again) == table
 

@@ -1,6 +1,7 @@
 """Exams: how well a model, or a baseline, does on the gym's sets. The same episodes for everybody.
 
-Whoever is measured says what it holds most likely. The reward is that of the plan.
+Whoever is measured says what it holds most likely, unless it is to be drawn. The reward is that of
+the plan.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -49,14 +50,21 @@ class Exam:
             self._spent = {**self._spent, **spent_by(episodes, run(episodes, Oracle(episodes)))}
 
     def model(
-        self, folder: Path, name: str, *, voters: int = 1, sets: Sequence[str] = ()
+        self,
+        folder: Path,
+        name: str,
+        *,
+        voters: int = 1,
+        temperature: float = 0.0,
+        sets: Sequence[str] = (),
     ) -> list[Report]:
         """What the model in a folder does, or several samples of it by majority.
 
         Args:
             folder: Of the model.
             name: What tables call it.
-            voters: Samples of each episode.
+            voters: Samples of each episode, at a temperature of 1 if there are several.
+            temperature: At which a single one is drawn.
             sets: Which sets; all if empty.
 
         Raises:
@@ -66,10 +74,12 @@ class Exam:
         # The same seed and job as the baselines': so the same workers fail in the same places.
         practice = Practice(model.eval(), words, tokens=self._plan.reply_tokens)
 
-        def voted(episodes: Sequence[Episode], _policy: Any) -> list[Rollout]:
-            return [majority(group) for group in practice.groups(episodes, voters, JOB)]
+        drawn_at = 1.0 if voters > 1 else temperature
 
-        runner: Runner = voted if voters > 1 else practice.run
+        def runner(episodes: Sequence[Episode], _policy: Any) -> list[Rollout]:
+            groups = practice.groups(episodes, voters, JOB, temperature=drawn_at)
+            return [majority(group) if voters > 1 else group[0] for group in groups]
+
         return self._reports(runner, lambda _: _Named(name), sets)
 
     def baseline(self, name: str) -> list[Report]:

@@ -27,20 +27,25 @@ RL: Final = "RL without SFT"
 LONGER: Final = "SFT, then as long of SFT"
 """The control: it goes on from the same model, for as many seconds as RL took."""
 MAJORITY: Final = f"majority of {VOTERS} samples of SFT"
-BAD: Final = "SFT by a bad teacher"
-BAD_RL: Final = "the same, then RL"
+BAD: Final = "SFT, spoiled by a bad teacher"
+BAD_RL: Final = "spoiled, then RL"
+BAD_LONGER: Final = "spoiled, then as long of the bad teacher"
 
 TRAINED: Final = (
     *(UNTRAINED, RL, SFT, MAJORITY, SFT_RL, LONGER),
-    *(CORRECTED, BAD, BAD_RL),
+    *(CORRECTED, BAD, BAD_RL, BAD_LONGER),
 )
 """All but the baselines, as the table has them."""
 
-BY_RL: Final = ((SFT_RL, SFT), (SFT_RL, LONGER), (BAD_RL, BAD))
+BY_RL: Final = ((SFT_RL, SFT), (SFT_RL, LONGER), (BAD_RL, BAD), (BAD_RL, BAD_LONGER))
 """What RL has to gain over: what it began with, and as much more of SFT."""
 
 PAIRS: Final = (*BY_RL, (CORRECTED, SFT), (CORRECTED, LONGER), (CORRECTED, SFT_RL))
 """What may gain over what."""
+
+DRAWN: Final = "seen, drawn"
+"""The first set, where what is said is drawn at a temperature of 1: what RL makes better. Else it
+is what is held most likely, which is right also where every other decision drawn is a slip."""
 
 UNSEEN_WORDS: Final = "unseen-words"
 """The set that is reported and that nobody has to do well."""
@@ -184,7 +189,7 @@ def _pairs(of: Scores | None, less: Scores | None, figure: str) -> Iterator[tupl
 
 def as_markdown(found: Study) -> str:
     """The table of each set, and what RL gains."""
-    parts = [_table(found, name) for name in found.sets]
+    parts = [_table(found, name) for name in (*found.sets, DRAWN)]
     return "\n\n".join([*parts, _gains(found)])
 
 
@@ -217,7 +222,8 @@ def _gains(found: Study) -> str:
     lines = ["| reward gained, pairs of the same episode | set | |", "|---|---|---|"]
     known = found.known_words
     for of, less in PAIRS:
-        for sets in (*((name,) for name in found.sets), *([known] if len(known) > 1 else [])):
+        each = ((name,) for name in (*found.sets, DRAWN))
+        for sets in (*each, *([known] if len(known) > 1 else [])):
             gain = gained(found, of, less, sets)
             if gain is not None:
                 shown = f"{gain.value:+.4f} ({gain.low:+.4f} … {gain.high:+.4f})"

@@ -19,8 +19,10 @@ from trainer.conductor.exam import BASELINES, GATED, Exam
 from trainer.conductor.plan import Plan
 from trainer.conductor.results import (
     BAD,
+    BAD_LONGER,
     BAD_RL,
     CORRECTED,
+    DRAWN,
     LONGER,
     MAJORITY,
     RL,
@@ -32,15 +34,16 @@ from trainer.conductor.results import (
     ordered,
 )
 from trainer.gym.baselines import VOTERS
+from trainer.gym.evaluate import Report
 from trainer.gym.teacher import SLOPPY
 from trainer.learner.sinks import lines
 
-ALONE: Final = 4
+ALONE: Final = 12
 """Steps of practice after SFT for one without it. An untrained model's replies are as long as they
 may be, and so are its runs: a step takes many times as long."""
 
-SHORT: Final = 4
-"""Steps of a good teaching for one of a bad."""
+SPOILED: Final = 14
+"""Steps of good teaching for one of a bad teacher after it: a few make habits of its slips."""
 
 FILE: Final = "result.json"
 
@@ -89,19 +92,19 @@ class _Seed:
         stages.begin(self._folder, self._plan)
         self._say(f"seed {self._plan.seed}: vocabulary")
         base = stages.base(self._folder, self._plan)
-        yield from self._taught(base)
-        yield from self._untaught(base)
-        yield from self._taught_badly(base)
-
-    def _taught(self, base: Path) -> Iterator[Result]:
-        """SFT, what practice and correction make of it, and what more SFT does."""
-        plan = self._plan
-        sft, took = self._stage(SFT, "sft", plan, base, self._sft)
+        sft, took = self._stage(SFT, "sft", self._plan, base, self._sft)
         yield self._measured(SFT, "sft", sft, took)
+        yield from self._taught(sft, took)
+        yield from self._taught_badly(sft, took)
+        yield from self._untaught(base)
+
+    def _taught(self, sft: Path, took: float) -> Iterator[Result]:
+        """What practice and correction make of it, and what more SFT does."""
+        plan = self._plan
         yield self._measured(MAJORITY, "majority", sft, took, sets=self._first, voters=VOTERS)
         rl, practised = self._stage(SFT_RL, "sft-rl", plan, sft, stages.rl)
         yield self._measured(SFT_RL, "sft-rl", rl, took + practised)
-        steps = round(plan.sft.steps * practised / took) if took else plan.rl.steps
+        steps = _as_long(plan, took, practised)
         longer, further = self._stage(LONGER, "longer", more(plan, steps), sft, self._sft)
         yield self._measured(LONGER, "longer", longer, took + further)
         corrected, mended = self._stage(CORRECTED, "correction", plan, sft, stages.correction)
@@ -115,13 +118,16 @@ class _Seed:
         rl, took = self._stage(RL, "rl-alone", plan, base, stages.rl)
         yield self._measured(RL, "rl-alone", rl, took, sets=self._first)
 
-    def _taught_badly(self, base: Path) -> Iterator[Result]:
-        """SFT by a teacher whose slips are imitated, and what practice makes of it."""
-        plan = self._plan
-        bad, took = self._stage(BAD, "bad", badly(plan), base, self._sft)
-        yield self._measured(BAD, "bad", bad, took)
-        rl, practised = self._stage(BAD_RL, "bad-rl", plan, bad, stages.rl)
+    def _taught_badly(self, sft: Path, took: float) -> Iterator[Result]:
+        """What a bad teacher makes of it, whose slips are imitated; and what practice does then."""
+        plan = badly(self._plan)
+        bad, spoiled = self._stage(BAD, "bad", plan, sft, self._sft)
+        yield self._measured(BAD, "bad", bad, took := took + spoiled)
+        rl, practised = self._stage(BAD_RL, "bad-rl", self._plan, bad, stages.rl)
         yield self._measured(BAD_RL, "bad-rl", rl, took + practised)
+        steps = _as_long(plan, spoiled, practised)
+        longer, further = self._stage(BAD_LONGER, "bad-longer", more(plan, steps), bad, self._sft)
+        yield self._measured(BAD_LONGER, "bad-longer", longer, took + further)
 
     def _sft(self, at: Path, plan: Plan, start: Path) -> Path:
         return stages.sft(at, plan, start, processes=self._processes)
@@ -149,19 +155,26 @@ class _Seed:
         voters: int = 1,
         sets: Sequence[str] = (),
     ) -> Result:
-        return _kept(
-            self._folder / name,
-            lambda: Result(
-                variant=variant,
-                seed=self._plan.seed,
-                seconds=seconds,
-                reports=tuple(self._exam.model(model, variant, voters=voters, sets=sets)),
-            ),
-        )
+        def made() -> Result:
+            reports = self._exam.model(model, variant, voters=voters, sets=sets)
+            if voters == 1:
+                reports += map(
+                    _drawn, self._exam.model(model, variant, temperature=1.0, sets=self._first)
+                )
+            return Result(
+                variant=variant, seed=self._plan.seed, seconds=seconds, reports=tuple(reports)
+            )
+
+        return _kept(self._folder / name, made)
+
+
+def _drawn(report: Report) -> Report:
+    """What was drawn, under a name of its own."""
+    return msgspec.structs.replace(report, total=msgspec.structs.replace(report.total, set=DRAWN))
 
 
 def more(plan: Plan, steps: int) -> Plan:
-    """The plan of so many steps of teaching after the teaching.
+    """The plan of so many steps of teaching after a plan's teaching.
 
     Of lessons that were not given yet, at the rates of correction: those of the beginning would
     have it forget.
@@ -170,7 +183,7 @@ def more(plan: Plan, steps: int) -> Plan:
     sft = msgspec.structs.replace(
         plan.sft,
         steps=steps,
-        after=plan.sft.steps,
+        after=plan.sft.after + plan.sft.steps,
         context=0.0,
         rate=said.rate,
         matrix_rate=said.matrix_rate,
@@ -180,10 +193,15 @@ def more(plan: Plan, steps: int) -> Plan:
 
 
 def badly(plan: Plan) -> Plan:
-    """The plan of a teaching that is short, and whose teacher errs often and is imitated in it."""
-    steps = max(1, plan.sft.steps // SHORT)
-    sft = msgspec.structs.replace(plan.sft, steps=steps, slips=True)
-    return msgspec.structs.replace(plan, rates=SLOPPY, sft=sft)
+    """The plan of some more teaching, by a teacher that errs often and is imitated in it."""
+    further = more(plan, max(1, plan.sft.steps // SPOILED))
+    sft = msgspec.structs.replace(further.sft, slips=True)
+    return msgspec.structs.replace(further, rates=SLOPPY, sft=sft)
+
+
+def _as_long(plan: Plan, took: float, seconds: float) -> int:
+    """Steps of a plan's teaching, all of which took so long, in as many seconds."""
+    return max(1, round(plan.sft.steps * seconds / took)) if took else plan.sft.steps
 
 
 def _seconds(folder: Path) -> float:
