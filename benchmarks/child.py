@@ -108,3 +108,13 @@ class Child:
         tail = self._log.read_text(errors="replace")[-LOG_TAIL_CHARS:].strip()
         said = f"; its standard error ends with:\n{tail}" if tail else ""
         return BenchmarkError(f"the process of {self._name} {what}{said}")
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had since its program began.
+
+    Not `resource`'s, which begins with what the process had that started it.
+    """
+    status = pathlib.Path("/proc/self/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1_024

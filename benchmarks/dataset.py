@@ -12,7 +12,6 @@ memory: both passes of a build, from its log to its files.
 import asyncio
 import os
 import pathlib
-import resource
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import contender, dataset_runs, report
+from benchmarks.child import peak_bytes
 from benchmarks.errors import BenchmarkError
 from trainer.datasets.build import build
 from trainer.datasets.columns import COMPRESSION_LEVEL, ROW_GROUP_BYTES
@@ -172,7 +172,7 @@ def peak_mb(data: pathlib.Path, count: int) -> float:
         )
     if done.returncode:
         raise BenchmarkError(f"writing {count} rows failed: {done.stderr[-500:]}")
-    return float(done.stdout) / 1_024
+    return float(done.stdout) / 1_048_576
 
 
 def memory(options: report.Options, data: pathlib.Path) -> list[report.Line]:
@@ -224,4 +224,4 @@ def benchmark(options: report.Options, data: pathlib.Path) -> report.Report:
 
 if __name__ == "__main__":
     fill(pathlib.Path(sys.argv[1]), int(sys.argv[2]))
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    print(peak_bytes())

@@ -25,6 +25,7 @@ from actors.ports import Attempt, Outcome
 from actors.programs import own_process
 from actors.run_shell import RunShell
 from actors.worker import Worker, WorkerOptions
+from benchmarks.child import peak_bytes
 from benchmarks.serving import ARGUMENT, ROUNDS, VALUE, WIDTH, claim_stdout, measure, wait_for_end
 from protocol import subjects
 from protocol.actions import Pool, WorkerSpec
@@ -155,8 +156,7 @@ class Side:
         makespan = time.perf_counter() - began
         if any(result != 1 for result in results):
             raise RuntimeError(f"{sum(r != 1 for r in results)} of {runs} runs did not finish")
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1_024
-        return {"makespan_s": makespan, "before_bytes": before, "peak_bytes": peak}
+        return {"makespan_s": makespan, "before_bytes": before, "peak_bytes": peak_bytes()}
 
 
 def _resident_bytes() -> int:
