@@ -67,7 +67,7 @@ _SHARES: Final = (
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of one seed, or of the baselines."""
+    """What is known of one seed, and of the baselines beside it."""
 
     conditions: dict[str, Any]
     """Under which it was measured."""

@@ -421,3 +421,19 @@ def test_sampling_is_measured_in_turns_and_compared(monkeypatch: pytest.MonkeyPa
     assert lines["toy, 1 thread, Podium / generate"].target == sampling.TARGET
     assert len(lines) == len(found) + 2
     assert all(value > 0 for line in lines.values() for value in line.values)
+
+
+def test_the_peak_of_a_process_is_not_that_of_whoever_started_it() -> None:
+    """What a process had that forked counts in `resource` as if its program had had it."""
+    told = "from benchmarks.child import peak_bytes; "
+    alone = f"{told}print(peak_bytes())"
+    large = (
+        f"{told}import subprocess, sys; large = b'x' * 200_000_000; print(peak_bytes()); "
+        f"sys.stdout.flush(); subprocess.run([sys.executable, '-c', {alone!r}], check=True)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", large], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    mine, started = map(int, done.stdout.split())
+    assert mine > 200_000_000
+    assert 0 < started < 100_000_000

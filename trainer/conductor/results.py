@@ -43,7 +43,7 @@ BY_RL: Final = ((SFT_RL, SFT), (SFT_RL, LONGER), (BAD_RL, BAD), (BAD_RL, BAD_LON
 PAIRS: Final = (*BY_RL, (CORRECTED, SFT), (CORRECTED, LONGER), (CORRECTED, SFT_RL))
 """What may gain over what."""
 
-DRAWN: Final = "seen, drawn"
+DRAWN: Final = "drawn"
 """The first set, where what is said is drawn at a temperature of 1: what RL makes better. Else it
 is what is held most likely, which is right also where every other decision drawn is a slip."""
 
@@ -65,7 +65,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     """That its training took, all its stages; 0 for what is not trained."""
     reports: tuple[Report, ...] = ()
-    """One for each set."""
+    """One for each set, and of a trained one what it draws, see `DRAWN`."""
 
     def scores(self, name: str) -> Scores | None:
         """Its scores on a set, or None."""
@@ -188,7 +188,7 @@ def _pairs(of: Scores | None, less: Scores | None, figure: str) -> Iterator[tupl
 
 
 def as_markdown(found: Study) -> str:
-    """The table of each set, and what RL gains."""
+    """The table of each set, and what one variant gains over another."""
     parts = [_table(found, name) for name in (*found.sets, DRAWN)]
     return "\n\n".join([*parts, _gains(found)])
 
