@@ -15,6 +15,7 @@ from trainer.datasets.chat import Chat
 from trainer.gym.episodes import draws
 from trainer.gym.oracle import Oracle
 from trainer.gym.play import run
+from trainer.gym.scores import Figure, Scores
 from trainer.intervals import across
 from trainer.learner.example import Example
 from trainer.learner.sinks import lines
@@ -224,8 +225,28 @@ def test_seeds_of_several_studies_are_one_table(
     assert [each.seed for each in both.of(results.SFT_RL)] == [0, 1]
     assert len(both.of("oracle")) == 1
     assert both.only(0).results == first.results
-    other = msgspec.structs.replace(first, plan=msgspec.structs.replace(plan, tokens=17))
-    assert not other.comparable(first)
+    for other in (
+        msgspec.structs.replace(first, plan=msgspec.structs.replace(plan, tokens=17)),
+        msgspec.structs.replace(first, spoiled=first.spoiled + 1),
+        msgspec.structs.replace(first, results=tuple(map(_cheaper, first.results))),
+    ):
+        assert not other.comparable(first)
+
+
+def _cheaper(result: results.Result) -> results.Result:
+    """What a baseline does in a gym of other prices."""
+
+    def halved(figure: Figure) -> Figure:
+        value = figure.value / 2 if figure.name == "cost" else figure.value
+        return msgspec.structs.replace(figure, value=value)
+
+    def told(scores: Scores) -> Scores:
+        return msgspec.structs.replace(scores, figures=tuple(map(halved, scores.figures)))
+
+    if result.variant != "serial":
+        return result
+    reports = (msgspec.structs.replace(r, total=told(r.total)) for r in result.reports)
+    return msgspec.structs.replace(result, reports=tuple(reports))
 
 
 def test_what_is_gained_needs_no_other_outcomes(

@@ -14,6 +14,8 @@ from trainer.conductor.results import SFT, Result, Study
 def study_of(seed: int, plan: Plan | None = None) -> Study:
     return Study(
         plan=plan or Plan(),
+        alone=12,
+        spoiled=14,
         sets=("seen",),
         episodes=2,
         results=(Result(variant="oracle", seed=0), Result(variant=SFT, seed=seed, seconds=60.0)),

@@ -50,6 +50,9 @@ is what is held most likely, which is right also where every other decision draw
 UNSEEN_WORDS: Final = "unseen-words"
 """The set that is reported and that nobody has to do well."""
 
+DIGITS: Final = 6
+"""Of a baseline's figures after the point, that machines agree on."""
+
 FIGURES: Final = (
     *("accuracy", "valid", "recovery", "rounds", "cost", "critical_steps"),
     *("regret_stop", "reward"),
@@ -76,6 +79,10 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
     """All results."""
 
     plan: Plan
+    alone: int
+    """See `trainer.conductor.study.ALONE`."""
+    spoiled: int
+    """See `trainer.conductor.study.SPOILED`."""
     sets: tuple[str, ...]
     episodes: int
     """Of each set."""
@@ -108,9 +115,23 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, results=tuple(results))
 
     def comparable(self, other: Self) -> bool:
-        """Whether both measured the same, but for the seeds."""
+        """Whether both measured the same, but for the seeds.
+
+        A gym that was changed is known by its baselines, which do something else there.
+        """
         alike = msgspec.structs.replace(other.plan, seed=self.plan.seed) == self.plan
-        return alike and (self.sets, self.episodes) == (other.sets, other.episodes)
+        return alike and self._measure() == other._measure()
+
+    def _measure(self) -> tuple[object, ...]:
+        """What has to be the same where seeds are compared, but for the plan."""
+        baselines = {
+            (each.variant, report.total.set, known.name): (known.n, round(known.value, DIGITS))
+            for each in self.results
+            if each.variant not in TRAINED
+            for report in each.reports
+            for known in report.total.figures
+        }
+        return self.alone, self.spoiled, self.sets, self.episodes, baselines
 
     def without_outcomes(self, but: Collection[str]) -> Self:
         """The same without what each episode came to, but for some figures, of all families."""

@@ -74,7 +74,14 @@ def study(
     for seed in seeds:
         own = msgspec.structs.replace(plan, seed=seed)
         results += _Seed(folder / f"seed-{seed}", own, exam, processes, say).results()
-    return Study(plan=plan, sets=tuple(sets), episodes=count, results=ordered(results))
+    return Study(
+        plan=plan,
+        alone=ALONE,
+        spoiled=SPOILED,
+        sets=tuple(sets),
+        episodes=count,
+        results=ordered(results),
+    )
 
 
 class _Seed:
