@@ -13,6 +13,7 @@ from trainer.conductor.plan import Correction, Plan, Rl, Sft, load
 from trainer.conductor.teaching import Teaching, batch_of, examples, lesson, reading
 from trainer.datasets.chat import Chat
 from trainer.gym.episodes import draws
+from trainer.gym.evaluate import Report
 from trainer.gym.oracle import Oracle
 from trainer.gym.play import run
 from trainer.gym.scores import Figure, Scores
@@ -263,6 +264,30 @@ def test_seeds_that_differ_make_a_wide_interval() -> None:
     assert middle == pytest.approx(0.92)
     # 4.303 standard errors of 0.02 / sqrt(3), as tables of Student's t have it.
     assert (high - middle, middle - low) == pytest.approx((0.04969, 0.04969), abs=1e-4)
+
+
+def test_an_interval_over_seeds_holds_nothing_that_cannot_be() -> None:
+    def one(seed: int, accuracy: float, cost: float, reward: float) -> results.Result:
+        told = {"accuracy": accuracy, "cost": cost, "reward": reward}
+        figures = tuple(
+            Figure(name=name, value=value, low=value, high=value, n=300)
+            for name, value in told.items()
+        )
+        report = Report(
+            total=Scores(policy="student", set="seen", figures=figures), families={}, unscorable=0
+        )
+        return results.Result(variant=results.SFT, seed=seed, reports=(report,))
+
+    found = [one(0, 0.99, 100.0, 0.01), one(1, 0.7, 9_000.0, 1.0)]
+    ends = {}
+    for name in ("accuracy", "cost", "reward"):
+        known = results.over_seeds(found, "seen", name)
+        assert known is not None
+        ends[name] = known[1:]
+    assert ends["accuracy"] == (0.0, 1.0)
+    assert ends["cost"][0] == 0.0
+    assert ends["cost"][1] == pytest.approx(4_550 + 12.706 * 4_450, rel=1e-3)
+    assert ends["reward"][0] < 0.0 < 1.0 < ends["reward"][1]
 
 
 def test_a_plan_comes_from_a_file(tmp_path: Path) -> None:

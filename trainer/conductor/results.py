@@ -15,7 +15,7 @@ from trainer.conductor.exam import BASELINES
 from trainer.conductor.plan import Plan
 from trainer.gym.baselines import VOTERS
 from trainer.gym.evaluate import Report
-from trainer.gym.scores import HIGHER, Scores
+from trainer.gym.scores import SHARES, Scores
 from trainer.intervals import Interval, across, paired
 
 UNTRAINED: Final = "untrained"
@@ -49,6 +49,9 @@ is what is held most likely, which is right also where every other decision draw
 
 UNSEEN_WORDS: Final = "unseen-words"
 """The set that is reported and that nobody has to do well."""
+
+SIGNED: Final = frozenset({"regret_stop", "reward"})
+"""Figures that may be less than nothing."""
 
 DIGITS: Final = 6
 """Of a baseline's figures after the point, that machines agree on."""
@@ -169,7 +172,8 @@ def ordered(results: Iterable[Result]) -> tuple[Result, ...]:
 def over_seeds(results: Sequence[Result], name: str, figure: str) -> Interval | None:
     """A figure on a set over the seeds, with a 95 % interval of its mean; None if nobody has it.
 
-    Of a single result it is the figure's own interval, over the episodes.
+    Of a single result it is the figure's own interval, over the episodes. None goes beyond what
+    the figure can be.
     """
     found = [
         known
@@ -182,7 +186,12 @@ def over_seeds(results: Sequence[Result], name: str, figure: str) -> Interval | 
         return None
     if len(found) == 1:
         return Interval(found[0].value, found[0].low, found[0].high)
-    return across([each.value for each in found])
+    middle, low, high = across([each.value for each in found])
+    return Interval(
+        middle,
+        low if figure in SIGNED else max(0.0, low),
+        min(1.0, high) if figure in SHARES else high,
+    )
 
 
 def gained(
@@ -232,7 +241,7 @@ def _table(found: Study, name: str) -> str:
 def _cell(value: Interval | None, figure: str) -> str:
     if value is None:
         return ""
-    scale, digits = (100.0, 1) if figure in HIGHER - {"reward"} else (1.0, 2)
+    scale, digits = (100.0, 1) if figure in SHARES else (1.0, 2)
     if figure == "cost":
         digits = 0
     middle, low, high = (each * scale for each in value)
