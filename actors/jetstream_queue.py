@@ -42,6 +42,9 @@ MAX_IN_FLIGHT: Final = 200_000
 """Unacknowledged messages per consumer. High: runs that wait must never keep others from being
 delivered."""
 
+_NO_DEMAND: Final = b'{"idle_heartbeat":1}'
+"""A demand that a consumer refuses at once: signs of life of what has no end."""
+
 _SAME_SUBJECT: Final = 10077
 _MANY: Final = "maximum messages per subject exceeded"
 
@@ -305,6 +308,26 @@ class _Puller:
         for source in self._sources:
             if source.listening is not None:
                 await source.listening.close()
+        await asyncio.gather(*(self._told(source.name) for source in self._sources))
+
+    async def _told(self, consumer: str) -> None:
+        """Wait until whoever leads a consumer knows that nobody listens here any more.
+
+        Until then it may serve a demand of before, and what it sends waits for its lease. Asked as
+        for a demand, it answers after what it was told before.
+        """
+        broker = self._queue.broker
+        if not self._client.is_connected:  # it is told by that
+            return
+        known = asyncio.Event()
+        reply = broker.expect(lambda _: known.set(), known.set)
+        path = f"$JS.API.CONSUMER.MSG.NEXT.{self.stream}.{consumer}"
+        try:
+            with contextlib.suppress(NatsError, OSError):
+                await self._client.publish(path, _NO_DEMAND, reply=reply)
+                await known.wait()
+        finally:
+            broker.forget(reply)
 
     def _renew(self) -> None:
         """The connection is a new one: what was demanded on the old one is forgotten."""

@@ -44,7 +44,10 @@ class Puller(Protocol):
         ...
 
     async def close(self) -> None:
-        """Demand nothing any more. What has been delivered stays with whoever has it."""
+        """Demand nothing any more. What has been delivered stays with whoever has it.
+
+        What is queued after that goes to others at once, as far as the queue can be reached.
+        """
         ...
 
 

@@ -390,6 +390,9 @@ class Server:
             self.answer(request, b"", {"Status": "503"})
             return
         body = msgspec.json.decode(request.data)
+        if "expires" not in body:
+            self.answer(request, b"", {"Status": "400"})
+            return
         until = self.loop.now + body["expires"] / 1e9
         demand = Demand(request.reply, body["batch"], until)
         found.waiting.append(demand)

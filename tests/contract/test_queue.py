@@ -19,6 +19,9 @@ LONG_S: Final = 60.0
 SHORT_S: Final = 0.6
 """Seconds of a lease that a test waits for."""
 
+CLOSED: Final = 200
+"""Demands closed one after the other: a server that is told late is met once in some hundred."""
+
 QUIET_S: Final = 0.3
 """Seconds in which nothing may come."""
 
@@ -343,9 +346,10 @@ async def test_what_was_never_acknowledged_is_delivered_for_ever(
 async def test_a_demand_that_was_just_woken_can_be_closed(place: Place) -> None:
     worker = new_worker()
     queue = await place.queue(worker, LONG_S)
-    for _ in range(10):
+    for _ in range(CLOSED):
         busy = await Taker().open(queue, worker)
         busy.free()
+        # The one that was closed before had a demand standing: it must not be served any more.
         await queue.put(subject_of(worker), b"work")
         await (await busy.next()).ack()
         busy.free()
