@@ -205,6 +205,8 @@ def test_a_study_goes_on_and_shows_every_variant(
     assert all(f"| {name} |" in table for name in found.variants)
     assert f"**{results.DRAWN}**" in table
     assert results.gained(found, results.SFT_RL, results.SFT, [results.DRAWN]) is not None
+    taught_on = list(lines(folder / "seed-0" / "longer" / stages.METRICS))
+    assert len(taught_on) == round(plan.rl.steps * study.LENGTHS.as_long)
     again = study.study(folder, plan, (0,), 2, sets=("seen",), processes=0)
     assert results.as_markdown(again) == table
 
@@ -228,7 +230,7 @@ def test_seeds_of_several_studies_are_one_table(
     assert both.only(0).results == first.results
     for other in (
         msgspec.structs.replace(first, plan=msgspec.structs.replace(plan, tokens=17)),
-        msgspec.structs.replace(first, spoiled=first.spoiled + 1),
+        msgspec.structs.replace(first, lengths=results.Lengths(spoiled=3)),
         msgspec.structs.replace(first, results=tuple(map(_cheaper, first.results))),
     ):
         assert not other.comparable(first)

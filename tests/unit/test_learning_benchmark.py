@@ -8,14 +8,13 @@ import pytest
 from benchmarks import learning, report
 from benchmarks.errors import BenchmarkError
 from trainer.conductor.plan import Plan
-from trainer.conductor.results import SFT, Result, Study
+from trainer.conductor.results import SFT, Lengths, Result, Study
 
 
 def study_of(seed: int, plan: Plan | None = None) -> Study:
     return Study(
         plan=plan or Plan(),
-        alone=12,
-        spoiled=14,
+        lengths=Lengths(),
         sets=("seen",),
         episodes=2,
         results=(Result(variant="oracle", seed=0), Result(variant=SFT, seed=seed, seconds=60.0)),

@@ -25,7 +25,7 @@ CORRECTED: Final = "SFT, then correction"
 """How the shipped model is made."""
 RL: Final = "RL without SFT"
 LONGER: Final = "SFT, then as long of SFT"
-"""The control: it goes on from the same model, for as many seconds as RL took."""
+"""The control: it goes on from the same model, for as long as RL takes, see `Lengths`."""
 MAJORITY: Final = f"majority of {VOTERS} samples of SFT"
 BAD: Final = "SFT, spoiled by a bad teacher"
 BAD_RL: Final = "spoiled, then RL"
@@ -63,6 +63,23 @@ FIGURES: Final = (
 """What the table shows, see `trainer.gym.evaluate`."""
 
 
+class Lengths(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a study's variants are made, beside what its plan says.
+
+    In steps and not by the clock: what else a machine does would decide how good a control gets.
+    """
+
+    alone: int = 12
+    """Steps of practice after SFT for one without it. An untrained model's replies are as long as
+    they may be, and so are its runs: a step takes many times as long."""
+    spoiled: int = 14
+    """Steps of good teaching for one of a bad teacher after it: a few make habits of its slips."""
+    as_long: float = 8.5
+    """Steps of teaching that take as long as one of practice: 8.6 and 8.4, of two seeds."""
+    spoiled_as_long: float = 19.4
+    """The same after a bad teacher, where runs are longer: 19.9 and 19.0."""
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """One variant of one seed, or a baseline."""
 
@@ -82,10 +99,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
     """All results."""
 
     plan: Plan
-    alone: int
-    """See `trainer.conductor.study.ALONE`."""
-    spoiled: int
-    """See `trainer.conductor.study.SPOILED`."""
+    lengths: Lengths
     sets: tuple[str, ...]
     episodes: int
     """Of each set."""
@@ -134,7 +148,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
             for report in each.reports
             for known in report.total.figures
         }
-        return self.alone, self.spoiled, self.sets, self.episodes, baselines
+        return self.lengths, self.sets, self.episodes, baselines
 
     def without_outcomes(self, but: Collection[str]) -> Self:
         """The same without what each episode came to, but for some figures, of all families."""

@@ -29,6 +29,7 @@ from trainer.conductor.results import (
     SFT,
     SFT_RL,
     UNTRAINED,
+    Lengths,
     Result,
     Study,
     ordered,
@@ -38,12 +39,7 @@ from trainer.gym.evaluate import Report
 from trainer.gym.teacher import SLOPPY
 from trainer.learner.sinks import lines
 
-ALONE: Final = 12
-"""Steps of practice after SFT for one without it. An untrained model's replies are as long as they
-may be, and so are its runs: a step takes many times as long."""
-
-SPOILED: Final = 14
-"""Steps of good teaching for one of a bad teacher after it: a few make habits of its slips."""
+LENGTHS: Final = Lengths()
 
 FILE: Final = "result.json"
 
@@ -76,8 +72,7 @@ def study(
         results += _Seed(folder / f"seed-{seed}", own, exam, processes, say).results()
     return Study(
         plan=plan,
-        alone=ALONE,
-        spoiled=SPOILED,
+        lengths=LENGTHS,
         sets=tuple(sets),
         episodes=count,
         results=ordered(results),
@@ -111,7 +106,7 @@ class _Seed:
         yield self._measured(MAJORITY, "majority", sft, took, sets=self._first, voters=VOTERS)
         rl, practised = self._stage(SFT_RL, "sft-rl", plan, sft, stages.rl)
         yield self._measured(SFT_RL, "sft-rl", rl, took + practised)
-        steps = _as_long(plan, took, practised)
+        steps = round(plan.rl.steps * LENGTHS.as_long)
         longer, further = self._stage(LONGER, "longer", more(plan, steps), sft, self._sft)
         yield self._measured(LONGER, "longer", longer, took + further)
         corrected, mended = self._stage(CORRECTED, "correction", plan, sft, stages.correction)
@@ -120,7 +115,8 @@ class _Seed:
     def _untaught(self, base: Path) -> Iterator[Result]:
         """What there is without SFT, on the first set alone: it is slow, and knows nothing."""
         yield self._measured(UNTRAINED, "base-exam", base, 0.0, sets=self._first)
-        few = msgspec.structs.replace(self._plan.rl, steps=max(1, self._plan.rl.steps // ALONE))
+        steps = max(1, self._plan.rl.steps // LENGTHS.alone)
+        few = msgspec.structs.replace(self._plan.rl, steps=steps)
         plan = msgspec.structs.replace(self._plan, rl=few)
         rl, took = self._stage(RL, "rl-alone", plan, base, stages.rl)
         yield self._measured(RL, "rl-alone", rl, took, sets=self._first)
@@ -132,7 +128,7 @@ class _Seed:
         yield self._measured(BAD, "bad", bad, took := took + spoiled)
         rl, practised = self._stage(BAD_RL, "bad-rl", self._plan, bad, stages.rl)
         yield self._measured(BAD_RL, "bad-rl", rl, took + practised)
-        steps = _as_long(plan, spoiled, practised)
+        steps = round(plan.rl.steps * LENGTHS.spoiled_as_long)
         longer, further = self._stage(BAD_LONGER, "bad-longer", more(plan, steps), bad, self._sft)
         yield self._measured(BAD_LONGER, "bad-longer", longer, took + further)
 
@@ -201,14 +197,9 @@ def more(plan: Plan, steps: int) -> Plan:
 
 def badly(plan: Plan) -> Plan:
     """The plan of some more teaching, by a teacher that errs often and is imitated in it."""
-    further = more(plan, max(1, plan.sft.steps // SPOILED))
+    further = more(plan, max(1, plan.sft.steps // LENGTHS.spoiled))
     sft = msgspec.structs.replace(further.sft, slips=True)
     return msgspec.structs.replace(further, rates=SLOPPY, sft=sft)
-
-
-def _as_long(plan: Plan, took: float, seconds: float) -> int:
-    """Steps of a plan's teaching, all of which took so long, in as many seconds."""
-    return max(1, round(plan.sft.steps * seconds / took)) if took else plan.sft.steps
 
 
 def _seconds(folder: Path) -> float:
