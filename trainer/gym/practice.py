@@ -1,6 +1,6 @@
 """A model in memory plays episodes: what it is practised on, and what it is measured by.
 
-The weights are those of the moment at which `Practice.groups` or `Practice.run` begins.
+The weights are those of the moment at which `Practice.groups` begins.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,6 @@ from actors.models.stepped import Stepped
 from actors.policies import local
 from protocol.decisions import PolicySpec
 from trainer.gym.episodes import Episode
-from trainer.gym.play import JOB
 from trainer.gym.workers import Host
 from trainer.records import Rollout
 from trainer.rollouts.lane import FastLane
@@ -107,11 +106,3 @@ class Practice:
             found = {each.run: each.rollout for each in lane.stream(wanted)}
         rollouts = [found[start.run] for start in wanted]
         return [rollouts[at : at + members] for at in range(0, len(rollouts), members)]
-
-    def run(self, episodes: Sequence[Episode], _policy: object = None) -> list[Rollout]:
-        """One rollout of each episode, of what the model holds most likely.
-
-        A runner, as `evaluate` takes one.
-        """
-        groups = self.groups(episodes, 1, JOB, temperature=0.0)
-        return [group[0] for group in groups]
