@@ -128,7 +128,7 @@ class Effects:
                         reply = await self.context.ask(policy, shown, effect.turn, log)
                     else:
                         reply = await policy.ask(shown)
-                reply = to_prompt(reply, spec, shown)
+                reply = reply if reply.prompt else to_prompt(reply, spec, shown)
             except TimeoutError:
                 text = f"no reply within {spec.timeout_ms} ms"
                 reply = Reply(status="TIMEOUT", error=text, spend=spec.reserve)

@@ -52,7 +52,8 @@ class SamplingPolicy(Protocol):
                 long as it is there.
 
         Returns:
-            The reply. Its ``sampled.after`` is 1 if its prompt goes on from ``before``.
+            The reply, with the hash of its ``prompt`` if that is known already. Its
+            ``sampled.after`` is 1 if its prompt goes on from ``before``.
         """
         ...
 

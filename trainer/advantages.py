@@ -158,8 +158,17 @@ deviation below 0.1 are dropped), the clamp of its public script, and the deviat
 which that stands."""
 
 
-def scheme(name: str) -> Scheme:
-    """The preset of that name. Raises `Usage`."""
+def scheme(name: str, min_std: float = 0.0) -> Scheme:
+    """The preset of that name.
+
+    Args:
+        name: See `PRESETS`.
+        min_std: Groups below which are flat, where the preset says less.
+
+    Raises:
+        Usage: There is no such one.
+    """
     if name not in PRESETS:
         raise Usage(f"there are no advantages {name!r}", hint=f"one of: {', '.join(PRESETS)}")
-    return PRESETS[name]
+    found = PRESETS[name]
+    return msgspec.structs.replace(found, min_std=max(found.min_std, min_std))

@@ -6,7 +6,7 @@ from typing import Final
 
 from protocol.actions import Json
 from protocol.errors import InvalidData
-from trainer.advantages import advantages, scheme
+from trainer.advantages import Scheme, advantages
 from trainer.learner.example import Example, reinforced
 from trainer.learner.observed import by_name, observed
 from trainer.learner.order import Fed
@@ -21,7 +21,7 @@ SHOWN: Final = 3
 def batch(
     rollouts: Sequence[Rollout],
     recipe: Recipe,
-    scheme_name: str,
+    scheme: Scheme,
     progress: float = 1.0,
     ref_kl: float = 0.0,
     worker: Callable[[Rollout, Made], str] = by_name,
@@ -31,7 +31,7 @@ def batch(
     Args:
         rollouts: What was played.
         recipe: What each is worth.
-        scheme_name: How that becomes an advantage, see `trainer.advantages`.
+        scheme: How that becomes an advantage.
         progress: The part of the training that is done, for rewards that are annealed.
         ref_kl: See `reinforced`.
         worker: See `observed`.
@@ -47,7 +47,7 @@ def batch(
     ]
     if not known:
         raise InvalidData(_unscorable([each.why for each in scored]), hint="podium runs")
-    worth = advantages(scored, scheme(scheme_name))
+    worth = advantages(scored, scheme)
     made: list[Example] = [
         reinforced(row, each.value, ref_kl=ref_kl)
         for rollout, each in zip(rollouts, worth, strict=True)

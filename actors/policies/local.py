@@ -105,6 +105,7 @@ class LocalPolicy:
         """See `SamplingPolicy.sample`."""
         said = self.options
         asked = request(self.spec, view)
+        shown = request_hash(asked)
         messages = cast("list[dict[str, str]]", asked["messages"])
         question = Question(
             messages=tuple(messages),
@@ -113,14 +114,16 @@ class LocalPolicy:
                 top_p=said.top_p,
                 top_k=said.top_k,
                 max_tokens=said.max_tokens,
-                seed=_seed(said.seed, view.run, request_hash(asked)),
+                seed=_seed(said.seed, view.run, shown),
             ),
             before=before,
             run=view.run,
             maker=maker,
             template=said.template,
         )
-        return await self._models.ask(said.folder, question, self.spec.timeout_ms / 1_000)
+        within_s = self.spec.timeout_ms / 1_000
+        reply = await self._models.ask(said.folder, question, within_s)
+        return msgspec.structs.replace(reply, prompt=shown)
 
 
 def _seed(seed: int, run: str, prompt: str) -> int:

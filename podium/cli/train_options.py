@@ -76,6 +76,9 @@ class Played:
         str | None, Parameter(help="A channel or a preset: accuracy, paramanager, conductor.")
     ] = None
     advantages: Annotated[str | None, Parameter(help="How they are made of it (grpo).")] = None
+    min_std: Annotated[
+        float | None, Parameter(help="Groups whose rewards deviate less teach nothing (0).")
+    ] = None
     publish_every: Annotated[int | None, Parameter(help="Steps between two versions (1).")] = None
 
     @property
@@ -85,7 +88,10 @@ class Played:
 
     def flags(self) -> dict[str, Any]:
         """By their path in the spec."""
-        names = ("groups", "members", "temperature", "reward", "advantages", "publish_every")
+        names = (
+            *("groups", "members", "temperature", "reward", "advantages", "min_std"),
+            "publish_every",
+        )
         return {f"live.{name}": getattr(self, name) for name in names}
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from protocol.errors import Conflict, InvalidData
+from trainer.advantages import scheme
 from trainer.conductor import results, stages, study
 from trainer.conductor.exam import Exam
 from trainer.conductor.plan import Correction, Plan, Rl, Sft, load
@@ -131,7 +132,7 @@ def test_practice_reinforces_what_was_better_than_its_group() -> None:
         msgspec.structs.replace(each, answer="nothing of the kind", run=f"{each.run}-wrong")
         for each in right
     ]
-    fed = batch([*right, *wrong], PLAN.rl.reward, PLAN.rl.scheme)
+    fed = batch([*right, *wrong], PLAN.rl.reward, scheme(PLAN.rl.scheme))
     assert fed.values["accuracy"] == 0.5
     assert fed.values["flat"] == 0
     assert not fed.examples, "an oracle's tokens are not known"

@@ -13,6 +13,7 @@ from protocol.errors import Conflict, InvalidData, NotFound, Usage
 from replay.model_folder import names
 from replay.model_versions import ModelLog, point
 from tests.learners import ragged
+from trainer.advantages import scheme
 from trainer.gym import small
 from trainer.gym.gate import player
 from trainer.gym.workers import Host
@@ -299,7 +300,7 @@ def test_another_training_in_its_folder_is_refused_and_says_in_what(
 
 def test_nothing_that_can_be_scored_ends_it_with_the_reason() -> None:
     with pytest.raises(InvalidData, match="no run has ended in time"):
-        batch([], load("rl").live.recipe, "grpo")
+        batch([], load("rl").live.recipe, scheme("grpo"))
 
 
 def test_an_untrained_model_is_made_whole_or_not_at_all(tmp_path: Path, model: Path) -> None:

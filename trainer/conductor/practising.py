@@ -8,6 +8,7 @@ function of the plan and the step; what comes of it depends on the weights as th
 from collections.abc import Callable
 from typing import Any, Final
 
+from trainer.advantages import scheme
 from trainer.conductor.plan import Plan
 from trainer.conductor.teaching import SEEDS, drawn
 from trainer.gym.practice import Practice
@@ -47,7 +48,7 @@ class Practising:
         return batch(
             rollouts,
             plan.rl.reward,
-            plan.rl.scheme,
+            scheme(plan.rl.scheme),
             step / max(1, plan.rl.steps),
             worker=lambda *_: "worker",  # each episode has a pool of its own
         )

@@ -17,6 +17,7 @@ import msgspec
 
 from protocol.actions import Json
 from protocol.decisions import PolicySpec
+from trainer.advantages import scheme
 from trainer.learner.learner import Learner
 from trainer.learner.order import Fed
 from trainer.records import Rollout
@@ -76,7 +77,8 @@ class Playing:
         ]
         groups = gathered(self._source, asks, self._alive)
         rollouts = [each.rollout for group in groups for each in group.rollouts]
-        fed = batch(rollouts, live.recipe, live.advantages, step / self._steps, spec.ref_kl)
+        how = scheme(live.advantages, live.min_std)
+        fed = batch(rollouts, live.recipe, how, step / self._steps, spec.ref_kl)
         values: dict[str, Json] = {
             "version": self._version,
             "missing_runs": sum(len(group.missing) for group in groups),

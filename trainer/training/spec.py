@@ -56,6 +56,8 @@ class Live(_Table, frozen=True, kw_only=True):
     """What a rollout is worth: a channel or a preset of `trainer.rewards`, or terms of your own."""
     advantages: str = "grpo"
     """How rewards become advantages: a scheme of `trainer.advantages`."""
+    min_std: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """The standard deviation of a group's rewards below which nothing is learned of it."""
     publish_every: Count = 1
     """Steps between two versions. Rollouts of more than one step are then of one version, and the
     ratio corrects for that."""
