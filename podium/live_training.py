@@ -76,8 +76,8 @@ class Rollouts:
             hosted = f"local:{place}" if place else self.standing.policy or "none"
             raise Usage(
                 f"the deployment does not host the model in {model}: its policy is {hosted}",
-                hint=f"start it with that model: podium down   then: podium up --policy "
-                f"local:{model}, or [policy] in its pool file",
+                hint=f'name it in the pool file, [policy] name = "local:{model}" with its dialect; '
+                "then: podium down, and podium up --pool FILE",
             )
         return spec
 

@@ -14,7 +14,7 @@ from protocol.errors import NotFound, Usage
 if TYPE_CHECKING:
     from trainer.gym.episodes import Episode
 
-Set = Annotated[str, Parameter(name="--set", help="Of which set; `train` by default.")]
+Set = Annotated[str, Parameter(name="--set", help="Of which set.")]
 Family = Annotated[str, Parameter(help="Only of this family.")]
 Count = Annotated[int, Parameter(help="How many episodes.")]
 Families = Annotated[bool, Parameter(help="Each family apart, too.")]

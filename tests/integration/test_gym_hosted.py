@@ -23,8 +23,7 @@ LIMIT_S = 120.0
 async def test_episodes_are_answered_by_a_deployment_and_billed(tmp_path: Path) -> None:
     deployment = Deployment(tmp_path / "podium", hosted.catalogue())
     deployment.pool = msgspec.structs.replace(deployment.pool, policy=POLICY.name)
-    drawn = [hosted.at_home(draw(seed)) for seed in range(12)]
-    episodes = [each for each in drawn if not each.pool.workers[0].adapter]
+    episodes = [hosted.at_home(draw(seed, shipped=False)) for seed in range(12)]
     try:
         with deployment.marked():
             async with Host.open(deployment.config, deployment.pool) as there:

@@ -6,7 +6,7 @@ descriptions, and says for each where it is hosted (`WorkerSpec.queue`)::
 
     podium gym pool > gym.toml; podium up --pool gym.toml
 
-    episode = at_home(draw(17))
+    episode = at_home(draw(17, shipped=False))  # its pool is hosted by nobody
     run = await client.submit(episode.task, episode.pool, policy, episode.budget)
 
 Prices and rates of failure are those of the grades, since a worker reports what it really costs.
@@ -23,7 +23,7 @@ from actors.ports import Attempt, Outcome
 from protocol.actions import MICRO, Json, Pool, Spend, WorkerSpec
 from protocol.errors import InvalidData
 from trainer.gym.descriptions import CORES
-from trainer.gym.episodes import Episode, draws
+from trainer.gym.episodes import Episode, draw
 from trainer.gym.grammar import every
 from trainer.gym.kinds import parameters
 from trainer.gym.oracle import Oracle
@@ -45,6 +45,7 @@ LATENCY_MS: Final = 20
 
 LIVE_EPISODES: Final = 2_000
 """Episodes of the training set that `LiveOracle` and `LiveTeacher` know: those of seeds 0 to that,
+none with the shipped pool, which no such deployment hosts;
 drawn in about two seconds where they are hosted."""
 
 
@@ -225,7 +226,7 @@ def pool_file(hosted: Pool | None = None) -> str:
 
 @functools.cache
 def _live() -> tuple[Episode, ...]:
-    return tuple(at_home(episode) for episode in draws(range(LIVE_EPISODES)))
+    return tuple(at_home(draw(seed, shipped=False)) for seed in range(LIVE_EPISODES))
 
 
 class LiveOracle(Oracle):
