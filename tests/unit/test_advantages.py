@@ -49,6 +49,15 @@ def test_groups_that_hardly_differ_are_dropped_as_toolorchestra_does() -> None:
     assert not any(each.flat for each in advantages([Worth("g", r) for r in (0, 1)], Scheme()))
 
 
+def test_any_scheme_may_be_told_from_which_deviation_a_group_says_something() -> None:
+    cents = [Worth("cents", r) for r in (1.0, 0.98)]
+    mixed = [Worth("mixed", r) for r in (1.0, 0.0)]
+    found = advantages([*cents, *mixed], scheme("dr_grpo", 0.2))
+    assert [each.value for each in found] == [0.0, 0.0, 0.5, -0.5]
+    assert scheme("dr_grpo", 0.2).min_std == 0.2
+    assert scheme("toolorchestra", 0.05) == scheme("toolorchestra"), "which says more"
+
+
 def test_what_is_unscorable_is_in_no_baseline() -> None:
     found = advantages([Worth("g", r) for r in (1.0, None, 0.0)], Scheme(scale="none"))
     assert [each.value for each in found] == [0.5, None, -0.5]

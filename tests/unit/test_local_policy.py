@@ -21,7 +21,7 @@ from protocol.actions import Call, Pool, WorkerSpec
 from protocol.codec import Commit, encode
 from protocol.commands import Continue, Fork
 from protocol.decisions import Observation, PolicySpec, Reply, Task, Turn, View
-from protocol.dialects import request
+from protocol.dialects import prompt_hash, request
 from protocol.errors import InvalidData, Usage
 from protocol.events import DecisionRejected, PolicyReplied
 from protocol.limits import MAX_REJECTIONS, MAX_SAMPLED_BYTES
@@ -39,6 +39,7 @@ from replay.verify import verify_run
 from tests.models import model, recomputed, taught, tiny, tokenizer
 from tests.runs import RUN
 from tests.world import World
+from trainer.fold import fold
 
 LONG_S = 60.0
 
@@ -139,6 +140,10 @@ async def test_a_model_decides_a_run_and_every_token_is_in_its_log(
     assert log.state().answer == ANSWER
     first, second = await read(log, place)
     assert [each.text for each in replies(log)] == [CALL, ANSWER]
+    shown = [
+        (step.view, event.prompt) for step, event in zip(fold(log).steps, replies(log), strict=True)
+    ]
+    assert all(prompt == prompt_hash(spec(knows), view) for view, prompt in shown)
     assert second.sampled.after == first.turn
     assert second.prompt.startswith(first.context)
     assert first.sampled.version == BASE
