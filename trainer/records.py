@@ -6,7 +6,6 @@ Its bytes are canonical: the same log gives the same ones, in one go, in pieces,
 crash.
 """
 
-from hashlib import sha256
 from typing import Final, Literal, TypeAlias
 
 import msgspec
@@ -137,8 +136,3 @@ def decode(data: bytes) -> Rollout:
         raise InvalidData(
             f"{len(data)} bytes are no rollout: {error}", hint="make it again from its run's log"
         ) from None
-
-
-def digest(rollout: Rollout) -> str:
-    """SHA-256 (hex) of its bytes."""
-    return sha256(encode(rollout)).hexdigest()

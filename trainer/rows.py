@@ -6,7 +6,6 @@ under, and each sampled token is trained once. Ids come from the log alone; noth
 encoded again. What a fork shares with its origin is context: it is trained as the origin's.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -98,11 +97,6 @@ def rows(rollout: Rollout) -> list[Row]:
         chain.context = step.prompt + step.output
         chain.steps.append(step)
     return [_row(rollout, place, chain) for place, chain in enumerate(chains)]
-
-
-def rows_of(rollouts: Iterable[Rollout]) -> list[list[Row]]:
-    """The rows of each of several rollouts."""
-    return [rows(each) for each in rollouts]
 
 
 def _drawn(step: Step) -> _Drawn | None:

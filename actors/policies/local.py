@@ -20,6 +20,10 @@ KIND: Final = "local"
 TIMEOUT_S: Final = 120.0
 """Seconds that one reply may take, the wait for its place in a batch included."""
 
+WORD_S: Final = 5.0
+"""Seconds of these that are left for the server's word that nothing came of it: it says what that
+took, where a time-out here is billed as all that was reserved."""
+
 DIALECTS: Final[tuple[Dialect, ...]] = ("hermes", "lists", "compact", "slots")
 """Those that are text."""
 
@@ -121,7 +125,8 @@ class LocalPolicy:
             maker=maker,
             template=said.template,
         )
-        within_s = self.spec.timeout_ms / 1_000
+        timeout_s = self.spec.timeout_ms / 1_000
+        within_s = max(timeout_s / 2, timeout_s - WORD_S)
         reply = await self._models.ask(said.folder, question, within_s)
         return msgspec.structs.replace(reply, prompt=shown)
 

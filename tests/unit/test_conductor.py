@@ -1,5 +1,6 @@
 """Making a conductor: batches follow from the plan and the step, and every stage goes on."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -8,7 +9,7 @@ import pytest
 
 from protocol.errors import Conflict, InvalidData
 from trainer.advantages import scheme
-from trainer.conductor import results, stages, study
+from trainer.conductor import correcting, practising, results, stages, study, teaching
 from trainer.conductor.exam import Exam
 from trainer.conductor.plan import Correction, Plan, Rl, Sft, load
 from trainer.conductor.teaching import Teaching, batch_of, examples, lesson, reading
@@ -23,6 +24,7 @@ from trainer.learner.example import Example
 from trainer.learner.sinks import lines
 from trainer.reinforcing import batch
 from trainer.small import Shape
+from trainer.training import tasks
 
 PLAN = Plan(
     shape=Shape(layers=1, width=32, heads=2, kv_heads=1, feed_forward=32),
@@ -138,6 +140,12 @@ def test_practice_reinforces_what_was_better_than_its_group() -> None:
     assert not fed.examples, "an oracle's tokens are not known"
 
 
+def test_no_stage_draws_the_episodes_of_another() -> None:
+    every = [0, teaching.TEXTS_FROM, practising.FROM, correcting.FROM, tasks.FROM]
+    seeds = 100 * max(teaching.SEEDS, tasks.SEEDS)
+    assert all(later - one >= seeds for one, later in pairwise(sorted(every)))
+
+
 def test_an_exam_is_the_same_for_everybody(made: Path) -> None:
     exam = Exam(PLAN, 4, ("seen",))
     (oracle,), (strongest,) = exam.baseline("oracle"), exam.baseline("strongest")
@@ -210,6 +218,9 @@ def test_a_study_goes_on_and_shows_every_variant(
     assert len(taught_on) == round(plan.rl.steps * study.LENGTHS.as_long)
     again = study.study(folder, plan, (0,), 2, sets=("seen",), processes=0)
     assert results.as_markdown(again) == table
+    for count, sets in ((3, ("seen",)), (2, ("seen", "unseen-pools"))):
+        with pytest.raises(Conflict, match="measured in another exam"):
+            study.study(folder, plan, (0,), count, sets=sets, processes=0)
 
 
 def test_seeds_of_several_studies_are_one_table(

@@ -340,7 +340,7 @@ def test_what_would_be_kept_can_be_asked_without_writing(tmp_path: Path) -> None
     would = made(source, tmp_path / "dry", spec_of(), dry_run=True).manifest
     did = made(source, tmp_path / "did", spec_of()).manifest
     assert (would.verdicts, would.log, would.parts) == (did.verdicts, did.log, ())
-    assert not (tmp_path / "dry" / "manifest.json").exists()
+    assert not (tmp_path / "dry").exists()
     assert made(source, tmp_path / "did", spec_of(), dry_run=True).read == 0
 
 

@@ -1,5 +1,7 @@
 """Rollouts as messages: what is trained, what is context, and in which dialect."""
 
+from io import BytesIO
+
 import msgspec
 import numpy as np
 import pytest
@@ -19,12 +21,13 @@ from tests.datasets import (
     say,
 )
 from tests.runs import AT
+from trainer.datasets import formats
 from trainer.datasets.conversation import Conversation, conversations, removable, reply_message
 from trainer.datasets.facts import facts
 from trainer.datasets.made import Sample, make
 from trainer.datasets.plan import KEPT, Unit, Verdict, plan
 from trainer.datasets.scoring import scorer
-from trainer.datasets.spec import Preference, Sft, Spec
+from trainer.datasets.spec import Format, Preference, Sft, Spec
 from trainer.fold import fold
 from trainer.gym.episodes import draws
 from trainer.gym.play import run
@@ -171,6 +174,37 @@ def test_recorded_tokens_have_no_loss_on_a_mistake() -> None:
     assert b"{broken" in bytes(sample.ids.tolist())
     assert sample.turns == (2, 3)
     assert np.array_equal(sample.mask, sample.ce)
+
+
+def test_what_a_fork_shares_is_context() -> None:
+    rollout = rollout_of(SERIAL)
+    shared = [msgspec.structs.replace(each, own=False) for each in rollout.steps[:2]]
+    fork = msgspec.structs.replace(rollout, steps=(*shared, rollout.steps[2]))
+    for policy in (HERMES, OPENAI):
+        (talk,) = conversations(policy, fork, frozenset())
+        assert [place.trained for place in talk.replies] == [False, False, True]
+    assert not conversations(
+        HERMES, msgspec.structs.replace(fork, steps=tuple(shared)), frozenset()
+    )
+
+
+@pytest.mark.parametrize("format_", ["openai", "verl", "trl"])
+def test_a_conversation_of_several_rows_of_tokens_is_told_once(format_: Format) -> None:
+    rollout = rollout_of(SERIAL)
+    *before, last = rollout.steps
+    assert last.sampled is not None
+    sampled = msgspec.structs.replace(last.sampled, version="000002")
+    parted = msgspec.structs.replace(
+        rollout, steps=(*before, msgspec.structs.replace(last, sampled=sampled))
+    )
+    spec = Spec(kind="sft", format=format_, layout="chat" if format_ == "trl" else "auto")
+    known = facts(parted, 1, None, spec, scorer(spec.reward))
+    found = make(Unit("k", (Verdict(known, KEPT),)), {parted.run: parted}, spec)
+    assert [each.turns for each in found.samples] == [(1, 2), (3,)]
+    file = BytesIO()
+    writer = formats.module(spec).begin(file, spec)
+    writer.add(found)
+    assert writer.rows == 1
 
 
 def test_a_learner_takes_rows_as_they_are() -> None:

@@ -187,6 +187,9 @@ def test_rewards_that_differ_are_not_enough_where_all_are_right() -> None:
     assert set(why(plan(runs, spec)).values()) == {KEPT}
     spec = Spec(kind="rl", rl=Rl(mixed=False, min_std=0.2))
     assert set(why(plan(runs, spec)).values()) == {"rewards alike"}
+    close = [fact("a", reward=1.0), fact("b", reward=0.95)]
+    spec = Spec(kind="rl", rl=Rl(mixed=False, advantages="toolorchestra"))
+    assert set(why(plan(close, spec)).values()) == {"rewards alike"}, "the scheme drops them"
 
 
 def test_what_is_unscorable_is_in_no_group() -> None:

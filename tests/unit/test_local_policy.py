@@ -418,7 +418,7 @@ async def test_a_question_has_the_sampling_that_was_recorded(tmp_path: Path) -> 
     class Listening:
         async def ask(self, place: str, question: Question, within_s: float) -> Reply:
             asked.append(question)
-            assert (place, within_s) == (str(tmp_path), 120.0)
+            assert (place, within_s) == (str(tmp_path), 115.0)
             return Reply(text="hi")
 
     options: dict[str, Any] = {

@@ -1,10 +1,12 @@
 """Trainings: what they are asked to be, what they go on with, and what they publish."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from protocol.actions import Pool
@@ -20,6 +22,7 @@ from trainer.gym.workers import Host
 from trainer.learner.sinks import lines
 from trainer.reinforcing import batch
 from trainer.rollouts import FastLane, FastSource
+from trainer.rollouts.source import Ask
 from trainer.small import Shape
 from trainer.training.begin import begin, gym_texts
 from trainer.training.job import Job, read
@@ -56,6 +59,8 @@ def test_kinds_have_their_own_defaults_and_flags_stand_over_the_file(tmp_path: P
         ("[lora]\nrang = 1", "at `$.lora`", "rank"),
         ("[live]\nmembers = 1", "at `$.live.members`", "Change that value"),
         ("[live]\nreward = 'luck'", "there is no reward 'luck'", "accuracy"),
+        ("[live]\nadvantages = 'ppo'", "there are no advantages 'ppo'", "dr_grpo"),
+        ("[[live.reward.terms]]\nchannel = 'acuracy'", "no channel 'acuracy'", "accuracy"),
         ("[objective]\nper = 'constant'", "per = 'constant' and tokens go together", "both"),
         ("kind = 'rl'", "of kind 'rl', and 'sft' is asked for", "podium train rl"),
         ("seed = -1", "at `$.seed`", "Change that value"),
@@ -200,6 +205,54 @@ def test_each_step_publishes_and_is_played_by_what_it_has_published(
     assert again.version == done.version, "the same weights, to the bit, are published once"
     assert names(model) == ["000001", "000002", "000003"]
     assert practise(tmp_path / "again", model, spec).begun_at == STEPS
+
+
+class Unchecked(Small):
+    """The same, of which nobody can say whether it was done."""
+
+    def __call__(self, step: int, count: int, seed: int) -> list[Asked]:
+        """See `Tasks`."""
+        asked = super().__call__(step, count, seed)
+        return [
+            each._replace(task=msgspec.structs.replace(each.task, check=None)) for each in asked
+        ]
+
+
+class Noting(FastSource):
+    """Notes what it is asked for."""
+
+    def ask(self, asks: Iterable[Ask]) -> None:
+        """See `AskingSource`."""
+        self.keys = [each.key for each in asks]
+        super().ask(asks)
+
+
+def test_a_step_whose_runs_say_nothing_asks_for_others_the_next_time(
+    tmp_path: Path, model: Path
+) -> None:
+    flags = {"steps": 1, "device": "cpu", "live.groups": 2, "live.members": 2}
+    spec = load("rl", flags=flags)
+    keys: list[list[str]] = []
+
+    def practised(tasks: Small, *, fresh: bool = False) -> None:
+        job = Job.begin(tmp_path / "t", model, "base", tasks.described, spec, fresh=fresh)
+        episodes = drawn(0, 2)
+        source = Noting(FastLane(workers=Host(episodes, 0)), job.made.id)
+        try:
+            from_actors(job, source, tasks, player(model), QUIET)
+        finally:
+            source.stop()
+            keys.append(source.keys)
+
+    for fresh in (False, False, True):
+        with pytest.raises(InvalidData, match=r"step 1: none of 4 rollouts.*no accuracy") as told:
+            practised(Unchecked(), fresh=fresh)
+        assert "give the same command" in told.value.hint
+    practised(Small())
+    assert keys == [
+        ["0/0", "0/1"],
+        *([f"0/{place}/again-{time}" for place in range(2)] for time in (1, 2, 3)),
+    ]
 
 
 def test_one_that_ends_between_publishing_and_its_checkpoint_publishes_nothing_twice(

@@ -24,9 +24,6 @@ from trainer.rewards import score
 GATED: Final = ("seen", "held-out-questions", "unseen-pools")
 """The sets that targets are set for."""
 
-APART: Final = ("held-out-entities", "held-out-names", "held-out-descriptions", "unseen-words")
-"""Those that are reported besides."""
-
 
 def episodes_of(name: str, count: int, families: Sequence[str] = ()) -> list[Episode]:
     """The episodes of a set that exams are made of."""

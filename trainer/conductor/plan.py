@@ -135,5 +135,5 @@ def load(path: Path) -> Plan:
         raise NotFound(f"there is no plan {path}", hint="name a TOML file") from None
     except (msgspec.MsgspecError, ValueError) as error:
         raise InvalidData(
-            f"{path}: {error}", hint="docs/train-a-conductor.md has every key"
+            f"{path}: {error}", hint="trainer/conductor/plan.py has every key"
         ) from None

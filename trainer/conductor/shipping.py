@@ -117,19 +117,19 @@ def put(
         seeds: See `TYPED`.
         stages_of: The folder of its stages, for their curves.
     """
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    for name in FILES:
+        shutil.copyfile(made / name, draft / name)
+    _weights(made, draft)  # rounded: what is shipped is what is measured
     exam = Exam(plan, count)
-    reports = exam.model(made, "candidate")
+    reports = exam.model(draft, "candidate")
     found = compared(exam, to, reports) if (to / CARD).exists() else Compared()
     if found.rows and found.why:
         raise Conflict(
             f"the shipped model stays, since {found.why}\n{table(found)}",
             hint="train longer, or with another plan or seed",
         )
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    for name in FILES:
-        shutil.copyfile(made / name, draft / name)
-    _weights(made, draft)
     _write(draft / WORDINGS, typed.wordings(range(asked)), 0)
     card = _card(draft, plan, reports, asked)
     card["curves"] = curves(stages_of) if stages_of is not None else {}

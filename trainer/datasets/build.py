@@ -8,7 +8,7 @@ the same log gives the same bytes in one go, in pieces, and after a crash at any
 import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
-from contextlib import aclosing, closing
+from contextlib import aclosing, closing, nullcontext
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -61,7 +61,6 @@ async def build(
     folder: Path,
     spec: Spec,
     *,
-    score: Score | None = None,
     chat: Chat | None = None,
     fresh: bool = False,
     recheck: bool = False,
@@ -75,7 +74,6 @@ async def build(
         source: Where the runs are.
         folder: Where it goes.
         spec: What it is.
-        score: What scores a rollout; by default as the spec says.
         chat: What renders messages; by default the tokenizer that the spec names.
         fresh: Whether what is in the folder is replaced, whatever it is.
         recheck: Whether runs that were read before are read again, for late rewards and labels.
@@ -96,13 +94,12 @@ async def build(
     if chat is None and spec.tokenizer:
         chat = Chat.load(Path(spec.tokenizer), spec.template_values)
     place = Folder(folder)
-    with place.held():
+    with nullcontext() if dry_run else place.held():
         before = None if fresh else manifest.read(folder)
         known_spec = recorded_spec(spec, chat)
         if before is not None:
             _same(before.spec, known_spec, folder)
-        by = score or scorer(spec.reward)
-        builder = _Builder(source, place, known_spec, by, chat, podium, progress)
+        builder = _Builder(source, place, known_spec, scorer(spec.reward), chat, podium, progress)
         return await builder.build(before, recheck, dry_run)
 
 

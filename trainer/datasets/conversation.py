@@ -145,7 +145,7 @@ def conversations(
     Args:
         policy: Who is to be trained.
         rollout: The run.
-        mistakes: Turns that are context and are not trained.
+        mistakes: Turns that are context and are not trained, as what a fork shares is.
         clean: Leave those turns out, as if they had never been.
     """
     found: list[Conversation] = []
@@ -159,7 +159,8 @@ def conversations(
             continue
         prompt, tools = prompts[place]
         later = _later(prompt, prompts[place + 1][0]) if place + 1 < len(prompts) else None
-        _add(found, prompt, tools, later or said, step.turn, step.turn not in mistakes)
+        trained = step.own and step.turn not in mistakes
+        _add(found, prompt, tools, later or said, step.turn, trained)
     return [each for each in found if any(place.trained for place in each.replies)]
 
 

@@ -20,7 +20,7 @@ from trainer.datasets.conversation import (
     reply_message,
 )
 from trainer.datasets.facts import Facts, mistaken
-from trainer.datasets.plan import Unit
+from trainer.datasets.plan import Unit, Worth
 from trainer.datasets.spec import Spec
 from trainer.learner.example import Example
 from trainer.records import Rollout
@@ -136,6 +136,17 @@ class Made:
         """The rows of all of it, in order."""
         return [sample for kept in self.kept for sample in kept.samples]
 
+    @property
+    def spoken(self) -> list[Sample]:
+        """Of those, each conversation once: several rows of tokens may be of one."""
+        told: set[int] = set()
+        found = []
+        for sample in self.samples:
+            if sample.talk is None or id(sample.talk) not in told:
+                found.append(sample)
+            told.add(id(sample.talk))
+        return found
+
 
 def make(
     unit: Unit,
@@ -162,7 +173,7 @@ def make(
                 made.kept.append(_imitated(rollouts[facts.run], facts, spec, chat, made.notes))
         case "rl":
             kept = unit.kept
-            worth = advantages([_Worth(unit.key, each.reward) for each in kept], scheme)
+            worth = advantages([Worth(unit.key, each.reward) for each in kept], scheme)
             for facts, each in zip(kept, worth, strict=True):
                 made.kept.append(_drawn(rollouts[facts.run], facts, each.value or 0.0, spec))
         case _:
@@ -194,14 +205,6 @@ def _finished(
     fit = [each for each in kept.samples if not most or len(each.ids) <= most]
     notes += ["longer than max_tokens"] * (len(kept.samples) - len(fit))
     return replace(kept, samples=[replace(each, parts=own) for each in fit], parts=own)
-
-
-@dataclass(frozen=True, slots=True)
-class _Worth:
-    """What `advantages` looks at."""
-
-    group: str
-    reward: float | None
 
 
 # ---------------------------------------------------------------------------------------- imitation

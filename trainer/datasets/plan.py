@@ -9,11 +9,12 @@ end.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from statistics import pstdev
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from protocol.errors import Conflict
+from trainer.advantages import advantages, scheme
 from trainer.datasets.facts import Facts
 from trainer.datasets.spec import Spec
 
@@ -225,11 +226,24 @@ def _group(unit: list[Facts], spec: Spec, old: frozenset[str]) -> tuple[Verdict,
     outcome = KEPT
     if len(scored) < spec.rl.group:
         outcome = "group too small"
-    elif pstdev(rewards) <= spec.rl.min_std:
+    elif pstdev(rewards) <= spec.rl.min_std or _flat(rewards, spec):
         outcome = "rewards alike"
     elif spec.rl.mixed and not _mixed(scored, spec):
         outcome = "outcomes alike"
     return tuple(Verdict(run, why.get(run.run, outcome)) for run in unit)
+
+
+def _flat(rewards: list[float], spec: Spec) -> bool:
+    """Whether the scheme of advantages has nothing to say of a group."""
+    worth = advantages([Worth("", each) for each in rewards], scheme(spec.rl.advantages))
+    return all(each.flat for each in worth)
+
+
+class Worth(NamedTuple):
+    """What `advantages` looks at."""
+
+    group: str
+    reward: float | None
 
 
 def _mixed(scored: list[Facts], spec: Spec) -> bool:

@@ -149,6 +149,15 @@ CHANNELS: Final[dict[str, Of]] = {
 """By name. Those of workers and of rewards from outside are made as they are asked for."""
 
 
+def known(channel: str) -> None:
+    """Raise `Usage` unless there is such a channel."""
+    if channel not in CHANNELS and not channel.startswith((REWARD, CALLS)):
+        raise Usage(
+            f"there is no channel {channel!r}",
+            hint=f"one of: {', '.join(CHANNELS)}, calls.WORKER, reward.CHANNEL",
+        )
+
+
 def value(rollout: Rollout, channel: str) -> float | None:
     """A rollout's value of a channel; None where there is none.
 
@@ -161,11 +170,7 @@ def value(rollout: Rollout, channel: str) -> float | None:
     if channel.startswith(CALLS):
         worker = channel.removeprefix(CALLS)
         return float(sum(each.call.worker == worker for each in _calls(rollout)))
-    if channel not in CHANNELS:
-        raise Usage(
-            f"there is no channel {channel!r}",
-            hint=f"one of: {', '.join(CHANNELS)}, calls.WORKER, reward.CHANNEL",
-        )
+    known(channel)
     given = external(rollout, channel)
     return CHANNELS[channel](rollout) if given is None else given
 

@@ -18,7 +18,7 @@ import msgspec
 from protocol.actions import MICRO, Spend
 from protocol.errors import Usage
 from trainer.records import Rollout, Step
-from trainer.rewards.channels import value, values
+from trainer.rewards.channels import known, value, values
 
 GATE: Final = 0.5
 """The value of a channel from which on what it guards counts."""
@@ -94,6 +94,13 @@ class Recipe(
     high: float | None = None
     """Bounds of the sum."""
     steps: StepCost | None = None
+
+    def check(self) -> None:
+        """Raise `Usage` if it names a channel that there is not."""
+        gates = (term.only_if for term in self.terms if term.only_if)
+        channels = (term.channel for term in self.terms)
+        for channel in (*channels, *gates, *self.only_if, *self.limits):
+            known(channel)
 
 
 class Scored(msgspec.Struct, frozen=True, kw_only=True):

@@ -218,7 +218,7 @@ class LaneModels:
         if self._servers and version not in self.versions().values():
             raise InvalidData(
                 f"version {version!r} is current in none of {', '.join(self._servers)}",
-                hint="publish it there first: actors.models.versions.publish, or point",
+                hint="publish it there first: replay.model_versions.publish",
             )
 
     def versions(self) -> dict[str, str]:

@@ -33,6 +33,7 @@ from trainer.training.spec import Spec
 NAME: Final = "training.json"
 CHECKPOINTS: Final = "checkpoints"
 METRICS: Final = "metrics.jsonl"
+TRIES: Final = "tries.json"
 
 ID_CHARS: Final = 12
 """Of a training's id, hexadecimal: 48 bits tell a site's trainings apart."""
@@ -59,6 +60,13 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
         """A name that follows from it: the same training, begun again, has the same."""
         known = sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
         return f"{self.spec.kind}-{known[:ID_CHARS]}"
+
+
+class _Tries(msgspec.Struct, frozen=True, kw_only=True):
+    """The steps whose runs said nothing of the policy, and how often. It outlives ``--fresh``."""
+
+    training: str
+    steps: dict[int, int]
 
 
 class Job:
@@ -154,6 +162,34 @@ class Job:
             if (note.get("training"), note.get("steps")) == (self.made.id, step):
                 return found
         return None
+
+    def tried(self, step: int) -> int:
+        """How often the runs of a step have said nothing of the policy.
+
+        Raises:
+            InvalidData: What the folder says of it is damaged.
+            Denied, DiskFault: That can't be read.
+        """
+        return self._tries().get(step, 0)
+
+    def try_again(self, step: int) -> None:
+        """Have the step ask for other runs the next time: those that were asked are done for."""
+        tries = self._tries()
+        tries[step] = tries.get(step, 0) + 1
+        draft = self.folder / f".{TRIES}.draft"
+        draft.write_bytes(msgspec.json.encode(_Tries(training=self.made.id, steps=tries)))
+        draft.replace(self.folder / TRIES)
+
+    def _tries(self) -> dict[int, int]:
+        path = self.folder / TRIES
+        try:
+            found = msgspec.json.decode(path.read_bytes(), type=_Tries)
+        except FileNotFoundError:
+            return {}
+        except (OSError, msgspec.MsgspecError) as error:
+            raise_fault(path, error)
+            raise InvalidData(f"{path} can't be read: {error}", hint="remove it") from None
+        return found.steps if found.training == self.made.id else {}
 
     def answer_by(self, version: str, *, by: str = "", why: str = "") -> None:
         """Have a version answer from here on, unless it does."""

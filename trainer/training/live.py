@@ -17,7 +17,7 @@ import msgspec
 
 from protocol.actions import Json
 from protocol.decisions import PolicySpec
-from trainer.advantages import scheme
+from protocol.errors import InvalidData
 from trainer.learner.learner import Learner
 from trainer.learner.order import Fed
 from trainer.records import Rollout
@@ -64,9 +64,11 @@ class Playing:
         """The batch of a step, counted from 0."""
         live, spec = self._live, self._job.made.spec
         self._renew(step)
+        tried = self._job.tried(step)
+        again = f"/again-{tried}" if tried else ""
         asks = [
             Ask(
-                key=f"{step}/{place}",
+                key=f"{step}/{place}{again}",
                 task=each.task,
                 pool=each.pool,
                 policy=self._policy,
@@ -77,8 +79,15 @@ class Playing:
         ]
         groups = gathered(self._source, asks, self._alive)
         rollouts = [each.rollout for group in groups for each in group.rollouts]
-        how = scheme(live.advantages, live.min_std)
-        fed = batch(rollouts, live.recipe, how, step / self._steps, spec.ref_kl)
+        try:
+            fed = batch(rollouts, live.recipe, live.scheme, step / self._steps, spec.ref_kl)
+        except InvalidData as error:
+            self._job.try_again(step)
+            raise InvalidData(
+                f"step {step + 1}: {error.message}",
+                hint="see what they died of (podium runs), mend it, and give the same command: it "
+                "asks for other runs",
+            ) from None
         values: dict[str, Json] = {
             "version": self._version,
             "missing_runs": sum(len(group.missing) for group in groups),

@@ -11,6 +11,7 @@ import msgspec
 
 from protocol.errors import Usage
 from trainer import specfile
+from trainer.advantages import Scheme, scheme
 from trainer.learner.options import DEFAULT_TOKENS, Lora, Objective, Options, Steps
 from trainer.rewards import CHANNELS, Recipe, preset
 from trainer.rewards.presets import PRESETS
@@ -65,6 +66,11 @@ class Live(_Table, frozen=True, kw_only=True):
     """Runs that are begun and not done, at most."""
     timeout_s: Positive = 600.0
     """Seconds after which a group is taken without those of its runs that go on."""
+
+    @property
+    def scheme(self) -> Scheme:
+        """How rewards become advantages. Raises `Usage` if there is no such one."""
+        return scheme(self.advantages, self.min_std)
 
     @property
     def recipe(self) -> Recipe:
@@ -158,7 +164,8 @@ def load(kind: Kind, file: Path | None = None, flags: Mapping[str, Any] | None =
         command="podium train",
         filled=lambda tree: _filled(tree, kind),
     )
-    _ = spec.live.recipe  # is known
+    spec.live.recipe.check()
+    _ = spec.live.scheme  # is known
     if spec.ref_kl and kind == "sft":
         raise Usage(
             f"{file or 'the flags'}: ref_kl is of reinforcement, and this is supervised",

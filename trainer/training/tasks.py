@@ -25,7 +25,7 @@ from trainer.gym.questions import FAMILIES
 from trainer.learner.order import places
 from trainer.rewards import Exact, Number, check_of
 
-FROM: Final = 3 * 10**9
+FROM: Final = 4 * 10**9
 """The first seed of the gym's episodes that are asked: none that anybody else draws."""
 
 SEEDS: Final = 10**7

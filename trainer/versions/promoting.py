@@ -159,7 +159,7 @@ def _measured(
     by: str,
     forced: bool,
 ) -> tuple[list[Scores], list[Scores]]:
-    """The scores of both. Made where they are missing, or where the two have no set in common."""
+    """The scores of both. Made of the one that lacks a set which the other was measured on."""
     versions = log.read()
     found = {each: scores_of(folder, versions, each) for each in (against, version)}
     sets = {each.set for scores in found.values() for each in scores}

@@ -37,7 +37,7 @@ class OpenAi(Lines):
                     "non_preferred_output": pair.rejected,
                 }
             )
-        for sample in made.samples:
+        for sample in made.spoken:
             if sample.talk is None:
                 made.notes.append("no messages: build with text = true")
                 continue

@@ -106,7 +106,7 @@ class Trl:
         for pair in made.pairs:
             texts = [_shown(each) for each in (pair.prompt, pair.chosen, pair.rejected)]
             self._columns.add([*texts, pair.tools, pair.better])
-        for sample in made.samples:
+        for sample in made.spoken if self._layout == "chat" else made.samples:
             if self._layout == "tokens":
                 self._tokens(sample, made.notes)
             elif sample.talk is None:

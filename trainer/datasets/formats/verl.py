@@ -99,7 +99,7 @@ class Verl:
         if self._rl:
             self._task(made)
             return
-        for sample in made.samples:
+        for sample in made.spoken:
             self._talk(sample, made.notes)
 
     def _talk(self, sample: Sample, notes: list[str]) -> None:
