@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import select
 import signal
 import socket
@@ -28,6 +29,10 @@ from replay.durability import Durability
 
 ELECTION_LIMIT_S: Final = 60.0
 """Seconds for three servers on a busy machine to agree on a leader; alone it takes about one."""
+
+ROUTES: Final = range(10_000, 30_000)
+"""Ports for what servers tell each other: below those that the system gives to whoever asks for any
+(from 32,768 on), one of which somebody else may be given before the server takes it."""
 
 LOOK_S: Final = 0.02
 """Seconds between two questions to a server that can't call us."""
@@ -322,13 +327,13 @@ class Three(_Connecting):
 
 
 def _members(count: int) -> list[Member]:
-    """Places in a cluster, on ports that are free now."""
-    with contextlib.ExitStack() as stack:
-        ports = []
-        for _ in range(count):
-            reserved = stack.enter_context(socket.socket())
-            reserved.bind(("127.0.0.1", 0))
-            ports.append(reserved.getsockname()[1])
+    """Places in a cluster, on ports that are free, and given to nobody who asks for any."""
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.SystemRandom().choice(ROUTES)
+        with socket.socket() as trying, contextlib.suppress(OSError):
+            trying.bind(("127.0.0.1", port))
+            ports += [port] if port not in ports else []
     return [Member(port, tuple(other for other in ports if other != port)) for port in ports]
 
 

@@ -141,9 +141,9 @@ def test_practice_reinforces_what_was_better_than_its_group() -> None:
 
 
 def test_no_stage_draws_the_episodes_of_another() -> None:
-    every = [0, teaching.TEXTS_FROM, practising.FROM, correcting.FROM, tasks.FROM]
-    seeds = 100 * max(teaching.SEEDS, tasks.SEEDS)
-    assert all(later - one >= seeds for one, later in pairwise(sorted(every)))
+    every = [0, teaching.TEXTS_FROM, practising.FROM, correcting.FROM]
+    assert all(later - one >= 100 * teaching.SEEDS for one, later in pairwise(every))
+    assert tasks.FROM >= practising.FROM + 100 * teaching.SEEDS, "nor does a live training"
 
 
 def test_an_exam_is_the_same_for_everybody(made: Path) -> None:
