@@ -126,9 +126,10 @@ class Effects:
                     if isinstance(policy, SamplingPolicy):
                         log = shell.host.log
                         reply = await self.context.ask(policy, shown, effect.turn, log)
+                        known = bool(reply.prompt)
                     else:
-                        reply = await policy.ask(shown)
-                reply = reply if reply.prompt else to_prompt(reply, spec, shown)
+                        reply, known = await policy.ask(shown), False
+                reply = reply if known else to_prompt(reply, spec, shown)
             except TimeoutError:
                 text = f"no reply within {spec.timeout_ms} ms"
                 reply = Reply(status="TIMEOUT", error=text, spend=spec.reserve)

@@ -6,6 +6,7 @@ process with them when the tests' process ends, even by kill -9.
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -328,13 +329,16 @@ class Three(_Connecting):
 
 def _members(count: int) -> list[Member]:
     """Places in a cluster, on ports that are free, and given to nobody who asks for any."""
-    ports: list[int] = []
-    while len(ports) < count:
-        port = random.SystemRandom().choice(ROUTES)
-        with socket.socket() as trying, contextlib.suppress(OSError):
-            trying.bind(("127.0.0.1", port))
-            ports += [port] if port not in ports else []
+    anyhow = random.SystemRandom().sample(ROUTES, len(ROUTES))
+    ports = list(itertools.islice(filter(_free, anyhow), count))
     return [Member(port, tuple(other for other in ports if other != port)) for port in ports]
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as trying, contextlib.suppress(OSError):
+        trying.bind(("127.0.0.1", port))
+        return True
+    return False
 
 
 @contextlib.contextmanager

@@ -36,10 +36,6 @@ CLOSE: Final = 1e-5
 AHEAD: Final = 128
 """Columns made ahead: every so many steps what is still needed is copied once."""
 
-MOST_SPARE: Final = 2
-"""Times the columns that are needed, up to which a buffer is kept: a fresh one takes longer to make
-than what it is made for."""
-
 READ: Final = 512
 """Tokens of one prompt whose attention is computed at a time: scores are as many as these times the
 context, where all at once would be its square."""
@@ -393,16 +389,16 @@ class Slots:
             return
         wide = self._at - min(self._starts, default=self._at)
         at = max(prompt, wide)
-        live = self._held[:, :, :count, :, self._at - wide : self._at]
-        if slots <= there and at + AHEAD <= columns <= MOST_SPARE * (at + AHEAD):
-            live = live.clone()  # it may overlap with where it goes
-        else:
-            there = there if slots <= there else max(slots, there + there // 2)
-            self._held = self._made(there, at + AHEAD)
-            self._mask = torch.zeros(there, 1, 1, at + AHEAD, device=self._device)
-        self._held[:, :, :count, :, at - wide : at] = live
+        if slots > there:
+            there = max(slots, there + there // 2)
+        columns = at + AHEAD
+        held = self._made(there, columns)
+        held[:, :, :count, :, at - wide : at] = self._held[
+            :, :, :count, :, self._at - wide : self._at
+        ]
         self._starts = [start - self._at + at for start in self._starts]
-        self._at = at
+        self._held, self._at = held, at
+        self._mask = torch.zeros(there, 1, 1, columns, device=self._device)
         self._masked()
 
     def _masked(self) -> None:

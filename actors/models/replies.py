@@ -54,8 +54,10 @@ def ended(loaded: Loaded, asked: Asked, model: str, took_s: float) -> Reply:
     row, said = asked.row, asked.question.sampling
     if row.error:
         return failed(row.error)
-    if row.ended == "stopped":
-        return Reply(status="TIMEOUT", error=f"no reply within {took_s:g} s")
+    read, wrote = len(row.prompt), len(row.output)
+    if row.ended == "stopped":  # what was not begun has not been read
+        spend = Spend(tokens=read + wrote if wrote else 0)
+        return Reply(status="TIMEOUT", error=f"no reply within {took_s:g} s", spend=spend)
     arrays = Arrays(
         prompt=pack_ids(row.prompt[asked.known :]),
         output=pack_ids(row.output),
@@ -74,7 +76,6 @@ def ended(loaded: Loaded, asked: Asked, model: str, took_s: float) -> Reply:
         tokenizer=loaded.tokenizer_hash,
         template=loaded.template_hash(asked.question.template),
     )
-    read, wrote = len(row.prompt), len(row.output)
     return Reply(
         text=loaded.text(row.output[:-1] if row.ended == "stop" else row.output),
         spend=Spend(tokens=read + wrote),

@@ -26,13 +26,7 @@ _json: Final = msgspec.json.Encoder().encode
 
 
 class Server(Switchboard):
-    """One server, or a cluster that behaves as one.
-
-    Args:
-        loop: The virtual loop.
-        chance: For delays.
-        network: What becomes of each message.
-    """
+    """One server, or a cluster that behaves as one; see `Switchboard` for what it is made with."""
 
     def __init__(self, loop: VirtualLoop, chance: random.Random, network: Network) -> None:
         super().__init__(loop, chance, network)

@@ -412,6 +412,24 @@ def test_what_can_t_be_a_local_policy_is_refused(tmp_path: Path) -> None:
         make(PolicySpec(name="local:x", dialect="hermes"))
 
 
+async def test_the_hash_of_what_was_shown_is_ours_where_no_model_of_ours_is_asked(
+    place: Place,
+) -> None:
+    class Saying:
+        spec = PolicySpec(name="saying", dialect="hermes")
+
+        async def ask(self, view: View) -> Reply:
+            return Reply(text=ANSWER, prompt="what it likes")
+
+    place.world.policies["saying"] = Saying()
+    log = await place.world.ended(
+        await place.world.submit(place.world.start(policy="saying")), 60.0
+    )
+    (said,) = replies(log)
+    (step,) = fold(log).steps
+    assert said.prompt == prompt_hash(log.state().policy, step.view)
+
+
 async def test_a_question_has_the_sampling_that_was_recorded(tmp_path: Path) -> None:
     asked: list[Question] = []
 

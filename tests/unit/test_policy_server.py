@@ -13,7 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from actors.models.loading import load
 from actors.models.question import Question, Sampling
+from actors.models.replies import begun, ended
 from actors.models.server import PolicyServer
 from actors.models.serving import Batching
 from protocol.decisions import Reply
@@ -173,6 +175,17 @@ async def test_a_question_that_is_taken_back_leaves_its_place(server: PolicyServ
 async def test_no_time_left_is_a_time_out(server: PolicyServer) -> None:
     reply = await server.ask(question(max_tokens=1_500), 0.0)
     assert (reply.status, reply.error) == ("TIMEOUT", "no reply within 0 s")
+
+
+def test_a_time_out_is_billed_what_was_read_and_sampled(folder: Path) -> None:
+    loaded = load(model_folder.find(folder, BASE), Batching(device="cpu"))
+    asked = begun(loaded, question(max_tokens=9), math.inf)
+    assert not isinstance(asked, Reply)
+    asked.row.ended = "stopped"
+    assert ended(loaded, asked, "m", 1.0).spend.tokens == 0, "it was not begun"
+    asked.row.output += [1, 2, 3]
+    reply = ended(loaded, asked, "m", 1.0)
+    assert (reply.status, reply.spend.tokens) == ("TIMEOUT", len(asked.row.prompt) + 3)
 
 
 async def test_a_template_that_refuses_is_said(server: PolicyServer) -> None:

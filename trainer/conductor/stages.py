@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from protocol.actions import Json
 from protocol.errors import Conflict
 from trainer.conductor.correcting import Correcting
 from trainer.conductor.plan import Correction, Plan, Rl, Sft, described
@@ -45,11 +46,24 @@ def begin(folder: Path, plan: Plan) -> None:
     Raises:
         Conflict: It is made by another plan.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    data = msgspec.json.format(msgspec.json.encode(described(plan))) + b"\n"
-    path = folder / PLAN
+    settle(folder / PLAN, described(plan), "a conductor of another plan")
+
+
+def settle(path: Path, said: Json, other: str) -> None:
+    """Say by what that is made which a folder holds, as it stays there.
+
+    Args:
+        path: The file that says so.
+        said: What it says.
+        other: What the folder holds if it says something else.
+
+    Raises:
+        Conflict: It does.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = msgspec.json.format(msgspec.json.encode(said)) + b"\n"
     if path.exists() and path.read_bytes() != data:
-        raise Conflict(f"{folder} holds a conductor of another plan", hint="name another folder")
+        raise Conflict(f"{path.parent} holds {other}, see {path}", hint="name another folder")
     path.write_bytes(data)
 
 

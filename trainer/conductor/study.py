@@ -14,7 +14,6 @@ from typing import Final
 
 import msgspec
 
-from protocol.errors import Conflict
 from trainer.conductor import stages
 from trainer.conductor.exam import BASELINES, GATED, Exam
 from trainer.conductor.plan import Plan
@@ -70,7 +69,13 @@ def study(
     Raises:
         Conflict: What is there was measured in another exam, or made by another plan.
     """
-    _begin(folder, plan, count, sets)
+    measured = {
+        "episodes": count,
+        "sets": list(sets),
+        "families": list(plan.families),
+        "reward": msgspec.to_builtins(plan.rl.reward),
+    }
+    stages.settle(folder / EXAM, measured, "what was measured in another exam")
     exam = Exam(plan, count, sets)
     results = [_baseline(folder, exam, name, say) for name in BASELINES]
     for seed in seeds:
@@ -83,25 +88,6 @@ def study(
         episodes=count,
         results=ordered(results),
     )
-
-
-def _begin(folder: Path, plan: Plan, count: int, sets: Sequence[str]) -> None:
-    """Say how what is in a folder is measured, for it is not measured again."""
-    said = {
-        "episodes": count,
-        "sets": list(sets),
-        "families": list(plan.families),
-        "reward": msgspec.to_builtins(plan.rl.reward),
-    }
-    data = msgspec.json.format(msgspec.json.encode(said)) + b"\n"
-    path = folder / EXAM
-    if path.exists() and path.read_bytes() != data:
-        raise Conflict(
-            f"{folder} holds what was measured in another exam, see {path}",
-            hint="name another folder, or remove what is there",
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
 
 
 class _Seed:

@@ -6,7 +6,7 @@ descriptions, and says for each where it is hosted (`WorkerSpec.queue`)::
 
     podium gym pool > gym.toml; podium up --pool gym.toml
 
-    episode = at_home(draw(17, shipped=False))  # its pool is hosted by nobody
+    episode = at_home(draw(17, shipped=False))  # the shipped pool is not hosted
     run = await client.submit(episode.task, episode.pool, policy, episode.budget)
 
 Prices and rates of failure are those of the grades, since a worker reports what it really costs.
@@ -45,8 +45,7 @@ LATENCY_MS: Final = 20
 
 LIVE_EPISODES: Final = 2_000
 """Episodes of the training set that `LiveOracle` and `LiveTeacher` know: those of seeds 0 to that,
-none with the shipped pool, which no such deployment hosts;
-drawn in about two seconds where they are hosted."""
+none with the shipped pool, which no such deployment hosts. Drawn in about two seconds."""
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
