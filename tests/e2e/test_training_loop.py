@@ -3,8 +3,9 @@
 Real processes, NATS, Ray, actors and log, in an empty folder; each stage is killed (-9) in its
 middle and given again. The gym in small: one kind of question, four workers, a model of 0.1M
 parameters. Its teacher answers rightly and asks the dearer worker two times out of three; so SFT
-makes a model that is right and dear, and RL one that is right at half the cost. Greedy replies flip
-from one worker to the other, a role at a time, which takes three to six steps of seven.
+makes a model that is right and dear, and RL one that is right at little more than half the cost.
+Greedy replies flip from one worker to the other, a wording at a time, in the last three steps of
+practice for most. Rates are half of what is fastest: there, one in five trainings loses its way.
 """
 
 import json
@@ -33,7 +34,7 @@ batching = { device = "cpu" }
 """
 
 SFT: Final = """
-steps = 80
+steps = 120
 threads = 1
 checkpoint_every = 20
 [optimizer]
@@ -44,12 +45,14 @@ warmup = 10
 """
 
 RL: Final = """
-steps = 7
+steps = 9
 threads = 1
 [optimizer]
 kind = "muon"
-rate = 0.0015
-matrix_rate = 0.002
+rate = 0.001
+matrix_rate = 0.0015
+[live]
+groups = 12
 [[live.reward.terms]]
 channel = "accuracy"
 [[live.reward.terms]]
@@ -61,8 +64,16 @@ weight = -0.2
 per = 0.006
 """
 
-LAST: Final = "000008"
+PRACTICE: Final = 9
+"""Steps of RL."""
+ROLLOUTS: Final = 12 * 8
+"""Of each."""
+LAST: Final = "000010"
 """The version that the last step of RL makes."""
+
+CHEAPER: Final = 0.85
+"""What an answer costs after practice, beside before it, at most: 0.5 where each wording has
+flipped. In eleven trainings in memory it was 0.5 to 0.71."""
 
 LESSONS: Final = 300
 ASKED: Final = 20
@@ -155,11 +166,11 @@ def taught(typist: Typist) -> None:
     metrics = typist.folder / "trainings" / "sft" / "metrics.jsonl"
     killed(typist.start(*asked), lambda: len(lines(metrics)) > 30)
     out, _ = typist(*asked)
-    assert "version 000001 after 80 steps" in out
+    assert "version 000001 after 120 steps" in out
     typist(*asked, "--out", "once", "--fresh", "--no-publish")
     assert untimed(metrics) == untimed(typist.folder / "once" / "metrics.jsonl")
     last = [
-        (typist.folder / folder / "checkpoints" / "00000080" / "model.safetensors").read_bytes()
+        (typist.folder / folder / "checkpoints" / "00000120" / "model.safetensors").read_bytes()
         for folder in ("trainings/sft", "once")
     ]
     assert last[0] == last[1]
@@ -173,19 +184,19 @@ def practised(typist: Typist) -> str:
     metrics = typist.folder / "trainings" / "rl" / "metrics.jsonl"
     killed(typist.start(*asked), lambda: len(lines(metrics)) > 1)
     said = typist.json(*asked)
-    told = lines(metrics)
-    assert [line["step"] for line in told] == [1, 2, 3, 4, 5, 6, 7]
-    assert [line["version"] for line in told] == [f"{number:06}" for number in range(1, 8)]
+    told, steps = lines(metrics), range(1, PRACTICE + 1)
+    assert [line["step"] for line in told] == list(steps)
+    assert [line["version"] for line in told] == [f"{number:06}" for number in steps]
     assert {line["stale"] for line in told} == {0.0}, "each by the version before it"
-    assert {line["rollouts"] for line in told} == {64}
+    assert {line["rollouts"] for line in told} == {ROLLOUTS}
     folder = typist.folder / "conductor"
-    assert names(folder) == [f"{number:06}" for number in range(1, 9)]
+    assert names(folder) == [f"{number:06}" for number in range(1, PRACTICE + 2)]
     before = weights(folder, LAST)
     # From the beginning, with nothing but the log: the same runs, the same versions, to the bit.
     again = typist.json(*asked, "--out", "again")
     assert again["event_id"] == said["event_id"] == LAST
     assert untimed(typist.folder / "again" / "metrics.jsonl") == untimed(metrics)
-    assert names(folder) == [f"{number:06}" for number in range(1, 9)]
+    assert names(folder) == [f"{number:06}" for number in range(1, PRACTICE + 2)]
     assert weights(folder, LAST) == before
     return LAST
 
@@ -230,8 +241,8 @@ def test_the_loop(typist: Typist) -> None:
     before, after = swapped(typist, practised(typist))
     assert before["accuracy"] >= 0.8
     assert after["accuracy"] >= 0.8
-    assert after["cost"] < 0.75 * before["cost"]
+    assert after["cost"] < CHEAPER * before["cost"]
     runs = typist.json("model", "list", "conductor")["rows"]
     assert {row["version"]: row["current"] for row in runs}[LAST]
-    assert all(row["runs"] >= 64 for row in runs if row["version"] not in ("base", LAST))
+    assert all(row["runs"] >= ROLLOUTS for row in runs if row["version"] not in ("base", LAST))
     assert "sound" in typist("verify", "--all")[0]

@@ -25,9 +25,9 @@ from trainer.gym.questions import FAMILIES
 from trainer.learner.order import places
 from trainer.rewards import Exact, Number, check_of
 
-FROM: Final = 3 * 10**9
-"""The first seed of the gym's episodes that are asked: none of a lesson's, of a test's or of
-practice in memory. A conductor may have been corrected in some of them."""
+FROM: Final = 4 * 10**9
+"""The first seed of the gym's episodes that are asked: none of a lesson's, of a test's, of practice
+in memory or of correction."""
 
 SEEDS: Final = 10**7
 """Episodes between those of two trainings' seeds."""
