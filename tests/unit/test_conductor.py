@@ -16,7 +16,7 @@ from trainer.conductor.teaching import Teaching, batch_of, examples, lesson, rea
 from trainer.datasets.chat import Chat
 from trainer.gym.episodes import draws
 from trainer.gym.evaluate import Report
-from trainer.gym.oracle import Oracle
+from trainer.gym.oracle import Oracle, Strongest
 from trainer.gym.play import run
 from trainer.gym.scores import Figure, Scores
 from trainer.intervals import across
@@ -140,10 +140,31 @@ def test_practice_reinforces_what_was_better_than_its_group() -> None:
     assert not fed.examples, "an oracle's tokens are not known"
 
 
+def test_practice_is_about_right_and_wrong_and_not_about_cents() -> None:
+    episodes = list(draws(range(4), "train", ("lookup",)))
+    cheap = run(episodes, Oracle(episodes), job="cheap")
+    seven = [
+        msgspec.structs.replace(each, run=f"{each.run}-{number}")
+        for number in range(7)
+        for each in cheap
+    ]
+    dear = [
+        msgspec.structs.replace(each, group=like.group)
+        for each, like in zip(run(episodes, Strongest(episodes), job="dear"), cheap, strict=True)
+    ]
+    wrong = [msgspec.structs.replace(each, answer="nothing of the kind") for each in dear]
+    told, all_of_it = scheme(PLAN.rl.scheme, PLAN.rl.min_std), scheme(PLAN.rl.scheme)
+    flat = [
+        batch([*seven, *eighth], PLAN.rl.reward, how).values["flat"]
+        for eighth, how in ((dear, told), (wrong, told), (dear, all_of_it))
+    ]
+    assert flat[:2] == [1, 0]
+    assert flat[2] != 1, "there are cents between them"
+
+
 def test_no_stage_draws_the_episodes_of_another() -> None:
-    every = [0, teaching.TEXTS_FROM, practising.FROM, correcting.FROM]
+    every = [0, teaching.TEXTS_FROM, practising.FROM, correcting.FROM, tasks.FROM]
     assert all(later - one >= 100 * teaching.SEEDS for one, later in pairwise(every))
-    assert tasks.FROM >= practising.FROM + 100 * teaching.SEEDS, "nor does a live training"
 
 
 def test_an_exam_is_the_same_for_everybody(made: Path) -> None:

@@ -72,19 +72,20 @@ class Rl(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How it is practised."""
 
     steps: Annotated[int, msgspec.Meta(ge=0)] = 60
-    groups: Count = 16
-    """Episodes of a step."""
+    groups: Count = 32
+    """Episodes of a step: of a model that was taught well, one in six tells right from wrong."""
     members: Annotated[int, msgspec.Meta(ge=2)] = 8
     """Rollouts of each."""
+    min_std: NotNegative = 0.2
+    """The standard deviation of a group's rewards below which nothing is learned of it: of eight
+    of which one is wrong it is more, of eight that differ by some cents much less."""
     rate: Positive = 0.0003
-    """AdamW's. Muon makes every direction of a step as long as the longest: of a gradient that is
-    mostly chance, it makes chance."""
+    matrix_rate: Positive = 0.002
     warmup: Count = 5
     floor: NotNegative = 0.05
     temperature: Positive = 1.0
     scheme: str = "dr_grpo"
-    """One of `trainer.advantages`' presets. Where all of a group are right, they differ by some
-    cents: divided by its deviation, that would weigh as much as right and wrong."""
+    """One of `trainer.advantages`' presets."""
     clip_low: NotNegative = 0.2
     clip_high: NotNegative = 0.28
     reward: Recipe = REWARD

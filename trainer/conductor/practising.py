@@ -48,7 +48,7 @@ class Practising:
         return batch(
             rollouts,
             plan.rl.reward,
-            scheme(plan.rl.scheme),
+            scheme(plan.rl.scheme, plan.rl.min_std),
             step / max(1, plan.rl.steps),
             worker=lambda *_: "worker",  # each episode has a pool of its own
         )

@@ -69,15 +69,16 @@ class Lengths(msgspec.Struct, frozen=True, kw_only=True):
     In steps and not by the clock: what else a machine does would decide how good a control gets.
     """
 
-    alone: int = 12
+    alone: int = 30
     """Steps of practice after SFT for one without it. An untrained model's replies are as long as
     they may be, and so are its runs: a step takes many times as long."""
     spoiled: int = 14
     """Steps of good teaching for one of a bad teacher after it: a few make habits of its slips."""
-    as_long: float = 8.5
-    """Steps of teaching that take as long as one of practice: 8.6 and 8.4, of two seeds."""
-    spoiled_as_long: float = 19.4
-    """The same after a bad teacher, where runs are longer: 19.9 and 19.0."""
+    as_long: float = 17
+    """Steps of teaching that take as long as one of practice: 13 to 18 by the clock, of three seeds
+    on a machine that had other work."""
+    spoiled_as_long: float = 24
+    """The same after a bad teacher, where runs are longer."""
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):

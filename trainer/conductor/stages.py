@@ -158,17 +158,15 @@ def _made(
 
 def _falling(said: Sft | Correction | Rl) -> Steps:
     """Rates that go up in the warm-up, and then down to the floor."""
-    steps = Steps(
-        kind="adamw",
+    return Steps(
+        kind="muon",
         rate=said.rate,
+        matrix_rate=said.matrix_rate,
         schedule="linear",
         warmup=min(said.warmup, max(1, said.steps // 2)),
         total=said.steps + 1,
         floor=said.floor,
     )
-    if isinstance(said, Rl):
-        return steps
-    return msgspec.structs.replace(steps, kind="muon", matrix_rate=said.matrix_rate)
 
 
 def _name(learner: Learner) -> Callable[[], str]:
