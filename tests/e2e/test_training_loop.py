@@ -4,8 +4,8 @@ Real processes, NATS, Ray, actors and log, in an empty folder; each stage is kil
 middle and given again. The gym in small: one kind of question, four workers, a model of 0.1M
 parameters. Its teacher answers rightly and asks the dearer worker two times out of three; so SFT
 makes a model that is right and dear, and RL one that is right at little more than half the cost.
-Greedy replies flip from one worker to the other, a wording at a time, in the last three steps of
-practice for most. Rates are half of what is fastest: there, one in five trainings loses its way.
+Greedy replies flip from one worker to the other, a wording at a time. With higher rates they do so
+sooner, and now and then a model comes of it that goes on asking.
 """
 
 import json
@@ -17,9 +17,10 @@ from typing import Any, Final
 
 import pytest
 
-from replay.model_folder import find, names, weights_of
+from replay.model_folder import find, names, number, weights_of
 from tests.e2e.test_cli_real import Typist
 from trainer.learner.sinks import lines
+from trainer.training.spec import Live
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -44,15 +45,23 @@ matrix_rate = 0.02
 warmup = 10
 """
 
-RL: Final = """
-steps = 9
+PRACTICE: Final = 9
+"""Steps of RL."""
+GROUPS: Final = 12
+"""Of each."""
+ROLLOUTS: Final = GROUPS * Live().members
+LAST: Final = number(PRACTICE + 1)
+"""The version that the last step makes: the first is of SFT."""
+
+RL: Final = f"""
+steps = {PRACTICE}
 threads = 1
 [optimizer]
 kind = "muon"
 rate = 0.001
 matrix_rate = 0.0015
 [live]
-groups = 12
+groups = {GROUPS}
 [[live.reward.terms]]
 channel = "accuracy"
 [[live.reward.terms]]
@@ -64,16 +73,9 @@ weight = -0.2
 per = 0.006
 """
 
-PRACTICE: Final = 9
-"""Steps of RL."""
-ROLLOUTS: Final = 12 * 8
-"""Of each."""
-LAST: Final = "000010"
-"""The version that the last step of RL makes."""
-
-CHEAPER: Final = 0.85
+CHEAPER: Final = 0.75
 """What an answer costs after practice, beside before it, at most: 0.5 where each wording has
-flipped. In eleven trainings in memory it was 0.5 to 0.71."""
+flipped. Of twenty trainings in memory one had 0.82, the others 0.54 to 0.66."""
 
 LESSONS: Final = 300
 ASKED: Final = 20
@@ -185,18 +187,19 @@ def practised(typist: Typist) -> str:
     killed(typist.start(*asked), lambda: len(lines(metrics)) > 1)
     said = typist.json(*asked)
     told, steps = lines(metrics), range(1, PRACTICE + 1)
+    published = [number(each) for each in (*steps, PRACTICE + 1)]
     assert [line["step"] for line in told] == list(steps)
-    assert [line["version"] for line in told] == [f"{number:06}" for number in steps]
+    assert [line["version"] for line in told] == [number(step) for step in steps]
     assert {line["stale"] for line in told} == {0.0}, "each by the version before it"
     assert {line["rollouts"] for line in told} == {ROLLOUTS}
     folder = typist.folder / "conductor"
-    assert names(folder) == [f"{number:06}" for number in range(1, PRACTICE + 2)]
+    assert names(folder) == published
     before = weights(folder, LAST)
     # From the beginning, with nothing but the log: the same runs, the same versions, to the bit.
     again = typist.json(*asked, "--out", "again")
     assert again["event_id"] == said["event_id"] == LAST
     assert untimed(typist.folder / "again" / "metrics.jsonl") == untimed(metrics)
-    assert names(folder) == [f"{number:06}" for number in range(1, PRACTICE + 2)]
+    assert names(folder) == published
     assert weights(folder, LAST) == before
     return LAST
 
