@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from actors.models.decoder import Decoder, Slots
 from trainer.learner.example import Example
 from trainer.learner.learner import Learner
 from trainer.learner.options import Lora, Objective, Options, Steps
@@ -60,6 +61,7 @@ MOST: Final = {
     "bfloat16 and float32: share of the gradient's norm": 0.05,
     "merged and with its adapter: nats": 1e-3,
     "loss after 30 steps over that before": 0.7,
+    "sampler and model, after prompts of many lengths: logits": 1e-3,
 }
 """What each check may come to."""
 
@@ -151,7 +153,37 @@ def checks(size: Size, device: str) -> dict[str, float]:
     found["merged and with its adapter: nats"] = float(
         np.abs(known(adapted, few) - known(whole, few)).max()
     )
+    found["sampler and model, after prompts of many lengths: logits"] = sampled(device)
     return found
+
+
+def sampled(device: str, tokens: int = 40) -> float:
+    """How far the sampler's logits are from the model's own, at most, as rows come and go."""
+    little = SIZES["tiny"]
+    model = made(little, device).eval()
+    drawn = np.random.default_rng(0)
+
+    def some(length: int) -> list[int]:
+        return [int(each) for each in drawn.integers(0, little.vocabulary, length)]
+
+    rows, far = [some(length) for length in (3, 70, 11, 25)], 0.0
+    with torch.inference_mode():
+        slots = Slots(Decoder(model))
+        logits = slots.join(rows)
+        for number in range(tokens):
+            for row, said in zip(rows, logits, strict=True):
+                own = model(input_ids=torch.tensor([row], device=device)).logits[0, -1]
+                far = max(far, float((own - said).abs().max()))
+            more = some(len(rows))
+            rows = [[*row, token] for row, token in zip(rows, more, strict=True)]
+            logits = slots.read(more)
+            if number % 10 == 9:  # the longest ends, and a longer one than any begins
+                kept = [at for at in range(len(rows)) if at != 1]
+                slots.keep(kept)
+                fresh = some(80 + number)
+                rows = [*(rows[at] for at in kept), fresh]
+                logits = torch.cat([logits[kept], slots.join([fresh])])
+    return far
 
 
 def rate(size: Size, device: str, count: int, *, pg: bool, **given: Any) -> dict[str, float]:

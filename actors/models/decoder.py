@@ -44,6 +44,9 @@ KEPT_BYTES: Final = 2**27
 """Bytes of keys and values kept of rows that have ended: a hundred thousand tokens of a model of
 0.8M parameters."""
 
+ALIGNED: Final = 8
+"""Columns that a GPU's kernels read at a time: a mask has to begin with a multiple of them."""
+
 _FAR: Final = -1e9
 """Added to a score that doesn't count: finite, for minus infinity alone gives no number."""
 
@@ -238,6 +241,7 @@ class Slots:
         self._held = self._made(1, AHEAD)
         """``[layers, 2, slots, kv_heads, columns, size]``; slots from the first on are rows."""
         self._mask = torch.zeros(1, 1, 1, AHEAD, device=self._device)
+        self._aligned = ALIGNED if self._device.type == "cuda" else 1
         self._ahead = torch.empty(0, 0)
 
     def _made(self, slots: int, columns: int) -> torch.Tensor:
@@ -339,6 +343,7 @@ class Slots:
         d, count = self._d, len(self._ids)
         self._room(count, 0)
         at, low = self._at, min(self._starts)
+        low -= low % self._aligned
         ids = torch.tensor(tokens, device=self._device)
         places = torch.tensor([at - start for start in self._starts], device=self._device)
         cos, sin = (each[places] for each in d.places(at - low + 1))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 
 from actors.models import decoder as reading
-from actors.models.decoder import AHEAD, Decoder, Kept, Slots, decoder, fits
+from actors.models.decoder import AHEAD, ALIGNED, Decoder, Kept, Slots, decoder, fits
 from actors.models.loading import Loaded, living
 from actors.models.question import Sampling
 from actors.models.sampler import Batch, Row
@@ -142,8 +142,9 @@ def test_a_long_prompt_is_read_in_pieces(qwen: Any, monkeypatch: pytest.MonkeyPa
 class _Plan:
     """What is done to rows, and what each must say."""
 
-    def __init__(self, found: Any, plain: Decoder) -> None:
+    def __init__(self, found: Any, plain: Decoder, aligned: int) -> None:
         self._model, self._slots = found, Slots(plain)
+        self._slots._aligned = aligned  # as on a GPU
         self.rows: list[list[int]] = []
 
     def check(self, logits: torch.Tensor, rows: list[list[int]]) -> None:
@@ -171,7 +172,7 @@ class _Plan:
 @given(seed=st.integers(0, 10**6))
 def test_rows_come_and_go_in_any_order(qwen: Any, seed: int) -> None:
     chance = random.Random(seed)
-    plan = _Plan(qwen, Decoder(qwen))
+    plan = _Plan(qwen, Decoder(qwen), chance.choice([1, ALIGNED]))
     ended: list[list[int]] = [[7, 7, 7]]
     with torch.inference_mode():
         for _ in range(8):
