@@ -193,7 +193,7 @@ def test_what_comes_after_a_teaching_are_lessons_that_it_did_not_have() -> None:
 
 
 def test_a_bad_teacher_is_imitated_in_its_slips(made: Path) -> None:
-    bad = study.badly(PLAN)
+    bad = study.badly(PLAN, study.LENGTHS)
     assert bad.sft.steps < PLAN.sft.steps
     chat = Chat.load(made / "base")
     marked = msgspec.structs.replace(bad, sft=PLAN.sft)

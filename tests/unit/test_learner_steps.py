@@ -13,7 +13,7 @@ from protocol.errors import InvalidData, NotFound, Usage
 from tests import models
 from tests.learners import TOKEN, example, learner, ragged, weights
 from trainer.learner.learner import Learner
-from trainer.learner.muon import COEFFICIENTS, ROUNDS, Muon, orthogonal
+from trainer.learner.muon import COEFFICIENTS, ROUNDS, Muon, orthogonal, together
 from trainer.learner.options import Lora, Options, Steps
 from trainer.learner.stepping import factor
 
@@ -73,6 +73,28 @@ def test_muon_is_torchs_to_the_rounding_of_bfloat16(shape: tuple[int, int]) -> N
     assert float((mine - theirs).detach().norm() / moved) < 0.03
     buffers = [next(iter(each.state.values()))["momentum_buffer"] for each in (ours, other)]
     assert torch.allclose(*buffers)
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (5, 5)])
+def test_matrices_of_one_shape_are_orthogonalised_in_one_go(shape: tuple[int, int]) -> None:
+    several = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+    several[1] = 0
+    each = torch.stack([orthogonal(matrix) for matrix in several])
+    assert torch.allclose(orthogonal(several), each, atol=1e-5)
+
+
+def test_matrices_are_moved_each_alone_on_a_cpu_and_by_shape_elsewhere() -> None:
+    class There(torch.Tensor):
+        is_cuda = True
+
+    shapes = [(2, 3), (3, 2), (2, 3)]
+    here = [torch.zeros(shape) for shape in shapes]
+    assert [len(alike) for alike in together(here)] == [1, 1, 1]
+    there = [matrix.as_subclass(There) for matrix in here]
+    assert [[id(one) for one in alike] for alike in together(there)] == [
+        [id(there[0]), id(there[2])],
+        [id(there[1])],
+    ]
 
 
 def test_muon_leaves_what_has_no_gradient_or_one_of_zeros() -> None:

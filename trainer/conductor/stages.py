@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
+import torch
 
 from protocol.actions import Json
 from protocol.errors import Conflict
@@ -62,9 +63,10 @@ def settle(path: Path, said: Json, other: str) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     data = msgspec.json.format(msgspec.json.encode(said)) + b"\n"
-    if path.exists() and path.read_bytes() != data:
+    if not path.exists():
+        path.write_bytes(data)
+    elif path.read_bytes() != data:
         raise Conflict(f"{path.parent} holds {other}, see {path}", hint="name another folder")
-    path.write_bytes(data)
 
 
 def base(folder: Path, plan: Plan) -> Path:
@@ -138,8 +140,18 @@ def _made(
     if not stage.said.steps:
         return start
     steps = _falling(stage.said)
-    options = Options(objective=stage.objective, steps=steps, tokens=plan.tokens, seed=plan.seed)
-    learner = Learner.open(start, options, device=plan.device)
+    device = plan.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    # What a GPU takes for a model this small is the calls, of which padding needs the fewest; and
+    # in float32 everywhere, rollouts are read as they were sampled.
+    options = Options(
+        objective=stage.objective,
+        steps=steps,
+        tokens=plan.tokens,
+        packing="padded" if device.startswith("cuda") else "auto",
+        autocast="off",
+        seed=plan.seed,
+    )
+    learner = Learner.open(start, options, device=device)
     with sourced(learner) as source:
         fit(
             learner,

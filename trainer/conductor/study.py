@@ -8,9 +8,9 @@
 What is done stays done: begun again, it goes on with what is missing.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -28,6 +28,7 @@ from trainer.conductor.results import (
     RL,
     SFT,
     SFT_RL,
+    TRAINED,
     UNTRAINED,
     Lengths,
     Result,
@@ -80,7 +81,8 @@ def study(
     results = [_baseline(folder, exam, name, say) for name in BASELINES]
     for seed in seeds:
         own = msgspec.structs.replace(plan, seed=seed)
-        results += _Seed(folder / f"seed-{seed}", own, exam, processes, say).results()
+        one = Seed(folder / f"seed-{seed}", own, processes, say)
+        results += (one.result(variant, exam) for variant in TRAINED)
     return Study(
         plan=plan,
         lengths=LENGTHS,
@@ -90,101 +92,26 @@ def study(
     )
 
 
-class _Seed:
-    """One seed: its stages, each in a folder of its own with what was measured of it."""
+class _Way(NamedTuple):
+    """How a variant comes from another one."""
 
-    def __init__(
-        self, folder: Path, plan: Plan, exam: Exam, processes: int, say: Callable[[str], None]
-    ) -> None:
-        self._folder, self._plan, self._exam = folder, plan, exam
-        self._processes, self._say = processes, say
-        self._first = tuple(exam.episodes)[:1]
-
-    def results(self) -> Iterator[Result]:
-        """All its variants."""
-        stages.begin(self._folder, self._plan)
-        self._say(f"seed {self._plan.seed}: vocabulary")
-        base = stages.base(self._folder, self._plan)
-        sft, took = self._stage(SFT, "sft", self._plan, base, self._sft)
-        yield self._measured(SFT, "sft", sft, took)
-        yield from self._taught(sft, took)
-        yield from self._taught_badly(sft, took)
-        yield from self._untaught(base)
-
-    def _taught(self, sft: Path, took: float) -> Iterator[Result]:
-        """What practice and correction make of it, and what more SFT does."""
-        plan = self._plan
-        yield self._measured(MAJORITY, "majority", sft, took, sets=self._first, voters=VOTERS)
-        rl, practised = self._stage(SFT_RL, "sft-rl", plan, sft, stages.rl)
-        yield self._measured(SFT_RL, "sft-rl", rl, took + practised)
-        steps = round(plan.rl.steps * LENGTHS.as_long)
-        longer, further = self._stage(LONGER, "longer", more(plan, steps), sft, self._sft)
-        yield self._measured(LONGER, "longer", longer, took + further)
-        corrected, mended = self._stage(CORRECTED, "correction", plan, sft, stages.correction)
-        yield self._measured(CORRECTED, "correction", corrected, took + mended)
-
-    def _untaught(self, base: Path) -> Iterator[Result]:
-        """What there is without SFT, on the first set alone: it is slow, and knows nothing."""
-        yield self._measured(UNTRAINED, "base-exam", base, 0.0, sets=self._first)
-        steps = max(1, self._plan.rl.steps // LENGTHS.alone)
-        few = msgspec.structs.replace(self._plan.rl, steps=steps)
-        plan = msgspec.structs.replace(self._plan, rl=few)
-        rl, took = self._stage(RL, "rl-alone", plan, base, stages.rl)
-        yield self._measured(RL, "rl-alone", rl, took, sets=self._first)
-
-    def _taught_badly(self, sft: Path, took: float) -> Iterator[Result]:
-        """What a bad teacher makes of it, whose slips are imitated; and what practice does then."""
-        plan = badly(self._plan)
-        bad, spoiled = self._stage(BAD, "bad", plan, sft, self._sft)
-        yield self._measured(BAD, "bad", bad, took := took + spoiled)
-        rl, practised = self._stage(BAD_RL, "bad-rl", self._plan, bad, stages.rl)
-        yield self._measured(BAD_RL, "bad-rl", rl, took + practised)
-        steps = round(plan.rl.steps * LENGTHS.spoiled_as_long)
-        longer, further = self._stage(BAD_LONGER, "bad-longer", more(plan, steps), bad, self._sft)
-        yield self._measured(BAD_LONGER, "bad-longer", longer, took + further)
-
-    def _sft(self, at: Path, plan: Plan, start: Path) -> Path:
-        return stages.sft(at, plan, start, processes=self._processes)
-
-    def _stage(
-        self,
-        variant: str,
-        name: str,
-        plan: Plan,
-        start: Path,
-        make: Callable[[Path, Plan, Path], Path],
-    ) -> tuple[Path, float]:
-        """The model that a stage makes, and the seconds of its steps, batches included."""
-        self._say(f"seed {plan.seed}: {variant}")
-        made = make(self._folder / name, plan, start)
-        return made, _seconds(self._folder / name)
-
-    def _measured(
-        self,
-        variant: str,
-        name: str,
-        model: Path,
-        seconds: float,
-        *,
-        voters: int = 1,
-        sets: Sequence[str] = (),
-    ) -> Result:
-        def made() -> Result:
-            reports = self._exam.model(model, variant, voters=voters, sets=sets)
-            if voters == 1:
-                reports += map(
-                    _drawn, self._exam.model(model, variant, temperature=1.0, sets=self._first)
-                )
-            return Result(
-                variant=variant, seed=self._plan.seed, seconds=seconds, reports=tuple(reports)
-            )
-
-        return _kept(self._folder / name, made)
+    folder: str
+    after: str
+    make: Callable[[Path, Plan, Path, int], Path]
+    """Told its folder, the plan, what it begins with, and how many processes play the teacher."""
+    planned: Callable[[Plan, Lengths], Plan] = lambda plan, _: plan
 
 
-def _drawn(report: Report) -> Report:
-    """What was drawn, under a name of its own."""
-    return msgspec.structs.replace(report, total=msgspec.structs.replace(report.total, set=DRAWN))
+def _sft(at: Path, plan: Plan, start: Path, processes: int) -> Path:
+    return stages.sft(at, plan, start, processes=processes)
+
+
+def _correction(at: Path, plan: Plan, start: Path, _: int) -> Path:
+    return stages.correction(at, plan, start)
+
+
+def _rl(at: Path, plan: Plan, start: Path, _: int) -> Path:
+    return stages.rl(at, plan, start)
 
 
 def more(plan: Plan, steps: int) -> Plan:
@@ -206,11 +133,108 @@ def more(plan: Plan, steps: int) -> Plan:
     return msgspec.structs.replace(plan, sft=sft)
 
 
-def badly(plan: Plan) -> Plan:
+def longer(plan: Plan, lengths: Lengths) -> Plan:
+    """The plan of as much more teaching as practice takes."""
+    return more(plan, round(plan.rl.steps * lengths.as_long))
+
+
+def badly(plan: Plan, lengths: Lengths) -> Plan:
     """The plan of some more teaching, by a teacher that errs often and is imitated in it."""
-    further = more(plan, max(1, plan.sft.steps // LENGTHS.spoiled))
+    further = more(plan, max(1, plan.sft.steps // lengths.spoiled))
     sft = msgspec.structs.replace(further.sft, slips=True)
     return msgspec.structs.replace(further, rates=SLOPPY, sft=sft)
+
+
+def badly_longer(plan: Plan, lengths: Lengths) -> Plan:
+    """The plan of as much more of that teacher as practice takes."""
+    return more(badly(plan, lengths), round(plan.rl.steps * lengths.spoiled_as_long))
+
+
+def few(plan: Plan, lengths: Lengths) -> Plan:
+    """The plan of a little practice."""
+    steps = max(1, plan.rl.steps // lengths.alone)
+    return msgspec.structs.replace(plan, rl=msgspec.structs.replace(plan.rl, steps=steps))
+
+
+WAYS: Final = {
+    SFT: _Way("sft", UNTRAINED, _sft),
+    SFT_RL: _Way("sft-rl", SFT, _rl),
+    LONGER: _Way("longer", SFT, _sft, longer),
+    CORRECTED: _Way("correction", SFT, _correction),
+    BAD: _Way("bad", SFT, _sft, badly),
+    BAD_RL: _Way("bad-rl", BAD, _rl),
+    BAD_LONGER: _Way("bad-longer", BAD, _sft, badly_longer),
+    RL: _Way("rl-alone", UNTRAINED, _rl, few),
+}
+"""How each variant is made that is a stage's."""
+
+ON_FIRST: Final = frozenset({UNTRAINED, RL, MAJORITY})
+"""What is measured on the first set alone: it is slow."""
+
+
+class Seed:
+    """One seed: its stages, each in a folder of its own with what was measured of it.
+
+    Args:
+        folder: Of this seed.
+        plan: How a conductor is made; its seed is this one.
+        processes: That play the teacher's episodes.
+        say: Told what is begun.
+        lengths: How long its variants are made.
+
+    Raises:
+        Conflict: The folder is of another plan.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        plan: Plan,
+        processes: int = 1,
+        say: Callable[[str], None] = lambda _: None,
+        lengths: Lengths = LENGTHS,
+    ) -> None:
+        self._folder, self._plan = folder, plan
+        self._processes, self._say, self._lengths = processes, say, lengths
+        stages.begin(folder, plan)
+
+    def made(self, variant: str) -> tuple[Path, float]:
+        """The model of a variant of `WAYS`, and the seconds of all its steps.
+
+        What it comes from is made before it, where it isn't there.
+        """
+        if variant == UNTRAINED:
+            return stages.base(self._folder, self._plan), 0.0
+        way = WAYS[variant]
+        start, took = self.made(way.after)
+        at = self._folder / way.folder
+        if not (at / stages.MODEL).exists():
+            self._say(f"seed {self._plan.seed}: {variant}")
+        model = way.make(at, way.planned(self._plan, self._lengths), start, self._processes)
+        return model, took + _seconds(at)
+
+    def result(self, variant: str, exam: Exam) -> Result:
+        """What was measured of a variant of `TRAINED`, or is now in an exam."""
+        folder = {UNTRAINED: "base-exam", MAJORITY: "majority"}
+        of = SFT if variant == MAJORITY else variant
+        model, seconds = self.made(of)
+        at = self._folder / (folder.get(variant) or WAYS[variant].folder)
+        return _kept(at, lambda: self._measured(exam, variant, model, seconds))
+
+    def _measured(self, exam: Exam, variant: str, model: Path, seconds: float) -> Result:
+        first = tuple(exam.episodes)[:1]
+        sets = first if variant in ON_FIRST else ()
+        voters = VOTERS if variant == MAJORITY else 1
+        reports = exam.model(model, variant, voters=voters, sets=sets)
+        if voters == 1:
+            reports += map(_drawn, exam.model(model, variant, temperature=1.0, sets=first))
+        seed = self._plan.seed
+        return Result(variant=variant, seed=seed, seconds=seconds, reports=tuple(reports))
+
+
+def _drawn(report: Report) -> Report:
+    """What was drawn, under a name of its own."""
+    return msgspec.structs.replace(report, total=msgspec.structs.replace(report.total, set=DRAWN))
 
 
 def _seconds(folder: Path) -> float:

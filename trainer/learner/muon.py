@@ -5,7 +5,7 @@ without such units computes three times as slowly.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import torch
@@ -46,34 +46,56 @@ class Muon(torch.optim.Optimizer):
         """Move the matrices that have a gradient."""
         with torch.no_grad():
             for group in self.param_groups:
-                for matrix in group["params"]:
-                    if matrix.grad is not None:
-                        self._move(matrix, matrix.grad, group)
+                moved = [matrix for matrix in group["params"] if matrix.grad is not None]
+                for alike in together(moved):
+                    self._move(alike, group)
 
-    def _move(self, matrix: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
+    def _move(self, alike: Sequence[torch.Tensor], group: dict[str, Any]) -> None:
+        """Move matrices of one shape."""
         rate, momentum = group["lr"], group["momentum"]
-        state: dict[str, Any] = self.state[matrix]
-        if not state:
-            state["momentum_buffer"] = torch.zeros_like(matrix)
-        kept = state["momentum_buffer"]
-        kept.lerp_(gradient, 1 - momentum)
-        rows, columns = matrix.shape
-        matrix.mul_(1 - rate * group["weight_decay"])
+        ahead = []
+        for matrix in alike:
+            state: dict[str, Any] = self.state[matrix]
+            if not state:
+                state["momentum_buffer"] = torch.zeros_like(matrix)
+            kept, gradient = state["momentum_buffer"], matrix.grad
+            assert gradient is not None
+            kept.lerp_(gradient, 1 - momentum)
+            ahead.append(torch.lerp(gradient, kept, momentum))
+        made = [orthogonal(ahead[0])] if len(ahead) == 1 else orthogonal(torch.stack(ahead))
+        rows, columns = alike[0].shape
         further = math.sqrt(max(1, rows / columns))
-        matrix.add_(orthogonal(torch.lerp(gradient, kept, momentum)), alpha=-rate * further)
+        for matrix, step in zip(alike, made, strict=True):
+            matrix.mul_(1 - rate * group["weight_decay"])
+            matrix.add_(step, alpha=-rate * further)
+
+
+def together(matrices: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    """Matrices that are moved in one go: on a GPU those of one shape, on a CPU each alone.
+
+    What a GPU takes for small ones is the calls, whatever a call does.
+    """
+    alike: dict[object, list[torch.Tensor]] = {}
+    for place, matrix in enumerate(matrices):
+        alike.setdefault(matrix.shape if matrix.is_cuda else place, []).append(matrix)
+    yield from alike.values()
 
 
 def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
     """A matrix with its singular vectors, and singular values of about one: Newton and Schulz.
 
     In bfloat16 on a GPU, where that is fast and exact enough, and else in float32.
+
+    Args:
+        matrix: ``[rows, columns]``, or several of one shape, ``[n, rows, columns]``.
     """
     a, b, c = COEFFICIENTS
-    tall = matrix.shape[0] > matrix.shape[1]
+    tall = matrix.shape[-2] > matrix.shape[-1]
     found = matrix.bfloat16() if matrix.is_cuda else matrix.float()
-    found = found.T if tall else found
-    found = found / found.norm().clamp(min=LEAST_NORM)
+    found = found.mT if tall else found
+    found = found / torch.linalg.matrix_norm(found, keepdim=True).clamp(min=LEAST_NORM)
+    added = torch.addmm if matrix.dim() == 2 else torch.baddbmm
     for _ in range(ROUNDS):
-        gram = found @ found.T
-        found = torch.addmm(found, torch.addmm(gram, gram, gram, beta=b, alpha=c), found, beta=a)
-    return found.T if tall else found
+        gram = found @ found.mT
+        found = added(found, added(gram, gram, gram, beta=b, alpha=c), found, beta=a)
+    return found.mT if tall else found
