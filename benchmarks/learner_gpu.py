@@ -177,7 +177,7 @@ def sampled(device: str, tokens: int = 40) -> float:
             more = some(len(rows))
             rows = [[*row, token] for row, token in zip(rows, more, strict=True)]
             logits = slots.read(more)
-            if number % 10 == 9:  # the longest ends, and a longer one than any begins
+            if number % 10 == 9:  # one ends, and a long one begins
                 kept = [at for at in range(len(rows)) if at != 1]
                 slots.keep(kept)
                 fresh = some(80 + number)

@@ -1,7 +1,6 @@
 """A larger conductor on a GPU: what more parameters are worth, by the exam of `learning`.
 
-    python -m benchmarks.learning_gpu --out FOLDER              ten minutes of a large GPU, 16 cores
-    python -m benchmarks.learning_gpu --out FOLDER --steps 2 --episodes 2 --practice 1   anywhere
+    python -m benchmarks.learning_gpu --out FOLDER       teaching alone is 7 minutes of an H100
 
 Seeds are taught beside each other, and what comes of each is made and measured beside each other,
 too: minutes are those of processes that share the GPU. Begun again, it goes on with what is
@@ -10,7 +9,6 @@ missing. With each variant that is done, ``FOLDER/learning-gpu.json`` and the ta
 """
 
 import argparse
-import json
 import os
 import pathlib
 import sys
@@ -23,7 +21,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import torch
 
-from benchmarks.learning import EPISODES, SETS
+from benchmarks import report
+from benchmarks.learning import EPISODES, SETS, Stored
 from trainer.conductor.exam import Exam
 from trainer.conductor.plan import Plan
 from trainer.conductor.results import (
@@ -46,8 +45,8 @@ SHAPE: Final = Shape(layers=6, width=256, heads=8, kv_heads=4, feed_forward=768)
 VARIANTS: Final = (SFT, SFT_RL, LONGER, CORRECTED)
 """What is made of each seed: what the first of them comes to, and three ways on from there."""
 
-CORES: Final = 4
-"""Processes of each seed that play its lessons: 120 a second each, and a step takes 16."""
+PROCESSES: Final = 4
+"""Of each seed, that play its lessons: 120 a second each, and a step takes 16."""
 
 
 class Job(NamedTuple):
@@ -109,23 +108,19 @@ def _say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
-def written(
-    out: pathlib.Path, plan: Plan, lengths: Lengths, episodes: int, results: list[Result]
-) -> None:
+def conditions(device: str, out: pathlib.Path) -> dict[str, Any]:
+    """What somebody needs who wants to do it again."""
+    command = " ".join(["python -m benchmarks.learning_gpu", *sys.argv[1:]])
+    options = report.Options(command=command, load_1m=os.getloadavg()[0])
+    name = torch.cuda.get_device_name() if device.startswith("cuda") else device
+    return report.conditions(options, out) | {"device": name, "torch": str(torch.__version__)}
+
+
+def written(out: pathlib.Path, found: Study, given: dict[str, Any]) -> None:
     """Write what is known so far: the table, and what it is made from."""
-    study = Study(
-        plan=plan, lengths=lengths, sets=SETS, episodes=episodes, results=ordered(results)
-    ).without_outcomes({"reward"})
-    on_gpu = plan.device.startswith("cuda")
-    conditions: dict[str, Any] = {
-        "device": torch.cuda.get_device_name() if on_gpu else "cpu",
-        "torch": str(torch.__version__),
-        "cores": os.cpu_count(),
-        "command": " ".join(["python -m benchmarks.learning_gpu", *sys.argv[1:]]),
-    }
-    made = {"conditions": conditions, "study": msgspec.to_builtins(study)}
-    (out / "learning-gpu.json").write_text(json.dumps(made) + "\n")
-    (out / "learning-gpu.md").write_text(as_markdown(study) + "\n")
+    made = Stored(conditions=given, study=found.without_outcomes({"reward"}))
+    (out / "learning-gpu.json").write_bytes(msgspec.json.encode(made) + b"\n")
+    (out / "learning-gpu.md").write_text(as_markdown(found) + "\n")
 
 
 def main() -> int:
@@ -146,10 +141,12 @@ def main() -> int:
         )
         for seed in asked.seeds
     }
-    results: list[Result] = []
+    asked.out.mkdir(parents=True, exist_ok=True)
+    given = conditions(asked.device, asked.out)
+    found = Study(plan=plan, lengths=lengths, sets=SETS, episodes=asked.episodes, results=())
     for one in studied(jobs, asked.variants, lambda: Exam(plan, asked.episodes, SETS)):
-        results.append(one)
-        written(asked.out, plan, lengths, asked.episodes, results)
+        found = msgspec.structs.replace(found, results=ordered([*found.results, one]))
+        written(asked.out, found, given)
     print((asked.out / "learning-gpu.md").read_text())
     return 0
 
@@ -166,7 +163,7 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--correction", type=int, default=plan.correction.steps)
     parser.add_argument("--as-long", type=float, default=Lengths().as_long)
     parser.add_argument("--episodes", type=int, default=EPISODES)
-    parser.add_argument("--processes", type=int, default=CORES)
+    parser.add_argument("--processes", type=int, default=PROCESSES)
     return parser.parse_args()
 
 

@@ -84,8 +84,8 @@ LESSONS: Final = 300
 UNTAUGHT: Final = 20
 """Episodes of an untrained model: it goes on for as long as it may."""
 ASKED: Final = 60
-"""Episodes that a version is measured on, and live runs before and after a swap: of 20, two
-wordings more or less would be a tenth of what they cost."""
+"""Episodes that a version is measured on, and live runs before and after a swap. One model cost
+0.69 of what it had on 20 of them, and 0.59 on 60."""
 DURING: Final = 10
 """Live runs that are asked for while it is swapped: 130 with those before and after."""
 

@@ -196,6 +196,26 @@ def test_rows_come_and_go_in_any_order(qwen: Any, seed: int) -> None:
                     pass
 
 
+def test_a_mask_begins_where_a_gpu_can_read_it(qwen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[int] = []
+    attention = torch.nn.functional.scaled_dot_product_attention
+
+    def seen(*args: Any, **given: Any) -> Any:
+        begun.append(given["attn_mask"].storage_offset())
+        return attention(*args, **given)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", seen)
+    with torch.inference_mode():
+        slots = Slots(Decoder(qwen))
+        slots._aligned = ALIGNED  # as on a GPU
+        slots.join([[5] * 13, [6, 7, 8]])
+        slots.keep([1])
+        slots.read([3])
+    assert slots._starts == [10]
+    assert begun
+    assert all(offset % ALIGNED == 0 for offset in begun)
+
+
 def test_rows_go_on_when_all_columns_are_used_up(qwen: Any) -> None:
     with torch.inference_mode():
         slots, ids = Slots(Decoder(qwen)), [[5], [6, 7]]

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
-import torch
 
 from protocol.actions import Json
 from protocol.errors import Conflict
@@ -29,6 +28,7 @@ from trainer.datasets.chat import Chat
 from trainer.gym.gate import GYM, WHOLE
 from trainer.learner.fit import EVERY, Source, fit
 from trainer.learner.learner import Learner
+from trainer.learner.loading import placed
 from trainer.learner.options import Objective, Options, Steps
 from trainer.learner.sinks import FileSink
 from trainer.small import make, save, train_tokenizer
@@ -140,7 +140,7 @@ def _made(
     if not stage.said.steps:
         return start
     steps = _falling(stage.said)
-    device = plan.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = placed(plan.device)
     # What a GPU takes for a model this small is the calls, of which padding needs the fewest; and
     # in float32 everywhere, rollouts are read as they were sampled.
     options = Options(

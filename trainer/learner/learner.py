@@ -26,7 +26,7 @@ from protocol.actions import Json
 from protocol.errors import InvalidData, Usage
 from trainer.learner import checkpoints
 from trainer.learner.example import Example
-from trainer.learner.loading import adapted, merged, read, recomputing
+from trainer.learner.loading import adapted, merged, placed, read, recomputing
 from trainer.learner.loss import Tally, loss
 from trainer.learner.network import Entropy, Network
 from trainer.learner.options import Options
@@ -106,7 +106,7 @@ class Learner:
             NotFound: There is no such folder, or the extra is not installed.
             InvalidData: It can't be loaded or read with; the message says why.
         """
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = placed(device)
         model, tokenizer = read(folder, device)
         other = None if reference is None else read(reference, device)[0]
         return cls(model, tokenizer, options, reference=other)

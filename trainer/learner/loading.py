@@ -32,6 +32,13 @@ def need(*modules: str) -> None:
             ) from None
 
 
+def placed(device: str) -> str:
+    """Where a model goes for which a device is named: a GPU if there is one where it is empty."""
+    import torch
+
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def read(folder: Path, device: str) -> tuple[Any, Any]:
     """Model and tokenizer of a folder; weights in float32, ready to be trained.
 
