@@ -1,6 +1,8 @@
 """A file that can't be had: whether the disk or the system fails, or what it holds is damaged."""
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeGuard
 
@@ -42,4 +44,14 @@ def raise_fault(path: Path | str, error: Exception) -> None:
         raise fault(f"{path} can't be read", error) from None
 
 
-__all__ = ["fault", "is_fault", "raise_fault"]
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Whatever the disk or the system fails in is `fault`; what isn't there stays an `OSError`."""
+    try:
+        yield
+    except OSError as error:
+        raise_fault(path, error)
+        raise
+
+
+__all__ = ["fault", "is_fault", "raise_fault", "reading"]

@@ -29,7 +29,7 @@ from protocol.actions import Count, Json
 from protocol.codec import HASH_CHARS
 from protocol.errors import InvalidData, NotFound
 from protocol.model_versions import BASE
-from replay.disk import raise_fault
+from replay.disk import raise_fault, reading
 
 FOLDER: Final = "versions"
 CURRENT: Final = "current"
@@ -82,9 +82,10 @@ def number(count: int) -> str:
 
 
 def names(folder: Path) -> list[str]:
-    """The published versions, oldest first."""
+    """The published versions, oldest first. Raises `Denied` and `DiskFault`."""
     try:
-        found = [each.name for each in (folder / FOLDER).iterdir()]
+        with reading(folder / FOLDER):
+            found = [each.name for each in (folder / FOLDER).iterdir()]
     except FileNotFoundError:
         return []
     return sorted(name for name in found if _NAME.fullmatch(name))
@@ -95,7 +96,7 @@ def pointed_at(folder: Path) -> str:
 
     Raises:
         InvalidData: It says no name.
-        OSError: It can't be read.
+        Denied, DiskFault: It can't be read.
     """
     said = pointer(folder)
     name = said.partition("\n")[0].strip()
@@ -108,9 +109,10 @@ def pointed_at(folder: Path) -> str:
 
 
 def pointer(folder: Path) -> str:
-    """The text of ``current``; empty if there is no such file. Raises `OSError`."""
+    """The text of ``current``; empty if there is no such file. Raises `Denied`, `DiskFault`."""
+    path = folder / FOLDER / CURRENT
     try:
-        with (folder / FOLDER / CURRENT).open(encoding="utf-8", errors="replace") as file:
+        with reading(path), path.open(encoding="utf-8", errors="replace") as file:
             return file.read(MAX_POINTER_CHARS)
     except FileNotFoundError:
         return ""
@@ -164,6 +166,7 @@ def check(version: Version) -> str:
 
     Raises:
         InvalidData: A file is missing, damaged, or not its own; or there are no weights.
+        Denied, DiskFault: One can't be read.
     """
     found = _hashes(version.path)
     if version.manifest is not None:
@@ -248,7 +251,7 @@ def _hashes(path: Path) -> dict[str, str]:
     for file in sorted(path.iterdir()):
         if file.name == MANIFEST or file.name.startswith(".") or not file.is_file():
             continue
-        with file.open("rb") as opened:
+        with reading(file), file.open("rb") as opened:
             found[file.name] = file_digest(opened, "sha256").hexdigest()
         if len(found) > MAX_FILES:
             raise InvalidData(f"{path} has more than {MAX_FILES} files", hint="name another folder")

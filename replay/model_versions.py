@@ -32,6 +32,7 @@ from protocol.model_versions import (
     folded,
     promoted,
 )
+from replay.disk import reading
 from replay.model_folder import (
     FOLDER,
     Manifest,
@@ -106,7 +107,7 @@ class ModelLog:
         Raises:
             InvalidData: A line of the log can't be read; or there is none, and ``current`` names
                 no version.
-            OSError: The folder can't be read.
+            Denied, DiskFault: The folder can't be read.
         """
         self._follow()
         if self._settled():
@@ -202,7 +203,7 @@ class ModelLog:
     def _said(self, offset: int) -> Iterator[tuple[Said, int]]:
         """The whole lines from there on, each with where it ends."""
         try:
-            with self._path.open("rb") as file:
+            with reading(self._path), self._path.open("rb") as file:
                 if file.seek(0, os.SEEK_END) < offset:
                     raise self._damaged("it was longer before")
                 file.seek(offset)

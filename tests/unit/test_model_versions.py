@@ -121,7 +121,21 @@ def test_what_is_no_version_is_refused(folder: Path, tmp_path: Path) -> None:
     (version.path / MANIFEST).symlink_to("/proc/self/mem")  # whose first byte is an error of input
     with pytest.raises(DiskFault, match=rf"{MANIFEST} can't be read: Input/output error \(EIO\)"):
         find(folder, version.name)
+    (version.path / MANIFEST).unlink()
+    (version.path / "model.safetensors").unlink()
+    (version.path / "model.safetensors").symlink_to("/proc/self/mem")
+    with pytest.raises(DiskFault, match=r"model\.safetensors can't be read: .*EIO"):
+        check(version)
     (folder / FOLDER / LOG).unlink()
+    (folder / FOLDER / LOG).mkdir()
+    with pytest.raises(DiskFault, match=rf"{LOG} can't be read: Is a directory"):
+        pointed(folder)
+    (folder / FOLDER / LOG).rmdir()
+    (folder / FOLDER / CURRENT).unlink()
+    (folder / FOLDER / CURRENT).symlink_to("/proc/self/mem")
+    with pytest.raises(DiskFault, match=rf"{CURRENT} can't be read: .*EIO"):
+        pointed(folder)
+    (folder / FOLDER / CURRENT).unlink()
     (folder / FOLDER / CURRENT).write_text("../../etc")
     with pytest.raises(InvalidData, match="which is no version"):
         pointed(folder)
