@@ -2,6 +2,7 @@
 
 import secrets
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
@@ -65,7 +66,7 @@ def live(
     with Rollouts(current().deployments, common.load().config) as rollouts:
         spec = _policy(rollouts, policy, temperature)
         output.say(f"{job}: {counted(count, 'run')} by {spec.name}")
-        groups = _played(rollouts, episodes, spec, job)
+        groups = _played(rollouts, episodes, spec, job, output.counting(count, "runs"))
     pairs = zip(episodes, groups, strict=True)
     played = [(each, group.rollouts[0].rollout) for each, group in pairs if group.rollouts]
     if not played:
@@ -121,7 +122,11 @@ def _policy(rollouts: "Rollouts", name: str, temperature: float | None) -> "Poli
 
 
 def _played(
-    rollouts: "Rollouts", episodes: "list[Episode]", spec: "PolicySpec", job: str
+    rollouts: "Rollouts",
+    episodes: "list[Episode]",
+    spec: "PolicySpec",
+    job: str,
+    tell: Callable[[int], None],
 ) -> "list[Group]":
     """What came of each episode, in their order."""
     from trainer.rollouts.source import Ask, gathered
@@ -139,4 +144,4 @@ def _played(
         )
         for each in episodes
     ]
-    return gathered(source, asks, rollouts.alive)
+    return gathered(source, asks, rollouts.alive, tell)

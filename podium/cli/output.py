@@ -115,6 +115,28 @@ class Output:
             self.say(f"{what} …")
         return lambda: None
 
+    def counting(self, total: int, what: str) -> Callable[[int], None]:
+        """What tells how many of many are done: in place, or a line at each tenth of them.
+
+        Args:
+            total: How many there are.
+            what: In words, such as ``runs``.
+        """
+        lively, told = self.lively(), 0
+
+        def tell(done: int) -> None:
+            nonlocal told
+            tenth = 10 * done // max(1, total)
+            if lively:
+                text = f"{done:,} of {total:,} {what}" if done < total else ""
+                self.world.stderr.write(f"\r\x1b[2K{text}")
+                self.world.stderr.flush()
+            elif told < tenth < 10 and not self.as_json:
+                self.say(f"{done:,} of {total:,} {what}")
+            told = tenth
+
+        return tell
+
     def hint(self, text: str) -> None:
         """What could be done next."""
         if not self.as_json:

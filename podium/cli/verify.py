@@ -106,9 +106,11 @@ async def _verify(output: Output, common: Common, names: tuple[str, ...]) -> Tal
             todo = list(names) or await found.runs()
         except NotFound:  # nothing was ever run here
             todo = []
+        tell = output.counting(len(todo), "runs")
         async for some in _each(found, todo):
             tally.take(some)
-            _progress(output, tally, len(todo))
+            if len(todo) > AT_ONCE:
+                tell(tally.counts["runs"])
     if names and not tally.listed:
         Found([], tally.unread).all()  # there is nothing else to be told
     return tally
@@ -121,15 +123,6 @@ async def _each(runs: Source, names: list[str]) -> "AsyncIterator[Found[Verified
         for each in found.there:
             yield each
         yield Found([], found.unread)
-
-
-def _progress(output: Output, tally: Tally, total: int) -> None:
-    if total <= AT_ONCE or not output.lively():
-        return
-    done = tally.counts["runs"]
-    stream = output.world.stderr
-    stream.write("\r\x1b[2K" if done == total else f"\r\x1b[2K{done:,} of {total:,} runs")
-    stream.flush()
 
 
 def _measure(output: Output, tally: Tally) -> None:

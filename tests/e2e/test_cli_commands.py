@@ -16,7 +16,7 @@ from protocol.errors import Busy, Unreachable
 from protocol.inbox import Signal
 from replay.memory_log import MemoryLog
 from replay.scrub import Scrubber
-from tests.e2e.memory_host import Record, Shell
+from tests.e2e.memory_host import Record, Shell, Terminal
 
 CHAD = "How large is Chad?"
 
@@ -348,6 +348,30 @@ def test_errors_are_cleaned_too() -> None:
     output = Output(False, World(stdout=io.StringIO(), stderr=err))
     output.error(Busy("full of \x1b[2J[bold]x[/]", hint="wait\x07"))
     assert err.getvalue() == "error: full of [2J[bold]x[/]\n  try: wait\n"
+
+
+@pytest.mark.parametrize(
+    ("stream", "environment", "as_json", "said"),
+    [
+        (io.StringIO, {}, False, "3 of 20 runs\n8 of 20 runs\n"),
+        (io.StringIO, {}, True, ""),
+        (Terminal, {"TERM": "dumb"}, False, "3 of 20 runs\n8 of 20 runs\n"),
+        (
+            Terminal,
+            {"TERM": "xterm"},
+            False,
+            "".join(f"\r\x1b[2K{n} of 20 runs" for n in (0, 1, 3, 3, 8)) + "\r\x1b[2K",
+        ),
+    ],
+)
+def test_many_are_counted_in_place_or_by_tenths(
+    stream: type[io.StringIO], environment: dict[str, str], as_json: bool, said: str
+) -> None:
+    err = stream()
+    tell = Output(as_json, World(stderr=err, environment=environment)).counting(20, "runs")
+    for done in (0, 1, 3, 3, 8, 20):
+        tell(done)
+    assert err.getvalue() == said
 
 
 def test_doctor_says_what_is_taken_for_a_secret(shell: Shell) -> None:

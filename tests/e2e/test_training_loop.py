@@ -10,8 +10,10 @@ model that it began with (`ref_kl`).
 """
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from subprocess import Popen
 from typing import Any, Final
@@ -20,8 +22,10 @@ import pytest
 
 from replay.model_folder import find, names, number, weights_of
 from tests.e2e.test_cli_real import Typist
+from trainer.datasets import manifest
 from trainer.learner.sinks import lines
 from trainer.training.spec import Live
+from trainer.versions.promoting import promote
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -80,14 +84,17 @@ CHEAPER: Final = 0.75
 """What an answer costs after practice, beside before it, at most: 0.5 where each wording has
 flipped. In sixteen trainings in memory, of eight models, it was 0.48 to 0.59."""
 
+DATA: Final = "part_rows = 50"
+"""So that there are parts, between two of which its build is killed."""
+
 LESSONS: Final = 300
 UNTAUGHT: Final = 20
 """Episodes of an untrained model: it goes on for as long as it may."""
 ASKED: Final = 60
 """Episodes that a version is measured on, and live runs before and after a swap. One model cost
 0.69 of what it had on 20 of them, and 0.59 on 60."""
-DURING: Final = 10
-"""Live runs that are asked for while it is swapped: 130 with those before and after."""
+DURING: Final = 50
+"""Live runs under which it is swapped."""
 
 LIMIT_S: Final = 120.0
 """Seconds for a stage to get to its middle on a busy machine."""
@@ -105,7 +112,7 @@ def typist(tmp_path: Path) -> Iterator[Typist]:
     typist("down")
 
 
-def killed(process: "Popen[str]", middle: Callable[[], object]) -> None:
+def killed(process: "Popen[str]", middle: Callable[[], object] = lambda: True) -> None:
     """Kill a stage as soon as it is in its middle."""
     until = time.monotonic() + LIMIT_S
     while not middle():
@@ -115,6 +122,18 @@ def killed(process: "Popen[str]", middle: Callable[[], object]) -> None:
     process.kill()
     process.communicate()
     assert process.returncode == -9
+
+
+def at_work(process: "Popen[str]", count: int) -> None:
+    """Wait until some of a command's runs have ended, and others have not."""
+    assert process.stderr is not None
+    said = ""
+    for line in process.stderr:
+        said += line
+        if found := re.match(rf"(\d+) of {count} runs", line):
+            assert 0 < int(found[1]) < count
+            return
+    raise AssertionError(said)
 
 
 def measured(typist: Typist, count: int = ASKED, **options: str) -> tuple[dict[str, float], Any]:
@@ -134,15 +153,18 @@ def weights(folder: Path, version: str) -> str:
     return weights_of(find(folder, version))
 
 
+def said_of(typist: Typist, version: str) -> str:
+    """How a reply says which version of the conductor it is of."""
+    return f"conductor/{version}@{weights(typist.folder / 'conductor', version)[:12]}"
+
+
 def lessons(typist: Typist) -> None:
     """Runs of the teacher on the actors; whoever asks for them is killed as they are at work."""
     options = ("--small", "--set", "train", "--count", str(LESSONS), "--job", "lessons")
     asked = ("gym", "live", *options, "--policy", TEACHER)
     first = typist.start(*asked)
-    assert first.stderr is not None
-    said = first.stderr.readline()
-    assert said.startswith(f"lessons: {LESSONS} runs"), said
-    killed(first, lambda: True)
+    at_work(first, LESSONS)
+    killed(first)
     (row,) = typist.json(*asked)["rows"]
     assert row["unscorable"] == 0
     figures = {each["name"]: each for each in row["total"]["figures"]}
@@ -153,9 +175,11 @@ def lessons(typist: Typist) -> None:
 def data(typist: Typist) -> None:
     """A data set of them; its build is killed, and what comes of it is as in one go."""
     whose = ("--policy", TEACHER, "--dialect", "slots", "--tokenizer", "conductor")
-    asked = ("dataset", "build", "sft", *whose)
+    asked = ("dataset", "build", "sft", *whose, "--spec", "data.toml")
     out = typist.folder / "datasets" / "sft"
-    killed(typist.start(*asked), lambda: out.is_dir() and any(out.iterdir()))
+    killed(typist.start(*asked), lambda: any((out / "data").glob("part-*.parquet")))
+    begun = manifest.read(out)
+    assert begun is None or not begun.complete
     typist(*asked)
     typist(*asked, "--out", "once")
     manifests = [
@@ -216,18 +240,19 @@ def swapped(typist: Typist, better: str) -> tuple[dict[str, float], dict[str, fl
     before, by = measured(typist)
     assert sum(by.values()) == ASKED
     assert {name.partition("@")[0] for name in by} == {"conductor/000001"}
-    during = typist.start(
-        *("gym", "live", "--small", "--json", "--seed", "100", "--count", str(DURING))
-    )
-    assert during.stderr is not None
-    during.stderr.readline()
-    typist("model", "promote", "conductor", better, "--force", "it is cheaper")
-    out, err = during.communicate(timeout=LIMIT_S)
-    assert during.returncode == 0, err
-    (row,) = json.loads(out)["rows"]
+    asked = ("gym", "live", "--small", "--seed", "100", "--count", str(DURING), "--job", "during")
+    during = typist.start(*asked)
+    at_work(during, DURING)
+    promote(typist.folder / "conductor", better, force="it is cheaper")
+    swapped_at = datetime.now(UTC)
+    killed(during)
+    (row,) = typist.json(*asked)["rows"]
     assert sum(row["versions"].values()) == DURING
-    known = {"conductor/000001", f"conductor/{better}"}
-    assert {name.partition("@")[0] for name in row["versions"]} <= known, "one version a run"
+    known = {said_of(typist, each) for each in ("000001", better)}
+    assert row["versions"].keys() <= known, "each run by one version, from its first reply on"
+    runs = typist.json("runs", "--limit", str(DURING))["rows"]
+    assert any(datetime.fromisoformat(run["ended"]) > swapped_at for run in runs)
+    assert any(datetime.fromisoformat(run["started"]) < swapped_at for run in runs)
     after, by = measured(typist)
     assert {name.partition("@")[0] for name in by} == {f"conductor/{better}"}
     return before, after
@@ -240,6 +265,7 @@ def test_the_loop(typist: Typist) -> None:
     )
     (typist.folder / "sft.toml").write_text(SFT)
     (typist.folder / "rl.toml").write_text(RL)
+    (typist.folder / "data.toml").write_text(DATA)
     (typist.folder / "gym.toml").write_text(typist("gym", "pool", "--small")[0] + POOL)
     typist("up", "--pool", "gym.toml", "--policy", TEACHER)
     untrained, _ = measured(typist, UNTAUGHT)

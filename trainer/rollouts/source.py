@@ -205,7 +205,10 @@ class AskingSource(RolloutSource, Protocol):
 
 
 def gathered(
-    source: AskingSource, asks: Sequence[Ask], alive: Callable[[], None] = lambda: None
+    source: AskingSource,
+    asks: Sequence[Ask],
+    alive: Callable[[], None] = lambda: None,
+    tell: Callable[[int], None] = lambda _: None,
 ) -> list[Group]:
     """All of some groups, in the order in which they are asked for.
 
@@ -213,6 +216,7 @@ def gathered(
         source: Started, and asked for nothing else meanwhile.
         asks: Each with a key of its own.
         alive: Called while they are waited for: raises if nobody is there who would answer.
+        tell: Told how many are there, as they come.
 
     Raises:
         PodiumError: Nothing will come any more, and why.
@@ -222,6 +226,7 @@ def gathered(
     while len(found) < len(asks):
         alive()
         found |= {group.key: group for group in source.poll(POLL_S)}
+        tell(len(found))
     return [found[ask.key] for ask in asks]
 
 
