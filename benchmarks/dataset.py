@@ -5,8 +5,9 @@ is that of the same columns, laid out as arrays beforehand, written with the sam
 same process; ours begins with rows as the trainer has them. Both have one core.
 
 The memory is the peak of a process of its own that writes 10,000 rows, and of one that writes a
-million. Rollouts are runs of three replies with tokens, made by the real rules, read from a log in
-memory: both passes of a build, from its log to its files.
+million. That is a build's second pass; its first holds some numbers and hashes of each run, whose
+memory is measured apart, by the run. Rollouts are runs of three replies with tokens, made by the
+real rules, read from a log in memory: both passes of a build, from its log to its files.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -28,9 +29,11 @@ from benchmarks.child import peak_bytes
 from benchmarks.errors import BenchmarkError
 from trainer.datasets.build import build
 from trainer.datasets.columns import COMPRESSION_LEVEL, ROW_GROUP_BYTES
+from trainer.datasets.facts import Facts, Shared
 from trainer.datasets.formats.canonical import ROWS, Canonical, sample_row
 from trainer.datasets.made import Sample
 from trainer.datasets.parts import DATA, Folder
+from trainer.datasets.plan import plan
 from trainer.datasets.source import LogSource
 from trainer.datasets.spec import PART_ROWS, Rl, Spec
 
@@ -46,11 +49,16 @@ SMALL_TOKENS: Final = 64
 FEW, MANY = 10_000, 1_000_000
 """Rows whose memory is compared."""
 
+PLANNED: Final = (20_000, 200_000)
+"""Runs of which a plan is made: what more of them take is measured, not what Python takes."""
+
 RUNS: Final = 400
 """Rollouts that become rows, in groups of four."""
 
 RATE: Final = report.at_least(5e6)
 FLAT: Final = report.at_most(1.25)
+
+MB: Final = 1_048_576
 
 CHILD_LIMIT_S: Final = 600.0
 """Seconds of a process whose memory is measured: far beyond what any has taken."""
@@ -160,31 +168,69 @@ def fill(folder: pathlib.Path, count: int) -> None:
             draft.finish(writer.rows)
 
 
-def peak_mb(data: pathlib.Path, count: int) -> float:
-    """Megabytes at the peak of a process that writes so many rows."""
+def planned(_: pathlib.Path, count: int) -> None:
+    """Plan a data set of so many runs, in groups of eight, half of them right."""
+    shared = Shared()
+    known = [
+        shared(
+            Facts(
+                run=f"{number:013}",
+                head=f"{number:032x}",
+                said=f"{0:016x}",
+                redact="",
+                events=30,
+                key=f"{number // 8:032x}",
+                began=10 * number,
+                ended=10 * number + 5,
+                versions=("000001",),
+                reward=float(number % 2),
+                accuracy=float(number % 2),
+                finished=True,
+                answered=True,
+                tokens=True,
+                workers=("one", "other"),
+                rounds=2,
+                cost=100,
+            )
+        )
+        for number in range(count)
+    ]
+    kept = sum(len(unit.kept) for unit in plan(known, SPEC))
+    if kept != count:
+        raise BenchmarkError(f"{kept} of {count} runs were kept")
+
+
+def peak(data: pathlib.Path, what: str, count: int) -> float:
+    """Bytes at the peak of a process that does one of `_CHILDREN`."""
     with tempfile.TemporaryDirectory(dir=data) as folder:
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.dataset", folder, str(count)],
+            [sys.executable, "-m", "benchmarks.dataset", what, folder, str(count)],
             capture_output=True,
             text=True,
             timeout=CHILD_LIMIT_S,
             check=False,
         )
     if done.returncode:
-        raise BenchmarkError(f"writing {count} rows failed: {done.stderr[-500:]}")
-    return float(done.stdout) / 1_048_576
+        raise BenchmarkError(f"{what} {count} failed: {done.stderr[-500:]}")
+    return float(done.stdout)
 
 
 def memory(options: report.Options, data: pathlib.Path) -> list[report.Line]:
     """The peak of few rows and of many."""
     many = options.runs or MANY
-    few = [peak_mb(data, FEW) for _ in range(options.repeats)]
-    most = [peak_mb(data, many)]
+    few = [peak(data, "write", FEW) / MB for _ in range(options.repeats)]
+    most = [peak(data, "write", many) / MB]
     contender.progress(f"{FEW:,} rows {few[0]:.0f} MB, {many:,} rows {most[0]:.0f} MB")
+    some, more = PLANNED
+    each = [
+        (peak(data, "plan", more) - peak(data, "plan", some)) / (more - some)
+        for _ in range(options.repeats)
+    ]
     return [
-        report.Line(f"peak memory, {FEW:,} rows", few, "MB"),
-        report.Line(f"peak memory, {many:,} rows", most, "MB"),
+        report.Line(f"peak memory of writing, {FEW:,} rows", few, "MB"),
+        report.Line(f"peak memory of writing, {many:,} rows", most, "MB"),
         report.Line("many / few", [most[0] / sorted(few)[len(few) // 2]], "x", FLAT),
+        report.Line("memory of planning, of each run more", each, "bytes"),
     ]
 
 
@@ -222,6 +268,9 @@ def benchmark(options: report.Options, data: pathlib.Path) -> report.Report:
     return report.Report("dataset", conditions, lines)
 
 
+_CHILDREN: Final[dict[str, Callable[[pathlib.Path, int], None]]] = {"write": fill, "plan": planned}
+"""What a process of its own does."""
+
 if __name__ == "__main__":
-    fill(pathlib.Path(sys.argv[1]), int(sys.argv[2]))
+    _CHILDREN[sys.argv[1]](pathlib.Path(sys.argv[2]), int(sys.argv[3]))
     print(peak_bytes())
