@@ -3,8 +3,11 @@
 A run's tokens are the bytes of a plain chat template; the one that ends a reply is byte 0.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import sha256
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from protocol.actions import Fault, Json, Pool, Status, WorkerSpec
 from protocol.budgets import Budget
@@ -114,6 +117,7 @@ def run_of(
     pool: Pool = POOL,
     ends: bool = True,
     check: Json = RIGHTLY,
+    drawn: Callable[[Sampled], Sampled] = lambda each: each,
 ) -> RunLog:
     """The log of a run.
 
@@ -122,7 +126,8 @@ def run_of(
         turns: What the policy says, and what comes of it.
         task: What it is asked.
         policy: Who it is.
-        version: Of its weights.
+        version: Of its weights: its replies name it as those of a local model do. Without tokens:
+            what its replies name.
         tokens: Whether its tokens are known.
         at: Seconds after the beginning of time.
         rewards: What others give it; 1 for the accuracy of an answer with digits, by default.
@@ -130,6 +135,7 @@ def run_of(
         pool: The workers.
         ends: Whether it is driven to its end.
         check: How its answer is checked.
+        drawn: Changes how its tokens were drawn.
     """
     budget = Budget(rounds=8)
     asked = Task(text=task, check=check)
@@ -151,8 +157,10 @@ def run_of(
                 version,
             )
             before = prompt + typed
-            reply = _with(reply, made)
-        driver.reply(_versioned(reply, version), after_ms=100)
+            reply = replace(reply, sampled=drawn(made), version=spelled(policy, version))
+        else:
+            reply = replace(reply, version=version)
+        driver.reply(reply, after_ms=100)
         calls = [each for each, known in driver.state.calls.items() if known.open]
         for call, (status, fault, value) in zip(calls, outcomes, strict=True):
             driver.report(call, status=status, fault=fault, value=value)
@@ -188,22 +196,19 @@ def _sampled(prompt: str, typed: str, after: int, version: str) -> Sampled:
         arrays=arrays,
         temperature=0.75,
         version=version,
-        weights=f"w{version}",
+        weights=_weights(version),
         tokenizer="bytes",
         template="plain",
     )
 
 
-def _with(reply: Reply, sampled: Sampled) -> Reply:
-    from msgspec.structs import replace
+def spelled(policy: PolicySpec, version: str) -> str:
+    """How replies of a local model name a version, see `actors.models.replies.ended`."""
+    return f"{policy.name.rpartition(':')[2]}/{version}@{_weights(version)[:12]}"
 
-    return replace(reply, sampled=sampled)
 
-
-def _versioned(reply: Reply, version: str) -> Reply:
-    from msgspec.structs import replace
-
-    return replace(reply, version=version)
+def _weights(version: str) -> str:
+    return sha256(version.encode()).hexdigest()
 
 
 class Runs:

@@ -7,7 +7,7 @@ encoded again. What a fork shares with its origin is context: it is trained as t
 """
 
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,19 @@ class Row:
 
 _BYTES: Final = 4
 """Of a packed id, and of a packed log-probability."""
+
+
+Unfit: TypeAlias = Literal["", "greedy", "truncated"]
+"""Why tokens are none for policy gradients, by how they were drawn; "" if they are. ``greedy``: the
+likeliest each time, of which there is no gradient. ``truncated``: with ``top_p`` or ``top_k``, from
+a part of the vocabulary, of which their log-probabilities are."""
+
+
+def unfit(temperature: float, top_p: float, top_k: int) -> Unfit:
+    """Why tokens that were drawn so are none for policy gradients."""
+    if temperature <= 0:
+        return "greedy"
+    return "truncated" if top_p < 1 or top_k > 0 else ""
 
 
 class _Drawn(NamedTuple):
@@ -114,6 +127,13 @@ def _drawn(step: Step) -> _Drawn | None:
     )
 
 
+def logprobs_of(step: Step) -> Floats:
+    """The log-probability of each token of a reply; NaN where it is not known."""
+    count = len(step.output) // _BYTES
+    known = np.frombuffer(step.logprobs, dtype="<f4")
+    return known if len(known) == count else np.full(count, np.nan, dtype=np.float32)
+
+
 def _row(rollout: Rollout, segment: int, chain: _Chain) -> Row:
     ids = np.frombuffer(chain.context, dtype="<u4").astype(np.int32)
     sampled = np.zeros(len(ids), dtype=np.bool_)
@@ -122,8 +142,7 @@ def _row(rollout: Rollout, segment: int, chain: _Chain) -> Row:
     for step in chain.steps:
         begin, count = len(step.prompt) // _BYTES, len(step.output) // _BYTES
         sampled[begin : begin + count] = True
-        known = np.frombuffer(step.logprobs, dtype="<f4")
-        logprobs[begin : begin + count] = known if len(known) == count else np.nan
+        logprobs[begin : begin + count] = logprobs_of(step)
         starts.append(begin)
     how = chain.drawn
     return Row(

@@ -238,8 +238,9 @@ def _facts(found: "Manifest") -> list[str]:
     lines = [
         f"{spec.kind} as {spec.format}: {_size(found)}",
         f"digest      {found.digest}",
-        f"log         {found.log.runs:,} runs, {iso(found.log.first)} to {iso(found.log.last)}, "
-        f"{found.log.open} open, heads {found.log.heads[:16]}",
+        f"log         {found.log.runs:,} runs, {found.log.events:,} events, "
+        f"{iso(found.log.first)} to {iso(found.log.last)}, {found.log.open} open, "
+        f"heads {found.log.heads[:16]}",
         f"asked for   {', '.join(chosen) or 'everything'}",
         f"versions    {_counts(found.versions)}",
         f"tokenizers  {_counts(found.tokenizers)}",

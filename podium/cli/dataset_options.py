@@ -21,7 +21,9 @@ class Which:
     since: Annotated[str | None, Parameter(help="Began then or later: 2026-11-01.")] = None
     until: Annotated[str | None, Parameter(help="Began before.")] = None
     label: Annotated[list[str] | None, Parameter(help="Have this: KEY or KEY=VALUE.")] = None
-    policy_version: Annotated[list[str] | None, Parameter(help="Of this version.")] = None
+    policy_version: Annotated[
+        list[str] | None, Parameter(help="Of this version: 000002, conductor/000002.")
+    ] = None
     policy: Annotated[list[str] | None, Parameter(help="Of this policy: openai:gpt-5.")] = None
     in_pool: Annotated[
         list[str] | None, Parameter(help="With this pool: its hash, or a worker's name.")

@@ -204,6 +204,11 @@ def _show(
     if every and not output.as_json:
         told = ", ".join(f"{number:,} {name}" for name, number in kinds.items() if number)
         output.text(f"\n{count(len(found) + len(unread), 'run')}: {told or 'nothing to score'}")
+    if recipe.annealed:
+        output.hint(
+            f"the reward is annealed, and scored as where {progress:g} of a training is done: "
+            "--progress 0 to 1"
+        )
     unjudged = [each for each in found if each.why == "no accuracy"]
     if unjudged:
         output.hint(

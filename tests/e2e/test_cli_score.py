@@ -65,6 +65,15 @@ def test_a_run_is_scored_and_scored_again_by_another_recipe(shell: Shell) -> Non
     assert "right" in shell("score", run).out
 
 
+def test_what_is_annealed_says_where_it_was_scored(shell: Shell) -> None:
+    run = asked(shell)
+    said = "scored as where 1 of a training is done: --progress 0 to 1"
+    assert said in shell("score", run, "--preset", "parl").err
+    early = shell("score", run, "--preset", "parl", "--progress", "0.25")
+    assert "as where 0.25 of a training is done" in early.err
+    assert "of a training" not in shell("score", run).err
+
+
 def test_what_is_said_of_a_run_is_shown_and_counts(shell: Shell) -> None:
     run = asked(shell)
     assert shell("label", run, "tone", "friendly").code == 0

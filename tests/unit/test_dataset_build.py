@@ -14,13 +14,17 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from protocol.errors import Conflict, DiskFault, InvalidData, NotFound
 from protocol.inbox import Label, Reward
+from protocol.sampled import Arrays, Sampled
 from replay.chain import RunLog
 from tests.datasets import (
     CRASHED,
+    HERMES,
     MENDED,
+    ORACLE,
     REFUSED,
     RIGHT,
     SERIAL,
@@ -29,9 +33,10 @@ from tests.datasets import (
     Runs,
     name,
     run_of,
+    spelled,
     told_of,
 )
-from trainer.datasets import manifest
+from trainer.datasets import formats, manifest
 from trainer.datasets.build import Built, build
 from trainer.datasets.preview import preview
 from trainer.datasets.reader import samples
@@ -74,6 +79,7 @@ def test_a_data_set_says_what_it_is_made_of(tmp_path: Path) -> None:
     assert sum(found.versions.values()) == found.verdicts["kept"]
     assert found.tokenizers == {"bytes/plain": found.rows}
     assert found.redaction == {"none": 14}
+    assert found.log.events == sum(len(list(log.events())) for log in some(14))
     assert [part.full for part in found.parts[:-1]] == [True] * (len(found.parts) - 1)
     assert manifest.check(tmp_path, found) == []
 
@@ -236,6 +242,16 @@ def test_a_folder_holds_one_data_set(tmp_path: Path) -> None:
     }
 
 
+def test_a_folder_of_another_format_is_built_anew(tmp_path: Path) -> None:
+    source = Runs(*some(3))
+    before = made(source, tmp_path, spec_of()).manifest
+    (tmp_path / manifest.NAME).write_bytes(manifest.encode(replace(before, format=1)))
+    with pytest.raises(InvalidData, match="is of format 1, and this version knows 2") as caught:
+        made(source, tmp_path, spec_of())
+    assert "--fresh" in caught.value.hint
+    assert made(source, tmp_path, spec_of(), fresh=True).manifest == before
+
+
 def test_a_part_that_was_lost_is_made_again(tmp_path: Path) -> None:
     source = Runs(*some(14))
     made(source, tmp_path, spec_of())
@@ -301,6 +317,10 @@ SELECTIONS = [
     ({"labels": ("split=train",)}, [2]),
     ({"labels": ("split", "seen=true")}, [2]),
     ({"versions": ("000002",)}, [1]),
+    ({"versions": ("tiny/000002",)}, [1]),
+    ({"versions": (spelled(HERMES, "000002"),)}, [1]),
+    ({"versions": ("000001", "000002")}, [0, 1, 2]),
+    ({"versions": ("other/000002", "tiny", "2")}, []),
     ({"policies": ("local:",)}, [0, 1, 2]),
     ({"policies": ("openai:",)}, []),
     ({"pools": ("adder",)}, [0, 1, 2]),
@@ -324,7 +344,73 @@ def test_a_selection_leaves_out_the_rest(
     assert found.log.runs == 3
 
 
-@pytest.mark.parametrize("format_", ["parquet", "trl", "verl", "prime-rl", "openai", "atif"])
+def pair(first: int, version: str = "000001", **more: Any) -> list[RunLog]:
+    """A right rollout and a wrong one of one task."""
+    at = 1_000 * first
+    return [
+        run_of(first, RIGHT, version=version, at=at, **more),
+        run_of(first + 1, WRONG, version=version, at=at + 30, **more),
+    ]
+
+
+def test_weights_are_old_beside_newer_ones_of_their_own_model_only(tmp_path: Path) -> None:
+    namesake = replace(HERMES, options={"folder": "/elsewhere/tiny"})
+    runs = [
+        *pair(0),
+        run_of(8, policy=ORACLE, version="rules-1", tokens=False, task="another", at=90_000),
+        *pair(2, "000009", policy=namesake),
+    ]
+    found = made(Runs(*runs), tmp_path / "several", spec_of("rl")).manifest
+    assert found.verdicts == {"kept": 4, "no tokens": 1}
+    back = [*pair(0), *pair(2, "000002"), *pair(4)]
+    found = made(Runs(*back), tmp_path / "rolled back", spec_of("rl")).manifest
+    assert found.verdicts == {"kept": 4, "stale": 2}
+    assert found.versions == {spelled(HERMES, "000001"): 4}
+
+
+def known(said: Sampled) -> Arrays:
+    """Its numbers."""
+    assert said.arrays is not None
+    return said.arrays
+
+
+def silent(said: Sampled) -> Sampled:
+    """Without log-probabilities."""
+    return replace(said, arrays=replace(known(said), logprobs=b""))
+
+
+REFUSALS: list[tuple[str, Callable[[Sampled], Sampled], Rl | None]] = [
+    ("drawn at temperature 0", lambda said: replace(said, temperature=0.0), None),
+    ("drawn with top_p or top_k", lambda said: replace(said, top_p=0.9), Rl(truncated="keep")),
+    ("drawn with top_p or top_k", lambda said: replace(said, top_k=20), Rl(truncated="keep")),
+    ("no log-probabilities", silent, Rl(missing="keep")),
+    ("no prompt", lambda said: replace(said, arrays=replace(known(said), prompt=b"")), None),
+]
+
+
+@pytest.mark.parametrize(("why", "drawn", "allowed"), REFUSALS)
+def test_no_group_holds_what_a_learner_refuses(
+    why: str, drawn: Callable[[Sampled], Sampled], allowed: Rl | None, tmp_path: Path
+) -> None:
+    runs = [*pair(0), run_of(3, WRONG, at=60, drawn=drawn)]
+    found = made(Runs(*runs), tmp_path / "rl", spec_of("rl")).manifest
+    assert found.verdicts == {"kept": 2, why: 1}
+    if allowed is not None:
+        found = made(Runs(*runs), tmp_path / "all", spec_of("rl", rl=allowed)).manifest
+        assert found.verdicts == {"kept": 3}
+    assert made(Runs(*runs), tmp_path / "sft", spec_of("sft")).manifest.verdicts["kept"] == 1
+
+
+def test_prime_rl_is_told_no_log_probability_that_nobody_knows(tmp_path: Path) -> None:
+    runs = [*pair(0), run_of(3, WRONG, at=60, drawn=silent)]
+    spec = spec_of("rl", format="prime-rl", rl=Rl(missing="keep"))
+    found = made(Runs(*runs), tmp_path / "rl", spec).manifest
+    assert (found.rows, found.notes) == (2, {"prime-rl has no unknown log-probabilities": 1})
+    found = made(Runs(run_of(3, drawn=silent)), tmp_path, spec_of(format="prime-rl")).manifest
+    assert (found.rows, found.notes) == (1, {}), "which imitation doesn't look at"
+
+
+@pytest.mark.parametrize("format_", formats.MODULES)
 def test_every_format_is_the_same_in_pieces(format_: Format, tmp_path: Path) -> None:
     runs = some(9)
     spec = spec_of(format=format_, text=True)

@@ -13,11 +13,12 @@ import pytest
 
 from protocol.errors import InvalidData, Usage
 from tests.datasets import Runs, fixed
-from tests.golden.datasets.record import CASES, GOLDEN, content
+from tests.golden.datasets import record
 from trainer.datasets.build import build
 from trainer.datasets.manifest import Manifest
+from trainer.datasets.preview import preview
 from trainer.datasets.reader import examples, samples
-from trainer.datasets.spec import Format, Kind, Sft, Spec
+from trainer.datasets.spec import Format, Kind, Rl, Sft, Spec
 
 
 class Experts(msgspec.Struct, array_like=True):
@@ -63,15 +64,13 @@ def lines(path: Path) -> list[Any]:
     return [msgspec.json.decode(line) for line in path.read_bytes().splitlines()]
 
 
-@pytest.mark.parametrize(("kind", "format_"), CASES)
-def test_the_fixed_runs_give_the_recorded_bytes(
-    kind: Kind, format_: Format, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("name", record.CASES)
+def test_the_fixed_runs_give_the_recorded_bytes(name: str, tmp_path: Path) -> None:
     """What changes them changes every data set: record anew, and raise `manifest.FORMAT`."""
-    found, path = made(tmp_path, kind, format_)
-    recorded = msgspec.json.decode(GOLDEN.read_bytes())
-    golden = recorded["sets"][f"{kind}/{format_}"]
-    assert (found.rows, content(path)) == (golden["rows"], golden["content"])
+    found, path = record.made(name, tmp_path)
+    recorded = msgspec.json.decode(record.GOLDEN.read_bytes())
+    golden = recorded["sets"][name]
+    assert (found.rows, record.content(path)) == (golden["rows"], golden["content"])
     if recorded["pyarrow"] == pa.__version__ or path.suffix != ".parquet":
         assert sha256(path.read_bytes()).hexdigest() == golden["sha256"]
 
@@ -199,6 +198,54 @@ def test_a_trace_spells_what_was_sampled(tmp_path: Path) -> None:
         assert [int(bit) for bit in mask] == row["loss_mask"]
         drawn = [each for node in nodes for each in node.get("logprobs", ())]
         assert drawn == [each for each in row["old_logprobs"] if each]
+
+
+def test_the_rewards_of_a_trace_add_up_to_what_it_is_worth(tmp_path: Path) -> None:
+    _, path = made(tmp_path, "rl", "verifiers", reward="conductor", rl=Rl(mixed=False))
+    traces = [episode["traces"][0] for episode in lines(path)]
+    worth = [trace["info"]["podium"]["reward"] for trace in traces]
+    assert {0.5, 1.0} <= set(worth)
+    assert worth == [sum(each["score"] for each in trace["rewards"].values()) for trace in traces]
+
+
+def shown(path: Path) -> dict[str, list[str]]:
+    """What a preview says becomes of each reply, by run."""
+    return {
+        row.row: [span.loss for span in row.spans if span.role == "assistant"]
+        for row in preview([path], limit=99)
+    }
+
+
+def test_a_preview_of_traces_goes_by_their_masks(tmp_path: Path) -> None:
+    _, path = made(tmp_path, "sft", "verifiers", sft=Sft(recovery=1))
+    for trace in (episode["traces"][0] for episode in lines(path)):
+        replies = [node for node in trace["nodes"] if node["message"]["role"] == "assistant"]
+        assert all(node["sampled"] for node in replies), "a model wrote the mistakes, too"
+        masked = ["trained" if any(node.get("mask", ())) else "left out" for node in replies]
+        assert shown(path)[trace["id"]] == masked
+    assert ["left out", "trained", "trained"] in shown(path).values()
+
+
+def test_a_trace_without_tokens_has_no_reply_that_is_not_trained(tmp_path: Path) -> None:
+    plain: dict[str, Any] = {"dialect": "openai", "sft": Sft(recovery=1)}
+    every, _ = made(tmp_path / "every", "sft", "openai", **plain)
+    found, path = made(tmp_path / "some", "sft", "verifiers", **plain)
+    assert found.notes == {
+        "without tokens nothing says that a reply is not trained: build with --tokenizer FOLDER": 2
+    }
+    assert found.rows == every.rows - 2 > 0
+    assert {loss for losses in shown(path).values() for loss in losses} == {"trained"}
+    assert all("token_ids" not in n for each in lines(path) for n in each["traces"][0]["nodes"])
+
+
+def test_each_view_of_a_trace_says_for_itself_what_is_trained(tmp_path: Path) -> None:
+    """The full view has the tokens that were drawn, and the clean one has none."""
+    found, path = made(tmp_path, "sft", "verifiers", sft=Sft(recovery=1, views="both"))
+    assert not found.notes
+    both = ["left out", "trained", "trained", "trained", "trained"]
+    assert list(shown(path).values()).count(both) == 2
+    (mended, *_) = [each["traces"][0] for each in lines(path) if len(shown(path)[each["id"]]) == 5]
+    assert [node["parent"] for node in mended["nodes"]].count(None) == 2
 
 
 def test_trajectories_say_what_they_are_worth(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 """The learner takes what a data set holds: from runs to weights that moved where they should."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from actors.models.loading import load
 from actors.models.serving import Batching
@@ -23,6 +26,10 @@ SHORT = PolicySpec(name="local:tiny", dialect="hermes", system="Break it up.")
 """So that a conversation fits into a tiny model's context."""
 
 
+REFUSED: list[dict[str, Any]] = [{"temperature": 0.0}, {"top_p": 0.5}, {"top_k": 4}]
+"""How tokens may be drawn of which a learner refuses all of the batch."""
+
+
 def test_imitation_from_a_data_set_lowers_its_loss(tmp_path: Path) -> None:
     spec = Spec(kind="sft", tokenizer=str(tiny(tmp_path / "model")), text=False)
     runs = [run_of(1, RIGHT, policy=SHORT), run_of(2, SERIAL, policy=SHORT, task="again", at=60)]
@@ -37,6 +44,8 @@ def test_reinforcement_from_a_data_set_has_a_ratio(tmp_path: Path) -> None:
     """The recorded bytes are below the size of the vocabulary, so they are tokens to it, too."""
     spec = Spec(kind="rl", text=False, rl=Rl(advantages="dr_grpo"))
     runs = [run_of(1, RIGHT, policy=SHORT), run_of(2, WRONG, policy=SHORT, at=60)]
+    for number, changed in enumerate(REFUSED, 3):
+        runs.append(run_of(number, policy=SHORT, at=60, drawn=partial(replace, **changed)))
     asyncio.run(build(Runs(*runs), tmp_path, spec))
     batch = list(examples(tmp_path))
     assert len(batch) == 2

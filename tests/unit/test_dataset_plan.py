@@ -199,6 +199,7 @@ def test_what_is_unscorable_is_in_no_group() -> None:
         fact("c", reward=None, unscorable="infrastructure"),
         fact("d", tokens=False),
         fact("e", reward=None),
+        fact("f", unfit="drawn at temperature 0"),
     ]
     assert why(plan(runs, RL)) == {
         "a": KEPT,
@@ -206,6 +207,7 @@ def test_what_is_unscorable_is_in_no_group() -> None:
         "c": "unscorable: infrastructure",
         "d": "no tokens",
         "e": "no reward",
+        "f": "drawn at temperature 0",
     }
 
 
@@ -228,6 +230,23 @@ def test_old_weights_are_no_data_for_policy_gradients() -> None:
     assert set(kept.values()) == {KEPT}
     with pytest.raises(Conflict, match="more than 0 behind 'v3'"):
         plan(runs, Spec(kind="rl", rl=Rl(stale="error")))
+
+
+def test_versions_count_by_model_as_runs_last_began_with_them() -> None:
+    runs = [
+        *versions("v1", "v2"),
+        fact("none", key="z", began=7, versions=("rules-1",), tokens=False),
+        fact("theirs", key="z", began=8, versions=("v9",), model="other"),
+    ]
+    found = why(plan(runs, RL))
+    assert (found["v10.0"], found["v20.0"]) == ("stale", KEPT)
+    assert found["theirs"] != "stale"
+    back = [fact(f"again{n}", key="v1", began=3, versions=("v1",), reward=n) for n in (0.0, 1.0)]
+    found = why(plan([*runs, *back], RL))
+    assert (found["v10.0"], found["v20.0"], found["again0.0"]) == (KEPT, "stale", KEPT)
+    with pytest.raises(Conflict, match=r"more than 0 behind 'v2': v1;") as caught:
+        plan(runs, Spec(kind="rl", rl=Rl(stale="error")))
+    assert "--policy-version v2;" in caught.value.hint
 
 
 def test_two_runs_part_where_they_say_something_else() -> None:

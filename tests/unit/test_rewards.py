@@ -225,6 +225,62 @@ def test_terms_are_scaled_bounded_weighted_and_guarded() -> None:
     assert score([found], twice)[0].parts == {"rounds": 0.0}
 
 
+def test_parts_are_what_was_added_and_nothing_where_a_gate_is_closed() -> None:
+    def parts(found: Rollout, recipe: Recipe) -> dict[str, float]:
+        return score([found], recipe)[0].parts
+
+    conductor = preset("conductor")
+    assert parts(rollout(step(), check=RIGHT), conductor) == {"accuracy": 0.5, "base": 0.5}
+    unparsed = rollout(step(rejected=True), step(2), check=RIGHT)
+    assert parts(unparsed, conductor) == {"accuracy": 0.0, "base": 0.0}
+    six = rollout(step(), check=RIGHT, rounds=6)
+    bounded = Recipe(terms=(Term(channel="rounds"),), base=1.0, high=3.0, limits={"rounds": 6})
+    assert parts(six, bounded) == {"rounds": 6.0, "base": 1.0, "bounds": -4.0}
+    beyond = msgspec.structs.replace(six, rounds=7)
+    assert parts(beyond, bounded) == {"rounds": 0.0, "base": 0.0, "bounds": 0.0}
+    charged = msgspec.structs.replace(bounded, steps=StepCost(weight=1.0, phi=1.0))
+    assert parts(beyond, charged)["steps"] == reward(beyond, charged) == -math.log(2)
+
+
+NUMBERS = st.floats(-4, 4, width=16)
+BOUND = st.none() | NUMBERS
+CHANNEL = st.sampled_from(["accuracy", "parsed", "rounds", "cost", "width"])
+TERMS = st.builds(
+    Term,
+    channel=CHANNEL,
+    weight=NUMBERS,
+    final=BOUND,
+    per=st.sampled_from([1.0, -1.0, 4.0]),
+    batch=st.booleans(),
+    low=BOUND,
+    high=BOUND,
+    only_if=st.just("") | CHANNEL,
+)
+RECIPES = st.builds(
+    Recipe,
+    terms=st.lists(TERMS, min_size=1, max_size=4).map(tuple),
+    base=NUMBERS,
+    only_if=st.lists(CHANNEL, max_size=2).map(tuple),
+    limits=st.dictionaries(CHANNEL, st.floats(0, 4), max_size=1),
+    low=BOUND,
+    high=BOUND,
+    steps=st.none() | st.builds(StepCost, weight=NUMBERS, discount=st.floats(0.5, 1)),
+)
+
+
+@given(RECIPES, st.floats(0, 1))
+def test_parts_add_up_to_the_reward(recipe: Recipe, progress: float) -> None:
+    batch = [
+        rollout(step(), check=RIGHT, rounds=1, spend=Spend(cost=2_000_000)),
+        rollout(step(calls=(made(),)), step(2), step(3), check=WRONG, rounds=3),
+        rollout(step(rejected=True), step(2), check=RIGHT, rounds=2, spend=Spend(cost=500_000)),
+    ]
+    for each in score(batch, recipe, progress):
+        assert each.reward == pytest.approx(math.fsum(each.parts.values()), abs=1e-9), each.why
+    names = [each.parts.keys() for each in score(batch, recipe, progress)]
+    assert all(each == names[0] for each in names), "curves of parts are means over all"
+
+
 def test_a_weight_goes_in_a_line_and_stays() -> None:
     term = Term(channel="rounds", weight=1.0, final=0.0, until=0.5)
     assert [term.weight_at(at) for at in (0.0, 0.25, 0.5, 1.0)] == [1.0, 0.5, 0.0, 0.0]

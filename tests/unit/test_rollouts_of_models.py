@@ -13,6 +13,8 @@ from protocol.decisions import Task
 from tests.models import tiny
 from tests.unit.test_local_policy import Place, opened, spec
 from trainer.advantages import advantages, scheme
+from trainer.datasets.facts import left_out
+from trainer.datasets.spec import Select, Spec
 from trainer.fold import read
 from trainer.records import Rollout
 from trainer.rewards import preset, score
@@ -78,6 +80,9 @@ async def test_another_version_is_another_group(place: Place, tmp_path: Path) ->
     folder = tiny(tmp_path / "tiny")
     (first,) = await group(place, folder, 1, temperature=1.0, max_tokens=8)
     assert first.steps[0].version.startswith("tiny/base@")
+    for wanted in ("base", "tiny/base", first.steps[0].version):
+        assert not left_out(first, Spec(kind="rl", select=Select(versions=(wanted,))))
+    assert left_out(first, Spec(kind="rl", select=Select(versions=("tiny",)))) == "version"
     (again,) = await group(place, folder, 1, temperature=1.0, max_tokens=8)
     assert again.group == first.group
     (other,) = await group(place, tiny(tmp_path / "other", 1), 1, temperature=1.0, max_tokens=8)

@@ -99,7 +99,8 @@ async def build(
         known_spec = recorded_spec(spec, chat)
         if before is not None:
             _same(before.spec, known_spec, folder)
-        builder = _Builder(source, place, known_spec, scorer(spec.reward), chat, podium, progress)
+        score = scorer(spec.reward, spec.progress)
+        builder = _Builder(source, place, known_spec, score, chat, podium, progress)
         return await builder.build(before, recheck, dry_run)
 
 
@@ -367,6 +368,7 @@ def _log(every: list[Facts]) -> Log:
         first=min((each.began for each in every), default=0),
         last=max((each.ended for each in every), default=0),
         heads=heads.hexdigest(),
+        events=sum(each.events for each in every),
         open=sum(not each.ended for each in every),
     )
 

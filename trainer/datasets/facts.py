@@ -4,12 +4,13 @@ Facts are a pure function of a run's log and of the spec. They stand in the data
 that no run is read twice for them.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from hashlib import sha256
 from typing import Any, Final, TypeAlias
 
 import msgspec
+import numpy as np
 
 from protocol.actions import Json, Pool
 from protocol.codec import HASH_CHARS
@@ -17,8 +18,9 @@ from protocol.decisions import PolicySpec, Task
 from protocol.events import RunCancelled, RunFailed, RunFinished
 from replay.chain import RunLog
 from trainer.datasets.conversation import messages_of, numbered, reply_message
-from trainer.datasets.spec import Spec
+from trainer.datasets.spec import Rl, Spec
 from trainer.records import Rollout, Step
+from trainer.rows import logprobs_of, unfit
 
 SHORT: Final = 16
 """Hex characters of a hash that is only compared with others of one data set."""
@@ -50,6 +52,8 @@ class Facts(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=T
     """Hash of the rewards and labels that were given to it."""
     redact: str
     """Hash of what its log records of what is taken for a secret; "" for nothing."""
+    events: int = 0
+    """How many were looked at; they are numbered from 1."""
     key: str = ""
     """What it is compared with: the hash of its task, for `rl` its group."""
     began: int = 0
@@ -57,6 +61,8 @@ class Facts(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=T
     """Milliseconds since the epoch; 0 while it goes on."""
     out: str = ""
     """Why it is not looked at; "" if it is."""
+    model: str = ""
+    """Of which its versions are: a hash of where the policy has its weights, or of its name."""
     versions: tuple[str, ...] = ()
     """Of the policy, in the order in which they replied."""
     reward: float | None = None
@@ -67,6 +73,8 @@ class Facts(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=T
     unscorable: str = ""
     tokens: bool = False
     """Whether the tokens of all its replies are known."""
+    unfit: str = ""
+    """Of `rl`: why a learner would refuse its tokens; "" if it takes them."""
     recovers: bool = False
     """Whether something went wrong and a later call or reply made it good."""
     stuck: bool = False
@@ -99,6 +107,8 @@ class Shared:
             key=keep(facts.key, facts.key),
             redact=keep(facts.redact, facts.redact),
             said=keep(facts.said, facts.said),
+            model=keep(facts.model, facts.model),
+            unfit=keep(facts.unfit, facts.unfit),
             versions=keep(facts.versions, facts.versions),
             workers=keep(facts.workers, facts.workers),
         )
@@ -142,6 +152,7 @@ def facts(rollout: Rollout, ended: int, redact: Json, spec: Spec, score: Score) 
     known = Facts(
         run=rollout.run,
         head=rollout.head,
+        events=rollout.events,
         said=short([rollout.rewards, rollout.labels]),
         redact=short(redact) if redact else "",
         began=rollout.started_at,
@@ -158,6 +169,7 @@ def facts(rollout: Rollout, ended: int, redact: Json, spec: Spec, score: Score) 
     return msgspec.structs.replace(
         known,
         key=rollout.group if spec.kind == "rl" else task_key(rollout.task),
+        model=short(rollout.policy.options.get("folder") or rollout.policy.name),
         versions=tuple(dict.fromkeys(step.version for step in own)),
         reward=scored.reward,
         accuracy=scored.accuracy,
@@ -165,6 +177,7 @@ def facts(rollout: Rollout, ended: int, redact: Json, spec: Spec, score: Score) 
         answered=rollout.answered,
         unscorable=rollout.unscorable,
         tokens=bool(own) and all(step.sampled is not None for step in own),
+        unfit=_unfit(own, spec.rl) if spec.kind == "rl" else "",
         recovers=recovers,
         stuck=stuck,
         sayable=spec.kind == "rl" or _sayable(rollout, spec),
@@ -198,6 +211,19 @@ def mistaken(step: Step, spec: Spec) -> bool:
     return step.failed or any(fnmatchcase(step.version, each) for each in slips)
 
 
+def _unfit(own: Sequence[Step], rl: Rl) -> str:
+    """Why a learner would refuse tokens, whatever its model; "" if it takes them."""
+    drawn = [(step, step.sampled) for step in own if step.sampled is not None and step.output]
+    reasons = {unfit(how.temperature, how.top_p, how.top_k) for _, how in drawn}
+    if "greedy" in reasons:
+        return "drawn at temperature 0"
+    if "truncated" in reasons and rl.truncated == "drop":
+        return "drawn with top_p or top_k"
+    if rl.missing == "drop" and any(np.isnan(logprobs_of(step)).any() for step, _ in drawn):
+        return "no log-probabilities"
+    return "" if all(step.prompt for step, _ in drawn) else "no prompt"
+
+
 def left_out(rollout: Rollout, spec: Spec) -> str:
     """Which part of the selection leaves a run out; "" for none."""
     select = spec.select
@@ -211,7 +237,7 @@ def left_out(rollout: Rollout, spec: Spec) -> str:
         return "child"
     if select.policies and not rollout.policy.name.startswith(select.policies):
         return "policy"
-    if select.versions and not {s.version for s in rollout.steps if s.own} <= {*select.versions}:
+    if select.versions and not _of_versions(rollout, select.versions):
         return "version"
     if select.pools and not _in_pool(rollout.pool, select.pools):
         return "pool"
@@ -220,6 +246,20 @@ def left_out(rollout: Rollout, spec: Spec) -> str:
     if not all(_labelled(rollout, label) for label in select.labels):
         return "label"
     return ""
+
+
+def _of_versions(rollout: Rollout, wanted: Iterable[str]) -> bool:
+    """Whether all replies are of these versions.
+
+    A model of ours replies as ``conductor/000002@9f3ab1c27d5e``: its folder, the version, and what
+    the hash of the weights begins with. People and rows call that ``000002``.
+    """
+
+    def called(version: str) -> set[str]:
+        plain = version.rpartition("@")[0] or version
+        return {version, plain, plain.rpartition("/")[2]}
+
+    return not any(called(step.version).isdisjoint(wanted) for step in rollout.steps if step.own)
 
 
 def _in_pool(pool: Pool, wanted: Iterable[str]) -> bool:

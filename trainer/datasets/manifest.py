@@ -17,7 +17,7 @@ from trainer.datasets.spec import Spec
 
 NAME: Final = "manifest.json"
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Of the folder: what is where, and what decides its bytes. Another one is built anew."""
 
 MAX_BYTES: Final = 2**28
@@ -67,6 +67,8 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
     """When the first of them began and the last ended, milliseconds since the epoch."""
     heads: str
     """SHA-256 (hex) of all their heads, and of what was said of them: which log it was, exactly."""
+    events: int
+    """How many of theirs were looked at: of each run from its first to its head."""
     open: int
     """How many of them go on."""
 
@@ -131,7 +133,7 @@ def read(folder: Path) -> Manifest | None:
         if found.get("format") != FORMAT:
             raise InvalidData(
                 f"{path} is of format {found.get('format')!r}, and this version knows {FORMAT}",
-                hint="build it anew, with --out in another folder",
+                hint="build it anew: --fresh, or with --out in another folder",
             )
         return msgspec.convert(found, Manifest)
     except msgspec.MsgspecError as error:

@@ -9,7 +9,7 @@ end.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from statistics import pstdev
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -25,6 +25,10 @@ RECOVERY: Final = "recovery share"
 
 OPEN: Final = "open"
 """It, or another run of its unit, goes on."""
+
+
+Weights: TypeAlias = tuple[str, str]
+"""A model, as `Facts.model`, and a version of it."""
 
 
 class Verdict(msgspec.Struct, frozen=True, gc=False):
@@ -95,7 +99,7 @@ def _units(every: Sequence[Facts], settle_ms: int) -> list[list[Facts]]:
     return found
 
 
-def _decide(unit: list[Facts], spec: Spec, old: frozenset[str]) -> Unit:
+def _decide(unit: list[Facts], spec: Spec, old: frozenset[Weights]) -> Unit:
     key = unit[0].key
     if not all(each.ended for each in unit):
         return Unit(key, tuple(Verdict(each, OPEN) for each in unit))
@@ -194,30 +198,47 @@ def _chosen(unit: Unit, choice: Facts | None) -> Unit:
 # -------------------------------------------------------------------------------- policy gradients
 
 
-def _stale(looked: Sequence[Facts], spec: Spec) -> frozenset[str]:
-    """The versions that are too old. They count in the order in which each first replied."""
+def _stale(looked: Sequence[Facts], spec: Spec) -> frozenset[Weights]:
+    """The versions that are too old.
+
+    Those of a model count in the order in which a run last began with each: after a rollback the
+    one that answers again is the newest. A run goes on with the version that it began with, so
+    when it ended says nothing of that.
+    """
     if spec.kind != "rl" or spec.rl.stale == "keep":
         return frozenset()
-    first = dict.fromkeys(version for each in looked for version in each.versions)
-    order = list(first)
-    old = frozenset(order[: max(0, len(order) - 1 - spec.rl.lag)])
-    if old and spec.rl.stale == "error":
-        raise Conflict(
-            f"there are rollouts of {len(old)} versions that lie more than {spec.rl.lag} behind "
-            f"{order[-1]!r}: {', '.join(sorted(old)[:4])}; they are no data for policy gradients",
-            hint=f"Select one: --policy-version {order[-1]}; or leave old ones out: --stale drop.",
-        )
-    return old
+    order: dict[str, dict[str, None]] = {}
+    for each in looked:
+        versions = order.setdefault(each.model, {})
+        for version in each.versions if each.tokens else ():
+            versions.pop(version, None)
+            versions[version] = None
+    found: set[Weights] = set()
+    for model, versions in order.items():
+        known = list(versions)
+        old = known[: max(0, len(known) - 1 - spec.rl.lag)]
+        found |= {(model, version) for version in old}
+        if old and spec.rl.stale == "error":
+            raise Conflict(
+                f"there are rollouts of {len(old)} versions that lie more than {spec.rl.lag} "
+                f"behind {known[-1]!r}: {', '.join(sorted(old)[:4])}; they are no data for policy "
+                "gradients",
+                hint=f"Select one: --policy-version {known[-1]}; "
+                "or leave old ones out: --stale drop.",
+            )
+    return frozenset(found)
 
 
-def _group(unit: list[Facts], spec: Spec, old: frozenset[str]) -> tuple[Verdict, ...]:
+def _group(unit: list[Facts], spec: Spec, old: frozenset[Weights]) -> tuple[Verdict, ...]:
     why: dict[str, str] = {}
     for run in unit:
         if run.unscorable:
             why[run.run] = f"unscorable: {run.unscorable}"
         elif not run.tokens:
             why[run.run] = "no tokens"
-        elif old.intersection(run.versions):
+        elif run.unfit:
+            why[run.run] = run.unfit
+        elif old.intersection((run.model, version) for version in run.versions):
             why[run.run] = "stale"
         elif run.reward is None:
             why[run.run] = "no reward"

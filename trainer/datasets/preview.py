@@ -243,9 +243,14 @@ def _pair(row: dict[str, Any]) -> tuple[Span, ...]:
 
 
 def _nodes(trace: dict[str, Any]) -> tuple[Span, ...]:
+    """Of each branch its masks say what is trained; of one without tokens it is all replies."""
+    roots: list[int] = []
+    for place, node in enumerate(trace["nodes"]):
+        roots.append(place if node["parent"] is None else roots[node["parent"]])
+    masked = {root for root, node in zip(roots, trace["nodes"], strict=True) if "mask" in node}
     found = []
-    for node in trace["nodes"]:
-        trained = any(node.get("mask", ())) or (node["sampled"] and "token_ids" not in node)
+    for root, node in zip(roots, trace["nodes"], strict=True):
+        trained = any(node.get("mask", ())) if root in masked else node["sampled"]
         loss: Loss = "trained" if trained else "left out" if node["sampled"] else "context"
         span = _span(node["message"], loss)
         size = len(node.get("token_ids", ()))

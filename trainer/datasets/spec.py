@@ -29,6 +29,9 @@ Views: TypeAlias = Literal["full", "clean", "both"]
 Stale: TypeAlias = Literal["drop", "error", "keep"]
 """What becomes of rollouts of weights that are too old for policy gradients."""
 
+Refused: TypeAlias = Literal["drop", "keep"]
+"""What becomes of rollouts that a learner refuses unless it is told how to take them."""
+
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
 Size = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
@@ -60,7 +63,8 @@ class Select(_Table, frozen=True, kw_only=True):
     labels: tuple[str, ...] = ()
     """Tags that a run must have, all of them: a label's key, or ``key=value``."""
     versions: tuple[str, ...] = ()
-    """Of the policy: every reply must be of one of them."""
+    """Of the policy: every reply must be of one of them. One of a model of ours may be said by its
+    name, ``000002``, with its model's, ``conductor/000002``, or whole, as replies have it."""
     policies: tuple[str, ...] = ()
     """Names, such as ``openai:gpt-5``, or what they begin with."""
     pools: tuple[str, ...] = ()
@@ -101,7 +105,12 @@ class Rl(_Table, frozen=True, kw_only=True):
     """How rewards become advantages: a scheme of `trainer.advantages`."""
     stale: Stale = "drop"
     lag: Count = 0
-    """Versions that the weights may lie behind the newest in the selection."""
+    """Versions that the weights may lie behind the newest of their model in the selection."""
+    truncated: Refused = "drop"
+    """Of rollouts that were drawn with ``top_p`` or ``top_k``: a learner takes them with
+    ``truncated = "apply"``."""
+    missing: Refused = "drop"
+    """Of rollouts without log-probabilities: a learner takes them with ``missing = "one"``."""
 
 
 class Preference(_Table, frozen=True, kw_only=True):
@@ -122,6 +131,8 @@ class Spec(_Table, frozen=True, kw_only=True):
     select: Select = Select()
     reward: str = "accuracy"
     """What scores a rollout: a channel or a preset of `trainer.rewards`."""
+    progress: Share | None = None
+    """Of a reward that is annealed: the part of a training that is done."""
     settle_s: Count = SETTLE_S
     dialect: Dialect | Literal[""] = ""
     """How the policy to be trained speaks; empty for as the run's own did."""

@@ -13,7 +13,7 @@ import numpy as np
 from protocol.errors import InvalidData
 from trainer.learner.example import Example
 from trainer.learner.options import Objective
-from trainer.rows import Floats, Ids
+from trainer.rows import Floats, Ids, unfit
 
 PARTS: Final = ("ce", "pg", "ref_kl")
 """What a loss is the sum of."""
@@ -199,13 +199,14 @@ def _check(example: Example, objective: Objective, room: Room) -> None:
         )
     if not (example.pg.any() or example.ref_kl.any()):
         return
-    if example.temperature <= 0:
+    why = unfit(example.temperature, example.top_p, example.top_k)
+    if why == "greedy":
         raise InvalidData(
             f"{who} was drawn at temperature {example.temperature:g}: the likeliest token each "
             "time, of which there is no policy gradient",
             hint="sample rollouts for training at a temperature above 0",
         )
-    if objective.truncated == "refuse" and (example.top_p < 1 or example.top_k > 0):
+    if why == "truncated" and objective.truncated == "refuse":
         raise InvalidData(
             f"{who} was drawn with top_p {example.top_p:g} and top_k {example.top_k}: its "
             "log-probabilities are of a part of the vocabulary, and ratios to them are wrong",

@@ -6,7 +6,8 @@
     part   = weight(progress) * clip(v)       -> 0 where the gate ``only_if`` is below a half
     reward = clip(base + sum of parts)        -> 0 where a gate of it all is; then the steps' cost
 
-Everything is a function of rollouts: a reward can be made again at any time, without a new run.
+What each of them added, as `Scored.parts` has it, adds up to the reward. Everything is a function
+of rollouts: a reward can be made again at any time, without a new run.
 """
 
 import math
@@ -95,6 +96,11 @@ class Recipe(
     """Bounds of the sum."""
     steps: StepCost | None = None
 
+    @property
+    def annealed(self) -> bool:
+        """Whether it depends on how much of a training is done."""
+        return any(term.final not in (None, term.weight) for term in self.terms)
+
     def check(self) -> None:
         """Raise `Usage` if it names a channel that there is not."""
         gates = (term.only_if for term in self.terms if term.only_if)
@@ -116,7 +122,8 @@ class Scored(msgspec.Struct, frozen=True, kw_only=True):
     channels: dict[str, float] = {}
     """All that have a value, as they are."""
     parts: dict[str, float] = {}
-    """What each term added, by its channel; ``steps`` for what they took off."""
+    """What each term added to the reward, by its channel: 0 where a gate of it all is closed. Then
+    ``base``; ``bounds`` for what they cut off or filled up; ``steps`` for what they took off."""
 
 
 def score(rollouts: Sequence[Rollout], recipe: Recipe, progress: float = 1.0) -> list[Scored]:
@@ -186,14 +193,19 @@ def _scored(read: _Read, recipe: Recipe, ranges: _Ranges, progress: float) -> Sc
     for place, term in enumerate(recipe.terms):
         part = _part(term, channels, ranges.get(place), progress)
         parts[term.channel] = parts.get(term.channel, 0.0) + part
+    whole = recipe.base + math.fsum(parts.values())
+    reward = _clipped(whole, recipe.low, recipe.high)
+    if recipe.base:
+        parts["base"] = recipe.base
+    if recipe.low is not None or recipe.high is not None:
+        parts["bounds"] = reward - whole
     open_ = all(channels[name] >= GATE for name in recipe.only_if)
     within = all(channels[name] <= most for name, most in recipe.limits.items())
-    reward = 0.0
-    if open_ and within:
-        reward = _clipped(recipe.base + math.fsum(parts.values()), recipe.low, recipe.high)
+    if not (open_ and within):
+        parts, reward = dict.fromkeys(parts, 0.0), 0.0
     if recipe.steps is not None:
-        whole = returns(rollout, reward, recipe.steps)
-        first = whole[0] if whole else reward
+        later = returns(rollout, reward, recipe.steps)
+        first = later[0] if later else reward
         parts["steps"] = first - reward
         reward = first
     return Scored(

@@ -21,6 +21,8 @@ ENVIRONMENT: Final = "podium"
 _ARRAY32: Final = b"\xdd"
 """What an array with a count of 32 bits begins with."""
 
+_UNKNOWN: Final = "prime-rl has no unknown log-probabilities"
+
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 
@@ -57,6 +59,9 @@ class PrimeRl:
             if not len(sample.ids):
                 made.notes.append("no tokens: build with --tokenizer FOLDER")
                 continue
+            if self._rl and np.isnan(sample.logprobs).any():
+                made.notes.append(_UNKNOWN)
+                continue
             data = _encode(training_sample(sample, rl=self._rl))
             self._file.write(data)
             self.rows += 1
@@ -71,7 +76,10 @@ class PrimeRl:
 
 
 def training_sample(sample: Sample, *, rl: bool) -> TrainingSample:
-    """One row. Of imitation, all weight is on the cross-entropy and none on the policy gradient."""
+    """One row. Of imitation, all weight is on the cross-entropy and none on the policy gradient.
+
+    So nothing of imitation hangs on log-probabilities, and those that are not known are 0 there.
+    """
     size = len(sample.ids)
     logprobs = sample.logprobs if len(sample.logprobs) else np.zeros(size, np.float32)
     advantages = (sample.mask * np.float32(sample.advantage or 0.0)).tolist()

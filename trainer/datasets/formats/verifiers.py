@@ -4,8 +4,12 @@ A trace is a graph: a node a message, with the tokens that it adds; each path fr
 is one row. The tokens between two replies stand on the last of the messages between them, since a
 log knows prompts whole and not by message. Log-probabilities keep all their digits: verifiers' own
 records round them to four.
+
+``sampled`` says that a model wrote a message, its mistakes included; what is trained of it, the
+masks of its tokens say. So a row without tokens that has a reply that is not trained is left out.
 """
 
+from dataclasses import replace
 from typing import Any, BinaryIO, Final
 
 import numpy as np
@@ -25,6 +29,10 @@ VERSION: Final = "0.4.0"
 
 AGENT: Final = "conductor"
 
+_UNMASKED: Final = (
+    "without tokens nothing says that a reply is not trained: build with --tokenizer FOLDER"
+)
+
 Object = dict[str, Any]
 
 
@@ -40,8 +48,17 @@ class Verifiers(Lines):
         for kept in made.kept:
             if any(sample.talk is None for sample in kept.samples):
                 made.notes.append("no messages: build with text = true")
-            elif kept.samples:
-                self.line(_episode(kept, made.key, rl=self._rl))
+                continue
+            masked = [each for each in kept.samples if _masked(each)]
+            made.notes += [_UNMASKED] * (len(kept.samples) - len(masked))
+            if masked:
+                self.line(_episode(replace(kept, samples=masked), made.key, rl=self._rl))
+
+
+def _masked(sample: Sample) -> bool:
+    """Whether a row says which of its replies are trained, or trains them all."""
+    assert sample.talk is not None
+    return bool(len(sample.ids)) or all(place.trained for place in sample.talk.replies)
 
 
 def _episode(kept: Kept, group: str, *, rl: bool) -> Object:
@@ -106,13 +123,13 @@ def _trace(kept: Kept, task: Object, *, ok: bool, rl: bool) -> Object:
 def _branch(nodes: list[Object], sample: Sample, at: float, *, rl: bool) -> None:
     talk = sample.talk
     assert talk is not None
-    trained = {place.message: place.turn for place in talk.replies}
+    replies = {place.message: place.turn for place in talk.replies}
     starts = dict(zip(sample.turns, sample.starts, strict=True)) if sample.starts else {}
     mask = sample.mask > 0
     parent: int | None = None
     done = 0
     for index, message in enumerate(talk.messages):
-        turn = trained.get(index)
+        turn = replies.get(index)
         node: Object = {"parent": parent, "message": _message(message), "timestamp": at}
         if parent is None and talk.tools:
             node["tools"] = [_tool(each) for each in talk.tools]
