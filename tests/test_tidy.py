@@ -45,7 +45,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "tests": LIBRARY | {"benchmarks", "examples", "deploy"},
 }
 """Which of our packages a package, or a folder of one, may import besides itself: arrows point one
-way, and only rollouts know the actors."""
+way, and of the trainer only its gym and its rollouts know the actors."""
 
 PROTOCOL_LIBRARIES: Final = frozenset({"msgspec", "jsonschema_rs"})
 """All that `protocol` may import beyond the standard library."""

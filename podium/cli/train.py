@@ -109,13 +109,14 @@ class _Train:
     def __init__(
         self, common: Common, kind: "Kind", how: How, played: Played, result: Result
     ) -> None:
-        from trainer.learner.loading import need
+        from trainer.learner.loading import need, placed
 
         need("numpy", "pyarrow", "torch", "transformers", "safetensors")
         self.output = Output(common.json)
         self.here = current().folder or Path.cwd()
         self.common, self.played, self.result = common, played, result
         self.spec: Spec = spec_of(kind, how, played, self.here)
+        placed(self.spec.device)  # is there, before a folder is begun for it
         self.out = self.here / (result.out or f"trainings/{kind}")
         if result.average and not self.spec.optimizer.ema:
             raise Usage(

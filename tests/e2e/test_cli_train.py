@@ -108,6 +108,7 @@ def test_from_an_oracles_runs_to_a_version_of_a_model(shell: Shell) -> None:
         (("sft", "d", "--average", "--model", "m"), 2, "no average of the weights is kept"),
         (("sft", "nowhere", "--model", "m"), 4, "nowhere"),
         (("sft", "d", "--model", "m", "--spec", "s.toml"), 2, "`$.live`"),
+        (("sft", "d", "--device", "cupu", "--model", "m"), 2, "no device 'cupu' here"),
         (("new", "m"), 2, "of which texts"),
         (("report",), 2, "No training is named"),
         (("report", "nowhere"), 4, "no metrics"),
@@ -124,3 +125,4 @@ def test_what_is_wrong_is_said(
     error = shell("train", *asked, "--json").json()["error"]
     assert msgspec.json.encode(error)
     assert error["hint"]
+    assert not (tmp_path / "trainings").exists()

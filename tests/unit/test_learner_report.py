@@ -9,7 +9,8 @@ import pytest
 
 from protocol.actions import Call, Pool, Spend
 from protocol.decisions import Decision, PolicySpec, Rejection, Task, View
-from protocol.errors import NotFound, Usage
+from protocol.errors import DiskFault, NotFound, Usage
+from trainer.learner import report
 from trainer.learner.observed import observed
 from trainer.learner.report import draw
 from trainer.learner.sinks import FileSink
@@ -81,6 +82,28 @@ def test_nothing_to_draw_is_said(tmp_path: Path) -> None:
         draw({"one": [tmp_path / "none.jsonl"]}, tmp_path / "report.html")
     with pytest.raises(Usage, match=r"neither \.html nor \.svg"):
         draw({}, tmp_path / "report.pdf")
+
+
+def test_where_nothing_can_be_written_is_said_before_anything_is_drawn(
+    files: dict[str, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "_read", None)
+    (tmp_path / "folder.html").mkdir()
+    (tmp_path / "file").touch()
+    for out in ("none/report.html", "file/report.html", "folder.html"):
+        with pytest.raises(Usage, match=f"{out} can't be written") as caught:
+            draw(files, tmp_path / out)
+        assert "a folder that is there" in caught.value.hint
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_file_that_nobody_may_write_is_no_bug(
+    files: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    loop = tmp_path / "report.html"
+    loop.symlink_to(loop)
+    with pytest.raises(DiskFault, match=r"report\.html can't be written: Too many levels"):
+        draw(files, loop)
 
 
 def test_what_rollouts_were_like() -> None:

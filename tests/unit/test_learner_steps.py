@@ -13,6 +13,7 @@ from protocol.errors import InvalidData, NotFound, Usage
 from tests import models
 from tests.learners import TOKEN, example, learner, ragged, weights
 from trainer.learner.learner import Learner
+from trainer.learner.loading import placed, read
 from trainer.learner.muon import COEFFICIENTS, ROUNDS, Muon, orthogonal, together
 from trainer.learner.options import Lora, Options, Steps
 from trainer.learner.stepping import factor
@@ -256,6 +257,19 @@ def test_bfloat16_activations_stay_near_float32() -> None:
     assert values[0]["nll"] == pytest.approx(values[1]["nll"], rel=0.02)
     assert values[0]["nll"] != values[1]["nll"]
     assert {each.dtype for each in weights(rough).values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("device", ["cupu", "cuda:x", "cuda:99", "meta"])
+def test_a_device_that_is_not_there_is_named_with_those_that_are(
+    device: str, tmp_path: Path
+) -> None:
+    models.tiny(tmp_path)
+    for place in (lambda: placed(device), lambda: read(tmp_path, device)):
+        with pytest.raises(Usage, match=f"no device '{device}' here: ") as caught:
+            place()
+        assert caught.value.hint.startswith("one of: cpu")
+    assert placed("cpu") == "cpu"
+    assert placed("") in ("cpu", "cuda")
 
 
 def test_a_folder_that_holds_no_model_is_refused(tmp_path: Path) -> None:

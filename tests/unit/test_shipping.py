@@ -25,6 +25,34 @@ PLAN = Plan(
 )
 
 
+TOY = """
+vocabulary = 400
+texts = 10
+families = ["lookup", "wide"]
+reply_tokens = 24
+device = "cpu"
+
+[shape]
+layers = 1
+width = 16
+heads = 2
+kv_heads = 1
+feed_forward = 16
+
+[sft]
+steps = 3
+episodes = 2
+warmup = 1
+
+[correction]
+steps = 2
+episodes = 2
+
+[rl]
+steps = 0
+"""
+
+
 def played(sure: float, right: bool, *, mine: bool = True) -> Played:
     return Played(family="lookup", mine=mine, sure=sure, right=right)
 
@@ -117,3 +145,37 @@ def test_one_that_does_worse_is_refused_with_the_table(untrained: Path, tmp_path
     with pytest.raises(Conflict, match=r"(?s)the shipped model stays.*verdict\n.* worse"):
         put(untrained, to, tmp_path / "draft", count=50)
     assert {each.name: each.read_bytes() for each in to.iterdir()} == before
+
+
+@pytest.mark.slow
+def test_the_command_goes_from_a_plan_to_a_shipped_model_and_stops_where_it_must(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `make conductor` does, with a toy's plan and few questions."""
+
+    def few(made: Path, plan: Plan, to: Path, **more: Any) -> Path:
+        return whole(made, plan, to, **{**more, "asked": 30, "seeds": 2})
+
+    whole = shipping.put
+    monkeypatch.setattr(shipping, "put", few)
+    plan, work, to = (tmp_path / name for name in ("plan.toml", "work", "shipped"))
+    plan.write_text(TOY)
+    given = [f"--plan={plan}", f"--work={work}", f"--to={to}", "--count=2"]
+    assert shipping.main(given) == 0
+    assert f"written to {to}" in capsys.readouterr().err
+    told = card.told(to)
+    steps = {stage: [line["step"] for line in rows] for stage, rows in told["curves"].items()}
+    assert steps == {"sft": [1, 2, 3], "correction": [1, 2]}
+    assert msgspec.convert(told["plan"], Plan) == load(plan)
+    assert (told["data"]["lessons"], told["data"]["corrected"]) == (6, 4)
+    assert Network(to).parameters == Network(work / "correction" / stages.MODEL).parameters
+    before = {each.name: each.read_bytes() for each in to.iterdir()}
+
+    def refused(*said: str) -> str:
+        assert shipping.main([*given, *said]) == Conflict.exit_code
+        assert {each.name: each.read_bytes() for each in to.iterdir()} == before
+        return capsys.readouterr().err
+
+    assert "the shipped model stays, since its accuracy is known of too few" in refused()
+    plan.write_text(f"seed = 1\n{TOY}")
+    assert "holds a conductor of another plan" in refused()

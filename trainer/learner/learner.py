@@ -26,7 +26,7 @@ from protocol.actions import Json
 from protocol.errors import InvalidData, Usage
 from trainer.learner import checkpoints
 from trainer.learner.example import Example
-from trainer.learner.loading import adapted, merged, placed, read, recomputing
+from trainer.learner.loading import adapted, merged, read, recomputing
 from trainer.learner.loss import Tally, loss
 from trainer.learner.network import Entropy, Network
 from trainer.learner.options import Options
@@ -99,14 +99,14 @@ class Learner:
         Args:
             folder: What `save_pretrained` wrote.
             options: See there.
-            device: Empty for a GPU if there is one.
+            device: See `placed`.
             reference: The folder of another model, from which ``ref_kl`` is measured.
 
         Raises:
+            Usage: There is no such device.
             NotFound: There is no such folder, or the extra is not installed.
             InvalidData: It can't be loaded or read with; the message says why.
         """
-        device = placed(device)
         model, tokenizer = read(folder, device)
         other = None if reference is None else read(reference, device)[0]
         return cls(model, tokenizer, options, reference=other)

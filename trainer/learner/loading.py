@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 from typing import Any, Final
 
-from protocol.errors import InvalidData, NotFound
+from protocol.errors import InvalidData, NotFound, Usage
 from protocol.limits import MAX_DETAIL_CHARS
 from trainer.learner.options import EXTRA, Lora
 
@@ -33,20 +33,38 @@ def need(*modules: str) -> None:
 
 
 def placed(device: str) -> str:
-    """Where a model goes for which a device is named: a GPU if there is one where it is empty."""
+    """Where a model goes for which a device is named: a GPU if there is one where it is empty.
+
+    Raises:
+        Usage: There is no such device; the message says why, and which there are.
+    """
     import torch
 
-    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+    found = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.zeros(1, device=found).item()
+    except Exception as error:  # each kind of device has its own
+        here = ("cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count())))
+        raise Usage(
+            f"there is no device {found!r} here: {_said(error)}", hint=f"one of: {', '.join(here)}"
+        ) from None
+    return found
 
 
 def read(folder: Path, device: str) -> tuple[Any, Any]:
     """Model and tokenizer of a folder; weights in float32, ready to be trained.
 
+    Args:
+        folder: What `save_pretrained` wrote.
+        device: See `placed`.
+
     Raises:
+        Usage: There is no such device.
         NotFound: There is no such folder, or the extra is not installed.
         InvalidData: They can't be loaded, or weights are missing; the message says why.
     """
     need()
+    device = placed(device)
     if not (folder / "config.json").is_file():
         raise NotFound(
             f"{folder} is no folder of a model: it has no config.json",
@@ -55,11 +73,16 @@ def read(folder: Path, device: str) -> tuple[Any, Any]:
     try:
         tokenizer, model = _read(folder)
     except Exception as error:  # whatever a foreign library makes of foreign files
-        said = f"{type(error).__name__}: {' '.join(str(error).split())}"[:MAX_DETAIL_CHARS]
         raise InvalidData(
-            f"the model in {folder} can't be loaded: {said}", hint="save it with save_pretrained"
+            f"the model in {folder} can't be loaded: {_said(error)}",
+            hint="save it with save_pretrained",
         ) from None
     return model.to(device), tokenizer
+
+
+def _said(error: Exception) -> str:
+    """What a foreign library says, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:MAX_DETAIL_CHARS]
 
 
 def _read(folder: Path) -> tuple[Any, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from protocol.errors import NotFound, Usage
+from replay.disk import fault
 from trainer.learner.loading import need
 from trainer.learner.sinks import lines
 
@@ -75,17 +76,23 @@ def draw(files: Mapping[str, Sequence[Path]], out: Path, *, title: str = "") -> 
 
     Raises:
         NotFound: There are no metrics, or the extra is not installed.
-        Usage: ``out`` ends otherwise.
+        Usage: ``out`` ends otherwise, or is no file in a folder.
+        Denied, DiskFault: It can't be written.
     """
     if out.suffix not in {".html", ".svg"}:
         raise Usage(f"{out} is neither .html nor .svg", hint="name one of these")
+    if out.is_dir() or not out.parent.is_dir():
+        raise Usage(f"{out} can't be written", hint="name a file, in a folder that is there")
     trainings = [_read(name, paths) for name, paths in files.items()]
     if not any(each.steps for each in trainings):
         named = ", ".join(str(path) for paths in files.values() for path in paths)
         raise NotFound(f"there are no metrics in {named or 'no file'}", hint="train first")
     svg = _svg(trainings)
     text = svg if out.suffix == ".svg" else _page(svg, trainings, title or "Training")
-    out.write_text(text, encoding="utf-8")
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise fault(f"{out} can't be written", error) from None
     return out
 
 
