@@ -448,6 +448,32 @@ def test_whole_runs_answer_in_sentences_by_either() -> None:
     assert "1,285,220" in rules.answer
 
 
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("What is the population of the capital of Costa Rica?", "335,007"),
+        ("What is the time zone of the capital of Seychelles?", "Indian/Mahe"),
+        ("What percentage of the people of Costa Rica live in its capital?", "can't plan"),
+        ("What percentage of the people of France live in its capital?", "3.19247"),
+        ("What is the time zone of India?", "only cities have one"),
+        ("What is the country of Mexico?", "can't plan"),
+        ("What is the population of the city of Luxembourg?", "76,684"),
+        (
+            "What is the population of France and Germany?",
+            f"{FRANCE:,} people. The population of G",
+        ),
+        (
+            "For France and Spain, what is the population?",
+            f"{FRANCE:,} people. The population of S",
+        ),
+        ("What is the population density of Chad and Mali?", "15.39 people per km²"),
+    ],
+)
+def test_the_rules_decide_where_they_know_better(text: str, part: str) -> None:
+    (found,) = run([text], POLICY)
+    assert part in found.answer
+
+
 @pytest.mark.slow
 def test_it_answers_every_question_of_the_rules_as_rightly_as_they_do() -> None:
     texts = [text for text, _, _ in QUESTIONS]

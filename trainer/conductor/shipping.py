@@ -51,7 +51,8 @@ EPISODES: Final = 300
 """Of each set of the exam."""
 
 TYPED: Final = 400
-"""Seeds of typed questions, of each set: most of them can be done by the shipped pool."""
+"""Seeds of typed questions, of each set, by which it is found how sure it has to be; as many others
+by which it is measured. Most of them can be done by the shipped pool."""
 
 TYPED_FROM: Final = 10**6
 """The first of them: none of the exam's."""
@@ -220,13 +221,15 @@ def _card(draft: Path, plan: Plan, reports: Sequence[Report], asked: int) -> dic
 
 
 def _threshold(draft: Path, seeds: int) -> dict[str, Json]:
-    """How sure the model has to be, and what comes of it."""
-    played = {
-        name: typed.play(draft, typed.typed(range(TYPED_FROM, TYPED_FROM + seeds), name))
+    """How sure the model has to be, and what comes of it on other questions."""
+    first = range(TYPED_FROM, TYPED_FROM + seeds)
+    others = range(first.stop, first.stop + seeds)
+    played = [one for name in typed.SETS for one in typed.play(draft, typed.typed(first, name))]
+    least = typed.threshold(played)
+    found = {
+        name: typed.summary(typed.play(draft, typed.typed(others, name)), least)
         for name in typed.SETS
     }
-    least = typed.threshold([one for each in played.values() for one in each])
-    found = {name: typed.summary(each, least) for name, each in played.items()}
     return {"threshold": least, "typed": msgspec.to_builtins(found)}
 
 

@@ -17,7 +17,8 @@ from msgspec.structs import replace
 
 from actors.policies.conductor import card
 from actors.policies.conductor.marking import Unmarked, marked
-from actors.policies.rules import RulesPolicy, complete
+from actors.policies.rules import RulesPolicy, reading
+from actors.policies.rules.names import fold, is_country
 from actors.policies.rules.wording import number
 from protocol.actions import Json, Pool
 from protocol.decisions import Decision, Observation, PolicySpec, Referable, Reply, Task, Turn, View
@@ -136,7 +137,10 @@ class ConductorPolicy:
             if not _its(turn, pool, Referable(task, calls)):
                 return Not("the model has given up before")
             calls += tuple(call.id for call in asked(turn))
-        return self._decided(shown, Referable(task, calls))
+        said = self._decided(shown, Referable(task, calls))
+        if isinstance(said, Said) and (why := overruled(said.decision, view, shown)):
+            return Not(why)
+        return said
 
     @cached_property
     def missing(self) -> str:
@@ -201,13 +205,51 @@ def worded(decision: Decision, view: View) -> Decision:
     The model points at values and has no words of its own. Where it has asked for all that the
     rules would have, they word the answer, and have thereby looked at it.
     """
+    found = None if decision.calls else reading(spelled(view))
+    sentence = None if found is None else found.answer
+    return Decision(answer=sentence) if sentence and _agree(decision, view, sentence) else decision
+
+
+def _agree(decision: Decision, view: View, sentence: str) -> bool:
+    """Whether a sentence has the values that an answer points at."""
     outputs = _outputs(view)
     values = [outputs[name] for name in referred(decision.answers, "output") if name in outputs]
-    if decision.calls or not values:
-        return decision
-    sentence = complete(spelled(view))
-    agreed = sentence and all(_stands(number(_value(each)), sentence) for each in values)
-    return Decision(answer=sentence) if agreed else decision
+    return bool(values) and all(_stands(number(_value(each)), sentence) for each in values)
+
+
+def overruled(decision: Decision, view: View, shown: View) -> str:
+    """Why the rules decide where the model would answer; "" if they don't.
+
+    A question may be worded by what was learned and mean something else: a sum that nobody asked
+    for, a city that is called as a country is. Rules that can read it know better where they come
+    to another answer, can say what can't be had, or would look up something else of what it names.
+    Where they take more for a name than is one, they have misread it, and the model stands. Where
+    they can't read it, it stands unless a worker has chosen among several of a name, in a country
+    that nobody has named.
+
+    Args:
+        decision: The model's.
+        view: As it is.
+        shown: As the model sees it, with its entities.
+    """
+    if decision.calls:
+        return ""
+    outputs = _outputs(view).values()
+    named = {fold(str(each)) for each in (*shown.task.inputs[ENTITIES], *map(_value, outputs))}
+    found = reading(spelled(view))
+    if found is None:
+        noted = (each for each in outputs if isinstance(each, dict) and "note" in each)
+        elsewhere = any(fold(str(each.get("country"))) not in named for each in noted)
+        return "there are several of that name" if elsewhere else ""
+    if found.answer is not None:
+        agreed = _agree(decision, view, found.answer)
+        return "" if agreed else "the rules come to another answer"
+    if found.problems:
+        return "the rules know what can't be had"
+    lookups = (call for call in found.needs if call.worker in ("city", "country"))
+    if any(fold(str(call.arguments.get("name"))) in named for call in lookups):
+        return "the rules would look up something else"
+    return ""
 
 
 def spelled(view: View) -> View:
@@ -273,6 +315,8 @@ def doubt(decision: Decision, shown: View) -> str:
         spec = shown.pool.get(call.worker)
         if spec is None or misfit(spec.parameters, call.arguments):
             return "the model asks for what no worker does"
+        if call.worker == "city" and is_country(str(call.arguments.get("name"))):
+            return "the model takes a country for a city"
     done = [(seen.call.worker, seen.call.arguments) for seen in _seen(shown) if seen.status == "OK"]
     if any((each.worker, each.arguments) in done for each in decision.calls):
         return "the model asks again for what is known"

@@ -8,6 +8,13 @@ to beat. How it works: `lexer` (text to tokens, with the words of `lexicon` and 
 `wording` (the figures in sentences), `policy` (all of it, as the port wants it).
 """
 
-from actors.policies.rules.policy import CANNOT_PARSE, FAMILIES, VERSION, RulesPolicy, complete
+from actors.policies.rules.policy import (
+    CANNOT_PARSE,
+    FAMILIES,
+    VERSION,
+    Reading,
+    RulesPolicy,
+    reading,
+)
 
-__all__ = ["CANNOT_PARSE", "FAMILIES", "VERSION", "RulesPolicy", "complete"]
+__all__ = ["CANNOT_PARSE", "FAMILIES", "VERSION", "Reading", "RulesPolicy", "reading"]

@@ -160,6 +160,11 @@ NAME_TAILS: Final = frozenset({"city", "town"})
 """Capitalised words that belong to the name before them: Mexico City, Cape Town."""
 
 
+def is_country(name: str) -> bool:
+    """Whether a name is a country's."""
+    return tuple(fold(name).replace("-", " ").split()) in COUNTRIES
+
+
 def with_article(name: str) -> str:
     """A name as it stands inside a sentence: "the Netherlands", "France"."""
     return f"the {name}" if fold(name) in ARTICLED else name

@@ -1,6 +1,6 @@
 """The policy itself: a pure function from what is seen to the next decision."""
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from actors.policies.rules.answer import answer
 from actors.policies.rules.parse import parse
@@ -54,8 +54,19 @@ class RulesPolicy:
         return _reply(Decision(answer=_incomplete(view, plan, told)))
 
 
-def complete(view: View) -> str | None:
-    """The answer, if a question can be read and nothing more has to be asked for it."""
+class Reading(NamedTuple):
+    """What the rules make of a question, as far as it has come."""
+
+    answer: str | None
+    """None while something is awaited, or can't be had."""
+    needs: tuple[PlannedCall, ...]
+    """What would be asked now."""
+    problems: tuple[str, ...]
+    """What can't be had, in sentences."""
+
+
+def reading(view: View) -> Reading | None:
+    """What the rules make of a question; None if they can't read it."""
     parsed = parse(view.task.text)
     if parsed is None:
         return None
@@ -63,7 +74,8 @@ def complete(view: View) -> str | None:
     queries = parsed if isinstance(parsed, tuple) else (parsed,)
     told = [text for query in queries if (text := answer(plan, query)) is not None]
     whole = len(told) == len(queries) and not plan.needs
-    return _with_notes("\n\n".join(told), plan) if whole else None
+    said = _with_notes("\n\n".join(told), plan) if whole else None
+    return Reading(said, tuple(plan.needs.values()), tuple(plan.problems))
 
 
 def _reply(decision: Decision, text: str = "") -> Reply:
