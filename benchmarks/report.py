@@ -65,12 +65,18 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 class Target(NamedTuple):
     """What was promised of a figure."""
 
-    relation: Literal[">=", "<="]
+    relation: Literal[">=", "<=", ">"]
     bound: float
 
     def holds(self, value: float) -> bool:
         """Whether a value keeps the promise."""
-        return value >= self.bound if self.relation == ">=" else value <= self.bound
+        match self.relation:
+            case ">=":
+                return value >= self.bound
+            case "<=":
+                return value <= self.bound
+            case _:
+                return value > self.bound
 
     def __str__(self) -> str:
         return f"{self.relation} {self.bound:g}"
@@ -84,6 +90,11 @@ def at_least(bound: float) -> Target:
 def at_most(bound: float) -> Target:
     """A promise that a figure does not go above ``bound``."""
     return Target("<=", bound)
+
+
+def above(bound: float) -> Target:
+    """A promise that a figure is more than ``bound``, and not just as much."""
+    return Target(">", bound)
 
 
 class Line(NamedTuple):

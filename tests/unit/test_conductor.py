@@ -234,7 +234,9 @@ def test_a_study_goes_on_and_shows_every_variant(
     table = results.as_markdown(found)
     assert all(f"| {name} |" in table for name in found.variants)
     assert f"**{results.DRAWN}**" in table
-    assert results.gained(found, results.SFT_RL, results.SFT, [results.DRAWN]) is not None
+    gain = results.gained(found, results.SFT_RL, results.SFT, [results.DRAWN])
+    assert gain is not None
+    assert gain.seeds is None, "of one seed nothing is known of others"
     taught_on = list(lines(folder / "seed-0" / "longer" / stages.METRICS))
     assert len(taught_on) == round(plan.rl.steps * study.LENGTHS.as_long)
     again = study.study(folder, plan, (0,), 2, sets=("seen",), processes=0)
@@ -242,6 +244,36 @@ def test_a_study_goes_on_and_shows_every_variant(
     for count, sets in ((3, ("seen",)), (2, ("seen", "unseen-pools"))):
         with pytest.raises(Conflict, match="measured in another exam"):
             study.study(folder, plan, (0,), count, sets=sets, processes=0)
+
+
+def test_what_a_stage_gains_is_known_by_as_many_trainings_as_there_are(
+    studied: tuple[Path, Plan, results.Study],
+) -> None:
+    """Thousands of pairs tell these very models apart, and three trainings little of a fourth."""
+    _, _, one = studied
+
+    def outcomes(result: results.Result, gain: float) -> results.Result:
+        def made(report: Report) -> Report:
+            each = {f"seen/{number}": number % 2 + gain for number in range(500)}
+            total = msgspec.structs.replace(report.total, outcomes={"reward": each})
+            return msgspec.structs.replace(report, total=total)
+
+        return msgspec.structs.replace(result, reports=tuple(map(made, result.reports)))
+
+    (taught,), (practised,) = one.of(results.SFT), one.of(results.SFT_RL)
+    every = [
+        msgspec.structs.replace(outcomes(result, gain), seed=seed)
+        for seed, more in enumerate((0.01, 0.0, 0.05))
+        for result, gain in ((taught, 0.0), (practised, more))
+    ]
+    found = msgspec.structs.replace(one, results=results.ordered(every))
+    gain = results.gained(found, results.SFT_RL, results.SFT, ["seen"])
+    assert gain is not None
+    assert gain.seeds is not None
+    assert gain.pairs.value == pytest.approx(gain.seeds.value) == pytest.approx(0.02)
+    assert gain.pairs.low > 0
+    assert gain.seeds.low < 0
+    assert "| +0.0200 (+0.0" in results.as_markdown(found)
 
 
 def test_seeds_of_several_studies_are_one_table(

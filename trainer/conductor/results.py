@@ -3,11 +3,12 @@
 ::
 
     print(as_markdown(found))               # a table of each set, and what each stage gains
-    gained(found, SFT_RL, SFT, ["seen"])    # in pairs: the same seed, the same episode
+    gained(found, SFT_RL, SFT, ["seen"])    # by these models, and by models that are made so
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Final, Self
+from statistics import fmean
+from typing import Final, NamedTuple, Self
 
 import msgspec
 
@@ -75,7 +76,7 @@ class Lengths(msgspec.Struct, frozen=True, kw_only=True):
     spoiled: int = 14
     """Steps of good teaching for one of a bad teacher after it: a few make habits of its slips."""
     as_long: float = 17
-    """Steps of teaching that take as long as one of practice: 13 to 18 by the clock, of three seeds
+    """Steps of teaching that take as long as one of practice: 13 to 22 by the clock, of three seeds
     on a machine that had other work."""
     spoiled_as_long: float = 24
     """The same after a bad teacher, where runs are longer."""
@@ -209,22 +210,36 @@ def over_seeds(results: Sequence[Result], name: str, figure: str) -> Interval | 
     )
 
 
+class Gain(NamedTuple):
+    """How much more one variant has than another, with 95 % intervals."""
+
+    pairs: Interval
+    """Of these very models, over pairs: the same seed, the same set, the same episode."""
+    seeds: Interval | None
+    """Of models that are made so: over what each seed gains, by Student's t; None of one seed."""
+
+
 def gained(
     found: Study, of: str, less: str, sets: Collection[str], figure: str = "reward"
-) -> Interval | None:
-    """How much more one variant has than another on some sets together.
-
-    Over pairs: the same seed, the same set, the same episode. None if there are no pairs.
-    """
+) -> Gain | None:
+    """How much more one variant has than another on some sets together. None without pairs."""
     pairs: list[tuple[float, float]] = []
+    means: list[float] = []
     others = {each.seed: each for each in found.of(less)}
     for result in found.of(of):
         if result.seed in others:
-            for name in sets:
-                pairs += _pairs(result.scores(name), others[result.seed].scores(name), figure)
+            other = others[result.seed]
+            own = [
+                pair
+                for name in sets
+                for pair in _pairs(result.scores(name), other.scores(name), figure)
+            ]
+            pairs += own
+            means += [fmean(more - before for more, before in own)] if own else []
     if len(pairs) < 2:
         return None
-    return paired([one for one, _ in pairs], [other for _, other in pairs])
+    of_pairs = paired([one for one, _ in pairs], [other for _, other in pairs])
+    return Gain(of_pairs, across(means) if len(means) > 1 else None)
 
 
 def _pairs(of: Scores | None, less: Scores | None, figure: str) -> Iterator[tuple[float, float]]:
@@ -264,14 +279,21 @@ def _cell(value: Interval | None, figure: str) -> str:
 
 
 def _gains(found: Study) -> str:
-    lines = ["| reward gained, pairs of the same episode | set | |", "|---|---|---|"]
+    lines = [
+        "| reward gained | set | by these models, in pairs of the same episode | over the seeds |",
+        "|---|---|---|---|",
+    ]
     known = found.known_words
     for of, less in PAIRS:
         each = ((name,) for name in (*found.sets, DRAWN))
         for sets in (*each, *([known] if len(known) > 1 else [])):
             gain = gained(found, of, less, sets)
             if gain is not None:
-                shown = f"{gain.value:+.4f} ({gain.low:+.4f} … {gain.high:+.4f})"
                 of_what = sets[0] if len(sets) == 1 else f"all but {UNSEEN_WORDS}"
-                lines.append(f"| {of} over {less} | {of_what} | {shown} |")
+                cells = (_gain(gain.pairs), "" if gain.seeds is None else _gain(gain.seeds))
+                lines.append(f"| {of} over {less} | {of_what} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _gain(value: Interval) -> str:
+    return f"{value.value:+.4f} ({value.low:+.4f} … {value.high:+.4f})"
