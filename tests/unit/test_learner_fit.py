@@ -11,7 +11,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from protocol import semconv
-from protocol.errors import InvalidData, Usage
+from protocol.errors import DiskFault, InvalidData, Usage
 from tests.learners import example, learner, ragged
 from trainer.learner.fit import MAX_REFUSED, fit
 from trainer.learner.learner import Stepped
@@ -82,6 +82,16 @@ def test_a_file_forgets_what_will_come_again(tmp_path: Path) -> None:
     path.write_text("{}\n" + path.read_text())
     with pytest.raises(InvalidData, match=r"metrics\.jsonl:1 is no line of metrics"):
         lines(path)
+
+
+def test_metrics_that_can_not_be_kept_are_no_bug(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    for name, what in (("folder", "read"), ("file/metrics.jsonl", "read")):
+        with pytest.raises(DiskFault, match=f"{name} can't be {what}"):
+            FileSink(tmp_path / name).begin(0)
+    with pytest.raises(DiskFault, match=r"folder can't be written: .*\(EISDIR\)"):
+        FileSink(tmp_path / "folder").put({"step": 1})
 
 
 def test_metrics_go_to_opentelemetry() -> None:

@@ -203,6 +203,17 @@ def test_the_entropy_bonus_makes_choices_more_even() -> None:
     assert found[1] > 1e-3
 
 
+def test_the_loss_that_is_told_is_what_was_minimised_with_its_bonus() -> None:
+    ids = list(range(8))
+    plain, mine = (learner(Objective(per="token", entropy=bonus)) for bonus in (0.0, 0.5))
+    one = example(ids, ce=(3,), pg=(5, 6, 7), advantage=0.3, logprobs=[-5.0] * 3)
+    wanted, values = plain.evaluate([one]), mine.evaluate([one])
+    bonus = 0.5 * wanted["entropy"]
+    assert values["loss_entropy"] == pytest.approx(-bonus, abs=1e-5)
+    assert values["loss"] == pytest.approx(wanted["loss"] - bonus, abs=1e-5)
+    assert "loss_entropy" not in wanted
+
+
 def test_a_temperature_is_applied_as_it_was_when_the_token_was_drawn() -> None:
     mine = learner()
     ids = list(range(9))

@@ -8,7 +8,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, MistralConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    MistralConfig,
+)
 
 from protocol.errors import InvalidData
 from tests.learners import SIZE, TOKEN, gradient, learner, options, ragged
@@ -137,6 +143,75 @@ def test_other_models_are_read_as_they_read_themselves(model: Any, mode: str) ->
     mine = Learner(made, None, options())
     assert mine.network.mode == mode
     assert near(gradient(mine, batch), wanted)
+
+
+def _tiny(kind: str, **given: Any) -> Any:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        kind,
+        **{
+            "vocab_size": SIZE,
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "head_dim": 8,
+            "max_position_embeddings": 64,
+            "initializer_range": 0.3,
+            **given,
+        },
+    )
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+CHUNKED: dict[str, Any] = {"intermediate_size_mlp": 16, "num_local_experts": 2, "pad_token_id": 0}
+
+EXPERTS: dict[str, Any] = {
+    "num_experts": 2,
+    "num_experts_per_tok": 1,
+    "moe_intermediate_size": 16,
+    "shared_expert_intermediate_size": 16,
+    "max_window_layers": 2,
+}
+
+WINDOW: dict[str, Any] = {"use_sliding_window": True, "sliding_window": 12}
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "mode"),
+    [
+        ("llama4_text", {**CHUNKED, "attention_chunk_size": 12}, "model"),
+        ("qwen2_moe", {**EXPERTS, **WINDOW}, "model"),
+        ("qwen2_moe", EXPERTS, "own"),
+        ("qwen2", {"max_window_layers": 2, **WINDOW}, "own"),
+        ("qwen3_moe", {**EXPERTS, **WINDOW}, "own"),
+    ],
+)
+def test_windows_are_kept_beyond_what_a_model_is_tried_with(
+    kind: str, given: dict[str, Any], mode: str
+) -> None:
+    """Whether they are handed to the attention or are in the mask that it does not look at."""
+    made = _tiny(kind, **given)
+    batch = ragged((40, 9, 31, 17))
+    wanted = []
+    with torch.no_grad():
+        for each in batch:
+            ids = torch.as_tensor(each.ids, dtype=torch.long)[None]
+            logits = made(input_ids=ids, use_cache=False).logits[0, :-1]
+            said = logits.log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0].numpy()
+            wanted.append(said[len(each.ids) // 2 - 1 :])
+    mine = Learner(made, None, options())
+    assert mine.network.mode == mode
+    for known, own in zip(mine.known(batch), wanted, strict=True):
+        assert np.allclose(known[len(known) // 2 :], own, atol=1e-4)
+
+
+def test_chunks_are_never_read_with_the_attention_of_ours() -> None:
+    made = _tiny("llama4_text", **CHUNKED, attention_chunk_size=12)
+    with pytest.raises(InvalidData, match="chunked_attention") as caught:
+        Learner(made, None, options(packing="own"))
+    assert "packing = 'auto'" in caught.value.hint
 
 
 def test_a_model_with_a_state_is_padded() -> None:

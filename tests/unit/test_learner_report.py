@@ -13,7 +13,7 @@ from protocol.errors import DiskFault, NotFound, Usage
 from trainer.learner import report
 from trainer.learner.observed import observed
 from trainer.learner.report import draw
-from trainer.learner.sinks import FileSink
+from trainer.learner.sinks import FileSink, lines
 from trainer.records import Made, Rollout, Step
 
 
@@ -84,10 +84,45 @@ def test_nothing_to_draw_is_said(tmp_path: Path) -> None:
         draw({}, tmp_path / "report.pdf")
 
 
+def test_a_training_without_metrics_is_named_among_others(
+    files: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    """It would be missing from every panel, and nobody would be told."""
+    (tmp_path / "empty.jsonl").touch()
+    stages = [*files["SFT + RL"], tmp_path / "tpyo.jsonl"]
+    added = {**files, "two stages": stages, "none": [tmp_path / "empty.jsonl"]}
+    with pytest.raises(NotFound, match=r"no metrics in \S+tpyo\.jsonl, \S+empty\.jsonl$"):
+        draw(added, tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+    with pytest.raises(NotFound, match="no metrics in no file"):
+        draw({}, tmp_path / "report.html")
+
+
+def test_steps_that_count_on_from_the_stage_before_are_drawn_where_they_are(
+    tmp_path: Path,
+) -> None:
+    """One learner counts on, another begins anew; both are drawn behind what was before."""
+    path = tmp_path / "metrics.jsonl"
+    for stage, steps in {"sft": range(1, 4), "rl": range(4, 6), "again": range(1, 3)}.items():
+        sink = FileSink(path, stage)
+        sink.begin(steps[0] - 1)
+        for step in steps:
+            sink.put({"step": step, "nll": 1.0})
+    assert [line["at"] for line in report._series("both", [lines(path)]).steps] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+        7,
+    ]
+
+
 def test_where_nothing_can_be_written_is_said_before_anything_is_drawn(
     files: dict[str, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "_read", None)
+    monkeypatch.setattr(report, "lines", None)
     (tmp_path / "folder.html").mkdir()
     (tmp_path / "file").touch()
     for out in ("none/report.html", "file/report.html", "folder.html"):

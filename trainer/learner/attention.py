@@ -4,9 +4,12 @@ Everything else of a model treats tokens one by one, so only attention has to kn
 begin. It is registered with Transformers under `NAME`; a pass hands its spans to the model, which
 hands them on. A model that doesn't, or whose attention does more than this one knows, is found out
 when it is tried (`trainer.learner.network`), and reads in another way.
+
+Windows are longer than what a model is tried with, and many a model keeps them in a mask, which is
+not looked at here. So the trial notes which layers handed theirs over, and `untold` compares.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import torch
@@ -20,6 +23,13 @@ NAME: Final = "podium_packed"
 KEYWORD: Final = "podium_spans"
 """Of the model's call, under which the spans go through it."""
 
+NOTED: Final = "podium_windows"
+"""Of the model's call, under which a dictionary goes through it: by layer, the window it handed
+over is noted there."""
+
+WHOLE: Final = "full_attention"
+WINDOWED: Final = "sliding_attention"
+
 UNKNOWN: Final = ("softcap", "s_aux", "position_bias", "head_mask")
 """What other attentions are given, and this one does not do."""
 
@@ -27,6 +37,29 @@ UNKNOWN: Final = ("softcap", "s_aux", "position_bias", "head_mask")
 def register() -> None:
     """Make it known to Transformers."""
     AttentionInterface.register(NAME, attention)
+
+
+def untold(config: Any, noted: Mapping[int, int | None]) -> str:
+    """What a model's layers attend to by its configuration and did not say; "" if they said all.
+
+    Args:
+        config: Of its decoder.
+        noted: What a pass noted under `NOTED`.
+    """
+    kinds = getattr(config, "layer_types", None)
+    told = sum(window is not None for window in noted.values())
+    if kinds is not None:
+        other = sorted({*kinds} - {WHOLE, WINDOWED})
+        if other:
+            return f"it has layers of {', '.join(other)}"
+        wanted = sum(kind == WINDOWED for kind in kinds)
+    elif getattr(config, "attention_chunk_size", None):
+        return "it attends within chunks"
+    elif getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
+        wanted = max(1, len(noted))
+    else:
+        wanted = told
+    return "" if told == wanted else f"{told} of {wanted} layers hand their window over"
 
 
 class _Fill(torch.autograd.Function):
@@ -86,7 +119,7 @@ def attention(
         dropout: Share of weights that is left out.
         scaling: What products are multiplied by; None for one over the root of ``size``.
         sliding_window: How many tokens each sees, itself included; None for all before it.
-        given: `KEYWORD`; without it each row is one example.
+        given: `KEYWORD`; without it each row is one example. `NOTED`, if windows are to be noted.
 
     Returns:
         ``[rows, columns, heads, size]``, and None for the weights.
@@ -98,6 +131,8 @@ def attention(
         raise ValueError(f"{NAME} is asked for more than causal attention")
     if not getattr(module, "is_causal", True) or given.get("is_causal") is False:
         raise ValueError(f"{NAME} is causal")
+    if NOTED in given:
+        given[NOTED][id(module)] = sliding_window
     one = _One(dropout, scaling, sliding_window)
     spans: Sequence[Span] = given.get(KEYWORD) or ()
     if not spans:

@@ -3,7 +3,7 @@
 ::
 
     FOLDER/
-        00000012/                named after the step
+        00000012/                named after the step, in as many digits as it needs
             model.safetensors    the trained weights, or the adapter's
             average.safetensors  their average, if one is kept
             optimizer.pt         moments; read without running code (``weights_only``)
@@ -15,27 +15,27 @@ data (`trainer.learner.order`).
 """
 
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import file_digest
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from protocol.actions import Json
 from protocol.errors import Conflict, InvalidData
-from replay.disk import raise_fault
+from replay.disk import fault, raise_fault
 from trainer.learner.options import Options
 
 KEEP: Final = 3
 """Checkpoints that are kept: one to go on from, and two to go back to."""
-
-MAX_STEPS: Final = 99_999_999
-"""What a checkpoint's name can count."""
 
 WEIGHTS: Final = "model.safetensors"
 AVERAGE: Final = "average.safetensors"
@@ -43,6 +43,9 @@ OPTIMIZER: Final = "optimizer.pt"
 STATE: Final = "trainer_state.json"
 
 _DRAFT: Final = ".draft-"
+
+_NUMBER: Final = re.compile(r"\(os error (\d+)\)")
+"""Of the system's error, in a message of Rust's."""
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,35 +86,38 @@ def save(
 
     Raises:
         Conflict: There is another one of that step.
-        OSError: The disk is full, or the folder can't be written.
+        Denied, DiskFault: The disk is full, or the folder can't be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(f"{_DRAFT}*"):  # of a writer that was killed: there is one at a time
-        shutil.rmtree(left, ignore_errors=True)
-    draft = folder / f"{_DRAFT}{secrets.token_hex(8)}"
-    draft.mkdir()
-    try:
-        _tensors(draft / WEIGHTS, weights)
-        if average:
-            _tensors(draft / AVERAGE, average)
-        torch.save(dict(optimizer), draft / OPTIMIZER)
-        files = {file.name: _hash(file) for file in sorted(draft.iterdir())}
-        state = msgspec.structs.replace(state, files=files)
-        (draft / STATE).write_bytes(msgspec.json.encode(state))
-        for file in (*draft.iterdir(), draft):
-            _synced(file)
-        path = folder / f"{state.step:08}"
-        if path.exists():
-            if _state(path) != state:
-                raise Conflict(
-                    f"{path} is a checkpoint of another training",
-                    hint="name another folder, or resume from this one",
-                )
-            return path
-        draft.rename(path)
-        _synced(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        # Of a writer that was killed: there is one at a time.
+        for left in folder.glob(f"{_DRAFT}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        draft = folder / f"{_DRAFT}{secrets.token_hex(8)}"
+        draft.mkdir()
+        try:
+            _tensors(draft / WEIGHTS, weights)
+            if average:
+                _tensors(draft / AVERAGE, average)
+            with (draft / OPTIMIZER).open("wb") as opened:  # by a path, no reason is given
+                torch.save(dict(optimizer), opened)
+            files = {file.name: _hash(file) for file in sorted(draft.iterdir())}
+            state = msgspec.structs.replace(state, files=files)
+            (draft / STATE).write_bytes(msgspec.json.encode(state))
+            for file in (*draft.iterdir(), draft):
+                _synced(file)
+            path = folder / f"{state.step:08}"
+            if path.exists():
+                if _state(path) != state:
+                    raise Conflict(
+                        f"{path} is a checkpoint of another training",
+                        hint="name another folder, or resume from this one",
+                    )
+                return path
+            draft.rename(path)
+            _synced(folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
     for old in checkpoints(folder)[: -max(keep, 1)]:
         shutil.rmtree(old, ignore_errors=True)
     return path
@@ -121,7 +127,8 @@ def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a folder, oldest first."""
     if not folder.is_dir():
         return []
-    return sorted(each for each in folder.iterdir() if each.name.isdecimal() and each.is_dir())
+    found = (each for each in folder.iterdir() if each.name.isdecimal() and each.is_dir())
+    return sorted(found, key=lambda each: int(each.name))
 
 
 def last(folder: Path) -> Path | None:
@@ -148,6 +155,36 @@ def load(path: Path) -> Saved:
     return Saved(
         state=state, weights=load_file(path / WEIGHTS), optimizer=optimizer, average=average
     )
+
+
+@contextmanager
+def writing(what: Path) -> Iterator[None]:
+    """Whatever the disk or the system fails in is `fault`, also where a library calls it its own.
+
+    Args:
+        what: What is written.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        said = _said(error)
+        if said is None:
+            raise
+        raise fault(f"{what} can't be written", said) from None
+
+
+def _said(error: BaseException | None) -> OSError | None:
+    """What the system said, if an error is due to it.
+
+    Torch raises while it handles that; safetensors writes its number down.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno is not None:
+            return error
+        if isinstance(error, SafetensorError) and (found := _NUMBER.search(str(error))):
+            return OSError(int(found[1]), os.strerror(int(found[1])))
+        error = error.__context__
+    return None
 
 
 def _state(path: Path) -> State:

@@ -27,7 +27,7 @@ from protocol.errors import InvalidData, Usage
 from trainer.learner import checkpoints
 from trainer.learner.example import Example
 from trainer.learner.loading import adapted, merged, read, recomputing
-from trainer.learner.loss import Tally, loss
+from trainer.learner.loss import PARTS, Tally, loss
 from trainer.learner.network import Entropy, Network
 from trainer.learner.options import Options
 from trainer.learner.packing import Batcher, Pass, filled
@@ -207,13 +207,15 @@ class Learner:
 
         Raises:
             Usage: There is no average.
+            Denied, DiskFault: The disk is full, or the folder can't be written.
         """
         if average and not self.stepper.average:
             raise Usage("no average of the weights is kept", hint="say steps.ema, such as 0.999")
-        with self._averaged() if average else nullcontext():
-            model = self.model if self.options.lora is None else merged(self.model)
-            model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        with checkpoints.writing(folder):
+            with self._averaged() if average else nullcontext():
+                model = self.model if self.options.lora is None else merged(self.model)
+                model.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
 
     def write_adapter(self, folder: Path) -> None:
         """Write the adapter alone, as ``peft`` does. Raises `Usage` if there is none."""
@@ -227,6 +229,10 @@ class Learner:
         Args:
             folder: Made if it is missing.
             keep: How many are kept, the last ones.
+
+        Raises:
+            Conflict: There is another one of that step.
+            Denied, DiskFault: The disk is full, or the folder can't be written.
         """
         state = checkpoints.State(
             step=self.steps,
@@ -357,7 +363,7 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
 def _values(sums: dict[str, float], batch: Batch, passes: Sequence[Pass]) -> dict[str, float]:
     """Metrics of the sums over a batch."""
     values = {
-        "loss": sums["loss_ce"] + sums["loss_pg"] + sums["loss_ref_kl"],
+        "loss": sum(sums[name] for name in PARTS),
         "examples": float(len(batch.weighed)),
         "idle": float(batch.idle),
         "tokens": float(batch.tokens),
@@ -385,6 +391,8 @@ def _values(sums: dict[str, float], batch: Batch, passes: Sequence[Pass]) -> dic
             "ess_frac": size / samples if samples else 0.0,
             "entropy": sums["entropy"] / drawn,
         }
+    if bonus := sums["loss_entropy"]:
+        values["loss_entropy"] = bonus
     if anchored := sums["anchored"]:
         values |= {"loss_ref_kl": sums["loss_ref_kl"], "ref_kl": sums["ref_kl"] / anchored}
     return values

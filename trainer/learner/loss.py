@@ -1,4 +1,4 @@
-"""The loss: weighted ``ce + pg + ref_kl`` over the trained tokens of a pass.
+"""The loss: weighted ``ce + pg + ref_kl + entropy`` over the trained tokens of a pass.
 
 Names: ``mu`` is the behaviour, whose log-probabilities were recorded; ``old`` the weights that the
 update began with; ``theta`` those that are trained. ``A`` is the advantage.
@@ -11,6 +11,7 @@ update began with; ``theta`` those that are trained. ``A`` is the advantage.
               decoupled:  r = theta / old, times c(old / mu) without a gradient: truncated
                           importance sampling (TIS) or masked (MIS), of a token or an example
     ref_kl  exp(d) − d − 1, d = log ref − log theta        k3 (Schulman, 2020)
+    entropy − bonus × entropy                              of the tokens of pg
 
 Log-ratios are cut to ± `MAX_EXPONENT` before they are exponents.
 """
@@ -24,10 +25,11 @@ from trainer.learner.network import Scores
 from trainer.learner.options import MAX_EXPONENT, Objective
 from trainer.learner.packing import Pass
 
+PARTS: Final = ("loss_ce", "loss_pg", "loss_ref_kl", "loss_entropy")
+"""What the loss is the sum of."""
+
 SUMS: Final = (
-    "loss_ce",
-    "loss_pg",
-    "loss_ref_kl",
+    *PARTS,
     "nll",
     "imitated",
     "drawn",
@@ -107,7 +109,9 @@ def loss(
     if scores.entropy is not None:
         tally.add("entropy", (scores.entropy * ratios.mine).sum())
         if objective.entropy:
-            total = total - objective.entropy * (read.pg * scores.entropy).sum()
+            part = -objective.entropy * (read.pg * scores.entropy).sum()
+            tally.add("loss_entropy", part)
+            total = total + part
     return total
 
 

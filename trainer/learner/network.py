@@ -1,7 +1,8 @@
 """A model as the learner reads with it: passes in, log-probabilities of the trained tokens out.
 
 Whether examples may lie behind one another, and whether logits may be computed for the trained
-tokens alone, is tried once on the model itself against what it gives for each example alone.
+tokens alone, is tried once on the model itself against what it gives for each example alone. So few
+tokens show no windows; these are compared with its configuration.
 """
 
 import inspect
@@ -72,6 +73,8 @@ class Network:
         self._core = model.get_base_model() if hasattr(model, "peft_config") else model
         self._keeps = "logits_to_keep" in inspect.signature(self._core.forward).parameters
         self._decoder, self._head = self._parts()
+        self._noted: dict[int, int | None] | None = None
+        """The windows of its layers, while they are noted."""
         self.mode: Mode = self._tried(packing)
 
     @property
@@ -142,6 +145,8 @@ class Network:
             given["position_ids"] = read.positions
             if self.mode == "own":
                 given[attention.KEYWORD] = read.spans
+                if self._noted is not None:
+                    given[attention.NOTED] = self._noted
         if self._decoder is not None:
             whole = self._decoder(**given).last_hidden_state
         elif self._keeps and len(read.ids) == 1:
@@ -176,14 +181,19 @@ class Network:
         for mode in MODES if packing == "auto" else (packing,):
             self.mode = mode  # type: ignore[assignment]
             self._attend(attention.NAME if mode == "own" else own)
+            noted = self._noted = {}
             try:
                 far = float((self._together() - wanted).abs().max())
             except Exception as error:  # whatever a model makes of what it does not know
                 said = f"{type(error).__name__}: {error}"
                 continue
-            if far <= TOLERANCE:
+            finally:
+                self._noted = None
+            said = "" if far <= TOLERANCE else f"log-probabilities are {far:.3g} nats off"
+            if not said and mode == "own":
+                said = attention.untold(self._core.config.get_text_config(), noted)
+            if not said:
                 return self.mode
-            said = f"log-probabilities are {far:.3g} nats off"
         self._attend(own)
         raise InvalidData(
             f"{type(self._core).__name__} can't be read with packing = {packing!r}: {said}",

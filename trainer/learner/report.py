@@ -75,7 +75,7 @@ def draw(files: Mapping[str, Sequence[Path]], out: Path, *, title: str = "") -> 
         title: Stands above all.
 
     Raises:
-        NotFound: There are no metrics, or the extra is not installed.
+        NotFound: One of the files has no metrics, or the extra is not installed.
         Usage: ``out`` ends otherwise, or is no file in a folder.
         Denied, DiskFault: It can't be written.
     """
@@ -83,10 +83,14 @@ def draw(files: Mapping[str, Sequence[Path]], out: Path, *, title: str = "") -> 
         raise Usage(f"{out} is neither .html nor .svg", hint="name one of these")
     if out.is_dir() or not out.parent.is_dir():
         raise Usage(f"{out} can't be written", hint="name a file, in a folder that is there")
-    trainings = [_read(name, paths) for name, paths in files.items()]
-    if not any(each.steps for each in trainings):
-        named = ", ".join(str(path) for paths in files.values() for path in paths)
-        raise NotFound(f"there are no metrics in {named or 'no file'}", hint="train first")
+    told = {name: [(path, lines(path)) for path in paths] for name, paths in files.items()}
+    empty = [str(path) for stages in told.values() for path, found in stages if not found]
+    if empty or not any(told.values()):
+        raise NotFound(
+            f"there are no metrics in {', '.join(empty) or 'no file'}",
+            hint="name a file or folder of a training, or train first",
+        )
+    trainings = [_series(name, [found for _, found in stages]) for name, stages in told.items()]
     svg = _svg(trainings)
     text = svg if out.suffix == ".svg" else _page(svg, trainings, title or "Training")
     try:
@@ -96,14 +100,17 @@ def draw(files: Mapping[str, Sequence[Path]], out: Path, *, title: str = "") -> 
     return out
 
 
-def _read(name: str, paths: Sequence[Path]) -> Series:
+def _series(name: str, told: Sequence[Sequence[Mapping[str, Any]]]) -> Series:
+    """A training. A stage lies behind the one before, whether its steps count on or begin anew."""
     steps: list[dict[str, Any]] = []
-    for path in paths:
-        begin, stage = 0, None
-        for line in lines(path):
+    begin = 0
+    for found in told:
+        stage = None
+        for line in found:
             if line.get("stage", "") != stage:
                 stage = line.get("stage", "")
-                begin = steps[-1]["at"] if steps else 0
+                if steps and line["step"] <= steps[-1]["step"]:
+                    begin = steps[-1]["at"]
             steps.append({**line, "at": begin + line["step"]})
     return Series(name, steps)
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,6 +11,7 @@ import msgspec
 from protocol import semconv
 from protocol.actions import Json
 from protocol.errors import InvalidData
+from replay.disk import fault, reading
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter
@@ -41,25 +42,39 @@ class FileSink:
         self.path, self._stage = path, stage
 
     def begin(self, step: int) -> None:
-        """Drop this stage's lines beyond a step, and one that was cut short."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        """Drop this stage's lines beyond a step, and one that was cut short.
+
+        Raises:
+            InvalidData: It holds what is no line of metrics.
+            Denied, DiskFault: It can't be read or written.
+        """
         kept = [
             line
             for line in lines(self.path)
             if line.get("stage", "") != self._stage or int(line["step"]) <= step
         ]
         draft = self.path.with_name(f".{self.path.name}.draft")
-        draft.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in kept))
-        draft.replace(self.path)
+        with self._writing():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in kept))
+            draft.replace(self.path)
 
     def put(self, line: Line) -> None:
-        """Append a line, in one write."""
+        """Append a line, in one write. Raises `Denied` or `DiskFault` if it can't."""
         named = {**line, "stage": self._stage} if self._stage else line
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        with self._writing():
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                os.write(descriptor, msgspec.json.encode(named) + b"\n")
+            finally:
+                os.close(descriptor)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
         try:
-            os.write(descriptor, msgspec.json.encode(named) + b"\n")
-        finally:
-            os.close(descriptor)
+            yield
+        except OSError as error:
+            raise fault(f"{self.path} can't be written", error) from None
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -67,8 +82,9 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
     Raises:
         InvalidData: A line that is not the last is none.
+        Denied, DiskFault: It can't be read.
     """
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError), reading(path):
         found: list[dict[str, Any]] = []
         told = path.read_bytes().split(b"\n")
         for number, line in enumerate(told, 1):
