@@ -5,6 +5,7 @@ thread beside it.
 """
 
 import contextlib
+import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -88,20 +89,22 @@ class Rollouts:
             InvalidData: Its server refuses it; the message says why.
             TimedOut: It was not loaded in time.
         """
-        until = time.monotonic() + READY_S
+        until, refused = time.monotonic() + READY_S, ""
         while time.monotonic() < until:
             self.alive()
             servers = [row for row in self._stats() if row.get("worker") == str(model)]
-            for row in servers:
-                if row.get("refused"):
-                    raise InvalidData(
-                        f"version {version} of {model} is refused: {row['refused']}",
-                        hint=f"look at it: podium model show {model} {version}",
-                    )
             if servers and all(row.get("version") == version for row in servers):
                 return
+            for row in servers:
+                refused = row.get("refused") or refused
+                if row.get("version") != version and _names(refused, version):
+                    raise InvalidData(
+                        f"version {version} of {model} is refused: {refused}",
+                        hint=f"look at it: podium model show {model} {version}",
+                    )
+        said = f"; its server said: {refused}" if refused else ""
         raise TimedOut(
-            f"version {version} of {model} was not loaded within {READY_S:g} s",
+            f"version {version} of {model} was not loaded within {READY_S:g} s{said}",
             hint="see what its server does: podium status",
         )
 
@@ -125,3 +128,11 @@ class Rollouts:
                 hint="start one: podium up",
             )
         return there
+
+
+def _names(refused: str, version: str) -> bool:
+    """Whether it is that version which is refused.
+
+    A server says so of those before it, too, until it has looked again; and of a canary.
+    """
+    return re.search(rf"\b(version |versions/){version}\b", refused) is not None

@@ -14,11 +14,13 @@ A version is written beside the others under a name that nobody reads, and renam
 on the disk. So whoever reads sees a whole version or none.
 """
 
+import contextlib
+import fcntl
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Final
@@ -34,6 +36,7 @@ from replay.disk import raise_fault, reading
 FOLDER: Final = "versions"
 CURRENT: Final = "current"
 MANIFEST: Final = "podium.json"
+DRAFT: Final = ".draft-"
 
 WEIGHTS: Final = ".safetensors"
 """What files of weights end with. Others are not read: they can run code when they are loaded."""
@@ -210,14 +213,44 @@ def place(
     """
     versions = folder / FOLDER
     versions.mkdir(exist_ok=True)
-    draft = versions / f".draft-{secrets.token_hex(8)}"
-    draft.mkdir()
-    try:
+    with _draft(versions) as draft:
         write(draft)
         (draft / MANIFEST).unlink(missing_ok=True)
         return _placed(folder, draft, manifest, after)
+
+
+@contextlib.contextmanager
+def _draft(versions: Path) -> Iterator[Path]:
+    """An empty folder to write a version into. Those that the dead have left are removed.
+
+    Who writes holds the kernel's lock of the folder, and takes it before the folder has a draft's
+    name. Where a file system locks no folders, none is removed.
+    """
+    for left in versions.glob(f"{DRAFT}*"):
+        with contextlib.suppress(OSError), _opened(left) as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left, ignore_errors=True)
+    token = secrets.token_hex(8)
+    new, draft = versions / f".new-{token}", versions / f"{DRAFT}{token}"
+    new.mkdir()
+    try:
+        with _opened(new) as descriptor:
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            new.rename(draft)
+            yield draft
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        for path in (new, draft):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _placed(folder: Path, draft: Path, manifest: Manifest, after: str) -> Version:
@@ -271,8 +304,5 @@ def _weights(path: Path, files: Mapping[str, str]) -> str:
 
 def synced(path: Path) -> None:
     """Have a file, or what a folder lists, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
+    with _opened(path) as descriptor:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -161,7 +161,7 @@ def promote(
     from podium.cli import model_shown as view
     from podium.evaluators import evaluator_of
     from trainer.versions.promoting import promote as promoted
-    from trainer.versions.promoting import scores_of
+    from trainer.versions.promoting import scores_before, scores_of
 
     output = Output(common.json)
     path = folder_of(folder)
@@ -170,9 +170,10 @@ def promote(
     unseen = force and not evaluator  # who forces it, and names nobody, waits for no measuring
     evaluate = None if unseen else evaluator_of(evaluator, current().folder or Path.cwd(), path)
     if dry_run:
+        before = scores_before(path, versions, forced=bool(force)) or []
+        sets = {versions.current: before, name: scores_of(path, versions, name)}
         known = " and ".join(
-            f"{each} has {count(len(scores_of(path, versions, each)), 'set')} of scores"
-            for each in (versions.current, name)
+            f"{each} has {count(len(scores), 'set')} of scores" for each, scores in sets.items()
         )
         output.mutation(str(path), f"{name} beside {versions.current}: {known}", dry_run=True)
         return 0
@@ -245,7 +246,7 @@ def canary(
     folder
         The model's, or local:FOLDER.
     version
-        Which; not needed to end it.
+        Which; not needed to end it, and has to be the canary if it is given.
     """
     from podium.cli import model_shown as view
     from protocol.model_versions import canary as set_to
@@ -262,11 +263,18 @@ def canary(
             hint=f"podium model canary {folder} VERSION --share 0.1, or podium model canary "
             f"{folder} --end",
         )
-    name = "" if end else _name(version, versions)
+    name = _name(version, versions) if version else ""
     weights = "" if end else weights_of(find(path, name))
 
     def decide(there: "Versions") -> "Sequence[VersionEvent]":
-        return ended(there) if end else set_to(there, name, share or 0.0, weights=weights)
+        if not end:
+            return set_to(there, name, share or 0.0, weights=weights)
+        if name and there.canary is not None and there.canary.version != name:
+            raise Usage(
+                f"version {name} is no canary: {there.canary.version} is",
+                hint=f"podium model canary {folder} {there.canary.version} --end",
+            )
+        return ended(there)
 
     if not (events := decide(versions)):
         output.mutation(str(path), "nothing has changed", applied=False, dry_run=dry_run)

@@ -16,6 +16,7 @@ from protocol.errors import Usage
 
 if TYPE_CHECKING:
     from podium.config import Config
+    from protocol.decisions import PolicySpec
     from trainer.learner.sinks import Sink
     from trainer.training.job import Job
     from trainer.training.run import Outcome, Shell
@@ -93,6 +94,11 @@ def rl(
             "The versions of live rollouts are published: each step is played by its own.",
             hint="leave --no-publish out",
         )
+    if live and not (how.epochs is None and how.batch is None):
+        raise Usage(
+            "--epochs and --batch are of a data set's rows: live rollouts have none.",
+            hint="say --steps, and how much is played in each: --groups, --members",
+        )
     if dataset:
         if played.given:
             raise Usage(
@@ -125,38 +131,44 @@ class _Train:
 
     def rows(self, dataset: str, model: str, version: str) -> int:
         """By a data set."""
+        from trainer.training.job import held
         from trainer.training.rows import described
         from trainer.training.run import from_rows
 
         folder = (self.here / dataset).absolute()
-        job = self._job(model, version, described(folder, self.spec.kind))
+        data, path = described(folder, self.spec.kind), self._model(model)
         config = self.common.load().config
-        with _told(config, job) as sinks:
-            return self._tell(job, from_rows(job, folder, self._shell(sinks)))
+        with held(self.out):
+            job = self._job(path, version, data)
+            with _told(config, job) as sinks:
+                return self._tell(job, from_rows(job, folder, self._shell(sinks)))
 
     def live(self, model: str, version: str) -> int:
         """As a deployment plays."""
         from podium.live_training import Rollouts
+        from trainer.training.job import held
+        from trainer.training.live import policy_of
         from trainer.training.run import from_actors
 
         world, config = current(), self.common.load().config
         with Rollouts(world.deployments, config) as rollouts:
             path = self._model(model)
-            policy = rollouts.policy(path)
+            policy = policy_of(rollouts.policy(path), self.spec)
             tasks = self._tasks(rollouts, config)
-            job = self._job(model, version, tasks.described)
-            source = rollouts.source(job.made.id, self.spec.live)
-            with _told(config, job) as sinks:
-                done = from_actors(
-                    job,
-                    source,
-                    tasks,
-                    policy,
-                    self._shell(sinks),
-                    ready=lambda name: rollouts.ready(path, name),
-                    alive=rollouts.alive,
-                )
-                return self._tell(job, done)
+            with held(self.out):
+                job = self._job(path, version, tasks.described, policy)
+                source = rollouts.source(job.made.id, self.spec.live)
+                with _told(config, job) as sinks:
+                    done = from_actors(
+                        job,
+                        source,
+                        tasks,
+                        policy,
+                        self._shell(sinks),
+                        ready=lambda name: rollouts.ready(path, name),
+                        alive=rollouts.alive,
+                    )
+                    return self._tell(job, done)
 
     def _tasks(self, rollouts: Any, config: "Config") -> "Tasks":
         from protocol.budgets import Budget
@@ -175,14 +187,17 @@ class _Train:
 
         return folder_of(name)
 
-    def _job(self, model: str, version: str, data: Any) -> "Job":
+    def _job(
+        self, path: Path, version: str, data: Any, policy: "PolicySpec | None" = None
+    ) -> "Job":
         from trainer.training.job import Job
 
         if version.isascii() and version.isdigit():
             version = f"{int(version):06}"
-        path = self._model(model)
         named = "" if version == "current" else version
-        job = Job.begin(self.out, path, named, data, self.spec, fresh=self.result.fresh)
+        job = Job.begin(
+            self.out, path, named, data, self.spec, policy=policy, fresh=self.result.fresh
+        )
         self.output.say(
             f"{job.made.id}: {path.name} from version {job.made.version}, in {_near(self.out)}"
         )
@@ -202,6 +217,8 @@ class _Train:
         )
 
     def _tell(self, job: "Job", done: "Outcome") -> int:
+        from replay.model_versions import pointed
+
         told = _figures(done.values, SHOWN) or _figures(done.values, ELSE_SHOWN)
         after = f", {done.begun_at} of them before" if done.begun_at else ""
         made = f"version {done.version.name}" if done.version else "nothing published"
@@ -212,10 +229,11 @@ class _Train:
         name = done.version.name if done.version else None
         self.output.mutation(str(job.model), detail, event_id=name)
         self.output.hint(f"its curves: podium train report {_near(self.out)}")
-        if done.version is not None and not (self.result.current or self.played.given):
+        if name is not None and pointed(job.model) != name:
+            if self.played.given:
+                self.output.say(f"version {name} was current; another was chosen since, and stays")
             self.output.hint(
-                f"have it answer, if it is no worse: podium model promote {_near(job.model)} "
-                f"{done.version.name}"
+                f"have it answer, if it is no worse: podium model promote {_near(job.model)} {name}"
             )
         return 0
 
@@ -282,6 +300,11 @@ def report(
     paths = [here / each for each in folder]
     files = [path / METRICS if path.is_dir() else path for path in paths]
     names = name or [path.name if path.is_dir() else path.stem for path in paths]
+    if together and len(names) > 1 and name:
+        raise Usage(
+            f"{count(len(names), 'name')} for what is drawn together as one",
+            hint="give --name once, or leave --together out",
+        )
     if together:
         series = {(name or [title or "training"])[0]: files}
     elif len(names) != len(files):

@@ -83,7 +83,9 @@ def test_a_canary_has_its_share_until_it_ends(shell: Shell) -> None:
     same = shell("model", "canary", "m", "2", "--share", "0.1", "--json").json()
     assert (same["applied"], same["detail"]) == (False, "nothing has changed")
     assert "000002 answers 0.5" in shell("model", "canary", "m", "2", "--share", "0.5").out
-    assert "no canary any more" in shell("model", "canary", "m", "--end").out
+    wrong = shell("model", "canary", "m", "3", "--end")
+    assert (wrong.code, "version 000003 is no canary: 000002 is" in wrong.err) == (2, True)
+    assert "no canary any more" in shell("model", "canary", "m", "2", "--end").out
     assert shell("model", "canary", "m", "--end").code == 1
 
 
@@ -98,6 +100,18 @@ def test_scores_are_made_by_whoever_is_named(shell: Shell) -> None:
     (shell.folder / "my_broken.py").write_text("def evaluate(")
     wrong = shell("model", "promote", "m", "2", "--evaluator", "my_broken:evaluate")
     assert (wrong.code, "was never closed" in wrong.err) == (2, True)
+
+
+def test_a_current_version_that_was_harmed_is_left_by_force(shell: Shell) -> None:
+    (shell.folder / "m" / FOLDER / "000001" / "podium.json").write_text("{")
+    refused = shell("model", "promote", "m", "2")
+    assert (refused.code, "--force REASON" in refused.err) == (1, True), refused.err
+    forced = ("model", "promote", "m", "2", "--force", "it is damaged")
+    dry = shell(*forced, "--dry-run")
+    assert "000001 has 0 sets of scores and 000002 has 1 set" in dry.out, dry.err
+    done = shell(*forced)
+    assert "though nothing is known of what version 000001 does" in done.out, done.err
+    assert current(shell) == "000002"
 
 
 def test_a_version_that_was_removed_or_harmed_is_listed_as_that(shell: Shell) -> None:

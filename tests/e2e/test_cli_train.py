@@ -13,6 +13,7 @@ from trainer.gym import small
 from trainer.gym.play import starts
 from trainer.gym.workers import Host
 from trainer.rollouts import FastLane
+from trainer.training.job import held
 
 RUNS = 24
 
@@ -78,6 +79,12 @@ def test_from_an_oracles_runs_to_a_version_of_a_model(shell: Shell) -> None:
     drawn = shell("train", "report", "trainings/sft", "--out", "curves.html", "--title", "Mine")
     assert drawn.code == 0, drawn.err
     assert "<h1>Mine</h1>" in (shell.folder / "curves.html").read_text()
+    with held(shell.folder / "trainings" / "sft"):
+        other = shell(*TAUGHT, "--fresh")
+        assert (other.code, "somebody else trains in" in other.err) == (1, True), other.err
+    lost = shell(*TAUGHT, "--fresh", "--from", "7")
+    assert lost.code == 4
+    assert (shell.folder / "trainings" / "sft" / "metrics.jsonl").exists()
     texts_only = shell(*BUILT[:5], "--out", "texts")
     assert texts_only.code == 0, texts_only.err
     other = shell("train", "new", "n", "--dataset", "texts", "--vocabulary", "400", *SIZE)
@@ -90,6 +97,7 @@ def test_from_an_oracles_runs_to_a_version_of_a_model(shell: Shell) -> None:
         (("train", "sft", "datasets/sft", "--model", "n"), "tokens of another tokenizer"),
         (("train", "rl", "datasets/sft", "--model", "m"), "a data set of kind sft, and rl is"),
         ((*TAUGHT, "--seed", "4"), "holds another training: spec"),
+        ((*TAUGHT, "--out", "curves.html"), "can't be a training's folder: there is a file"),
         ((*TAUGHT, "--from", "7", "--out", "t"), "is no folder of a model"),
     ]:
         other = shell(*asked, *(() if "--out" in asked or "--seed" in asked else ("--out", "x")))
@@ -105,13 +113,23 @@ def test_from_an_oracles_runs_to_a_version_of_a_model(shell: Shell) -> None:
         (("rl", "d", "--groups", "2", "--model", "m"), 2, "options of live rollouts mean nothing"),
         (("rl", "--gym", "small", "--model", "m"), 2, "played by a standing deployment"),
         (("rl", "--gym", "small", "--no-publish", "--model", "m"), 2, "are published"),
+        (("rl", "--gym", "small", "--epochs", "2", "--model", "m"), 2, "of a data set's rows"),
+        (("rl", "--gym", "small", "--batch", "8", "--model", "m"), 2, "of a data set's rows"),
         (("sft", "d", "--average", "--model", "m"), 2, "no average of the weights is kept"),
         (("sft", "nowhere", "--model", "m"), 4, "nowhere"),
         (("sft", "d", "--model", "m", "--spec", "s.toml"), 2, "`$.live`"),
         (("sft", "d", "--device", "cupu", "--model", "m"), 2, "no device 'cupu' here"),
+        (("sft", "d", "--epochs", "inf", "--model", "m"), 2, "`$.epochs`"),
+        (("sft", "d", "--epochs", "nan", "--model", "m"), 2, "`$.epochs`"),
         (("new", "m"), 2, "of which texts"),
+        (("new", "s.toml/m", "--gym", "small", "--episodes", "3"), 2, "s.toml is a file"),
         (("report",), 2, "No training is named"),
         (("report", "nowhere"), 4, "no metrics"),
+        (
+            ("report", "a", "b", "--together", "--name", "A", "--name", "B"),
+            2,
+            "2 names for what is drawn together",
+        ),
         (("report", "a/x.jsonl", "b/x.jsonl"), 2, "have one name"),
     ],
 )

@@ -237,6 +237,9 @@ def practised(typist: Typist) -> str:
 def swapped(typist: Typist, better: str) -> tuple[dict[str, float], dict[str, float]]:
     """Live runs, a version promoted under them; the figures before and after."""
     typist("model", "promote", "conductor", "1", "--force", "to begin with")
+    begun = ("--model", "conductor", "--from", "1", "--spec", "rl.toml")
+    _, err = typist("train", "rl", "--gym", "small", *begun)
+    assert f"version {better} was current; another was chosen since" in err
     before, by = measured(typist)
     assert sum(by.values()) == ASKED
     assert {name.partition("@")[0] for name in by} == {"conductor/000001"}

@@ -101,6 +101,14 @@ def test_nothing_is_known_by_too_few() -> None:
     assert compare([], []).why == "nothing is known of its accuracy"
 
 
+def test_what_only_the_candidate_was_measured_on_says_nothing_of_the_two() -> None:
+    few = scores(accuracy=right(0.9, MIN_ROLLOUTS - 1))
+    worse = [scores(accuracy=right(0.2, MIN_ROLLOUTS - 1)), scores("more", accuracy=right(0.2))]
+    assert "too few rollouts" in compare([few], worse).why
+    unlike = compare([scores(rounds=spread(2))], [scores(rounds=spread(2), accuracy=right(0.9))])
+    assert unlike.why == "nothing is known of the current version's accuracy"
+
+
 @given(st.integers(0, 60), st.integers(1, 60))
 @example(0, 13)
 def test_an_interval_of_a_share_holds_it_and_lies_within_0_and_1(yes: int, more: int) -> None:

@@ -74,6 +74,23 @@ def test_what_a_crash_left_half_written_is_no_version(folder: Path) -> None:
     assert publish(folder, written()).name == "000001"
 
 
+def test_the_next_publisher_removes_what_a_killed_one_has_left(folder: Path) -> None:
+    left = folder / FOLDER / ".draft-1"
+    left.mkdir(parents=True)
+    written("half of it")(left)
+
+    def at_work(draft: Path) -> None:
+        written("first")(draft)
+        publish(folder, written("second"))
+        assert draft.exists(), "whoever writes it lives"
+
+    publish(folder, at_work)
+    assert names(folder) == ["000001", "000002"]
+    assert not left.exists()
+    found = {each.name for each in (folder / FOLDER).iterdir()}
+    assert found == {"000001", "000002", CURRENT, LOG}
+
+
 def test_publishers_at_the_same_time_get_a_version_each(folder: Path) -> None:
     together = threading.Barrier(4)
 

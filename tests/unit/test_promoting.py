@@ -1,12 +1,13 @@
 """Promoting through the gate: scores found or made, the worse refused, and all of it said."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from protocol.errors import Conflict, InvalidData, Usage
+from protocol.errors import Conflict, InvalidData, NotFound, Usage
 from protocol.model_versions import BASE, PromotionRefused, VersionPromoted
 from replay.model_versions import ModelLog, point, publish
 from tests.model_folders import published, scores, written
@@ -105,6 +106,30 @@ def test_who_was_passed_by_another_promotion_is_told(folder: Path) -> None:
     with pytest.raises(Conflict, match=f"{first} is current by now"):
         promote(folder, second, evaluate=Slow(vbase=0.5))
     assert ModelLog(folder).read().current == first
+
+
+def removed(version: Path) -> None:
+    shutil.rmtree(version)
+
+
+def torn(version: Path) -> None:
+    (version / "podium.json").write_text("{")
+
+
+@pytest.mark.parametrize("harm", [removed, torn])
+def test_a_current_version_that_cannot_be_read_is_left_by_force(
+    folder: Path, harm: Callable[[Path], None]
+) -> None:
+    first, second = published(folder, scores(0.9)), published(folder, scores(0.95))
+    point(folder, first)
+    harm(folder / "versions" / first)
+    with pytest.raises((NotFound, InvalidData)) as told:
+        promote(folder, second)
+    assert "--force" in told.value.hint
+    gym = Gym(v000002=0.95)
+    done = promote(folder, second, evaluate=gym, force=f"{first} is damaged")
+    assert (done.promoted, done.gate, gym.asked) == (True, "forced", [])
+    assert done.why == f"nothing is known of what version {first} does"
 
 
 def harmed(folder: Path) -> None:

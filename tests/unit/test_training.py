@@ -11,6 +11,7 @@ import pytest
 
 from protocol.actions import Pool
 from protocol.budgets import Budget
+from protocol.decisions import PolicySpec
 from protocol.errors import Conflict, InvalidData, NotFound, Usage
 from replay.model_folder import names
 from replay.model_versions import ModelLog, point
@@ -25,7 +26,8 @@ from trainer.rollouts import FastLane, FastSource
 from trainer.rollouts.source import Ask
 from trainer.small import Shape
 from trainer.training.begin import begin, gym_texts
-from trainer.training.job import Job, read
+from trainer.training.job import Job, held, read
+from trainer.training.live import policy_of
 from trainer.training.rows import Rows
 from trainer.training.run import Outcome, Shell, from_actors
 from trainer.training.spec import TO_THE_END, Spec, load
@@ -171,13 +173,18 @@ def model(tmp_path: Path) -> Path:
     return folder
 
 
-def practise(folder: Path, model: Path, spec: Spec) -> Outcome:
+def asked(model: Path, spec: Spec) -> PolicySpec:
+    return policy_of(player(model), spec)
+
+
+def practise(folder: Path, model: Path, spec: Spec, shell: Shell = QUIET) -> Outcome:
     """A live training in the fast lane."""
-    job = Job.begin(folder, model, "base", Small().described, spec)
+    policy = asked(model, spec)
+    job = Job.begin(folder, model, "base", Small().described, spec, policy=policy)
     episodes = [each for step in range(STEPS) for each in drawn(step, spec.live.groups)]
     source = FastSource(FastLane(workers=Host(episodes, 0)), job.made.id)
     try:
-        return from_actors(job, source, Small(), player(model), QUIET)
+        return from_actors(job, source, Small(), policy, shell)
     finally:
         source.stop()
 
@@ -205,6 +212,22 @@ def test_each_step_publishes_and_is_played_by_what_it_has_published(
     assert again.version == done.version, "the same weights, to the bit, are published once"
     assert names(model) == ["000001", "000002", "000003"]
     assert practise(tmp_path / "again", model, spec).begun_at == STEPS
+
+
+def test_one_that_is_done_takes_nothing_back_that_was_said_since(
+    tmp_path: Path, model: Path
+) -> None:
+    flags = {"steps": 1, "device": "cpu", "threads": 1, "optimizer.rate": 0.01}
+    live = {"live.groups": 1, "live.members": 2, "live.reward": "tokens"}
+    spec = load("rl", flags=flags | live)
+    assert practise(tmp_path / "t", model, spec).version
+    assert ModelLog(model).read().current == "000001"
+    point(model, "base", why="it does harm")
+    done = practise(tmp_path / "t", model, spec)
+    assert (done.begun_at, done.version and done.version.name) == (1, "000001")
+    assert ModelLog(model).read().current == "base"
+    practise(tmp_path / "t", model, spec, msgspec.structs.replace(QUIET, current=True))
+    assert ModelLog(model).read().current == "000001", "who says --current wants it"
 
 
 class Unchecked(Small):
@@ -239,7 +262,7 @@ def test_a_step_whose_runs_say_nothing_asks_for_others_the_next_time(
         episodes = drawn(0, 2)
         source = Noting(FastLane(workers=Host(episodes, 0)), job.made.id)
         try:
-            from_actors(job, source, tasks, player(model), QUIET)
+            from_actors(job, source, tasks, asked(model, spec), QUIET)
         finally:
             source.stop()
             keys.append(source.keys)
@@ -258,7 +281,8 @@ def test_a_step_whose_runs_say_nothing_asks_for_others_the_next_time(
 def test_one_that_ends_between_publishing_and_its_checkpoint_publishes_nothing_twice(
     tmp_path: Path, model: Path, spec: Spec
 ) -> None:
-    job = Job.begin(tmp_path / "t", model, "", Small().described, spec)
+    policy = asked(model, spec)
+    job = Job.begin(tmp_path / "t", model, "", Small().described, spec, policy=policy)
     episodes = [each for step in range(STEPS) for each in drawn(step, spec.live.groups)]
     lane = FastLane(workers=Host(episodes, 0))
     source = FastSource(lane, job.made.id)
@@ -268,7 +292,7 @@ def test_one_that_ends_between_publishing_and_its_checkpoint_publishes_nothing_t
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        from_actors(job, source, Small(), player(model), QUIET, ready=broken)
+        from_actors(job, source, Small(), policy, QUIET, ready=broken)
     source.stop()
     assert names(model) == ["000001", "000002"]
     assert practise(tmp_path / "t", model, spec).begun_at == 2
@@ -308,7 +332,7 @@ def test_one_that_goes_on_between_two_versions_has_its_own_answer(
             return super().__call__(step, count, seed)
 
     with pytest.raises(KeyboardInterrupt):
-        from_actors(job, source, Ending(), player(model), QUIET)
+        from_actors(job, source, Ending(), asked(model, spec), QUIET)
     source.stop()
     assert ModelLog(model).read().current == "000001", "of step 2"
     point(model, "base", why="somebody wanted to see it")
@@ -318,7 +342,7 @@ def test_one_that_goes_on_between_two_versions_has_its_own_answer(
         job,
         again,
         Small(),
-        player(model),
+        asked(model, spec),
         QUIET,
         ready=lambda name: answering.append((name, ModelLog(model).read().current)),
     )
@@ -347,8 +371,60 @@ def test_another_training_in_its_folder_is_refused_and_says_in_what(
     (folder / "training.json").write_text("{")
     with pytest.raises(InvalidData):
         read(folder)
+    job.metrics.write_text("")
+    with pytest.raises(NotFound):
+        Job.begin(folder, model, "000009", {}, spec, fresh=True)
+    assert job.metrics.exists(), "nothing is removed for a training that can't begin"
     with pytest.raises(NotFound):
         Job.begin(tmp_path / "u", model, "000009", {}, spec)
+
+
+def test_one_at_a_time_trains_in_a_folder(tmp_path: Path) -> None:
+    with held(tmp_path / "new" / "t"):
+        with pytest.raises(Conflict, match=r"somebody else trains in .*/new/t") as told:
+            held(tmp_path / "new" / "t").__enter__()
+        assert "--out" in told.value.hint
+        with held(tmp_path / "other"):
+            pass
+    with held(tmp_path / "new" / "t"):
+        pass
+
+
+@pytest.mark.parametrize("taken", ["file", "file/t"])
+def test_a_file_is_no_trainings_folder(tmp_path: Path, taken: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Usage, match="can't be a training's folder: there is a file"):
+        held(tmp_path / taken).__enter__()
+
+
+def test_another_policy_is_another_training(tmp_path: Path, model: Path, spec: Spec) -> None:
+    policy = asked(model, spec)
+
+    def begun(**options: Any) -> Job:
+        other = msgspec.structs.replace(policy, options={**policy.options, **options})
+        return Job.begin(tmp_path / "t", model, "base", {}, spec, policy=other)
+
+    job = begun()
+    job.metrics.write_text("")  # a step was begun
+    for changed in ({"max_tokens": 7}, {"top_k": 3}, {"template": {"thinking": True}}):
+        with pytest.raises(Conflict, match=f"policy.options.{next(iter(changed))}"):
+            begun(**changed)
+    spoken = msgspec.structs.replace(policy, dialect="lists", system="Be brief.")
+    with pytest.raises(Conflict, match=r"policy.dialect is lists, and was slots, policy.system"):
+        Job.begin(tmp_path / "t", model, "base", {}, spec, policy=spoken)
+    assert begun(batching={"rows": 2}).made.id == job.made.id, "its server's own affair"
+
+
+def test_what_nothing_could_be_learned_of_is_refused_before_it_is_asked(model: Path) -> None:
+    hosted = player(model)
+    refusing = load("rl")
+    applying = load("rl", flags={"objective.truncated": "apply"})
+    for cut in ({"top_p": 0.9}, {"top_k": 5}):
+        policy = msgspec.structs.replace(hosted, options={**hosted.options, **cut})
+        with pytest.raises(Usage, match=f"{next(iter(cut))} {next(iter(cut.values()))}") as told:
+            policy_of(policy, refusing)
+        assert "truncated = 'apply'" in told.value.hint
+        assert policy_of(policy, applying).options["temperature"] == 1.0
 
 
 def test_nothing_that_can_be_scored_ends_it_with_the_reason() -> None:
@@ -362,6 +438,8 @@ def test_an_untrained_model_is_made_whole_or_not_at_all(tmp_path: Path, model: P
     for taken in (model, tmp_path / "file"):
         with pytest.raises(Conflict):
             begin(taken, ["x"], shape, 400, 0)
+    with pytest.raises(Usage, match="file is a file"):
+        begin(tmp_path / "file" / "x" / "y", ["x"], shape, 400, 0)
     for wrong in ({"heads": 0}, {"kv_heads": 0}, {"layers": 0}, {"context": -1}):
         with pytest.raises(Usage, match="at least 1"):
             begin(tmp_path / "other", ["x"], replace(shape, **wrong), 400, 0)

@@ -30,11 +30,13 @@ def begin(
 
     Raises:
         Conflict: There is a file, or a folder that is not empty.
-        Usage: The shape is none, or the vocabulary has no room.
+        Usage: The shape is none, the vocabulary has no room, or the folder would be in a file.
         InvalidData: There are no texts.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Conflict(f"there is something in {folder}", hint="name another folder")
+    if above := next((each for each in folder.parents if each.is_file()), None):
+        raise Usage(f"{folder} can't be made: {above} is a file", hint="name another folder")
     from transformers.utils.logging import disable_progress_bar
 
     known = list(texts)

@@ -6,6 +6,7 @@
         training.json    the model's folder and version, the data, the spec; others are refused
         checkpoints/     from which it goes on
         metrics.jsonl    a line a step
+        .lock            held by who trains there; it stays, see `held`
 
 A version says in its note by which training and after how many steps it was published. So one that
 was killed anywhere, also between publishing and its next checkpoint, finds its own, and publishes
@@ -14,7 +15,8 @@ nothing twice.
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -22,8 +24,9 @@ from typing import Any, Final
 import msgspec
 
 from protocol.actions import Json
-from protocol.errors import Conflict, InvalidData, NotFound
-from protocol.model_versions import BASE
+from protocol.decisions import PolicySpec
+from protocol.errors import Conflict, InvalidData, NotFound, Usage
+from protocol.model_versions import BASE, VersionPromoted
 from replay import model_folder
 from replay.disk import raise_fault
 from replay.model_folder import Version
@@ -34,15 +37,21 @@ NAME: Final = "training.json"
 CHECKPOINTS: Final = "checkpoints"
 METRICS: Final = "metrics.jsonl"
 TRIES: Final = "tries.json"
+LOCK: Final = ".lock"
+"""Stays: one who removed it would leave two who have opened it."""
 
 ID_CHARS: Final = 12
 """Of a training's id, hexadecimal: 48 bits tell a site's trainings apart."""
+
+ELSEWHERE: Final = frozenset({"folder", "temperature", "seed", "batching"})
+"""Options of a policy that a training is not told by: what the model and the spec say already, and
+how the model's server computes."""
 
 TOLD: Final = ("loss", "nll", "reward", "accuracy", "valid", "turns", "cost_usd", "ess_frac")
 """Metrics of the last step that a version's note has."""
 
 
-class Made(msgspec.Struct, frozen=True, kw_only=True):
+class Made(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a training is made by."""
 
     model: str
@@ -54,6 +63,9 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
     data: dict[str, Json]
     """What it learns from: a data set's digest, a file of tasks, the gym."""
     spec: Spec
+    policy: PolicySpec | None = None
+    """How the model is asked, where rollouts are live: runs are named after the training, so with
+    another policy it has to be another."""
 
     @property
     def id(self) -> str:
@@ -90,6 +102,7 @@ class Job:
         data: Mapping[str, Json],
         spec: Spec,
         *,
+        policy: PolicySpec | None = None,
         fresh: bool = False,
     ) -> "Job":
         """The training of a folder, begun or to be gone on with.
@@ -100,6 +113,7 @@ class Job:
             version: The one to begin with; "" for the current one, or the one that it began with.
             data: What it learns from, so that it can be told from other data.
             spec: What it is asked to be.
+            policy: How the model is asked, of a live one; see `live.policy_of`.
             fresh: Whether what is in the folder is removed.
 
         Raises:
@@ -107,9 +121,7 @@ class Job:
             NotFound: There is no such model or version.
             InvalidData: The version is damaged.
         """
-        if fresh:
-            remove(folder)
-        before = read(folder) if _begun(folder) else None
+        before = read(folder) if _begun(folder) and not fresh else None
         model = model.absolute()
         if before is not None:
             name = version or before.version
@@ -122,12 +134,15 @@ class Job:
             weights=model_folder.check(found),
             data=dict(data),
             spec=spec,
+            policy=_telling(policy),
         )
         if before is not None and before != made:
             raise Conflict(
                 f"{folder} holds another training: {', '.join(different(before, made))}",
                 hint="name another folder (--out), or begin anew: --fresh",
             )
+        if fresh:
+            remove(folder)
         folder.mkdir(parents=True, exist_ok=True)
         draft = folder / f".{NAME}.draft"
         draft.write_bytes(msgspec.json.format(msgspec.json.encode(made), indent=1) + b"\n")
@@ -202,6 +217,7 @@ class Job:
         step: int,
         *,
         current: bool,
+        again: bool = True,
         line: Mapping[str, Json] | None = None,
         by: str = "",
         why: str = "",
@@ -212,6 +228,7 @@ class Job:
             write: See `replay.model_versions.publish`.
             step: How many are done.
             current: Whether the version answers from here on.
+            again: Whether also if it has answered before, and somebody chose another since.
             line: Metrics of the last step.
             by: Who publishes it.
             why: Why, in their words.
@@ -221,7 +238,7 @@ class Job:
         """
         there = self.published(step)
         if there is not None and self._same(there, write):
-            if current:
+            if current and (again or not self._answered(there.name)):
                 self.answer_by(there.name, by=by, why=why)
             return there
         note: dict[str, Json] = {
@@ -235,12 +252,45 @@ class Job:
         why = why or f"{self.made.spec.kind}, {step} steps"
         return publish(self.model, write, note=note, current=current, by=by, why=why)
 
+    def _answered(self, version: str) -> bool:
+        """Whether a version was ever current."""
+        events = (event for said in ModelLog(self.model).history() for event in said.events)
+        return any(isinstance(each, VersionPromoted) and each.version == version for each in events)
+
     def _same(self, version: Version, write: Callable[[Path], object]) -> bool:
         """Whether a version has these weights."""
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".draft-") as draft:
             write(Path(draft))
             written = Version(BASE, Path(draft), None)
             return model_folder.check(written) == model_folder.weights_of(version)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Be the only one who trains in a folder, which is made if it is missing.
+
+    Raises:
+        Usage: There is a file in its place.
+        Conflict: Somebody else trains there.
+    """
+    import fcntl
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise Usage(
+            f"{folder} can't be a training's folder: there is a file",
+            hint="name another folder: --out",
+        ) from None
+    with (folder / LOCK).open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict(
+                f"somebody else trains in {folder}",
+                hint="wait until that is done, or name another folder: --out",
+            ) from None
+        yield
 
 
 def read(folder: Path) -> Made | None:
@@ -259,6 +309,14 @@ def read(folder: Path) -> Made | None:
         raise InvalidData(
             f"{folder / NAME} can't be read: {error}", hint="begin anew: --fresh"
         ) from None
+
+
+def _telling(policy: PolicySpec | None) -> PolicySpec | None:
+    """Of a policy, what can't be told from the rest, and decides what it replies."""
+    if policy is None:
+        return None
+    options = {name: said for name, said in policy.options.items() if name not in ELSEWHERE}
+    return msgspec.structs.replace(policy, options=options)
 
 
 def _begun(folder: Path) -> bool:

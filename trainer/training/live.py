@@ -11,19 +11,20 @@ step. So one that is killed asks for the same again, and is given what was done 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import msgspec
 
 from protocol.actions import Json
 from protocol.decisions import PolicySpec
-from protocol.errors import InvalidData
+from protocol.errors import InvalidData, Usage
 from trainer.learner.learner import Learner
 from trainer.learner.order import Fed
 from trainer.records import Rollout
 from trainer.reinforcing import batch
 from trainer.rollouts.source import Ask, AskingSource, gathered
+from trainer.rows import unfit
 from trainer.training.job import Job
+from trainer.training.spec import Spec
 from trainer.training.tasks import Tasks
 
 
@@ -121,13 +122,32 @@ def _stale(rollouts: Sequence[Rollout], version: str) -> float:
     return other / max(1, len(rollouts))
 
 
-def policy_of(spec: PolicySpec, temperature: float, seed: int) -> PolicySpec:
+class _Cut(msgspec.Struct):
+    """Of a policy's options, what has it draw from a part of the vocabulary."""
+
+    top_p: float = 1.0
+    top_k: int = 0
+
+
+def policy_of(hosted: PolicySpec, spec: Spec) -> PolicySpec:
     """The policy of a deployment, as rollouts ask it.
 
     Args:
-        spec: What a run records of a local model.
-        temperature: At which replies are drawn.
-        seed: Of what is drawn.
+        hosted: What a run records of a local model.
+        spec: Of the training.
+
+    Raises:
+        Usage: Nothing could be learned of what it replies.
     """
-    options: dict[str, Any] = {**spec.options, "temperature": temperature, "seed": seed}
-    return msgspec.structs.replace(spec, options=options)
+    drawn = {"temperature": spec.live.temperature, "seed": spec.seed}
+    policy = msgspec.structs.replace(hosted, options={**hosted.options, **drawn})
+    said = msgspec.convert(hosted.options, _Cut)
+    why = unfit(spec.live.temperature, said.top_p, said.top_k)
+    if spec.objective.truncated == "refuse" and why == "truncated":
+        raise Usage(
+            f"the deployment's policy draws with top_p {said.top_p:g} and top_k {said.top_k}: its "
+            "log-probabilities are of a part of the vocabulary, and ratios to them are wrong",
+            hint="leave both out of the pool file's [policy], then podium down, and podium up "
+            "--pool FILE; or say truncated = 'apply' below [objective]",
+        )
+    return policy

@@ -16,7 +16,7 @@ from trainer.learner.sinks import FileSink, Line, Sink, lines
 from trainer.rollouts.source import AskingSource
 from trainer.training import rows
 from trainer.training.job import Job
-from trainer.training.live import Playing, policy_of
+from trainer.training.live import Playing
 from trainer.training.spec import LIVE_STEPS
 from trainer.training.tasks import Tasks
 
@@ -88,7 +88,7 @@ def from_actors(
         job: The training.
         source: Has groups played; started, and of the job's id.
         tasks: What is asked.
-        policy: The model as the deployment hosts it.
+        policy: How the model is asked, see `live.policy_of`; the job has been told it.
         shell: See `Shell`. Each step's version is published and current in any case.
         ready: See `Playing`.
         alive: See `Playing`.
@@ -100,14 +100,13 @@ def from_actors(
     steps = spec.steps or LIVE_STEPS
     with _threads(spec.threads):
         learner = _learner(job, steps)
-        asked = policy_of(policy, spec.live.temperature, spec.seed)
         playing = Playing(
             job,
             learner,
             source,
             tasks,
             steps,
-            asked,
+            policy,
             ready=ready,
             alive=alive,
             last=lambda: _last(job),
@@ -142,6 +141,7 @@ def _fitted(
             lambda folder: learner.write(folder, average=shell.average),
             steps,
             current=shell.current or live,
+            again=shell.current or learner.steps > begun.at,
             line=last,
             by=shell.by,
             why=shell.why,

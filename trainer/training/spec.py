@@ -93,7 +93,7 @@ class Spec(_Table, frozen=True, kw_only=True):
     kind: Kind
     steps: Whole = 0
     """Batches; 0 for as many as the epochs take."""
-    epochs: Positive = EPOCHS
+    epochs: Annotated[float, msgspec.Meta(gt=0, le=10**6)] = EPOCHS
     """How often each row of a data set comes."""
     batch: Count = BATCH
     """Rows of a step (sft), or whole groups (rl), of a data set."""

@@ -78,7 +78,10 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
         known = [row for row in self.rows if row.figure == RIGHT]
         if not known:
             return f"nothing is known of its {RIGHT}"
-        if all(row.verdict == "too few" for row in known):
+        both = [row for row in known if row.current and row.candidate]
+        if not both:
+            return f"nothing is known of the current version's {RIGHT}"
+        if all(row.verdict == "too few" for row in both):
             return f"its {RIGHT} is known of too few rollouts; {MIN_ROLLOUTS} say something"
         return ""
 

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from protocol.errors import Conflict, InvalidData, Usage
+from protocol.errors import Conflict, InvalidData, NotFound, Usage
 from protocol.model_versions import (
     BASE,
     Gate,
@@ -79,6 +79,22 @@ def scores_of(folder: Path, versions: Versions, version: str) -> list[Scores]:
     return list(found.values())
 
 
+def scores_before(folder: Path, versions: Versions, *, forced: bool) -> list[Scores] | None:
+    """What is known of the current version; None if it can't be read, and another is forced.
+
+    Raises:
+        NotFound, InvalidData: It can't be read, and the gate is to compare another with it.
+    """
+    try:
+        return scores_of(folder, versions, versions.current)
+    except (NotFound, InvalidData) as error:
+        if forced:
+            return None
+        raise type(error)(
+            error.message, hint="it is current; --force REASON promotes another all the same"
+        ) from None
+
+
 def scored(folder: Path, version: str, scores: Iterable[Scores], *, by: str = "") -> Versions:
     """Say what a version does. Raises `NotFound`."""
     weights = weights_of(find(folder, version))
@@ -102,7 +118,8 @@ def promote(
         folder: The model's.
         version: Which.
         evaluate: Called for a version whose scores nobody has said; they are said then.
-        force: Why it is promoted whatever the gate says; empty to go by the gate.
+        force: Why it is promoted whatever the gate says; empty to go by the gate. A current version
+            that can't be read is then one of which nothing is known.
         by: Who wants it; empty for the user.
         why: Why, in their words.
 
@@ -120,7 +137,7 @@ def promote(
     pair = _measured(folder, log, against, version, evaluate, by=by, forced=bool(force))
     compared = compare(*pair)
     speaks = compared.why
-    if not pair[0] and not speaks:
+    if pair[1] and not pair[0]:
         speaks = f"nothing is known of what version {against} does"
     gate: Gate = "passed" if not speaks else "forced" if force else "none"
     table = tuple(msgspec.to_builtins(row) for row in compared.rows)
@@ -161,7 +178,10 @@ def _measured(
 ) -> tuple[list[Scores], list[Scores]]:
     """The scores of both. Made of the one that lacks a set which the other was measured on."""
     versions = log.read()
-    found = {each: scores_of(folder, versions, each) for each in (against, version)}
+    before = scores_before(folder, versions, forced=forced)
+    if before is None:
+        return [], scores_of(folder, versions, version)  # nobody could measure the other
+    found = {against: before, version: scores_of(folder, versions, version)}
     sets = {each.set for scores in found.values() for each in scores}
     for name, scores in found.items():
         if scores and {each.set for each in scores} == sets:
