@@ -150,7 +150,7 @@ class PolicyServer:
         Raises:
             NotFound: There is no such folder, or the extra is not installed.
             InvalidData: The version can't answer.
-            OSError: Its files can't be read.
+            Denied, DiskFault, OSError: Its files can't be read.
         """
         try:
             await self.hosted.begin()

@@ -19,7 +19,7 @@ from actors.models.replies import begun, ended
 from actors.models.server import PolicyServer
 from actors.models.serving import Batching
 from protocol.decisions import Reply
-from protocol.errors import InvalidData, NotFound
+from protocol.errors import DiskFault, InvalidData, NotFound
 from protocol.model_versions import BASE
 from protocol.sampled import Arrays, unpack_floats, unpack_ids
 from replay import model_folder, model_versions
@@ -349,7 +349,7 @@ async def test_a_server_does_not_begin_without_a_version(tmp_path: Path, folder:
     current.unlink()
     current.mkdir()
     unread = PolicyServer(folder)
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(DiskFault, match="Is a directory"):
         await unread.start()
     assert str(current) in unread.failed
     current.rmdir()

@@ -20,7 +20,11 @@ def test_flags_stand_over_the_file_and_nothing_is_everything(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("text", "said", "hint"),
     [
-        ("rewards = 1", "mine.toml: Object contains unknown field `rewards`", "reward, settle_s"),
+        (
+            "rewards = 1",
+            "mine.toml: Object contains unknown field `rewards`",
+            "reward, progress, settle_s",
+        ),
         ("[select]\nlabel = []", "unknown field `label` - at `$.select`", "labels"),
         ("[sft]\nrecovery = 2", "at `$.sft.recovery`", "Change that value"),
         ("[select]\nsince = 'now'", "select.since: 'now' is no time", "2026-11-26"),
