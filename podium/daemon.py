@@ -9,7 +9,6 @@ with its last holder, Ray with its driver, and a guard each sees to it.
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -41,7 +40,7 @@ from protocol.errors import Conflict, PodiumError
 from protocol.redaction import Redactor
 from protocol.registry import Registered
 from protocol.secret_forms import Redaction
-from replay import durability
+from replay import disk, durability
 from replay.address import shown
 from replay.broker import Broker
 from replay.registry_log import JetStreamRegistry
@@ -414,15 +413,12 @@ async def read_settings(
 def only_one(folder: Path) -> Any:
     """Hold the folder's lock: there is one daemon per folder. Raises `Conflict`."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (folder / LOCK).open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Conflict(
-                f"a deployment is running in {folder} already",
-                hint="another `podium run` hosts this folder: wait for it, use another --folder, "
-                "or `podium up` first, so that several runs share one deployment",
-            ) from None
+    refusal = Conflict(
+        f"a deployment is running in {folder} already",
+        hint="another `podium run` hosts this folder: wait for it, use another --folder, "
+        "or `podium up` first, so that several runs share one deployment",
+    )
+    with disk.only_one(folder / LOCK, refusal):
         yield
 
 

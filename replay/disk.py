@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeGuard
 
-from protocol.errors import Denied, DiskFault
+from protocol.errors import Denied, DiskFault, PodiumError
 
 _DAMAGE: Final = frozenset({errno.ENOENT, errno.EINVAL})
 """Of these the file is the cause: it isn't there, or names a place in itself that can't be."""
@@ -54,4 +54,22 @@ def reading(path: Path) -> Iterator[None]:
         raise
 
 
-__all__ = ["fault", "is_fault", "raise_fault", "reading"]
+@contextmanager
+def only_one(path: Path, refusal: PodiumError) -> Iterator[None]:
+    """Hold the lock of a file, which is made if it is missing and stays; the kernel lets go of it.
+
+    Args:
+        path: The file. Who removed it would leave two who have opened it.
+        refusal: What is raised where somebody else holds it.
+    """
+    import fcntl
+
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise refusal from None
+        yield
+
+
+__all__ = ["fault", "is_fault", "only_one", "raise_fault", "reading"]

@@ -251,7 +251,7 @@ def test_a_folder_that_is_none_is_refused(tmp_path: Any) -> None:
 
 async def test_the_model_decides_what_it_was_trained_on() -> None:
     reply = await POLICY.ask(view(ASKED))
-    assert reply.version.startswith("conductor-1@")
+    assert reply.version.startswith("conductor-2@")
     assert reply.version == POLICY.version
     [call] = decided(reply).calls
     assert (call.worker, call.arguments) == ("country", {"name": "France", "fact": "population"})

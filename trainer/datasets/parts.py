@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from protocol.errors import Conflict, InvalidData
-from replay.disk import raise_fault
+from replay.disk import only_one, raise_fault
 from trainer.datasets import columns, manifest
 from trainer.datasets.columns import Columns
 from trainer.datasets.facts import Facts
@@ -64,16 +64,9 @@ class Folder:
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Be the only one that builds in it. Raises `Conflict`."""
-        import fcntl
-
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / LOCK).open("wb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise Conflict(
-                    f"somebody else builds in {self.path}", hint="wait until that is done"
-                ) from None
+        refusal = Conflict(f"somebody else builds in {self.path}", hint="wait until that is done")
+        with only_one(self.path / LOCK, refusal):
             yield
 
     def begin(self, place: str, number: int, suffix: str) -> "Draft":

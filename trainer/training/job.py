@@ -28,7 +28,7 @@ from protocol.decisions import PolicySpec
 from protocol.errors import Conflict, InvalidData, NotFound, Usage
 from protocol.model_versions import BASE, VersionPromoted
 from replay import model_folder
-from replay.disk import raise_fault
+from replay.disk import only_one, raise_fault
 from replay.model_folder import Version
 from replay.model_versions import ModelLog, point, publish
 from trainer.training.spec import Spec
@@ -38,7 +38,6 @@ CHECKPOINTS: Final = "checkpoints"
 METRICS: Final = "metrics.jsonl"
 TRIES: Final = "tries.json"
 LOCK: Final = ".lock"
-"""Stays: one who removed it would leave two who have opened it."""
 
 ID_CHARS: Final = 12
 """Of a training's id, hexadecimal: 48 bits tell a site's trainings apart."""
@@ -273,8 +272,6 @@ def held(folder: Path) -> Iterator[None]:
         Usage: There is a file in its place.
         Conflict: Somebody else trains there.
     """
-    import fcntl
-
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
@@ -282,14 +279,11 @@ def held(folder: Path) -> Iterator[None]:
             f"{folder} can't be a training's folder: there is a file",
             hint="name another folder: --out",
         ) from None
-    with (folder / LOCK).open("wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Conflict(
-                f"somebody else trains in {folder}",
-                hint="wait until that is done, or name another folder: --out",
-            ) from None
+    refusal = Conflict(
+        f"somebody else trains in {folder}",
+        hint="wait until that is done, or name another folder: --out",
+    )
+    with only_one(folder / LOCK, refusal):
         yield
 
 

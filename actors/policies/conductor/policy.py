@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 
 NAME: Final = "conductor"
 
+VERSION: Final = 2
+"""How it is asked, and when it decides: another one where the same view may get another decision by
+the same weights."""
+
 SPEAKS: Final = PolicySpec(name=NAME, dialect="slots")
 """How the model is spoken to, within the policy."""
 
@@ -105,7 +109,7 @@ class ConductorPolicy:
     @property
     def version(self) -> str:
         """Which model decides."""
-        return f"{NAME}-1@{self.card.weights[:12]}"
+        return f"{NAME}-{VERSION}@{self.card.weights[:12]}"
 
     @property
     def parameters(self) -> int:

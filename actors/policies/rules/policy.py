@@ -39,17 +39,13 @@ class RulesPolicy:
 
     def decide(self, view: View) -> Reply:
         """Calls for all that can be asked now, or the answer. Never raises, never guesses."""
-        parsed = parse(view.task.text)
-        if parsed is None:
+        if (evaluated := _evaluated(view)) is None:
             return _reply(Decision(answer=_cannot_parse()))
-        queries = parsed if isinstance(parsed, tuple) else (parsed,)
-        plan = Plan(view)
-        answers = [answer(plan, query) for query in queries]
+        plan, told, whole = evaluated
         if plan.needs and not view.final and len(view.turns) < MAX_CALL_TURNS:
             calls = tuple(plan.needs.values())[:MAX_ROUND_CALLS]
             return _reply(Decision(calls=calls), _intent(calls))
-        told = [text for text in answers if text is not None]
-        if len(told) == len(queries):
+        if whole:
             return _reply(Decision(answer=_with_notes("\n\n".join(told), plan)))
         return _reply(Decision(answer=_incomplete(view, plan, told)))
 
@@ -67,15 +63,22 @@ class Reading(NamedTuple):
 
 def reading(view: View) -> Reading | None:
     """What the rules make of a question; None if they can't read it."""
+    if (evaluated := _evaluated(view)) is None:
+        return None
+    plan, told, whole = evaluated
+    said = _with_notes("\n\n".join(told), plan) if whole and not plan.needs else None
+    return Reading(said, tuple(plan.needs.values()), tuple(plan.problems))
+
+
+def _evaluated(view: View) -> tuple[Plan, list[str], bool] | None:
+    """The plan, its answers so far, and whether these are all; None for what can't be read."""
     parsed = parse(view.task.text)
     if parsed is None:
         return None
-    plan = Plan(view)
     queries = parsed if isinstance(parsed, tuple) else (parsed,)
+    plan = Plan(view)
     told = [text for query in queries if (text := answer(plan, query)) is not None]
-    whole = len(told) == len(queries) and not plan.needs
-    said = _with_notes("\n\n".join(told), plan) if whole else None
-    return Reading(said, tuple(plan.needs.values()), tuple(plan.problems))
+    return plan, told, len(told) == len(queries)
 
 
 def _reply(decision: Decision, text: str = "") -> Reply:
