@@ -120,6 +120,10 @@ class ToolCall(msgspec.Struct, frozen=True, gc=False):
     """JSON text, unchecked."""
 
 
+NO_ROOM: Final = "length"
+"""Why a model stopped that had no room for more, or none to begin in."""
+
+
 class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a policy said, before the rules have looked at it."""
 
@@ -143,7 +147,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     usage: Usage = UNKNOWN_USAGE
     """The tokens in ``spend``, told apart, where the endpoint does."""
     finish: str = ""
-    """Why the model stopped, in its endpoint's word: ``stop``, ``length``, ``tool_calls``."""
+    """Why the model stopped, in its endpoint's word: ``stop``, ``length``, ``tool_calls``. Of a
+    failure, `NO_ROOM`: the conversation had become too long for it."""
     sampled: Sampled | None = None
     """Its tokens, of a model whose tokens we see; None is not for policy gradients."""
 

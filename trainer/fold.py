@@ -20,7 +20,7 @@ import msgspec
 
 from protocol.actions import NOTHING, BlobRef, Json, Report, Spend
 from protocol.codec import HASH_CHARS, decode_value
-from protocol.decisions import WRITTEN, Rejection, View
+from protocol.decisions import NO_ROOM, WRITTEN, Rejection, View
 from protocol.errors import NotFound
 from protocol.events import (
     AnswerGiven,
@@ -226,7 +226,11 @@ class Fold:
         asked = self._state.asked
         composed = asked is not None and asked.asker == "composer"
         self._composed = composed and asked is not None and bool(asked.limited_by)
-        if composed or event.status != "OK":
+        if composed:
+            return
+        if event.status != "OK":
+            # Who has said so much that nothing more fits could be asked: it went on for too long.
+            self._unheard &= not (self._said and event.finish == NO_ROOM)
             return
         self._unheard = False
         if (known := event.sampled) is not None:

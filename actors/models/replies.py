@@ -6,7 +6,7 @@ from actors.models.loading import Loaded
 from actors.models.question import Question
 from actors.models.sampler import Row
 from protocol.actions import Spend, Usage
-from protocol.decisions import Reply
+from protocol.decisions import NO_ROOM, Reply
 from protocol.errors import InvalidData
 from protocol.sampled import Arrays, Sampled, pack_floats, pack_ids, unpack_ids
 
@@ -36,7 +36,7 @@ def begun(loaded: Loaded, question: Question, deadline: float) -> Asked | Reply:
     room = loaded.context - len(ids)
     if not ids or room <= 0:
         text = f"the prompt has {len(ids)} tokens; the model takes 1 to {loaded.context - 1}"
-        return failed(f"{text}, and its reply", retry=False)
+        return failed(f"{text}, and its reply", retry=False, finish=NO_ROOM)
     said = question.sampling
     row = Row(ids, said, min(room, max(1, said.max_tokens)), deadline)
     return Asked(question, row, len(before) if goes_on else 0)
@@ -87,6 +87,6 @@ def ended(loaded: Loaded, asked: Asked, model: str, took_s: float) -> Reply:
     )
 
 
-def failed(text: str, *, retry: bool = True) -> Reply:
+def failed(text: str, *, retry: bool = True, finish: str = "") -> Reply:
     """A question without a reply."""
-    return Reply(status="EXEC_ERR", error=text, retry=retry)
+    return Reply(status="EXEC_ERR", error=text, retry=retry, finish=finish)

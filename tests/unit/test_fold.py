@@ -12,7 +12,7 @@ from protocol.actions import BlobRef, Report, Spend
 from protocol.budgets import Budget
 from protocol.codec import blob_ref, digest, encode
 from protocol.commands import Activate, Archive, Inbox, PolicyReply
-from protocol.decisions import WRITTEN, Decision, Task
+from protocol.decisions import NO_ROOM, WRITTEN, Decision, Reply, Task
 from protocol.dialects import prompt_hash
 from protocol.errors import InvalidData, NotFound
 from protocol.events import Edit, PolicyReplied
@@ -300,6 +300,22 @@ def test_a_policy_that_could_not_be_asked_is_unscorable() -> None:
         False,
         "policy_unreachable",
     )
+
+
+@pytest.mark.parametrize(("spoken", "unscorable"), [(True, ""), (False, "policy_unreachable")])
+def test_a_policy_that_went_on_for_too_long_is_bad_and_a_task_too_long_for_it_says_nothing(
+    *, spoken: bool, unscorable: str
+) -> None:
+    driver = started(planned()) if spoken else Driver(begin())
+    if spoken:
+        driver.report("1-0", value="something")
+    full = Reply(status="EXEC_ERR", error="no room", retry=False, finish=NO_ROOM)
+    driver.reply(full)
+    driver.signal("answer")
+    while driver.state.phase != "ended":
+        driver.reply(full)
+    found = folded(driver)
+    assert (found.answered, found.unscorable) == (False, unscorable)
 
 
 def test_a_run_that_was_cancelled_or_goes_on_is_unscorable() -> None:

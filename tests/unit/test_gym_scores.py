@@ -175,6 +175,10 @@ def test_the_figures_of_a_few_rollouts() -> None:
     for each in of.values():
         assert each.low <= each.value <= each.high
     said = report(found, policy="p", name="seen", unscorable=1)
+    head, _, row = as_markdown([said]).splitlines()
+    assert head.startswith("| policy | set | n | unscorable | accuracy |")
+    assert row.startswith("| p | seen | 3 | 1 |")
+    assert "unscorable" not in as_markdown([msgspec.structs.replace(said, unscorable=0)])
     assert said.total.outcomes["cost"] == {f"{e.set}/{e.seed}": 100.0}
     assert said.total.outcomes["recovery"] == {f"{e.set}/{e.seed}": 1.0}
     assert said.unscorable == 1

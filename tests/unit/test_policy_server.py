@@ -18,7 +18,7 @@ from actors.models.question import Question, Sampling
 from actors.models.replies import begun, ended
 from actors.models.server import PolicyServer
 from actors.models.serving import Batching
-from protocol.decisions import Reply
+from protocol.decisions import NO_ROOM, Reply
 from protocol.errors import DiskFault, InvalidData, NotFound
 from protocol.model_versions import BASE
 from protocol.sampled import Arrays, unpack_floats, unpack_ids
@@ -152,7 +152,7 @@ async def test_what_others_wrote_can_t_spell_the_template_s_own_tokens(
 
 async def test_prompts_that_are_too_long_are_refused_for_good(server: PolicyServer) -> None:
     reply = await server.ask(question("many words " * CONTEXT), LONG_S)
-    assert (reply.status, reply.retry) == ("EXEC_ERR", False)
+    assert (reply.status, reply.retry, reply.finish) == ("EXEC_ERR", False, NO_ROOM)
     assert f"the model takes 1 to {CONTEXT - 1}" in reply.error
     near = CONTEXT - 40
     words = "a" * near  # one token each, and some for the template

@@ -225,9 +225,9 @@ def outcomes(of: Iterable[Judged]) -> dict[str, dict[str, float]]:
 
 def _regret(each: Judged, oracle: Mapping[tuple[str, int], int]) -> float | None:
     spent = oracle.get((each.episode.set, each.episode.seed), 0)
-    if each.stop.early:
-        return EARLY_REGRET
-    return each.stop.cost / spent if spent else None
+    if not spent:  # nothing to be a share of
+        return None
+    return EARLY_REGRET if each.stop.early else each.stop.cost / spent
 
 
 def _share(name: str, hits: Sequence[bool]) -> Figure:

@@ -36,19 +36,20 @@ def shown(figure: Figure | None) -> str:
 
 
 def rows(reports: Sequence[Report], *, families: bool = False) -> list[list[str]]:
-    """The table's rows, its head first."""
-    every: list[tuple[str, Scores]] = []
+    """The table's rows, its head first. What is in no figure is told where there is any."""
+    every: list[tuple[str, Scores, str]] = []
     for report in reports:
-        every.append(("all", report.total))
+        every.append(("all", report.total, str(report.unscorable)))
         if families:
-            every += report.families.items()
-    names = [name for name in COLUMNS if any(scores.get(name) for _, scores in every)]
-    head = ["policy", "set", *(["family"] if families else []), "n", *names]
-    found = [head]
-    for family, scores in every:
+            every += ((name, scores, "") for name, scores in report.families.items())
+    names = [name for name in COLUMNS if any(scores.get(name) for _, scores, _ in every)]
+    left = any(report.unscorable for report in reports)
+    head = ["policy", "set", *(["family"] if families else []), "n"]
+    found = [[*head, *(["unscorable"] if left else []), *names]]
+    for family, scores, unscorable in every:
         accuracy = scores.get("accuracy")
         row = [scores.policy, scores.set, *([family] if families else [])]
-        row.append(str(accuracy.n if accuracy else 0))
+        row += [str(accuracy.n if accuracy else 0), *([unscorable] if left else [])]
         found.append([*row, *(shown(scores.get(name)) for name in names)])
     return found
 
