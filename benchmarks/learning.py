@@ -18,6 +18,7 @@ import msgspec
 
 from benchmarks import report
 from benchmarks.errors import BenchmarkError
+from protocol.errors import PodiumError
 from trainer.conductor.plan import Plan
 from trainer.conductor.results import (
     BY_RL,
@@ -27,6 +28,7 @@ from trainer.conductor.results import (
     Result,
     Study,
     as_markdown,
+    cost_beside,
     gained,
     joined,
 )
@@ -46,6 +48,7 @@ SETS: Final = (
     "seen",
     "held-out-questions",
     "unseen-pools",
+    "held-out-entities",
     "held-out-names",
     "held-out-descriptions",
     "unseen-words",
@@ -77,7 +80,10 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
 def benchmark(options: report.Options, data: pathlib.Path) -> report.Report:
     """Train and measure, or go on with it."""
     count = options.runs or EPISODES
-    found = study(FOLDER, Plan(), seeds(options), count, sets=SETS, say=_say)
+    try:
+        found = study(FOLDER, Plan(), seeds(options), count, sets=SETS, say=_say)
+    except PodiumError as error:
+        raise BenchmarkError(f"{error.message}\n{error.hint}") from error
     conditions = report.conditions(options, data) | {"sets": list(SETS), "episodes": count}
     for seed in found.seeds:
         store(STORED, found.only(seed), conditions)
@@ -109,7 +115,7 @@ def seeds(options: report.Options) -> list[int]:
 def store(folder: pathlib.Path, found: Study, conditions: dict[str, Any]) -> None:
     """Keep what was measured of one seed, and in which conditions, unless it is kept already."""
     path = folder / f"seed-{found.seeds[0]}.json"
-    slim = found.without_outcomes({"reward"})
+    slim = found.slim()
     if path.exists() and msgspec.json.decode(path.read_bytes(), type=Stored).study == slim:
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -167,14 +173,21 @@ def _values(results: Sequence[Result], name: str, figure: str, family: str = "")
 
 
 def _cost(found: Study) -> list[report.Line]:
-    """Beside having everything done by the strongest worker: what is wrong is cheap, too."""
+    """Beside having everything done by the strongest worker.
+
+    What is wrong is cheap, too: so they are compared where both are right.
+    """
     shipped, strongest = found.of(CORRECTED), found.of("strongest")
-    most = _values(strongest, "seen", "cost")[0]
-    costs = [cost / most for cost in _values(shipped, "seen", "cost")]
+    costs = [cost_beside(each, strongest[0], "seen") for each in shipped]
     right = 100 * _values(strongest, "seen", "accuracy")[0]
     less = [right - 100 * own for own in _values(shipped, "seen", "accuracy")]
     return [
-        report.Line("cost beside always the strongest", costs, "x", report.at_most(1 / 3)),
+        report.Line(
+            "cost beside always the strongest, where both are right",
+            [cost for cost in costs if cost is not None],
+            "x",
+            report.at_most(1 / 3),
+        ),
         report.Line("right less often than always the strongest", less, "points"),
     ]
 

@@ -118,7 +118,7 @@ def conditions(device: str, out: pathlib.Path) -> dict[str, Any]:
 
 def written(out: pathlib.Path, found: Study, given: dict[str, Any]) -> None:
     """Write what is known so far: the table, and what it is made from."""
-    made = Stored(conditions=given, study=found.without_outcomes({"reward"}))
+    made = Stored(conditions=given, study=found.slim())
     (out / "learning-gpu.json").write_bytes(msgspec.json.encode(made) + b"\n")
     (out / "learning-gpu.md").write_text(as_markdown(found) + "\n")
 

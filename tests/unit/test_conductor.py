@@ -19,7 +19,7 @@ from trainer.gym.evaluate import Report
 from trainer.gym.oracle import Oracle, Strongest
 from trainer.gym.play import run
 from trainer.gym.scores import Figure, Scores
-from trainer.intervals import across
+from trainer.intervals import across, share
 from trainer.learner.example import Example
 from trainer.learner.sinks import lines
 from trainer.reinforcing import batch
@@ -168,7 +168,7 @@ def test_no_stage_draws_the_episodes_of_another() -> None:
 
 
 def test_an_exam_is_the_same_for_everybody(made: Path) -> None:
-    exam = Exam(PLAN, 4, ("seen",))
+    exam = Exam(PLAN, 12, ("seen",))
     (oracle,), (strongest,) = exam.baseline("oracle"), exam.baseline("strongest")
     assert oracle.total.outcomes["accuracy"].keys() == strongest.total.outcomes["accuracy"].keys()
     spent = [report.total.get("cost") for report in (oracle, strongest)]
@@ -321,9 +321,12 @@ def test_what_is_gained_needs_no_other_outcomes(
     studied: tuple[Path, Plan, results.Study],
 ) -> None:
     _, _, found = studied
-    slim = found.without_outcomes({"reward"})
+    slim = found.slim()
     assert len(msgspec.json.encode(slim)) < len(msgspec.json.encode(found))
     assert results.as_markdown(slim) == results.as_markdown(found)
+    one, other = slim.of(results.CORRECTED)[0], slim.of("strongest")[0]
+    whole = found.of(results.CORRECTED)[0], found.of("strongest")[0]
+    assert results.cost_beside(one, other, "seen") == results.cost_beside(*whole, "seen")
 
 
 def test_seeds_that_differ_make_a_wide_interval() -> None:
@@ -355,6 +358,32 @@ def test_an_interval_over_seeds_holds_nothing_that_cannot_be() -> None:
     assert ends["cost"][0] == 0.0
     assert ends["cost"][1] == pytest.approx(4_550 + 12.706 * 4_450, rel=1e-3)
     assert ends["reward"][0] < 0.0 < 1.0 < ends["reward"][1]
+
+
+def test_seeds_that_are_all_wrong_say_no_more_than_their_episodes() -> None:
+    figure = Figure(name="accuracy", value=0.0, low=0.0, high=0.01, n=300)
+    total = Scores(policy="student", set="seen", figures=(figure,))
+    report = Report(total=total, families={}, unscorable=0)
+    found = [results.Result(variant=results.SFT, seed=seed, reports=(report,)) for seed in (0, 1)]
+    assert results.over_seeds(found, "seen", "accuracy") == share(0, 600)
+
+
+def test_costs_are_compared_where_both_are_right() -> None:
+    def spending(right: list[float], cost: list[float]) -> results.Result:
+        told = {"accuracy": right, "cost": cost}
+        outcomes = {
+            name: {f"seen/{place}": value for place, value in enumerate(values)}
+            for name, values in told.items()
+        }
+        total = Scores(policy="student", set="seen", figures=(), outcomes=outcomes)
+        report = Report(total=total, families={}, unscorable=0)
+        return results.Result(variant=results.SFT, seed=0, reports=(report,))
+
+    one = spending([1, 1, 0, 1], [10, 20, 1, 4])
+    other = spending([1, 1, 1, 0], [100, 50, 80, 9])
+    assert results.cost_beside(one, other, "seen") == pytest.approx(30 / 150)
+    assert results.cost_beside(one, spending([0] * 4, [1] * 4), "seen") is None
+    assert results.cost_beside(one, other, "unseen-pools") is None
 
 
 def test_a_plan_comes_from_a_file(tmp_path: Path) -> None:

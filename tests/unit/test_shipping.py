@@ -9,7 +9,7 @@ import pytest
 
 from actors.policies.conductor import card
 from actors.policies.conductor.network import Network
-from protocol.errors import Conflict
+from protocol.errors import Conflict, NotFound
 from trainer.conductor import shipping, stages
 from trainer.conductor.plan import Plan, Rl, load
 from trainer.gym import typed
@@ -62,8 +62,9 @@ def test_the_threshold_is_the_laxest_that_is_right_often_enough() -> None:
     assert typed.threshold(good) == typed.THRESHOLDS[0]
     assert typed.threshold([*good, *[played(-0.06, False)] * 9]) == -0.05
     assert typed.threshold([*good, *[played(-0.06, False, mine=False)] * 9]) == typed.THRESHOLDS[0]
-    assert typed.threshold([played(-0.001, False)] * 9) == typed.THRESHOLDS[-1]
+    assert typed.threshold([played(-9.0, False)] * 9) == typed.THRESHOLDS[-1], "it decides nothing"
     assert typed.threshold([]) == typed.THRESHOLDS[-1]
+    assert typed.threshold([*good, played(-0.001, False)]) is None
 
 
 def test_only_what_it_decides_is_counted_as_right() -> None:
@@ -136,6 +137,26 @@ def test_a_model_is_written_with_its_card(untrained: Path, tmp_path: Path) -> No
     assert {each["set"] for each in told["exam"]} == {"seen", "held-out-questions", "unseen-pools"}
     assert msgspec.convert(told["plan"], Plan) == PLAN
     assert Network(to).parameters == Network(untrained).parameters
+
+
+@pytest.mark.slow
+def test_one_that_is_sure_of_what_is_wrong_is_refused(
+    untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(typed, "play", lambda *_: [played(-0.001, False)] * 9)
+    to = tmp_path / "shipped"
+    with pytest.raises(Conflict, match=r"fewer than 99\.5% are right"):
+        put(untrained, to, tmp_path / "draft", count=2)
+    assert not to.exists()
+
+
+def test_where_no_model_is_nothing_is_shipped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere, to = tmp_path / "nowhere", tmp_path / "shipped"
+    assert shipping.main([f"--model={nowhere}", f"--to={to}"]) == NotFound.exit_code
+    assert f"{nowhere} has no config.json" in capsys.readouterr().err
+    assert not to.exists()
 
 
 @pytest.mark.slow

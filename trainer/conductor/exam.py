@@ -4,9 +4,12 @@ Whoever is measured says what it holds most likely, unless it is to be drawn. Th
 the plan.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
+
+import msgspec
 
 from protocol.decisions import PolicySpec
 from trainer.conductor.plan import Plan
@@ -45,6 +48,14 @@ class Exam:
         self._spent: Mapping[tuple[str, int], int] = {}
         for episodes in self.episodes.values():
             self._spent = {**self._spent, **spent_by(episodes, run(episodes, Oracle(episodes)))}
+
+    @property
+    def sha256(self) -> str:
+        """Of its episodes: another gym's are others."""
+        found = hashlib.sha256()
+        for episodes in self.episodes.values():
+            found.update(msgspec.json.encode(episodes))
+        return found.hexdigest()
 
     def model(
         self,

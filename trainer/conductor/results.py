@@ -17,7 +17,7 @@ from trainer.conductor.plan import Plan
 from trainer.gym.baselines import VOTERS
 from trainer.gym.evaluate import Report
 from trainer.gym.scores import SHARES, Scores
-from trainer.intervals import Interval, across, paired
+from trainer.intervals import Interval, across, paired, share
 
 UNTRAINED: Final = "untrained"
 SFT: Final = "SFT"
@@ -152,16 +152,21 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
         }
         return self.lengths, self.sets, self.episodes, baselines
 
-    def without_outcomes(self, but: Collection[str]) -> Self:
-        """The same without what each episode came to, but for some figures, of all families."""
+    def slim(self) -> Self:
+        """The same without what each episode came to, but for what is compared in pairs.
 
-        def slim(scores: Scores, kept: Collection[str]) -> Scores:
-            outcomes = {name: each for name, each in scores.outcomes.items() if name in kept}
+        That is the reward; and on the first set also who was right, and at what cost.
+        """
+
+        def kept(scores: Scores, figures: Collection[str]) -> Scores:
+            outcomes = {name: each for name, each in scores.outcomes.items() if name in figures}
             return msgspec.structs.replace(scores, outcomes=outcomes)
 
         def slimmed(report: Report) -> Report:
-            families = {name: slim(each, ()) for name, each in report.families.items()}
-            return msgspec.structs.replace(report, total=slim(report.total, but), families=families)
+            families = {name: kept(each, ()) for name, each in report.families.items()}
+            first = report.total.set == self.sets[0]
+            total = kept(report.total, ("reward", *(("accuracy", "cost") if first else ())))
+            return msgspec.structs.replace(report, total=total, families=families)
 
         results = (
             msgspec.structs.replace(each, reports=tuple(map(slimmed, each.reports)))
@@ -203,11 +208,31 @@ def over_seeds(results: Sequence[Result], name: str, figure: str) -> Interval | 
     if len(found) == 1:
         return Interval(found[0].value, found[0].low, found[0].high)
     middle, low, high = across([each.value for each in found])
+    if figure in SHARES and low == high:  # of none or of all, seeds alike say nothing of how sure
+        n = sum(each.n for each in found)
+        return share(round(middle * n), n)
     return Interval(
         middle,
         low if figure in SIGNED else max(0.0, low),
         min(1.0, high) if figure in SHARES else high,
     )
+
+
+def cost_beside(result: Result, other: Result, name: str) -> float | None:
+    """What one spends over what another does, in the episodes of a set that both got right.
+
+    None where there are none, or the other spends nothing.
+    """
+    own, theirs = (
+        {} if (scores := each.scores(name)) is None else scores.outcomes for each in (result, other)
+    )
+    right = [
+        episode
+        for episode, hit in own.get("accuracy", {}).items()
+        if hit and theirs.get("accuracy", {}).get(episode)
+    ]
+    most = sum(theirs["cost"][episode] for episode in right) if right else 0.0
+    return sum(own["cost"][episode] for episode in right) / most if most else None
 
 
 class Gain(NamedTuple):

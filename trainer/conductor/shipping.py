@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from protocol.actions import Json
-from protocol.errors import Conflict, PodiumError
+from protocol.errors import Conflict, NotFound, PodiumError
 from trainer.conductor import stages
 from trainer.conductor.exam import Exam
 from trainer.conductor.plan import Plan, described, load
@@ -117,7 +117,17 @@ def put(
         asked: See `ship`.
         seeds: See `TYPED`.
         stages_of: The folder of its stages, for their curves.
+
+    Raises:
+        NotFound: There is no whole model in its folder.
+        Conflict: It does worse than the shipped one, is wrong too often in what it decides of typed
+            questions, or is too large.
     """
+    if missing := [name for name in (*FILES, WEIGHTS) if not (made / name).exists()]:
+        raise NotFound(
+            f"{made} has no {', '.join(missing)}",
+            hint="name the folder of a model that a stage has made: .../correction/model",
+        )
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     for name in FILES:
@@ -226,6 +236,12 @@ def _threshold(draft: Path, seeds: int) -> dict[str, Json]:
     others = range(first.stop, first.stop + seeds)
     played = [one for name in typed.SETS for one in typed.play(draft, typed.typed(first, name))]
     least = typed.threshold(played)
+    if least is None:
+        raise Conflict(
+            "the shipped model stays, since of the typed questions that this one decides fewer "
+            f"than {typed.TARGET:.1%} are right, however sure it has to be",
+            hint="train longer, or with another plan or seed",
+        )
     found = {
         name: typed.summary(typed.play(draft, typed.typed(others, name)), least)
         for name in typed.SETS

@@ -70,14 +70,15 @@ def study(
     Raises:
         Conflict: What is there was measured in another exam, or made by another plan.
     """
+    exam = Exam(plan, count, sets)
     measured = {
         "episodes": count,
         "sets": list(sets),
         "families": list(plan.families),
         "reward": msgspec.to_builtins(plan.rl.reward),
+        "sha256": exam.sha256,
     }
-    stages.settle(folder / EXAM, measured, "what was measured in another exam")
-    exam = Exam(plan, count, sets)
+    stages.settle(folder / EXAM, measured, "what was measured in another exam, or another gym")
     results = [_baseline(folder, exam, name, say) for name in BASELINES]
     for seed in seeds:
         own = msgspec.structs.replace(plan, seed=seed)

@@ -108,16 +108,17 @@ def play(folder: Path, episodes: Sequence[Episode]) -> list[Played]:
     ]
 
 
-def threshold(played: Sequence[Played], target: float = TARGET) -> float:
+def threshold(played: Sequence[Played], target: float = TARGET) -> float | None:
     """The laxest of `THRESHOLDS` at which what the model decides is right often enough.
 
-    The strictest if none is.
+    The strictest if it decides nothing at that one; None if it is wrong too often even there.
     """
+    taken: list[bool] = []
     for each in THRESHOLDS:
         taken = [one.right for one in played if one.mine and one.sure >= each]
         if taken and sum(taken) / len(taken) >= target:
             return each
-    return THRESHOLDS[-1]
+    return None if taken else THRESHOLDS[-1]
 
 
 def summary(played: Sequence[Played], least: float) -> Mapping[str, Mapping[str, int]]:
