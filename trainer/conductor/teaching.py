@@ -41,9 +41,14 @@ and they take some megabytes."""
 
 
 def drawn(plan: Plan, seeds: range) -> list[Episode]:
-    """Episodes to learn from, some of them in a storm."""
-    found = (draw(seed, "train", plan.families) for seed in seeds)
-    return [in_storm(each) if chance("storm", each.seed) < plan.storms else each for each in found]
+    """Episodes to learn from: with a twin of who is needed, or in a storm, as often as planned."""
+
+    def one(seed: int) -> Episode:
+        twins = chance("twins", seed) < plan.twins
+        found = draw(seed, "train", plan.families, twins=twins)
+        return in_storm(found) if chance("storm", seed) < plan.storms else found
+
+    return [one(seed) for seed in seeds]
 
 
 def lesson(plan: Plan, seeds: range) -> Iterator[tuple[Episode, Rollout, frozenset[int]]]:

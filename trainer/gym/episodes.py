@@ -84,7 +84,12 @@ def key_of(task: Task, pool: Pool) -> tuple[str, str]:
 
 
 def draw(
-    seed: int, of: str | Set = "train", families: Sequence[str] = (), *, shipped: bool | None = None
+    seed: int,
+    of: str | Set = "train",
+    families: Sequence[str] = (),
+    *,
+    shipped: bool | None = None,
+    twins: bool = False,
 ) -> Episode:
     """The episode of a seed: the same on every machine, and of no other set.
 
@@ -94,6 +99,8 @@ def draw(
         families: Which families may be drawn; all if empty.
         shipped: Whether it has the shipped pool; None for now and then, where that will do. Tasks
             that it can't do get a drawn one in any case.
+        twins: Whether a drawn pool has a worker that is easily taken for one that is needed, where
+            there is such a kind, see `pools.TWINS`.
 
     Raises:
         KeyError: There is no such set or family.
@@ -107,7 +114,8 @@ def draw(
     often = rng.random() < SHIPPED_SHARE
     plain = not drawn.held_out and not drawn.new_words
     there = often and plain if shipped is None else shipped
-    pool = shipped_pool() if there and fits_shipped(roles) else drawn_pool(roles, drawn, rng)
+    there = there and fits_shipped(roles)
+    pool = shipped_pool() if there else drawn_pool(roles, drawn, rng, twins=twins)
     return Episode(
         set=drawn.name,
         seed=seed,

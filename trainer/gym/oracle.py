@@ -16,7 +16,6 @@ from protocol.actions import WorkerSpec
 from protocol.decisions import PolicySpec, Reply, View
 from protocol.dialects import referable, render, to_prompt
 from trainer.gym.episodes import Episode, key_of
-from trainer.gym.kinds import roles_of
 from trainer.gym.planners import Planner, Progress, Reading
 
 ORACLE: Final = "gym-oracle"
@@ -76,10 +75,8 @@ class Strongest(Oracle):
         super().__init__(episodes, name=STRONGEST)
 
     def choose(self, progress: Progress, number: int) -> tuple[WorkerSpec, str] | None:
-        """The one of most roles; of several the dearest."""
-        able = progress.able(progress.need(number).role)
-        best = max(able, key=lambda row: (len(roles_of(row[1])), row[0].reserve.cost), default=None)
-        return None if best is None else best[:2]
+        """Who can do most."""
+        return progress.strongest(number)
 
 
 class Spoken:

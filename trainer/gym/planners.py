@@ -127,9 +127,10 @@ class Progress:
 
     @property
     def open(self) -> list[tuple[int, Need]]:
-        """The needs that can be worked on now, with their numbers."""
+        """The needs that can be worked on now and are not given up, with their numbers."""
         every = enumerate(self.reading.plan.needs, 1)
-        return [(n, need) for n, need in every if n not in self.had and self.ready(need)]
+        left = ((n, need) for n, need in every if n not in self.had and self.tries[n] < MAX_TRIES)
+        return [(n, need) for n, need in left if self.ready(need)]
 
     def able(self, role: str) -> list[tuple[WorkerSpec, str, bool]]:
         """The workers that are taken to have a role, their kinds, and whether they are doubted."""
@@ -149,6 +150,16 @@ class Progress:
             return failed + DEAR_RANK * (kind == "anything"), doubted, spec.reserve.cost
 
         row = min(self.able(self.need(number).role), key=rank, default=None)
+        return None if row is None else row[:2]
+
+    def strongest(self, number: int) -> tuple[WorkerSpec, str] | None:
+        """Who can do most of those that can do a need; of several the dearest."""
+
+        def rank(row: tuple[WorkerSpec, str, bool]) -> tuple[int, int]:
+            spec, kind, _ = row
+            return len(roles_of(kind)), spec.reserve.cost
+
+        row = max(self.able(self.need(number).role), key=rank, default=None)
         return None if row is None else row[:2]
 
     def call(self, need: Need, worker: WorkerSpec, kind: str) -> PlannedCall:
@@ -219,7 +230,7 @@ class Planner:
         found = {}
         for number, need in progress.open:
             chosen = self.choose(progress, number)
-            if chosen is not None and progress.tries[number] < MAX_TRIES:
+            if chosen is not None:
                 found[number] = progress.call(need, *chosen)
         return found
 

@@ -48,6 +48,14 @@ STORM: Final = 0.5
 FLAKY_RATE: Final = (0.35, 0.8)
 """How often those of a flaky one do, from and to."""
 
+TWINS: Final = {
+    "country.population": "city.population",
+    "city.population": "country.population",
+    "country": "city",
+    "city": "country",
+}
+"""Kinds of whose descriptions one word alone tells one from the other: of what they speak."""
+
 WARNED_SHARE: Final = 0.7
 """Of flaky workers that are said to be so; the others look like any."""
 
@@ -86,9 +94,18 @@ def pool_key(kinds: Iterable[tuple[str, bool]]) -> str:
     return ",".join(sorted(kind for kind, _ in kinds))
 
 
-def drawn_pool(roles: Sequence[str], drawn: Set, rng: random.Random) -> Drawn:
-    """A pool of a set that can do all of some roles."""
-    kinds = drawn.drawn("pool", lambda: _kinds(roles, rng), pool_key)
+def drawn_pool(
+    roles: Sequence[str], drawn: Set, rng: random.Random, *, twins: bool = False
+) -> Drawn:
+    """A pool of a set that can do all of some roles.
+
+    Args:
+        roles: What is needed.
+        drawn: The set.
+        rng: Decides the rest.
+        twins: Whether the twin of each kind that is needed is there, see `TWINS`.
+    """
+    kinds = drawn.drawn("pool", lambda: _kinds(roles, rng, twins=twins), pool_key)
     weather = rng.choice(WEATHER)
     members = [_member(kind, flaky, weather, drawn, rng) for kind, flaky in kinds]
     rng.shuffle(members)
@@ -106,7 +123,9 @@ def fits_shipped(roles: Sequence[str]) -> bool:
     return can.issuperset(roles)
 
 
-def _kinds(roles: Sequence[str], rng: random.Random) -> list[tuple[str, bool]]:
+def _kinds(
+    roles: Sequence[str], rng: random.Random, *, twins: bool = False
+) -> list[tuple[str, bool]]:
     """Kinds of workers, and whether each fails often."""
     found: list[tuple[str, bool]] = []
     anything = rng.random() < 0.5
@@ -126,6 +145,10 @@ def _kinds(roles: Sequence[str], rng: random.Random) -> list[tuple[str, bool]]:
             found.append((kind, False))
     if anything:
         found.append(("anything", False))
+    if twins:
+        there = dict.fromkeys(kind for kind, _ in found)
+        beside = dict.fromkeys(TWINS[kind] for kind in there if kind in TWINS)
+        found += [(kind, False) for kind in beside if kind not in there]
     size = max(rng.randint(MIN_WORKERS, MAX_WORKERS), min(len(found), MAX_WORKERS))
     while len(found) < size:
         found.append((_decoy(roles, rng), rng.random() < 0.15))

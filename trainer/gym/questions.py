@@ -285,7 +285,7 @@ def question(family: str, drawn: Set, rng: random.Random) -> Question:
         draft = FAMILIES[family](of)
         wording = draw(draft.pattern, rng)
         wording = wording[:1].upper() + wording[1:]
-        if not drawn.admits("question", wording):
+        if not drawn.admits("question", wordings.wording_key(wording)):
             continue
         said = _said(wording, draft.entities)
         if for_tests(said) == drawn.tested and _marked(said, draft.entities):

@@ -1,8 +1,8 @@
-"""An imperfect teacher: the oracle with slips at given rates, from which it recovers.
+"""An imperfect teacher: the oracle with slips at given rates, from which it recovers, and habits.
 
 A reply that is a slip says so in its version, ``gym-teacher-1!wrong-worker``, so that training can
 keep it in the context and leave it out of the loss: what came of it and how it was mended is worth
-learning, the slip is not.
+learning, the slip is not. A habit is marked alike: it costs more than it has to, and isn't wrong.
 """
 
 import random
@@ -27,7 +27,7 @@ MARK: Final = "!"
 """What stands between the version and the slip."""
 
 Slip: TypeAlias = Literal[
-    "wrong-worker", "malformed", "wrong-output", "superfluous", "early", "late"
+    "wrong-worker", "malformed", "wrong-output", "superfluous", "early", "late", "dear", "serial"
 ]
 
 
@@ -52,12 +52,27 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """An answer is given before it is known."""
     late: float = 0.04
     """A further call is made although the answer is known."""
+    dear: float = 0.0
+    """A round is given to the workers that can do most and cost most. This habit and the next are
+    drawn apart from the slips, which may come on top."""
+    serial: float = 0.0
+    """Of the calls that could be made at once, the first one is."""
 
 
 SLOPPY: Final = Rates(
-    wrong_worker=0.15, malformed=0.1, wrong_output=0.08, superfluous=0.12, early=0.08, late=0.15
+    wrong_worker=0.15,
+    malformed=0.1,
+    wrong_output=0.08,
+    superfluous=0.12,
+    early=0.08,
+    late=0.15,
+    dear=0.6,
+    serial=0.6,
 )
-"""A bad teacher's."""
+"""A bad teacher's. Who imitates its slips does well where it says what is most likely, for each is
+rare; who imitates its habits does not. They are those of large models that were only told what to
+do: to prefer the strongest tool (ToolOrchestra) and to ask one at a time (PARL's serial collapse).
+"""
 
 
 def slip_of(version: str) -> str:
@@ -98,11 +113,21 @@ class Teacher(Oracle):
         if view.final:
             return Reply(decision=decision, version=VERSION)
         rng = random.Random(f"{self._seed}/{view.run}/{view.task.text}/{len(view.turns)}")
+        marks: list[Slip] = []
         slip = self._slip(decision, progress, rng.random())
-        slipped = _SLIPS[slip](decision, progress, rng) if slip else None
-        if slipped is None:
-            return Reply(decision=decision, version=VERSION)
-        return Reply(decision=slipped, version=f"{VERSION}{MARK}{slip}")
+        for each in (*self._habits(rng), *((slip,) if slip else ())):
+            changed = _SLIPS[each](decision, progress, rng)
+            if changed is not None:
+                decision = changed
+                marks = [each]
+        return Reply(decision=decision, version=MARK.join((VERSION, *marks)))
+
+    def _habits(self, rng: random.Random) -> list[Slip]:
+        habits: tuple[tuple[Slip, float], ...] = (
+            ("dear", self._rates.dear),
+            ("serial", self._rates.serial),
+        )
+        return [habit for habit, rate in habits if rate and rng.random() < rate]
 
     def _slip(self, decision: Decision, progress: Progress, drawn: float) -> Slip | None:
         rates = self._rates
@@ -219,6 +244,22 @@ def _late(_: Decision, progress: Progress, rng: random.Random) -> Decision | Non
     return None if other is None else Decision(calls=(other,))
 
 
+def _dear(decision: Decision, progress: Progress, _: random.Random) -> Decision | None:
+    chosen = [(need, progress.strongest(number)) for number, need in progress.open]
+    calls = tuple(progress.call(need, *found) for need, found in chosen if found)
+    if not decision.calls or [each.worker for each in calls] == [
+        each.worker for each in decision.calls
+    ]:
+        return None
+    return linked(Decision(calls=calls), progress.known)
+
+
+def _serial(decision: Decision, _: Progress, __: random.Random) -> Decision | None:
+    if len(decision.calls) < 2:
+        return None
+    return Decision(calls=decision.calls[:1])
+
+
 _SLIPS: Final = {
     "wrong-worker": _wrong_worker,
     "malformed": _malformed,
@@ -226,4 +267,6 @@ _SLIPS: Final = {
     "superfluous": _superfluous,
     "early": _early,
     "late": _late,
+    "dear": _dear,
+    "serial": _serial,
 }

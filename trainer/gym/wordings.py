@@ -3,8 +3,11 @@
 ``$1``, ``$2`` stand for a question's entities, and ``$*`` for a list of all of them.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Final
+
+from trainer.gym.grammar import every
 
 ASK: Final = (
     "[What is|What's|Tell me|Give me|Find|Find me|Look up|I need|Report|Show me|Get|Fetch|State|"
@@ -157,3 +160,31 @@ CODE_TIMES: Final = (
     "[[Run|Execute|Evaluate] [this|this code|the program]: $1 and multiply by $2|"
     f"{ASK} the [output|result] of $1 times $2|[Multiply] by $2 what this prints: $1]"
 )
+
+_WORD: Final = re.compile(r"\$[\d*]|[\w-]+")
+
+_ASKING: Final = frozenset(word for said in every(ASK) for word in _WORD.findall(said.casefold()))
+
+_LITTLE: Final = _ASKING | {
+    *("a", "an", "the", "its", "it", "that", "each", "are", "is", "s", "list", "name"),
+    *("about", "across", "among", "by", "for", "from", "in", "of"),
+}
+"""Words that make no other question: "find X's area" is a twin of "what is its area" of X."""
+
+_ROUNDINGS: Final = sorted(
+    {said for pattern in ROUNDED.values() for said in every(pattern)}, key=len, reverse=True
+)
+
+
+def wording_key(wording: str) -> str:
+    """What of a wording decides whether it is held out: the words that say what is asked of what.
+
+    How one asks, how it is to be rounded, articles, marks and capitals are no part of it.
+
+    Args:
+        wording: A text with places for entities.
+    """
+    for said in _ROUNDINGS:
+        wording = wording.replace(said, "")
+    words = _WORD.findall(wording.casefold())
+    return " ".join(word for word in words if word not in _LITTLE)
