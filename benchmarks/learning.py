@@ -83,7 +83,7 @@ def benchmark(options: report.Options, data: pathlib.Path) -> report.Report:
     try:
         found = study(FOLDER, Plan(), seeds(options), count, sets=SETS, say=_say)
     except PodiumError as error:
-        raise BenchmarkError(f"{error.message}\n{error.hint}") from error
+        raise BenchmarkError(f"{error.message}; move {FOLDER} away to begin anew") from error
     conditions = report.conditions(options, data) | {"sets": list(SETS), "episodes": count}
     for seed in found.seeds:
         store(STORED, found.only(seed), conditions)
@@ -178,18 +178,15 @@ def _cost(found: Study) -> list[report.Line]:
     What is wrong is cheap, too: so they are compared where both are right.
     """
     shipped, strongest = found.of(CORRECTED), found.of("strongest")
-    costs = [cost_beside(each, strongest[0], "seen") for each in shipped]
+    every = (cost_beside(each, strongest[0], "seen") for each in shipped)
+    costs = [cost for cost in every if cost is not None]
     right = 100 * _values(strongest, "seen", "accuracy")[0]
     less = [right - 100 * own for own in _values(shipped, "seen", "accuracy")]
-    return [
-        report.Line(
-            "cost beside always the strongest, where both are right",
-            [cost for cost in costs if cost is not None],
-            "x",
-            report.at_most(1 / 3),
-        ),
-        report.Line("right less often than always the strongest", less, "points"),
-    ]
+    made = [report.Line("right less often than always the strongest", less, "points")]
+    if costs:
+        name = "cost beside always the strongest, where both are right"
+        made.insert(0, report.Line(name, costs, "x", report.at_most(1 / 3)))
+    return made
 
 
 def _wide(found: Study) -> report.Line:

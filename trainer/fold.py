@@ -230,7 +230,8 @@ class Fold:
             return
         if event.status != "OK":
             # Who has said so much that nothing more fits could be asked: it went on for too long.
-            self._unheard &= not (self._said and event.finish == NO_ROOM)
+            spoke = any(said.own for said in self._said)
+            self._unheard &= not (spoke and event.finish == NO_ROOM)
             return
         self._unheard = False
         if (known := event.sampled) is not None:

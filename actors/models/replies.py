@@ -36,7 +36,7 @@ def begun(loaded: Loaded, question: Question, deadline: float) -> Asked | Reply:
     room = loaded.context - len(ids)
     if not ids or room <= 0:
         text = f"the prompt has {len(ids)} tokens; the model takes 1 to {loaded.context - 1}"
-        return failed(f"{text}, and its reply", retry=False, finish=NO_ROOM)
+        return failed(f"{text}, and its reply", retry=False, finish=NO_ROOM if ids else "")
     said = question.sampling
     row = Row(ids, said, min(room, max(1, said.max_tokens)), deadline)
     return Asked(question, row, len(before) if goes_on else 0)

@@ -365,7 +365,7 @@ def test_seeds_that_are_all_wrong_say_no_more_than_their_episodes() -> None:
     total = Scores(policy="student", set="seen", figures=(figure,))
     report = Report(total=total, families={}, unscorable=0)
     found = [results.Result(variant=results.SFT, seed=seed, reports=(report,)) for seed in (0, 1)]
-    assert results.over_seeds(found, "seen", "accuracy") == share(0, 600)
+    assert results.over_seeds(found, "seen", "accuracy") == share(0, 300)
 
 
 def test_costs_are_compared_where_both_are_right() -> None:

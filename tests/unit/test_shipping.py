@@ -11,6 +11,7 @@ from actors.policies.conductor import card
 from actors.policies.conductor.network import Network
 from protocol.errors import Conflict, NotFound
 from trainer.conductor import shipping, stages
+from trainer.conductor.exam import Exam
 from trainer.conductor.plan import Plan, Rl, load
 from trainer.gym import typed
 from trainer.gym.typed import Played
@@ -157,6 +158,23 @@ def test_where_no_model_is_nothing_is_shipped(
     assert shipping.main([f"--model={nowhere}", f"--to={to}"]) == NotFound.exit_code
     assert f"{nowhere} has no config.json" in capsys.readouterr().err
     assert not to.exists()
+
+
+@pytest.mark.slow
+def test_one_of_another_gym_is_compared_where_nothing_is_held_out(
+    untrained: Path, tmp_path: Path
+) -> None:
+    to = put(untrained, tmp_path / "shipped", tmp_path / "draft", count=2)
+    gym = shipping.gym_of(PLAN)
+    assert card.told(to)["gym"] == gym
+    exam = Exam(PLAN, 1)
+    reports = exam.model(to, "candidate")
+
+    def sets(of: str) -> set[str]:
+        return {row.set for row in shipping.compared(exam, to, reports, of).rows}
+
+    assert sets(gym) == {"seen", "held-out-questions", "unseen-pools"}
+    assert sets("another") == {"seen"}
 
 
 @pytest.mark.slow

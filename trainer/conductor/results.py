@@ -208,9 +208,8 @@ def over_seeds(results: Sequence[Result], name: str, figure: str) -> Interval | 
     if len(found) == 1:
         return Interval(found[0].value, found[0].low, found[0].high)
     middle, low, high = across([each.value for each in found])
-    if figure in SHARES and low == high:  # of none or of all, seeds alike say nothing of how sure
-        n = sum(each.n for each in found)
-        return share(round(middle * n), n)
+    if figure in SHARES and low == high:  # all have none, or all: as sure as one is, no surer
+        return share(round(middle * found[0].n), found[0].n)
     return Interval(
         middle,
         low if figure in SIGNED else max(0.0, low),

@@ -25,6 +25,7 @@ from trainer.conductor.plan import Plan, described, load
 from trainer.gym import typed
 from trainer.gym.evaluate import Report
 from trainer.gym.scores import Scores
+from trainer.gym.splits import SETS
 from trainer.learner.sinks import lines
 from trainer.small import CARD
 from trainer.versions.gate import Compared, compare, shown
@@ -60,6 +61,9 @@ TYPED_FROM: Final = 10**6
 ASKED: Final = 40_000
 """Seeds of questions whose wordings are learned: twice as many have one in forty more."""
 
+MARKED: Final = 32
+"""Episodes of each set by which a gym is known."""
+
 CURVE_POINTS: Final = 50
 """Of each stage's curve in the card, at most."""
 
@@ -86,7 +90,7 @@ def ship(work: Path, plan: Plan, to: Path, *, count: int = EPISODES, asked: int 
         asked: See `ASKED`.
 
     Raises:
-        Conflict: It does worse than the shipped one; the message has the table.
+        Conflict: See `put`; where it does worse than the shipped one, the message has the table.
     """
     stages.begin(work, plan)
     made = stages.sft(work / "sft", plan, stages.base(work, plan))
@@ -135,14 +139,15 @@ def put(
     _weights(made, draft)  # rounded: what is shipped is what is measured
     exam = Exam(plan, count)
     reports = exam.model(draft, "candidate")
-    found = compared(exam, to, reports) if (to / CARD).exists() else Compared()
+    gym = gym_of(plan)
+    found = compared(exam, to, reports, gym) if (to / CARD).exists() else Compared()
     if found.rows and found.why:
         raise Conflict(
             f"the shipped model stays, since {found.why}\n{table(found)}",
             hint="train longer, or with another plan or seed",
         )
     _write(draft / WORDINGS, typed.wordings(range(asked)), 0)
-    card = _card(draft, plan, reports, asked)
+    card = {**_card(draft, plan, reports, asked), "gym": gym}
     card["curves"] = curves(stages_of) if stages_of is not None else {}
     _write(draft / CARD, {**card, "threshold": 0.0})
     card |= _threshold(draft, seeds)
@@ -157,9 +162,28 @@ def put(
     return to
 
 
-def compared(exam: Exam, shipped: Path, reports: Sequence[Report]) -> Compared:
-    """The shipped model and another in the same episodes."""
-    return compare(_totals(exam.model(shipped, "shipped")), _totals(reports))
+def compared(exam: Exam, shipped: Path, reports: Sequence[Report], gym: str) -> Compared:
+    """The shipped model and another in the same episodes.
+
+    One of another gym may have been taught what this one holds out: they are compared where
+    nothing is.
+
+    Args:
+        exam: The episodes.
+        shipped: The folder of the shipped one.
+        reports: What the other one did in them.
+        gym: See `gym_of`.
+    """
+    card = msgspec.json.decode((shipped / CARD).read_bytes())
+    same = card.get("gym") == gym
+    fair = [name for name in exam.episodes if same or not SETS[name].held_out]
+    mine = [each for each in reports if each.total.set in fair]
+    return compare(_totals(exam.model(shipped, "shipped", sets=fair)), _totals(mine))
+
+
+def gym_of(plan: Plan) -> str:
+    """What tells a gym from one that asks, or holds out, something else."""
+    return Exam(plan, MARKED).sha256
 
 
 def table(found: Compared) -> str:
@@ -238,8 +262,8 @@ def _threshold(draft: Path, seeds: int) -> dict[str, Json]:
     least = typed.threshold(played)
     if least is None:
         raise Conflict(
-            "the shipped model stays, since of the typed questions that this one decides fewer "
-            f"than {typed.TARGET:.1%} are right, however sure it has to be",
+            "the model is not shipped, since of the typed questions that it decides fewer than "
+            f"{typed.TARGET:.1%} are right, however sure it has to be",
             hint="train longer, or with another plan or seed",
         )
     found = {

@@ -78,7 +78,7 @@ def study(
         "reward": msgspec.to_builtins(plan.rl.reward),
         "sha256": exam.sha256,
     }
-    stages.settle(folder / EXAM, measured, "what was measured in another exam, or another gym")
+    stages.settle(folder / EXAM, measured, "what was measured in another exam")
     results = [_baseline(folder, exam, name, say) for name in BASELINES]
     for seed in seeds:
         own = msgspec.structs.replace(plan, seed=seed)

@@ -2,7 +2,8 @@
 
 A reply that is a slip says so in its version, ``gym-teacher-1!wrong-worker``, so that training can
 keep it in the context and leave it out of the loss: what came of it and how it was mended is worth
-learning, the slip is not. A habit is marked alike: it costs more than it has to, and isn't wrong.
+learning, the slip is not. A habit is marked alike: it costs more than it has to, and is seldom
+wrong.
 """
 
 import random
@@ -32,7 +33,7 @@ Slip: TypeAlias = Literal[
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How often a decision is a slip of each kind, from 0 to 1; together at most 1.
+    """How often a decision is a slip or habit of each kind, from 0 to 1; slips together at most 1.
 
     That holds also where ``again`` stands in place of the first three.
     """
@@ -76,16 +77,19 @@ do: to prefer the strongest tool (ToolOrchestra) and to ask one at a time (PARL'
 
 
 def slip_of(version: str) -> str:
-    """Which slip a reply of that version is; "" for none, and for those of any other policy."""
+    """Which slip or habit a reply of that version shows, the last one of several.
+
+    "" for none, and for the replies of any other policy.
+    """
     return version.partition(MARK)[2] if version.startswith(VERSION) else ""
 
 
 class Teacher(Oracle):
-    """The oracle, with slips.
+    """The oracle, with slips and habits.
 
     Args:
         episodes: Those that it knows.
-        rates: How often it slips.
+        rates: How often it slips, and follows a habit.
         seed: Which decisions are slips follows from it, the run and the turn.
         refer: See `Planner`.
         ahead: See `Planner`.
@@ -113,14 +117,13 @@ class Teacher(Oracle):
         if view.final:
             return Reply(decision=decision, version=VERSION)
         rng = random.Random(f"{self._seed}/{view.run}/{view.task.text}/{len(view.turns)}")
-        marks: list[Slip] = []
+        mark = ""
         slip = self._slip(decision, progress, rng.random())
         for each in (*self._habits(rng), *((slip,) if slip else ())):
             changed = _SLIPS[each](decision, progress, rng)
             if changed is not None:
-                decision = changed
-                marks = [each]
-        return Reply(decision=decision, version=MARK.join((VERSION, *marks)))
+                decision, mark = changed, f"{MARK}{each}"
+        return Reply(decision=decision, version=f"{VERSION}{mark}")
 
     def _habits(self, rng: random.Random) -> list[Slip]:
         habits: tuple[tuple[Slip, float], ...] = (

@@ -111,7 +111,8 @@ def play(folder: Path, episodes: Sequence[Episode]) -> list[Played]:
 def threshold(played: Sequence[Played], target: float = TARGET) -> float | None:
     """The laxest of `THRESHOLDS` at which what the model decides is right often enough.
 
-    The strictest if it decides nothing at that one; None if it is wrong too often even there.
+    The strictest if it decides nothing at that one; None if it is wrong too often even there: once,
+    where it decides fewer than two hundred.
     """
     taken: list[bool] = []
     for each in THRESHOLDS:

@@ -169,7 +169,7 @@ _LITTLE: Final = _ASKING | {
     *("a", "an", "the", "its", "it", "that", "each", "are", "is", "s", "list", "name"),
     *("about", "across", "among", "by", "for", "from", "in", "of"),
 }
-"""Words that make no other question: "find X's area" is a twin of "what is its area" of X."""
+"""Words without which wordings are twins: both are held out, or neither is."""
 
 _ROUNDINGS: Final = sorted(
     {said for pattern in ROUNDED.values() for said in every(pattern)}, key=len, reverse=True
@@ -177,9 +177,9 @@ _ROUNDINGS: Final = sorted(
 
 
 def wording_key(wording: str) -> str:
-    """What of a wording decides whether it is held out: the words that say what is asked of what.
+    """What of a wording decides whether it is held out: its words, in their order.
 
-    How one asks, how it is to be rounded, articles, marks and capitals are no part of it.
+    Verbs of asking, how it is to be rounded, little words, marks and capitals are no part of it.
 
     Args:
         wording: A text with places for entities.
