@@ -126,9 +126,14 @@ class One(_Connecting):
         os.kill(self.server.pid, signal.SIGKILL)
         wait_ended(self.server.pid)
 
-    def pause(self) -> None:
-        """Freeze it (SIGSTOP)."""
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within it the server is frozen (SIGSTOP)."""
         os.kill(self.server.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.resume()
 
     def resume(self) -> None:
         """Thaw it (SIGCONT)."""
