@@ -18,7 +18,7 @@ import msgspec
 
 from benchmarks import report
 from benchmarks.errors import BenchmarkError
-from protocol.errors import PodiumError
+from protocol.errors import Conflict, PodiumError
 from trainer.conductor.plan import Plan
 from trainer.conductor.results import (
     BY_RL,
@@ -82,8 +82,10 @@ def benchmark(options: report.Options, data: pathlib.Path) -> report.Report:
     count = options.runs or EPISODES
     try:
         found = study(FOLDER, Plan(), seeds(options), count, sets=SETS, say=_say)
-    except PodiumError as error:
+    except Conflict as error:
         raise BenchmarkError(f"{error.message}; move {FOLDER} away to begin anew") from error
+    except PodiumError as error:
+        raise BenchmarkError(error.whole()) from error
     conditions = report.conditions(options, data) | {"sets": list(SETS), "episodes": count}
     for seed in found.seeds:
         store(STORED, found.only(seed), conditions)

@@ -164,7 +164,7 @@ def alone(found: Iterable[Ended], batching: Batching) -> Taken:
     while not batch.idle:
         for row in batch.step(0.0):
             written += len(row.output)
-            if (coming := after.get(id(row))) is not None:
+            if (coming := after.pop(id(row), None)) is not None:
                 batch.waiting.append(coming)
     took = time.perf_counter() - begun
     return Taken(60 * count / took, read / took, written / took)

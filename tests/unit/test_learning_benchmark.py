@@ -10,7 +10,18 @@ import pytest
 from benchmarks import learning, learning_gpu, report
 from benchmarks.errors import BenchmarkError
 from trainer.conductor.plan import Plan
-from trainer.conductor.results import SFT, Lengths, Result, Study
+from trainer.conductor.results import (
+    CORRECTED,
+    LONGER,
+    SFT,
+    SFT_RL,
+    Lengths,
+    Result,
+    Study,
+    ordered,
+)
+from trainer.gym.evaluate import Report
+from trainer.gym.scores import Figure, Scores
 from trainer.small.model import Shape
 
 
@@ -45,6 +56,69 @@ def test_a_seed_is_kept_with_the_conditions_that_it_was_measured_in(
     other = msgspec.structs.replace(Plan(), tokens=17)
     assert not list(learning.stored(tmp_path, study_of(0, other)))
     assert "seed-0.json is of another plan" in capsys.readouterr().err
+
+
+def measured(variant: str, seed: int, right: list[int], cost: list[int], steps: float) -> Result:
+    """A result of three episodes of each set."""
+
+    def told(of: str) -> Report:
+        mean = {"accuracy": sum(right) / 3, "valid": 1.0, "recovery": 0.5, "reward": 1.0}
+        figures = tuple(Figure(name=n, value=v, low=v, high=v, n=3) for n, v in mean.items())
+        outcomes = {"accuracy": right, "cost": cost, "reward": [seed + each for each in right]}
+        total = Scores(
+            policy=variant,
+            set=of,
+            figures=figures,
+            outcomes={
+                name: {f"{of}/{place}": float(each) for place, each in enumerate(values)}
+                for name, values in outcomes.items()
+            },
+        )
+        wide = Figure(name="critical_steps", value=steps, low=steps, high=steps, n=3)
+        family = Scores(policy=variant, set=of, figures=(wide,))
+        return Report(total=total, families={"wide": family}, unscorable=0)
+
+    return Result(variant=variant, seed=seed, reports=tuple(map(told, learning.SETS)))
+
+
+def lines_of(right: list[int]) -> dict[str, report.Line]:
+    """The lines of two seeds that got these right, and spent 10 where the strongest spends 40."""
+    strongest = measured("strongest", 0, [1, 1, 1], [40, 40, 80], 2.0)
+    serial = measured("serial", 0, [1, 1, 1], [20, 20, 20], 8.0)
+    trained = [
+        measured(name, seed, right, [10, 10, 1], 2.0)
+        for name in (SFT, SFT_RL, LONGER, CORRECTED)
+        for seed in (0, 1)
+    ]
+    found = Study(
+        plan=Plan(),
+        lengths=Lengths(),
+        sets=learning.SETS,
+        episodes=3,
+        results=ordered([strongest, serial, *trained]),
+    )
+    return {line.name: line for line in learning.lines(found)}
+
+
+def test_what_was_promised_is_told_of_each_seed() -> None:
+    found = lines_of([1, 1, 0])
+    assert found["accuracy, seen"].values == pytest.approx([200 / 3] * 2)
+    assert not found["accuracy, seen"].shown()["holds"]
+    cost = found["cost beside always the strongest, where both are right"]
+    assert cost.values == [0.25, 0.25], "what it got wrong is cheap, and is not counted"
+    assert cost.shown()["holds"]
+    less = found["right less often than always the strongest"]
+    assert less.values == pytest.approx([100 / 3] * 2)
+    assert found["critical steps of wide tasks, serially over in parallel"].values == [4.0, 4.0]
+    gain = found[f"reward of {SFT_RL} over {SFT}, least of its interval"]
+    assert gain.values == [0.0]
+    assert not gain.shown()["holds"], "as much is no more"
+
+
+def test_of_models_that_are_never_right_no_cost_is_compared() -> None:
+    found = lines_of([0, 0, 0])
+    assert not [name for name in found if name.startswith("cost")]
+    assert found["accuracy, seen"].values == [0.0, 0.0]
 
 
 @pytest.mark.slow

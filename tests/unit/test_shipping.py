@@ -141,14 +141,12 @@ def test_a_model_is_written_with_its_card(untrained: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_one_that_is_sure_of_what_is_wrong_is_refused(
-    untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(typed, "play", lambda *_: [played(-0.001, False)] * 9)
+def test_one_that_is_right_less_often_than_it_has_to_be_is_refused(tmp_path: Path) -> None:
     to = tmp_path / "shipped"
-    with pytest.raises(Conflict, match=r"fewer than 99\.5% are right"):
-        put(untrained, to, tmp_path / "draft", count=2)
+    with pytest.raises(Conflict, match=r"fewer than 101\.0% are right"):
+        put(card.FOLDER, to, tmp_path / "draft", count=2, target=1.01)
     assert not to.exists()
+    assert put(card.FOLDER, to, tmp_path / "draft", count=2) == to
 
 
 def test_where_no_model_is_nothing_is_shipped(

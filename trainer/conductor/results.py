@@ -207,9 +207,10 @@ def over_seeds(results: Sequence[Result], name: str, figure: str) -> Interval | 
         return None
     if len(found) == 1:
         return Interval(found[0].value, found[0].low, found[0].high)
-    middle, low, high = across([each.value for each in found])
-    if figure in SHARES and low == high:  # all have none, or all: as sure as one is, no surer
-        return share(round(middle * found[0].n), found[0].n)
+    values = [each.value for each in found]
+    if figure in SHARES and len(set(values)) == 1:  # alike: as sure as one of them is, no surer
+        return share(round(values[0] * found[0].n), found[0].n)
+    middle, low, high = across(values)
     return Interval(
         middle,
         low if figure in SIGNED else max(0.0, low),

@@ -108,6 +108,7 @@ def put(
     count: int = EPISODES,
     asked: int = ASKED,
     seeds: int = TYPED,
+    target: float = typed.TARGET,
     stages_of: Path | None = None,
 ) -> Path:
     """Measure a model and put it in the place of the shipped one; see `ship`.
@@ -120,6 +121,7 @@ def put(
         count: See `ship`.
         asked: See `ship`.
         seeds: See `TYPED`.
+        target: See `typed.TARGET`.
         stages_of: The folder of its stages, for their curves.
 
     Raises:
@@ -150,7 +152,7 @@ def put(
     card = {**_card(draft, plan, reports, asked), "gym": gym}
     card["curves"] = curves(stages_of) if stages_of is not None else {}
     _write(draft / CARD, {**card, "threshold": 0.0})
-    card |= _threshold(draft, seeds)
+    card |= _threshold(draft, seeds, target)
     _write(draft / CARD, card)
     if (size := sum(each.stat().st_size for each in draft.iterdir())) > MAX_BYTES:
         raise Conflict(f"the model has {size:,} bytes; at most {MAX_BYTES:,} are shipped")
@@ -254,16 +256,16 @@ def _card(draft: Path, plan: Plan, reports: Sequence[Report], asked: int) -> dic
     }
 
 
-def _threshold(draft: Path, seeds: int) -> dict[str, Json]:
+def _threshold(draft: Path, seeds: int, target: float) -> dict[str, Json]:
     """How sure the model has to be, and what comes of it on other questions."""
     first = range(TYPED_FROM, TYPED_FROM + seeds)
     others = range(first.stop, first.stop + seeds)
     played = [one for name in typed.SETS for one in typed.play(draft, typed.typed(first, name))]
-    least = typed.threshold(played)
+    least = typed.threshold(played, target)
     if least is None:
         raise Conflict(
             "the model is not shipped, since of the typed questions that it decides fewer than "
-            f"{typed.TARGET:.1%} are right, however sure it has to be",
+            f"{target:.1%} are right, however sure it has to be",
             hint="train longer, or with another plan or seed",
         )
     found = {
