@@ -121,7 +121,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def put(made: Path, to: Path, draft: Path, **more: Any) -> Path:
-    return shipping.put(made, PLAN, to, draft=draft, asked=30, seeds=2, **more)
+    return shipping.put(made, PLAN, to, draft=draft, **{"asked": 30, "seeds": 2, **more})
 
 
 @pytest.mark.slow
@@ -144,9 +144,9 @@ def test_a_model_is_written_with_its_card(untrained: Path, tmp_path: Path) -> No
 def test_one_that_is_right_less_often_than_it_has_to_be_is_refused(tmp_path: Path) -> None:
     to = tmp_path / "shipped"
     with pytest.raises(Conflict, match=r"fewer than 101\.0% are right"):
-        put(card.FOLDER, to, tmp_path / "draft", count=2, target=1.01)
+        put(card.FOLDER, to, tmp_path / "draft", count=2, asked=3_000, seeds=12, target=1.01)
     assert not to.exists()
-    assert put(card.FOLDER, to, tmp_path / "draft", count=2) == to
+    assert put(card.FOLDER, to, tmp_path / "draft", count=2, asked=3_000, seeds=12) == to
 
 
 def test_where_no_model_is_nothing_is_shipped(
