@@ -26,13 +26,17 @@ class Said(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="s
     usage: Usage = UNKNOWN_USAGE
 
 
-class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
+class Failed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="failed"):
     """Why the endpoint did not answer."""
 
     status: Status
     fault: Fault
     text: str
     """What happened and how to mend it; without the key, whatever the endpoint echoed."""
+    retry: bool = True
+    """False when asking the same again can't help, as with a refused key."""
+    finish: str = ""
+    """`protocol.decisions.NO_ROOM`, where the conversation is longer than the model takes."""
 
 
 Request: TypeAlias = dict[str, Json]

@@ -149,7 +149,13 @@ class OpenAIPolicy:
         )
         latency_ms = max(0, round((self._clock() - started) * 1_000))
         if isinstance(said, Failed):
-            return Reply(status=said.status, error=cut(said.text), latency_ms=latency_ms)
+            return Reply(
+                status=said.status,
+                error=cut(said.text),
+                latency_ms=latency_ms,
+                retry=said.retry,
+                finish=said.finish,
+            )
         return Reply(
             text=said.text or said.refusal,
             tool_calls=said.tool_calls,

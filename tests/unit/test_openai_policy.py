@@ -8,7 +8,16 @@ import pytest
 
 from actors.policies.openai import OpenAIPolicy, from_env
 from protocol.actions import Call, Pool, Spend, Usage, WorkerSpec
-from protocol.decisions import Decision, Observation, Reply, Task, ToolCall, Turn, View
+from protocol.decisions import (
+    NO_ROOM,
+    Decision,
+    Observation,
+    Reply,
+    Task,
+    ToolCall,
+    Turn,
+    View,
+)
 from protocol.dialects import parse
 from protocol.errors import Denied
 from tests.endpoint import Endpoint, completion
@@ -112,7 +121,27 @@ def test_a_refusal_is_a_reply_and_is_not_tried_again(endpoint: Endpoint, code: i
     assert reply.status == "EXEC_ERR"
     assert str(code) in reply.error
     assert "that is why" in reply.error
+    assert reply.retry == (code in (429, 500, 503)), "a wrong key stays wrong"
+    assert reply.finish == ""
     assert len(endpoint.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "This model's maximum context length is 8192 tokens. However, you requested 9001 tokens",
+        "Your input exceeds the context window of this model.",
+        "the request exceeds the available context size, try increasing it",
+        "prompt is too long: 210000 tokens > 200000 maximum",
+        "The input token count (1048577) exceeds the maximum number of tokens allowed (1048576).",
+    ],
+)
+def test_a_conversation_that_the_model_has_no_room_for_is_known_as_that(
+    endpoint: Endpoint, said: str
+) -> None:
+    endpoint.refuse(400, said)
+    reply = asked(policy(endpoint))
+    assert (reply.status, reply.retry, reply.finish) == ("EXEC_ERR", False, NO_ROOM)
 
 
 def test_a_key_that_the_endpoint_echoes_is_not_recorded(endpoint: Endpoint) -> None:

@@ -102,13 +102,16 @@ PERCENT: Final = (
     f"{ASK} the percentage of the NOUN of $2 that $1 hasROUNDED{END}]"
 )
 DENSITY: Final = (
-    f"[{ASK} the [population density|people per square kilometre|density of people|"
-    f"inhabitants per km2|crowdedness] [of|in] $1ROUNDED{END}|"
-    f"[How many people live on|People on] a square kilometre of $1ROUNDED{END}]"
+    f"[{ASK} the [population density|density of [people|the population]|crowdedness|"
+    f"[people|inhabitants|residents] per [square kilometre|km2]] [of|in] $1ROUNDED{END}|"
+    f"[How many people live on|People on] a square kilometre of $1ROUNDED{END}|"
+    f"How [densely populated|crowded] is $1, in people per square kilometreROUNDED{END}]"
 )
 SHARE: Final = (
-    f"[What share|What percentage|How many percent] of the [people|inhabitants] of $1 "
-    f"[live|lives] in its capitalROUNDED{END}"
+    f"[[What share|What percentage|How many percent] of the [people|inhabitants|population] of $1 "
+    f"[live|reside] in [its|the] capitalROUNDED{END}|"
+    f"{ASK} the [share|percentage] of [the people of $1|$1's people] who [live|reside] in "
+    f"[its|the] capitalROUNDED{END}]"
 )
 TIMES: Final = (
     f"[{ASK} $2 times the NOUN of $1{END}|{ASK} the NOUN of $1 times $2{END}|"
@@ -123,42 +126,61 @@ PART: Final = (
     f"{END}|{ASK} one of $2 equal parts of the NOUN of $1ROUNDED{END}]"
 )
 
-LOOKED_FOR: Final = "[|the figure for |the documented |the |what the documents say of ]$1"
+SAID: Final = "[the figure for|the documented|the value of|the number given for] "
+"""What stands before words to search for. Who is shown places for entities could not tell such
+words from a number else."""
+
 SEARCH: Final = (
-    f"[{ASK} {LOOKED_FOR}{END}|[Search|Look in] the documents[:|for|for the] $1{END}|"
-    f"[According to|By] the documents, what is the $1{END}]"
+    f"[{ASK} [||the |{SAID}|what the documents say of ]$1{END}|"
+    f"[Search|Look in|Check] the documents[: | for | for the ]$1{END}|"
+    f"[According to|By|Going by] the documents, [what is|give me|find] [|the ]$1{END}|"
+    f"[Which figure|What] do the documents [give|have|state] for [|the ]$1{END}|"
+    f"$1[, as documented|, by the documents|: what do the documents say]{END}]"
 )
+IT: Final = "[|it |that |the figure |the result ]"
 SEARCH_TIMES: Final = (
-    f"[{ASK} $2 times [|the ]$1{END}|[Search|Look up] $1 and multiply by $2{END}|"
-    f"[Multiply] [|the ]$1 by $2{END}|{ASK} [|the ]$1, times $2{END}]"
+    f"[{ASK} $2 times [||the |{SAID}]$1{END}|{ASK} {SAID}$1 [times|multiplied by] $2{END}|"
+    f"[Search for|Look up|Find] [||the |{SAID}]$1 and multiply {IT}by $2{END}|"
+    f"[Multiply] [||the |{SAID}]$1 by $2{END}|{ASK} [|the ]$1, times $2{END}|"
+    f"$1: [what is it times $2|what is $2 times that|multiply it by $2]{END}]"
 )
 SEARCH_PLUS: Final = (
-    f"[{ASK} [|the ]$1 plus $2{END}|[Search|Look up] $1 and add $2{END}|"
-    f"[Add] $2 to [|the ]$1{END}|{ASK} $2 more than [|the ]$1{END}]"
+    f"[{ASK} [||the |{SAID}]$1 plus $2{END}|"
+    f"[Search for|Look up|Find] [||the |{SAID}]$1 and add $2[| to it| to that| to the figure]{END}|"
+    f"[Add] $2 to [||the |{SAID}]$1{END}|{ASK} $2 more than [||the |{SAID}]$1{END}|"
+    f"$1: [what is it plus $2|what is $2 more than that|add $2 to it]{END}]"
 )
 SEARCH_PART: Final = (
-    f"[{ASK} [|the ]$1 divided by $2ROUNDED{END}|[Search|Look up] $1 and divide by $2ROUNDED{END}|"
-    f"[Divide] [|the ]$1 by $2ROUNDED{END}]"
+    f"[{ASK} [||the |{SAID}]$1 divided by $2ROUNDED{END}|"
+    f"[Search for|Look up|Find] [||the |{SAID}]$1 and divide {IT}by $2ROUNDED{END}|"
+    f"[Divide] [||the |{SAID}]$1 by $2ROUNDED{END}|"
+    f"{ASK} one of $2 equal parts of [||the |{SAID}]$1ROUNDED{END}|"
+    f"$1: [what is it divided by $2|divide it by $2]ROUNDED{END}]"
 )
-SECOND: Final = "[the figure for|the documented|the value of] $2"
 SEARCH_RATIO: Final = (
-    f"[{ASK} [|the ]$1 divided by {SECOND}ROUNDED{END}|[Divide] [|the ]$1 by {SECOND}ROUNDED"
-    f"{END}|{ASK} the ratio of $1 to $2ROUNDED{END}]"
+    f"[{ASK} [||the |{SAID}]$1 [divided by|over] {SAID}$2ROUNDED{END}|"
+    f"[Divide] [||the |{SAID}]$1 by {SAID}$2ROUNDED{END}|"
+    f"[Search for|Look up|Find] [|the ]$1 and divide {IT}by {SAID}$2ROUNDED{END}|"
+    f"{ASK} the ratio of [||the |{SAID}]$1 to [||the |{SAID}]$2ROUNDED{END}]"
 )
-"""Who is shown places for entities could not know else whether the second is a number."""
 
 CODE: Final = (
     f"[{ASK} the [output|result|printout] of: $1|[Run|Execute|Evaluate] [this|this code|"
     "this program|the program|this Python]: $1|What does [this|this code|this program|"
-    "this Python] [print|give|output]: $1|[Output|Result] of [running|executing] $1]"
+    "this Python] [print|give|output]: $1|[Output|Result] of [running|executing] $1|"
+    "Run $1 and [give|tell] me [the output|what it prints]|What is printed by $1]"
 )
 CODE_PLUS: Final = (
-    "[[Run|Execute|Evaluate] [this|this code|the program]: $1 and add $2|"
-    f"{ASK} the [output|result] of $1 plus $2|[Add] $2 to [what|whatever] this prints: $1]"
+    "[[Run|Execute|Evaluate] [this|this code|the program|this Python]: $1[ and|, then] add $2"
+    "[| to it| to the output| to the result]|"
+    f"{ASK} the [output|result|printout] of $1 plus $2|"
+    "[Add] $2 to [what this|what this code|what the program] [prints|gives]: $1]"
 )
 CODE_TIMES: Final = (
-    "[[Run|Execute|Evaluate] [this|this code|the program]: $1 and multiply by $2|"
-    f"{ASK} the [output|result] of $1 times $2|[Multiply] by $2 what this prints: $1]"
+    "[[Run|Execute|Evaluate] [this|this code|the program|this Python]: $1[ and|, then] multiply "
+    "[|it |the output |the result ]by $2|"
+    f"{ASK} the [output|result|printout] of $1 times $2|"
+    "[Multiply] by $2 what [this|this code|the program] [prints|gives]: $1]"
 )
 
 _WORD: Final = re.compile(r"\$[\d*]|[\w-]+")

@@ -6,6 +6,7 @@ request: it takes half a second. Its own retries are off, since attempts are cou
 
 import asyncio
 import os
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -14,7 +15,7 @@ from actors import tracing
 from actors.workers.outcomes import clean, redacted
 from actors.workers.trust import trusted
 from protocol.actions import UNKNOWN_USAGE, Fault, Json, Spend, Usage
-from protocol.decisions import ToolCall
+from protocol.decisions import NO_ROOM, ToolCall
 from protocol.exchanges import Failed, Said
 
 if TYPE_CHECKING:
@@ -31,6 +32,12 @@ OPENAI_HOST: Final = "api.openai.com"
 
 ERROR_CHARS: Final = 600
 """Characters kept of an endpoint's error: its first lines say it all, the rest may be a page."""
+
+_NO_ROOM: Final = re.compile(
+    r"context[ _](length|window|size)|prompt is too long|maximum number of tokens", re.IGNORECASE
+)
+"""What endpoints say of a conversation that is longer than the model takes: OpenAI, vLLM, SGLang
+and llama.cpp by the first, Anthropic by the second, Gemini by the third."""
 
 MAX_TOKENS: Final = 1_000_000_000
 """Tokens of one request that are believed; an endpoint that claims more miscounts."""
@@ -89,7 +96,8 @@ class Endpoint:
         import openai
 
         if not self._key:
-            return self._failed("infrastructure", f"There is no key: {self._cure()}")
+            text = f"There is no key: {self._cure()}"
+            return self._failed("infrastructure", text, retry=False)
         body = dict(extra or {})
         if max_tokens is not None:
             body[self._limit_field()] = max_tokens
@@ -175,20 +183,20 @@ class Endpoint:
     def _refused(self, code: int, message: str) -> Failed:
         said = redacted(message)[:ERROR_CHARS]
         text = f"{self._where()} refused with HTTP {code}: {said}"
-        if code in (401, 403):
-            return self._failed("infrastructure", f"{text}. {self._cure()}")
-        if code == 404:
-            return self._failed(
-                "infrastructure", f"{text}. Check the model's name and the address ({URL_ENV})."
-            )
         if code in (408, 409, 429) or code >= 500:
             return self._failed("infrastructure", f"{text}. It may work later.")
-        return self._failed("worker", text)
+        if code in (401, 403):
+            return self._failed("infrastructure", f"{text}. {self._cure()}", retry=False)
+        if code == 404:
+            text += f". Check the model's name and the address ({URL_ENV})."
+            return self._failed("infrastructure", text, retry=False)
+        full = _NO_ROOM.search(message) is not None
+        return self._failed("worker", text, retry=False, finish=NO_ROOM if full else "")
 
-    def _failed(self, fault: Fault, text: str) -> Failed:
+    def _failed(self, fault: Fault, text: str, *, retry: bool = True, finish: str = "") -> Failed:
         if self._key:
             text = text.replace(self._key, "[key]")
-        return Failed(status="EXEC_ERR", fault=fault, text=clean(text))
+        return Failed(status="EXEC_ERR", fault=fault, text=clean(text), retry=retry, finish=finish)
 
     def _cure(self) -> str:
         return f"set {self._key_env} to a valid key where this runs."
