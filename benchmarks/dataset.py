@@ -5,9 +5,9 @@ is that of the same columns, laid out as arrays beforehand, written with the sam
 same process; ours begins with rows as the trainer has them. Both have one core.
 
 The memory is the peak of a process of its own that writes 10,000 rows, and of one that writes a
-million. That is a build's second pass; its first holds some numbers and hashes of each run, whose
-memory is measured apart, by the run. Rollouts are runs of three replies with tokens, made by the
-real rules, read from a log in memory: both passes of a build, from its log to its files.
+million: a build's second pass. Its first, which plans what is written, is measured alike, of as
+many runs. Rollouts are runs of three replies with tokens, made by the real rules, read from a log
+in memory: both passes of a build, from its log to its files.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from benchmarks.child import peak_bytes
 from benchmarks.errors import BenchmarkError
 from trainer.datasets.build import build
 from trainer.datasets.columns import COMPRESSION_LEVEL, ROW_GROUP_BYTES
-from trainer.datasets.facts import Facts, Shared
+from trainer.datasets.facts import Facts
 from trainer.datasets.formats.canonical import ROWS, Canonical, sample_row
 from trainer.datasets.made import Sample
 from trainer.datasets.parts import DATA, Folder
@@ -47,10 +47,7 @@ SMALL_TOKENS: Final = 64
 """Of a row whose memory is measured: a million of them are written in seconds."""
 
 FEW, MANY = 10_000, 1_000_000
-"""Rows whose memory is compared."""
-
-PLANNED: Final = (20_000, 200_000)
-"""Runs of which a plan is made: what more of them take is measured, not what Python takes."""
+"""Rows, and runs, whose memory is compared."""
 
 RUNS: Final = 400
 """Rollouts that become rows, in groups of four."""
@@ -170,31 +167,28 @@ def fill(folder: pathlib.Path, count: int) -> None:
 
 def planned(_: pathlib.Path, count: int) -> None:
     """Plan a data set of so many runs, in groups of eight, half of them right."""
-    shared = Shared()
-    known = [
-        shared(
-            Facts(
-                run=f"{number:013}",
-                head=f"{number:032x}",
-                said=f"{0:016x}",
-                redact="",
-                events=30,
-                key=f"{number // 8:032x}",
-                began=10 * number,
-                ended=10 * number + 5,
-                versions=("000001",),
-                reward=float(number % 2),
-                accuracy=float(number % 2),
-                finished=True,
-                answered=True,
-                tokens=True,
-                workers=("one", "other"),
-                rounds=2,
-                cost=100,
-            )
+    known = (
+        Facts(
+            run=f"{number:013}",
+            head=f"{number:032x}",
+            said=f"{0:016x}",
+            redact="",
+            events=30,
+            key=f"{number // 8:032x}",
+            began=10 * number,
+            ended=10 * number + 5,
+            versions=("000001",),
+            reward=float(number % 2),
+            accuracy=float(number % 2),
+            finished=True,
+            answered=True,
+            tokens=True,
+            workers=("one", "other"),
+            rounds=2,
+            cost=100,
         )
         for number in range(count)
-    ]
+    )
     kept = sum(len(unit.kept) for unit in plan(known, SPEC))
     if kept != count:
         raise BenchmarkError(f"{kept} of {count} runs were kept")
@@ -216,22 +210,23 @@ def peak(data: pathlib.Path, what: str, count: int) -> float:
 
 
 def memory(options: report.Options, data: pathlib.Path) -> list[report.Line]:
-    """The peak of few rows and of many."""
+    """The peak of few rows and of many, and of few runs and of many."""
     many = options.runs or MANY
-    few = [peak(data, "write", FEW) / MB for _ in range(options.repeats)]
-    most = [peak(data, "write", many) / MB]
-    contender.progress(f"{FEW:,} rows {few[0]:.0f} MB, {many:,} rows {most[0]:.0f} MB")
-    some, more = PLANNED
-    each = [
-        (peak(data, "plan", more) - peak(data, "plan", some)) / (more - some)
-        for _ in range(options.repeats)
-    ]
-    return [
-        report.Line(f"peak memory of writing, {FEW:,} rows", few, "MB"),
-        report.Line(f"peak memory of writing, {many:,} rows", most, "MB"),
-        report.Line("many / few", [most[0] / sorted(few)[len(few) // 2]], "x", FLAT),
-        report.Line("memory of planning, of each run more", each, "bytes"),
-    ]
+    lines = []
+    for what, (called, things) in {
+        "write": ("writing", "rows"),
+        "plan": ("planning", "runs"),
+    }.items():
+        few = [peak(data, what, FEW) / MB for _ in range(options.repeats)]
+        most = [peak(data, what, many) / MB]
+        contender.progress(f"{called}: {FEW:,} {few[0]:.0f} MB, {many:,} {most[0]:.0f} MB")
+        ratio = most[0] / sorted(few)[len(few) // 2]
+        lines += [
+            report.Line(f"peak memory of {called}, {FEW:,} {things}", few, "MB"),
+            report.Line(f"peak memory of {called}, {many:,} {things}", most, "MB"),
+            report.Line(f"{called}, many / few", [ratio], "x", FLAT),
+        ]
+    return lines
 
 
 def rollouts(options: report.Options, data: pathlib.Path) -> list[report.Line]:

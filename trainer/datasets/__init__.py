@@ -5,7 +5,8 @@
     spec          what is asked for: which runs, of what kind, in which format
     facts         what the choice among runs goes by, a few numbers a run
     scoring       what a rollout is worth: a channel or a preset of `trainer.rewards`
-    plan          facts → which runs are kept, in which order, and why the others are not; pure
+    plan          facts → which runs are kept, in which order, and why the others are not
+    sorting       more of them than memory holds: sorted, or in a queue, on the disk
     conversation  a rollout → messages, each reply with whether it is trained
     chat          messages → tokens, by a tokenizer's own template, with an exact mask
     made          kept rollouts → rows: of `sft`, `rl`, `preference`

@@ -7,12 +7,13 @@ the same log gives the same bytes in one go, in pieces, and after a crash at any
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import aclosing, closing, nullcontext
 from dataclasses import replace
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -23,12 +24,13 @@ from replay.disk import raise_fault
 from trainer.advantages import scheme
 from trainer.datasets import formats, manifest
 from trainer.datasets.chat import Chat
-from trainer.datasets.facts import Facts, Score, Shared, facts
+from trainer.datasets.facts import Facts, Score, facts
 from trainer.datasets.made import Made, make
 from trainer.datasets.manifest import File, Log, Manifest, Part
 from trainer.datasets.parts import DATA, Folder
-from trainer.datasets.plan import Unit, Verdict, plan
+from trainer.datasets.plan import Planned, Unit, plan
 from trainer.datasets.scoring import scorer
+from trainer.datasets.sorting import Sorted
 from trainer.datasets.source import Read, Source
 from trainer.datasets.spec import PART_BYTES, Spec
 from trainer.records import Rollout
@@ -36,9 +38,6 @@ from trainer.records import Rollout
 READS_AT_ONCE: Final = 16
 """Runs, or units, that are read at the same time: enough to hide the round trips to a broker, few
 enough to be held in memory."""
-
-Ledger: TypeAlias = list[tuple[str, tuple[Verdict, ...]]]
-"""The units of a part."""
 
 Progress = Callable[[str, int, int], None]
 """Told what is done: ``reading`` or ``writing``, how many of how many."""
@@ -122,6 +121,20 @@ def _same(before: Spec, now: Spec, folder: Path) -> None:
     )
 
 
+class _ToWrite(NamedTuple):
+    """A unit, and its rows; None where none of its runs is kept."""
+
+    unit: Unit
+    made: Made | None
+
+
+class _Looked(NamedTuple):
+    """The runs that were looked at, for the manifest."""
+
+    log: Log
+    redaction: dict[str, int]
+
+
 class _Builder:
     def __init__(
         self,
@@ -139,30 +152,22 @@ class _Builder:
         self._podium, self._progress = podium, progress
         self._suffix: str = formats.module(spec).SUFFIX
         self._read = 0
-        self._shared = Shared()
         self._unread: dict[str, PodiumError] = {}
 
     async def build(self, before: Manifest | None, recheck: bool, dry_run: bool) -> Built:
         """See `build`."""
-        ledgers = [self._folder.ledger(part.ledger) for part in before.parts] if before else []
-        known = {
-            each.facts.run: self._shared(each.facts)
-            for ledger in ledgers
-            for _, verdicts in ledger
-            for each in verdicts
-            if each.facts.ended and not recheck
-        }
-        every = await self._facts(known)
+        every = await self._facts(None if recheck else before)
+        looked = _looked(every)
         units = plan(every, self._spec)
         if dry_run:
-            return Built(self._would(every, units), self._read, 0, self._unread)
-        kept, done = _agreeing(self._folder.path, before, ledgers, units)
-        parts, log = list(kept), _log(every)
+            return Built(self._would(looked, units), self._read, 0, self._unread)
+        kept, done = _agreeing(self._folder, before, units)
+        parts = list(kept)
         async with aclosing(self._parts(units, done, len(kept))) as writing:
             async for part in writing:
                 parts.append(part)
-                self._folder.commit(self._manifest(parts, every, log, complete=False))
-        found = self._manifest(parts, every, log, complete=True)
+                self._folder.commit(self._manifest(parts, looked, complete=False))
+        found = self._manifest(parts, looked, complete=True)
         if found != before or len(parts) > len(kept):
             self._folder.commit(found)
         self._folder.sweep(found)
@@ -170,16 +175,21 @@ class _Builder:
 
     # ------------------------------------------------------------------------------- first pass
 
-    async def _facts(self, known: dict[str, Facts]) -> list[Facts]:
-        """The facts of all runs, those that are known not read again."""
-        runs = await self._source.runs()
-        found = [known[run] for run in runs if run in known]
-        fresh = [run for run in runs if run not in known]
+    async def _facts(self, before: Manifest | None) -> Sorted[Facts]:
+        """The facts of all runs, by run; those that ended and are known are not read again."""
+        known, found = Sorted(Facts, 1), Sorted(Facts, 1)
+        for part in before.parts if before else ():
+            for _, verdicts in self._folder.ledger(part.ledger):
+                for each in verdicts:
+                    if each.facts.ended:
+                        known.add((each.facts.run,), each.facts)
+        fresh = list(_without(await self._source.runs(), known, found))
         for begin in range(0, len(fresh), READS_AT_ONCE):
             self._progress("reading", begin, len(fresh))
             some = fresh[begin : begin + READS_AT_ONCE]
-            read = await asyncio.gather(*(self._one(run) for run in some))
-            found += [each for each in read if each is not None]
+            for read in await asyncio.gather(*(self._one(run) for run in some)):
+                if read is not None:
+                    found.add((read.run,), read)
         return found
 
     async def _one(self, run: str) -> Facts | None:
@@ -192,30 +202,32 @@ class _Builder:
             self._unread[run] = error
             return None
         self._read += 1
-        return self._shared(found)
+        return found
 
     # ------------------------------------------------------------------------------ second pass
 
-    async def _parts(self, units: list[Unit], done: int, number: int) -> AsyncGenerator[Part, None]:
+    async def _parts(self, units: Planned, done: int, number: int) -> AsyncGenerator[Part, None]:
         """Write the units from one on, part by part."""
-        async with aclosing(self._ahead(units[done:])) as ahead:
+        async with aclosing(self._ahead(islice(units, done, None))) as ahead:
             while done < len(units):
-                part = await self._part(units, done, number, ahead)
+                part = await self._part(len(units), done, number, ahead)
                 done, number = done + part.units, number + 1
                 yield part
 
-    async def _ahead(self, units: list[Unit]) -> AsyncGenerator[Made | None, None]:
+    async def _ahead(self, units: Iterator[Unit]) -> AsyncGenerator[_ToWrite, None]:
         """What is to be written of each unit; the next ones are read meanwhile."""
-        waiting: deque[asyncio.Task[Made | None]] = deque()
+        waiting: deque[tuple[Unit, asyncio.Task[Made | None]]] = deque()
         try:
             for unit in units:
-                waiting.append(asyncio.create_task(self._made(unit)))
+                waiting.append((unit, asyncio.create_task(self._made(unit))))
                 if len(waiting) >= READS_AT_ONCE:
-                    yield await waiting.popleft()
+                    first, task = waiting.popleft()
+                    yield _ToWrite(first, await task)
             while waiting:
-                yield await waiting.popleft()
+                first, task = waiting.popleft()
+                yield _ToWrite(first, await task)
         finally:
-            for task in waiting:
+            for _, task in waiting:
                 task.cancel()
 
     async def _made(self, unit: Unit) -> Made | None:
@@ -255,42 +267,37 @@ class _Builder:
                 hint="restore it, or build again without it: --recheck",
             ) from None
 
-    async def _part(
-        self, units: list[Unit], begin: int, number: int, ahead: AsyncIterator[Made | None]
-    ) -> Part:
+    async def _part(self, of: int, begin: int, number: int, ahead: AsyncIterator[_ToWrite]) -> Part:
         """Write one part; it ends with the unit that fills it."""
         tally = _Tally()
-        end, full = begin, False
+        some: list[Unit] = []
+        full = False
         with self._folder.begin(DATA, number, self._suffix) as draft:
             with closing(formats.writer(draft.file, self._spec)) as writer:
-                while end < len(units) and not full:
-                    self._progress("writing", end, len(units))
-                    made = await anext(ahead)
+                while begin + len(some) < of and not full:
+                    self._progress("writing", begin + len(some), of)
+                    unit, made = await anext(ahead)
                     if made is not None:
                         writer.add(made)
-                    tally.take(units[end], made)
-                    end += 1
+                    tally.take(unit, made)
+                    some.append(unit)
                     largest = max(writer.rows, tally.runs)
                     full = largest >= self._spec.part_rows or writer.bytes >= PART_BYTES
             data = draft.finish(writer.rows)
-        some = [(unit.key, unit.verdicts) for unit in units[begin:end]]
-        ledger = self._folder.write_ledger(number, some)
-        return tally.part(data, ledger, full=full, units=end - begin)
+        ledger = self._folder.write_ledger(number, [(unit.key, unit.verdicts) for unit in some])
+        return tally.part(data, ledger, full=full, units=len(some))
 
     # ---------------------------------------------------------------------------------- manifest
 
-    def _manifest(
-        self, parts: list[Part], every: list[Facts], log: Log, *, complete: bool
-    ) -> Manifest:
-        redaction = Counter(each.redact or "none" for each in every)
+    def _manifest(self, parts: list[Part], looked: _Looked, *, complete: bool) -> Manifest:
         return Manifest(
             format=manifest.FORMAT,
             complete=complete,
             spec=self._spec,
-            log=log,
+            log=looked.log,
             versions=_total(part.versions for part in parts),
             tokenizers=_total(part.tokenizers for part in parts),
-            redaction=dict(sorted(redaction.items())),
+            redaction=looked.redaction,
             verdicts=_total(part.verdicts for part in parts),
             notes=_total(part.notes for part in parts),
             rows=sum(part.data.rows for part in parts),
@@ -300,12 +307,12 @@ class _Builder:
             made_with={"podium": self._podium, "pyarrow": pa.__version__},
         )
 
-    def _would(self, every: list[Facts], units: list[Unit]) -> Manifest:
+    def _would(self, looked: _Looked, units: Planned) -> Manifest:
         tally = _Tally()
         for unit in units:
             tally.take(unit, None)
         return msgspec.structs.replace(
-            self._manifest([], every, _log(every), complete=False),
+            self._manifest([], looked, complete=False),
             verdicts=dict(sorted(tally.verdicts.items())),
             versions=dict(sorted(tally.versions.items())),
         )
@@ -359,32 +366,47 @@ def _total(counts: Iterable[dict[str, int]]) -> dict[str, int]:
     return dict(sorted(found.items()))
 
 
-def _log(every: list[Facts]) -> Log:
+def _without(runs: Iterable[str], known: Sorted[Facts], found: Sorted[Facts]) -> Iterator[str]:
+    """Those of some runs, sorted, that are not known; the others' facts go to what is found."""
+    facts = iter(known)
+    ahead = next(facts, None)
+    for run in runs:
+        while ahead is not None and ahead.run < run:
+            ahead = next(facts, None)
+        if ahead is not None and ahead.run == run:
+            found.add((run,), ahead)
+        else:
+            yield run
+
+
+def _looked(every: Iterable[Facts]) -> _Looked:
+    """What the manifest says of the runs that were looked at, given by run."""
     heads = sha256()
-    for each in sorted(every, key=lambda facts: facts.run):
+    redaction: Counter[str] = Counter()
+    runs = first = last = events = goes_on = 0
+    for each in every:
         heads.update(f"{each.run} {each.head} {each.said}\n".encode())
-    return Log(
-        runs=len(every),
-        first=min((each.began for each in every), default=0),
-        last=max((each.ended for each in every), default=0),
-        heads=heads.hexdigest(),
-        events=sum(each.events for each in every),
-        open=sum(not each.ended for each in every),
+        redaction[each.redact or "none"] += 1
+        first = min(first, each.began) if runs else each.began
+        last = max(last, each.ended)
+        runs, events, goes_on = runs + 1, events + each.events, goes_on + (not each.ended)
+    log = Log(
+        runs=runs, first=first, last=last, heads=heads.hexdigest(), events=events, open=goes_on
     )
+    return _Looked(log, dict(sorted(redaction.items())))
 
 
-def _agreeing(
-    folder: Path, before: Manifest | None, ledgers: list[Ledger], units: list[Unit]
-) -> tuple[list[Part], int]:
+def _agreeing(folder: Folder, before: Manifest | None, units: Planned) -> tuple[list[Part], int]:
     """The parts that are what the plan says, and how many units they hold."""
     kept: list[Part] = []
     done = 0
-    for part, ledger in zip(before.parts if before else (), ledgers, strict=True):
+    planned = iter(units)
+    for part in before.parts if before else ():
         end = done + part.units
-        planned = [(unit.key, unit.verdicts) for unit in units[done:end]]
-        if planned != ledger or not (part.full or end == len(units)):
+        said = [(unit.key, unit.verdicts) for unit in islice(planned, part.units)]
+        if said != folder.ledger(part.ledger) or not (part.full or end == len(units)):
             break
-        if not all(_there(folder, file) for file in (part.data, part.ledger)):
+        if not all(_there(folder.path, file) for file in (part.data, part.ledger)):
             break
         kept.append(part)
         done = end

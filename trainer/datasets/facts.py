@@ -7,7 +7,7 @@ that no run is read twice for them.
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from hashlib import sha256
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 import numpy as np
@@ -91,27 +91,6 @@ class Facts(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=T
     """Of `preference`: the hash of each prompt."""
     replied: tuple[str, ...] = ()
     """The hash of each reply."""
-
-
-class Shared:
-    """What the facts of many runs have in common, held once."""
-
-    def __init__(self) -> None:
-        self._known: dict[Any, Any] = {}
-
-    def __call__(self, facts: Facts) -> Facts:
-        """The same facts, in less memory."""
-        keep = self._known.setdefault
-        return msgspec.structs.replace(
-            facts,
-            key=keep(facts.key, facts.key),
-            redact=keep(facts.redact, facts.redact),
-            said=keep(facts.said, facts.said),
-            model=keep(facts.model, facts.model),
-            unfit=keep(facts.unfit, facts.unfit),
-            versions=keep(facts.versions, facts.versions),
-            workers=keep(facts.workers, facts.workers),
-        )
 
 
 def short(value: Json) -> str:

@@ -1,4 +1,6 @@
-"""Facts to units: which runs are kept, in which order, and why the others are not. Pure.
+"""Facts to units: which runs are kept, in which order, and why the others are not.
+
+It keeps what it sorts on the disk: a unit at a time is in memory. Else it is pure.
 
 A unit is what is chosen from together: the runs of a task, or of a group, that settled together. It
 is decided by all of the facts, never by how many of them came at a time, and units stand in the
@@ -7,7 +9,7 @@ end.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from statistics import pstdev
 from typing import Final, NamedTuple, TypeAlias
 
@@ -16,6 +18,7 @@ import msgspec
 from protocol.errors import Conflict
 from trainer.advantages import advantages, scheme
 from trainer.datasets.facts import Facts
+from trainer.datasets.sorting import Key, Queue, Sorted
 from trainer.datasets.spec import Spec
 
 KEPT: Final = "kept"
@@ -61,42 +64,68 @@ class Unit(msgspec.Struct, frozen=True):
         return [each.facts for each in self.verdicts if each.why == KEPT]
 
 
-def plan(known: Iterable[Facts], spec: Spec) -> list[Unit]:
-    """The units of a data set, in their order.
+class Planned:
+    """The units of a data set, in their order; read as often as wanted.
+
+    Args:
+        units: What became of each, before they share what there is room for.
+        spec: See `Spec`.
+    """
+
+    def __init__(self, units: Sorted[Unit], spec: Spec) -> None:
+        self._units, self._spec = units, spec
+
+    def __len__(self) -> int:
+        return len(self._units)
+
+    def __iter__(self) -> Iterator[Unit]:
+        return _shared(self._units, self._spec) if self._spec.kind == "sft" else iter(self._units)
+
+
+def plan(known: Iterable[Facts], spec: Spec) -> Planned:
+    """The units of a data set.
 
     Raises:
         Conflict: There are rollouts of old weights, and the spec wants that to be an error.
+        DiskFault: There is no room for what is sorted.
     """
-    every = sorted(known, key=lambda each: (each.began, each.run))
-    looked = [each for each in every if not each.out]
-    old = _stale(looked, spec)
-    units = [_decide(unit, spec, old) for unit in _units(looked, 1_000 * spec.settle_s)] + [
-        Unit("", (Verdict(each, f"not selected: {each.out}"),)) for each in every if each.out
-    ]
-    units.sort(key=_order)
-    return _shared(units, spec) if spec.kind == "sft" else units
+    looked, units = Sorted(Facts, 3), Sorted(Unit, 4)
+    for each in known:
+        if each.out:
+            unit = Unit("", (Verdict(each, f"not selected: {each.out}"),))
+            units.add(_order(unit), unit)
+        else:
+            looked.add((each.key, each.began, each.run), each)
+    old = _stale(looked.by(1, 2), spec)
+    for runs in _units(looked, 1_000 * spec.settle_s):
+        unit = _decide(runs, spec, old)
+        units.add(_order(unit), unit)
+    return Planned(units, spec)
 
 
-def _order(unit: Unit) -> tuple[bool, int, str, str]:
+def _order(unit: Unit) -> Key:
     """The last end of its runs; one that goes on comes after all that have ended."""
     ends = [each.facts.ended for each in unit.verdicts]
-    return not all(ends), max(ends), unit.key, unit.verdicts[0].facts.run
+    return int(not all(ends)), max(ends), unit.key, unit.verdicts[0].facts.run
 
 
-def _units(every: Sequence[Facts], settle_ms: int) -> list[list[Facts]]:
-    """The runs of each key, parted where nothing was at work for the settling time."""
-    by_key: dict[str, list[Facts]] = {}
-    for each in every:
-        by_key.setdefault(each.key, []).append(each)
-    found: list[list[Facts]] = []
-    for runs in by_key.values():
-        until = 0
-        for place, each in enumerate(runs):
-            if (place and each.began > until + settle_ms) or not place:
-                found.append([])
-            found[-1].append(each)
-            until = max(until, each.ended or each.began)
-    return found
+def _units(looked: Iterable[Facts], settle_ms: int) -> Iterator[list[Facts]]:
+    """The runs of each key, parted where nothing was at work for the settling time.
+
+    Args:
+        looked: By key, and of each as they began.
+        settle_ms: Milliseconds of that.
+    """
+    unit: list[Facts] = []
+    until = 0
+    for each in looked:
+        if unit and (each.key != unit[0].key or each.began > until + settle_ms):
+            yield unit
+            unit, until = [], 0
+        unit.append(each)
+        until = max(until, each.ended or each.began)
+    if unit:
+        yield unit
 
 
 def _decide(unit: list[Facts], spec: Spec, old: frozenset[Weights]) -> Unit:
@@ -130,42 +159,39 @@ def _imitable(run: Facts, spec: Spec) -> str:
     return "" if run.sayable else "not sayable in the dialect"
 
 
-def _shared(units: list[Unit], spec: Spec) -> list[Unit]:
+def _shared(units: Iterable[Unit], spec: Spec) -> Iterator[Unit]:
     """One trajectory of each unit, so that recoveries keep within their share.
 
     One that would exceed it waits, and is put where there is room for it: so nothing depends on
     what comes later.
     """
-    found: list[Unit] = []
-    waiting: list[Unit] = []
+    waiting = Queue(Unit)
     used: Counter[str] = Counter()
     kept = recoveries = 0
 
     def room() -> bool:
         return recoveries + 1 <= spec.sft.recovery * (kept + 1)
 
+    def chosen(unit: Unit, choice: Facts | None) -> Unit:
+        nonlocal kept, recoveries
+        if choice is not None:
+            kept, recoveries = kept + 1, recoveries + choice.recovers
+            used.update(choice.workers)
+        return _chosen(unit, choice)
+
     for unit in units:
         choice = _best(unit, used, recovery=room())
         if choice is None and _best(unit, used, recovery=True) is not None:
             waiting.append(unit)
             continue
-        found.append(_chosen(unit, choice))
-        if choice is not None:
-            kept, recoveries = kept + 1, recoveries + choice.recovers
-            used.update(choice.workers)
+        yield chosen(unit, choice)
         while waiting and room():
-            late = waiting.pop(0)
-            choice = _best(late, used, recovery=True)
-            assert choice is not None
-            found.append(_chosen(late, choice))
-            kept, recoveries = kept + 1, recoveries + choice.recovers
-            used.update(choice.workers)
-    return found + [
-        msgspec.structs.replace(
-            unit, verdicts=tuple(Verdict(v.facts, v.why or RECOVERY) for v in unit.verdicts)
-        )
-        for unit in waiting
-    ]
+            late = waiting.popleft()
+            yield chosen(late, _best(late, used, recovery=True))
+    while waiting:
+        unit = waiting.popleft()
+        verdicts = tuple(Verdict(each.facts, each.why or RECOVERY) for each in unit.verdicts)
+        yield msgspec.structs.replace(unit, verdicts=verdicts)
 
 
 def _best(unit: Unit, used: Counter[str], *, recovery: bool) -> Facts | None:
@@ -198,12 +224,16 @@ def _chosen(unit: Unit, choice: Facts | None) -> Unit:
 # -------------------------------------------------------------------------------- policy gradients
 
 
-def _stale(looked: Sequence[Facts], spec: Spec) -> frozenset[Weights]:
+def _stale(looked: Iterable[Facts], spec: Spec) -> frozenset[Weights]:
     """The versions that are too old.
 
     Those of a model count in the order in which a run last began with each: after a rollback the
     one that answers again is the newest. A run goes on with the version that it began with, so
     when it ended says nothing of that.
+
+    Args:
+        looked: As they began.
+        spec: See `Spec`.
     """
     if spec.kind != "rl" or spec.rl.stale == "keep":
         return frozenset()
