@@ -65,7 +65,8 @@ class Hosting(Common):
     policy: Annotated[
         str | None,
         Parameter(
-            help="rules, openai:MODEL, local:FOLDER, python:MODULE:NAME, or written:WORKER:POLICY."
+            help="rules, conductor, openai:MODEL, local:FOLDER, static:FILE, python:MODULE:NAME, "
+            "or written:WORKER:POLICY."
         ),
     ] = None
 
