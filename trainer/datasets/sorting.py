@@ -5,6 +5,7 @@ with the process, however that ends.
 """
 
 import sqlite3
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, Generic, TypeAlias, TypeVar
@@ -31,9 +32,10 @@ def _faults() -> Iterator[None]:
         ) from None
 
 
-def _opened(table: str) -> sqlite3.Connection:
-    """A private file with one table; nothing of it has to outlive a fault."""
-    opened = sqlite3.connect("", isolation_level=None)
+def _opened(owner: object, table: str) -> sqlite3.Connection:
+    """A private file with one table, closed with its owner; nothing has to outlive a fault."""
+    opened = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+    weakref.finalize(owner, opened.close)
     for each in ("PRAGMA journal_mode = OFF", "PRAGMA synchronous = OFF", table, "BEGIN"):
         opened.execute(each)
     return opened
@@ -57,7 +59,7 @@ class Sorted(Generic[T]):
         columns = ", ".join(f"k{key}" for key in self._keys)
         self._insert = f"INSERT INTO kept VALUES (?{', ?' * keys})"
         with _faults():
-            self._db = _opened(f"CREATE TABLE kept ({columns}, data BLOB)")
+            self._db = _opened(self, f"CREATE TABLE kept ({columns}, data BLOB)")
 
     def add(self, key: Key, each: T) -> None:
         """Take one more."""
@@ -93,7 +95,7 @@ class Queue(Generic[T]):
         self._decode = msgspec.msgpack.Decoder(of).decode
         self._first = self._next = 0
         with _faults():
-            self._db = _opened("CREATE TABLE kept (place INTEGER PRIMARY KEY, data BLOB)")
+            self._db = _opened(self, "CREATE TABLE kept (place INTEGER PRIMARY KEY, data BLOB)")
 
     def __len__(self) -> int:
         return self._next - self._first
