@@ -12,7 +12,7 @@ from trainer.advantages import scheme
 from trainer.conductor import correcting, practising, results, stages, study, teaching
 from trainer.conductor.exam import Exam
 from trainer.conductor.plan import Correction, Plan, Rl, Sft, load
-from trainer.conductor.teaching import Teaching, batch_of, examples, lesson, reading
+from trainer.conductor.teaching import Teaching, batch_of, examples, examples_of, lesson, reading
 from trainer.datasets.chat import Chat
 from trainer.gym.episodes import draws
 from trainer.gym.evaluate import Report
@@ -56,9 +56,7 @@ def alike(one: list[Example], other: list[Example]) -> bool:
 
 def test_a_batch_follows_from_the_plan_and_the_step(made: Path) -> None:
     chat = Chat.load(made / "base")
-    first, again, second = (
-        examples(PLAN, batch_of(PLAN, step), chat, reading(PLAN, step)) for step in (0, 0, 1)
-    )
+    first, again, second = (examples_of(PLAN, step, chat) for step in (0, 0, 1))
     assert alike(first, again)
     assert not alike(first, second)
     with Teaching(PLAN, made / "base", processes=0) as here:

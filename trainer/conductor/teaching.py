@@ -15,6 +15,7 @@ from typing import Final, Self
 import numpy as np
 
 from protocol.decisions import PolicySpec
+from trainer.conductor.drilling import drills
 from trainer.conductor.plan import Plan
 from trainer.datasets.chat import Chat, Rendered
 from trainer.datasets.conversation import conversations
@@ -85,6 +86,17 @@ def examples(plan: Plan, seeds: range, chat: Chat, reading: float = 0.0) -> list
     return [each for each in made if len(each.ids) <= plan.shape.context]
 
 
+def drilled(plan: Plan, seeds: range, chat: Chat, reading: float = 0.0) -> list[Example]:
+    """The examples of drills in the pools of some episodes; see `examples`."""
+    talks = drills(plan, drawn(plan, seeds), SPEAKS)
+    made = [
+        imitated(rendered, f"drill-{seed}", reading)
+        for seed, talk in zip(seeds, talks, strict=True)
+        for rendered in chat.render(talk)
+    ]
+    return [each for each in made if len(each.ids) <= plan.shape.context]
+
+
 def imitated(rendered: Rendered, run: str, reading: float = 0.0) -> Example:
     """What is to be written, as an example of supervised learning.
 
@@ -120,6 +132,14 @@ def batch_of(plan: Plan, step: int) -> range:
     return range(begin, begin + plan.sft.episodes)
 
 
+def examples_of(plan: Plan, step: int, chat: Chat) -> list[Example]:
+    """The examples of a step, counted from 0: lessons, and drills while it learns to read."""
+    seeds, weight = batch_of(plan, step), reading(plan, step)
+    lessons = round(len(seeds) * (1 - plan.drills)) if weight else len(seeds)
+    made = examples(plan, seeds[:lessons], chat, weight)
+    return made + drilled(plan, seeds[lessons:], chat, weight)
+
+
 class Teaching:
     """Gives the batch of a step; a source, as `trainer.learner.fit` takes one.
 
@@ -151,7 +171,7 @@ class Teaching:
         """The batch of a step, counted from 0."""
         if self._workers is None:
             self._chat = self._chat or Chat.load(self._folder)
-            return Fed(examples=_batch(self._plan, step, self._chat))
+            return Fed(examples=examples_of(self._plan, step, self._chat))
         if not self._coming or self._coming[0][0] != step:
             self._coming.clear()
         following = self._coming[-1][0] + 1 if self._coming else step
@@ -175,8 +195,4 @@ def _begin(plan: Plan, folder: str) -> None:
 
 
 def _made(step: int) -> list[Example]:
-    return _batch(_Mine.plan, step, _Mine.chat)
-
-
-def _batch(plan: Plan, step: int, chat: Chat) -> list[Example]:
-    return examples(plan, batch_of(plan, step), chat, reading(plan, step))
+    return examples_of(_Mine.plan, step, _Mine.chat)

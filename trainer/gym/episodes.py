@@ -109,7 +109,7 @@ def draw(
     rng = random.Random(f"{drawn.name}/{seed}")
     known = tuple(families) or tuple(FAMILIES)
     family = rng.choices(known, [WEIGHTS[each] for each in known])[0]
-    asked, outputs = _answerable(family, drawn, rng)
+    asked, outputs = answerable(family, drawn, rng)
     roles = [need.role for need in asked.plan.needs]
     often = rng.random() < SHIPPED_SHARE
     plain = not drawn.held_out and not drawn.new_words
@@ -155,7 +155,7 @@ def draws(
     return (draw(seed, of, families) for seed in seeds)
 
 
-def _answerable(family: str, drawn: Set, rng: random.Random) -> tuple[Question, tuple[Json, ...]]:
+def answerable(family: str, drawn: Set, rng: random.Random) -> tuple[Question, tuple[Json, ...]]:
     """A question that has an answer: nothing divides by zero, and the answer is not nothing."""
     while True:
         asked = question(family, drawn, rng)
