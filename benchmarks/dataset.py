@@ -213,10 +213,7 @@ def memory(options: report.Options, data: pathlib.Path) -> list[report.Line]:
     """The peak of few rows and of many, and of few runs and of many."""
     many = options.runs or MANY
     lines = []
-    for what, (called, things) in {
-        "write": ("writing", "rows"),
-        "plan": ("planning", "runs"),
-    }.items():
+    for what, called, things in (("write", "writing", "rows"), ("plan", "planning", "runs")):
         few = [peak(data, what, FEW) / MB for _ in range(options.repeats)]
         most = [peak(data, what, many) / MB]
         contender.progress(f"{called}: {FEW:,} {few[0]:.0f} MB, {many:,} {most[0]:.0f} MB")

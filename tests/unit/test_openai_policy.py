@@ -144,6 +144,12 @@ def test_a_conversation_that_the_model_has_no_room_for_is_known_as_that(
     assert (reply.status, reply.retry, reply.finish) == ("EXEC_ERR", False, NO_ROOM)
 
 
+def test_a_key_that_is_missing_is_not_asked_for_again(endpoint: Endpoint) -> None:
+    reply = asked(policy(endpoint, api_key=""))
+    assert (reply.status, reply.retry) == ("EXEC_ERR", False)
+    assert endpoint.requests == []
+
+
 def test_a_key_that_the_endpoint_echoes_is_not_recorded(endpoint: Endpoint) -> None:
     reply = asked(policy(endpoint, api_key="sk-WRONG-SECRET"))
     assert reply.status == "EXEC_ERR"

@@ -25,7 +25,7 @@ QUESTIONS: Final = 6
 """Of a drill, at most: with their replies as long as a pool."""
 
 TRIES: Final = 24
-"""Questions that are drawn for it: a pool of few roles can do one in three."""
+"""Questions that are drawn for it: a pool can do every second one, and 282 of 300 come to six."""
 
 OFTEN: Final = {**WEIGHTS, "wide": 1}
 """How often each family is drawn: what is wide says the same worker several times."""

@@ -30,8 +30,7 @@ class Shape:
     context: int = 2_048
     """Tokens of a prompt and its reply."""
     theta: float = 1_000_000.0
-    """Base of the rotary positions, Qwen3's own. Of a narrow head's numbers, the most of them have
-    to turn slowly: only those can tell that two words are the same wherever they stand."""
+    """Base of the rotary positions: Qwen3's own."""
     spread: float = 0.02
     """Standard deviation of the weights before training."""
 

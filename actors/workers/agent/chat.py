@@ -33,7 +33,7 @@ OPENAI_HOST: Final = "api.openai.com"
 ERROR_CHARS: Final = 600
 """Characters kept of an endpoint's error: its first lines say it all, the rest may be a page."""
 
-_NO_ROOM: Final = re.compile(
+_TOO_LONG: Final = re.compile(
     r"context[ _](length|window|size)|prompt is too long|maximum number of tokens", re.IGNORECASE
 )
 """What endpoints say of a conversation that is longer than the model takes: OpenAI, vLLM, SGLang
@@ -190,7 +190,7 @@ class Endpoint:
         if code == 404:
             text += f". Check the model's name and the address ({URL_ENV})."
             return self._failed("infrastructure", text, retry=False)
-        full = _NO_ROOM.search(message) is not None
+        full = _TOO_LONG.search(message) is not None
         return self._failed("worker", text, retry=False, finish=NO_ROOM if full else "")
 
     def _failed(self, fault: Fault, text: str, *, retry: bool = True, finish: str = "") -> Failed:
