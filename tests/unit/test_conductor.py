@@ -12,7 +12,7 @@ from trainer.advantages import scheme
 from trainer.conductor import correcting, practising, results, stages, study, teaching
 from trainer.conductor.exam import Exam
 from trainer.conductor.plan import Correction, Plan, Rl, Sft, load
-from trainer.conductor.teaching import Teaching, batch_of, examples, examples_of, lesson, reading
+from trainer.conductor.teaching import Teaching, batch_of, early, examples, examples_of, lesson
 from trainer.datasets.chat import Chat
 from trainer.gym.episodes import draws
 from trainer.gym.evaluate import Report
@@ -91,10 +91,9 @@ def test_what_is_read_counts_as_the_plan_says(made: Path) -> None:
     assert one.ce[0] == 0, "nothing stands before the first token"
     assert (one.ce[1:first] == np.float32(0.25)).all()
     assert set(np.unique(one.ce[first:])) <= {np.float32(0), np.float32(1)}
-    weights = [reading(PLAN, step) for step in range(PLAN.sft.steps)]
-    assert weights == sorted(weights, reverse=True)
-    assert weights[0] == PLAN.sft.context
-    assert weights[-1] == 0
+    left = [early(PLAN, step) for step in range(PLAN.sft.steps)]
+    assert left == sorted(left, reverse=True)
+    assert (left[0], left[-1]) == (1, 0)
 
 
 def test_stages_go_on_and_end_alike(made: Path, tmp_path: Path) -> None:

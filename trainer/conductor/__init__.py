@@ -3,7 +3,7 @@
 ::
 
     plan       all that it is made by, one file
-    drilling   several questions to one pool, of each whom to ask first
+    drilling   some questions to one small pool, of each whom to ask first
     teaching   the teacher's runs → conversations → examples, made beside the training
     correcting the model's own runs, and what the teacher would have done in them → examples
     practising groups of the model's own runs → rewards → advantages → examples

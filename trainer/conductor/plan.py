@@ -110,9 +110,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """The part of the episodes, of all stages, in whose pools is who is easily taken for one that
     is needed, if there is such a kind (`trainer.gym.pools.TWINS`). What tells the two apart is
     learned of nothing else; where it matters in one episode of six, by some seeds only."""
-    drills: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
-    """The part of the lessons that are drills while it also learns to read, see
-    `trainer.conductor.drilling`."""
+    drills: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.85
+    """The part of the lessons in whose place drills are given in the beginning, see
+    `trainer.conductor.drilling`; as that of reading it goes down to 0 in a straight line."""
     sft: Sft = Sft()
     correction: Correction = Correction()
     rl: Rl = Rl()

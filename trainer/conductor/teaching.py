@@ -88,10 +88,10 @@ def examples(plan: Plan, seeds: range, chat: Chat, reading: float = 0.0) -> list
 
 def drilled(plan: Plan, seeds: range, chat: Chat, reading: float = 0.0) -> list[Example]:
     """The examples of drills in the pools of some episodes; see `examples`."""
-    talks = drills(plan, drawn(plan, seeds), SPEAKS)
     made = [
-        imitated(rendered, f"drill-{seed}", reading)
-        for seed, talk in zip(seeds, talks, strict=True)
+        imitated(rendered, f"drill-{episode.seed}", reading)
+        for episode in drawn(plan, seeds)
+        for talk in drills(plan, episode, SPEAKS)
         for rendered in chat.render(talk)
     ]
     return [each for each in made if len(each.ids) <= plan.shape.context]
@@ -120,10 +120,9 @@ def imitated(rendered: Rendered, run: str, reading: float = 0.0) -> Example:
     )
 
 
-def reading(plan: Plan, step: int) -> float:
-    """The weight of reading in a step."""
-    done = step / (plan.sft.read_until * max(1, plan.sft.steps))
-    return plan.sft.context * max(0.0, 1.0 - done)
+def early(plan: Plan, step: int) -> float:
+    """What is left of the part in which it learns to read: 1 at first, then less, then 0."""
+    return max(0.0, 1.0 - step / (plan.sft.read_until * max(1, plan.sft.steps)))
 
 
 def batch_of(plan: Plan, step: int) -> range:
@@ -134,8 +133,9 @@ def batch_of(plan: Plan, step: int) -> range:
 
 def examples_of(plan: Plan, step: int, chat: Chat) -> list[Example]:
     """The examples of a step, counted from 0: lessons, and drills while it learns to read."""
-    seeds, weight = batch_of(plan, step), reading(plan, step)
-    lessons = round(len(seeds) * (1 - plan.drills)) if weight else len(seeds)
+    seeds, left = batch_of(plan, step), early(plan, step)
+    lessons = len(seeds) - round(len(seeds) * plan.drills * left)
+    weight = plan.sft.context * left
     made = examples(plan, seeds[:lessons], chat, weight)
     return made + drilled(plan, seeds[lessons:], chat, weight)
 

@@ -156,15 +156,24 @@ def draws(
 
 
 def answerable(family: str, drawn: Set, rng: random.Random) -> tuple[Question, tuple[Json, ...]]:
-    """A question that has an answer: nothing divides by zero, and the answer is not nothing."""
+    """A question that has an answer, and what each need of its plan gives."""
     while True:
         asked = question(family, drawn, rng)
-        try:
-            outputs = worked_out(asked.plan, asked.entities)
-        except ToolError:
-            continue
-        if outputs[-1] not in (0, "") and all(output != "" for output in outputs):
+        if outputs := outputs_of(asked):
             return asked, outputs
+
+
+def outputs_of(asked: Question) -> tuple[Json, ...]:
+    """What each need of a question's plan gives; none where it has no answer.
+
+    It has one where nothing divides by zero, and the answer is not nothing.
+    """
+    try:
+        outputs = worked_out(asked.plan, asked.entities)
+    except ToolError:
+        return ()
+    found = outputs[-1] not in (0, "") and all(output != "" for output in outputs)
+    return outputs if found else ()
 
 
 def check_of(answer: Json, plan: Plan, outputs: tuple[Json, ...]) -> dict[str, Json]:

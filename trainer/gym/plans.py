@@ -44,6 +44,11 @@ class Plan(msgspec.Struct, frozen=True):
         return self.listed or f"#{len(self.needs)}"
 
     @property
+    def first(self) -> frozenset[str]:
+        """Roles of what can be asked at once."""
+        return frozenset(need.role for need in self.needs if not need.waits)
+
+    @property
     def finals(self) -> tuple[int, ...]:
         """Numbers, from 1, of the needs whose outputs are the answer."""
         return Need("", self.answer).waits
