@@ -102,6 +102,8 @@ def test_what_is_shipped_is_made_by_the_plan_that_is_measured() -> None:
     told = card.told(card.FOLDER)
     assert msgspec.convert(told["plan"], Plan) == plan
     assert told["data"]["corrected"] == plan.correction.steps * plan.correction.episodes
+    taught = told["data"]["lessons"] + told["data"]["drilled"]
+    assert taught == plan.sft.steps * plan.sft.episodes
 
 
 def test_the_shipped_card_is_of_the_shipped_pool_and_weights() -> None:
@@ -204,7 +206,8 @@ def test_the_command_goes_from_a_plan_to_a_shipped_model_and_stops_where_it_must
     steps = {stage: [line["step"] for line in rows] for stage, rows in told["curves"].items()}
     assert steps == {"sft": [1, 2, 3], "correction": [1, 2]}
     assert msgspec.convert(told["plan"], Plan) == load(plan)
-    assert (told["data"]["lessons"], told["data"]["corrected"]) == (6, 4)
+    assert (told["data"]["lessons"] + told["data"]["drilled"], told["data"]["corrected"]) == (6, 4)
+    assert told["data"]["drilled"] > 0
     assert Network(to).parameters == Network(work / "correction" / stages.MODEL).parameters
     before = {each.name: each.read_bytes() for each in to.iterdir()}
 

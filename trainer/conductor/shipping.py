@@ -22,6 +22,7 @@ from protocol.errors import Conflict, NotFound, PodiumError
 from trainer.conductor import stages
 from trainer.conductor.exam import Exam
 from trainer.conductor.plan import Plan, described, load
+from trainer.conductor.teaching import parts_of
 from trainer.gym import typed
 from trainer.gym.evaluate import Report
 from trainer.gym.scores import Scores
@@ -227,6 +228,7 @@ def _weights(made: Path, draft: Path) -> None:
 def _card(draft: Path, plan: Plan, reports: Sequence[Report], asked: int) -> dict[str, Any]:
     tokenizer = hashlib.sha256((draft / "tokenizer.json").read_bytes()).hexdigest()
     wordings = hashlib.sha256((draft / WORDINGS).read_bytes()).hexdigest()
+    taught = [parts_of(plan, step) for step in range(plan.sft.steps)]
     return {
         "name": "conductor",
         "weights": hashlib.sha256((draft / WEIGHTS).read_bytes()).hexdigest(),
@@ -237,7 +239,8 @@ def _card(draft: Path, plan: Plan, reports: Sequence[Report], asked: int) -> dic
             "what": "the gym's set 'train', played by its teacher and then by the model itself, "
             "some of it in storms; drawn from seeds, nothing else",
             "seed": plan.seed,
-            "lessons": plan.sft.steps * plan.sft.episodes,
+            "lessons": sum(len(lessons) for lessons, _ in taught),
+            "drilled": sum(len(pools) for _, pools in taught),
             "corrected": plan.correction.steps * plan.correction.episodes,
             "practised": plan.rl.steps * plan.rl.groups * plan.rl.members,
             "wordings_of": asked,

@@ -131,13 +131,18 @@ def batch_of(plan: Plan, step: int) -> range:
     return range(begin, begin + plan.sft.episodes)
 
 
+def parts_of(plan: Plan, step: int) -> tuple[range, range]:
+    """The seeds of a step's lessons, and of the episodes in whose pools it has drills."""
+    seeds = batch_of(plan, step)
+    lessons = len(seeds) - round(len(seeds) * plan.drills * early(plan, step))
+    return seeds[:lessons], seeds[lessons:]
+
+
 def examples_of(plan: Plan, step: int, chat: Chat) -> list[Example]:
     """The examples of a step, counted from 0: lessons, and drills while it learns to read."""
-    seeds, left = batch_of(plan, step), early(plan, step)
-    lessons = len(seeds) - round(len(seeds) * plan.drills * left)
-    weight = plan.sft.context * left
-    made = examples(plan, seeds[:lessons], chat, weight)
-    return made + drilled(plan, seeds[lessons:], chat, weight)
+    lessons, pools = parts_of(plan, step)
+    weight = plan.sft.context * early(plan, step)
+    return examples(plan, lessons, chat, weight) + drilled(plan, pools, chat, weight)
 
 
 class Teaching:
