@@ -158,6 +158,8 @@ class Conductor:
 
     def _delivered(self, delivery: Delivery) -> None:
         self.taken += 1
+        if delivery.delivered > 1:
+            self.counts["again"] += 1
         run = delivery.subject.rpartition(".")[2]
         try:
             message = admit_task(delivery.subject, delivery.data)
