@@ -158,8 +158,6 @@ class Conductor:
 
     def _delivered(self, delivery: Delivery) -> None:
         self.taken += 1
-        if delivery.delivered > 1:
-            self.counts["again"] += 1
         run = delivery.subject.rpartition(".")[2]
         try:
             message = admit_task(delivery.subject, delivery.data)
@@ -181,6 +179,8 @@ class Conductor:
                 that names none.
         """
         self.counts["aside"] += 1
+        if delivery.delivered > 1:  # perhaps it was set aside before, and its lease had ended
+            self.counts["aside_again"] += 1
         logger.warning("set aside: %s", why)
         if run:
             label = Label(run=run, key=SET_ASIDE, value=why.message, by=self.options.name)

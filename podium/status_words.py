@@ -8,6 +8,7 @@ from podium.render_text import count
 COUNTED: Final[dict[str, str]] = {
     "again": "delivered again",
     "aside": "messages set aside",
+    "aside_again": "of them delivered again",
     "aside_commits": "commits set aside",
     "aside_inbox": "messages of inboxes set aside",
     "broken": "errors (in the deployment's log)",

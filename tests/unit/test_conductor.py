@@ -94,6 +94,8 @@ def test_what_is_read_counts_as_the_plan_says(made: Path) -> None:
     left = [early(PLAN, step) for step in range(PLAN.sft.steps)]
     assert left == sorted(left, reverse=True)
     assert (left[0], left[-1]) == (1, 0)
+    begun = {float(part) for each in examples_of(PLAN, 0, chat) for part in each.ce}
+    assert begun == {0.0, float(np.float32(PLAN.sft.context)), 1.0}
 
 
 def test_stages_go_on_and_end_alike(made: Path, tmp_path: Path) -> None:

@@ -5,13 +5,13 @@ from collections import Counter
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from protocol.decisions import Decision, Reply, View
 from protocol.dialects import parse, referable
-from tests.unit.test_conductor import PLAN, made
-from trainer.conductor.drilling import QUESTIONS, SAME, SIZES, asked, cut, drills
-from trainer.conductor.drilling import drilled as questions
+from tests.unit.test_conductor import PLAN, alike, made
+from trainer.conductor.drilling import QUESTIONS, SAME, SIZES, asked, cut, drills, questions
 from trainer.conductor.plan import Plan
 from trainer.conductor.teaching import SPEAKS, Teaching, batch_of, drilled, early, examples
 from trainer.datasets.chat import Chat
@@ -103,6 +103,8 @@ def test_drills_are_given_while_it_learns_to_read(made: Path, share: float) -> N
                 *drilled(plan, seeds[lessons:], chat, weight),
             ]
             given = teaching(step).examples
-            assert [each.ids.tolist() for each in given] == [each.ids.tolist() for each in wanted]
+            assert alike(given, wanted)
+            read = {float(part) for each in given for part in each.ce} - {0.0, 1.0}
+            assert read == ({float(np.float32(weight))} if left else set())
             drilling = any(each.rollout.startswith("drill") for each in given)
             assert drilling == (left > 0 < share)

@@ -48,7 +48,7 @@ def drills(plan: Plan, episode: Episode, speaks: PolicySpec) -> Iterator[Convers
         episode: Of the set that training asks.
         speaks: Who is taught.
     """
-    for every in drilled(plan, episode):
+    for every in questions(plan, episode):
         oracle = Oracle(every, refer=True)
         talk = Conversation([])
         for turn, each in enumerate(every):
@@ -61,8 +61,8 @@ def drills(plan: Plan, episode: Episode, speaks: PolicySpec) -> Iterator[Convers
         yield talk
 
 
-def drilled(plan: Plan, episode: Episode) -> Iterator[list[Episode]]:
-    """What each of those drills asks, all of one pool."""
+def questions(plan: Plan, episode: Episode) -> Iterator[list[Episode]]:
+    """What each of those drills asks: episodes of one pool."""
     for least, most in SIZES:
         rng = random.Random(f"drill/{episode.seed}/{most}")
         small = cut(episode, rng.randint(least, most), rng)
