@@ -93,7 +93,8 @@ class Conductor:
         self.runs: dict[str, RunShell] = {}
         self.counts: Counter[str] = Counter()
         """What happened so far, for `status` and `doctor`: ``finished``, ``fenced``, ... and what
-        was set aside: ``aside`` of the queue, which nobody else can see any more; ``aside_inbox``
+        was set aside: ``aside`` of the queue, which nobody else can see any more, ``aside_again``
+        of these by a later delivery than the first; ``aside_inbox``
         and ``aside_commits``, which stand in the log, each counted whenever it is read."""
         self.taken = 0
         """Task messages taken so far."""

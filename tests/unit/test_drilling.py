@@ -103,7 +103,7 @@ def test_drills_are_given_while_it_learns_to_read(made: Path, share: float) -> N
                 *drilled(plan, seeds[lessons:], chat, weight),
             ]
             given = teaching(step).examples
-            assert alike(given, wanted)
+            assert alike(list(given), wanted)
             read = {float(part) for each in given for part in each.ce} - {0.0, 1.0}
             assert read == ({float(np.float32(weight))} if left else set())
             drilling = any(each.rollout.startswith("drill") for each in given)
